@@ -1,0 +1,6 @@
+"""Visual prompts and label mapping: what happens to images and logits. Knows nothing of masks."""
+
+from vpns_jax.prompting import label_mapping
+from vpns_jax.prompting.prompts import Prompt, create
+
+__all__ = ["Prompt", "create", "label_mapping"]

@@ -1,0 +1,158 @@
+"""From scores to masks: the global top-k mask, its straight-through gradient, and its use on weights.
+
+A mask is a nested dict of bool arrays, True where a weight is kept, with leaves only where weights are prunable.
+
+The number kept is exact, ties or not: of N scores the `pruned_count` smallest magnitudes are pruned. Scores of
+equal magnitude at the threshold are pruned in the order of the tree's leaves, and within a leaf in row-major
+order. (The released code prunes every score equal to the threshold; without ties both are the same.)
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from vpns_jax.sparsity import selection
+
+PyTree = Any
+
+
+def pruned_count(tree: PyTree, density: float) -> int:
+    """How many of the tree's N elements are pruned: `int((1 - density) * N)`, the paper's k.
+
+    Raises:
+      ValueError: `density` is outside (0, 1].
+    """
+    if not 0 < density <= 1:
+        raise ValueError(f"density is {density}; it must lie in (0, 1], the share of weights kept")
+    return int((1 - density) * selection.count(tree))
+
+
+def topk_mask(scores: PyTree, density: float) -> PyTree:
+    """Keeps the `density` share of largest |score| over the whole tree: exactly N - int((1 - density) * N).
+
+    Args:
+      scores: pytree of float arrays, any shapes.
+      density: share kept, in (0, 1]; 1 keeps everything.
+
+    Returns:
+      A tree of bool arrays shaped as `scores`.
+    """
+    return prune_smallest(scores, pruned_count(scores, density))
+
+
+def prune_smallest(scores: PyTree, pruned: int | jax.Array) -> PyTree:
+    """The mask that drops the `pruned` smallest |score|; `pruned` in 0 ... N - 1 may be traced."""
+    leaves, structure = jax.tree.flatten(scores)
+    keys = [selection.order_key(jnp.abs(leaf)) for leaf in leaves]
+    pruned = jnp.asarray(pruned, jnp.int32)
+    key, rank = selection.kth_smallest_key(keys, jnp.maximum(pruned, 1))
+    # Nothing to prune: a rank of zero below the smallest key there is.
+    key, rank = jnp.where(pruned == 0, jnp.uint32(0), key), jnp.where(pruned == 0, 0, rank)
+    tied = sum(jnp.sum(leaf == key, dtype=jnp.int32) for leaf in keys)
+    first_kept = lax.cond(
+        tied == rank,
+        lambda: jnp.int32(selection.count(scores)),  # the usual case: whatever equals the threshold is pruned
+        lambda: _first_kept_tie(keys, key, rank),
+    )
+    kept = [
+        (leaf > key) | ((leaf == key) & (index >= first_kept))
+        for leaf, index in zip(keys, _flat_indices(keys), strict=True)
+    ]
+    return jax.tree.unflatten(structure, kept)
+
+
+def threshold(scores: PyTree, pruned: int | jax.Array) -> jax.Array:
+    """The `pruned`-th smallest |score|, the paper's threshold; 0 if nothing is pruned."""
+    pruned = jnp.asarray(pruned, jnp.int32)
+    tau = selection.kth_smallest(jax.tree.map(jnp.abs, scores), jnp.maximum(pruned, 1))
+    return jnp.where(pruned == 0, jnp.zeros_like(tau), tau)
+
+
+def straight_through(scores: PyTree, density: float) -> PyTree:
+    """The top-k mask as float 0/1 that passes its gradient straight to the scores (VPNs, section 4).
+
+    The step's derivative is taken as one and the magnitude's as it is: d scores = sign(scores) * d mask, so
+    pruned weights are told, too, how the loss would like them.
+    """
+    return attach_gradient(scores, topk_mask(scores, density))
+
+
+def attach_gradient(scores: PyTree, mask: PyTree) -> PyTree:
+    """`mask` (bool) as floats of the scores' dtype, whose gradient goes straight through to |scores|."""
+    return jax.tree.map(_step, scores, mask)
+
+
+@jax.custom_jvp
+def _step(score: jax.Array, keep: jax.Array) -> jax.Array:
+    return keep.astype(score.dtype)
+
+
+@_step.defjvp
+def _step_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+    score, keep = primals
+    return _step(score, keep), jnp.sign(score) * tangents[0]
+
+
+def apply(weights: PyTree, mask: PyTree) -> PyTree:
+    """`weights` with every leaf that `mask` names multiplied by it; the others as they are.
+
+    Args:
+      weights: nested dict of arrays.
+      mask: nested dict of bool or float arrays, a subtree of `weights`; an empty dict masks nothing.
+
+    Raises:
+      ValueError: `mask` has a key that `weights` lacks, or a leaf of another shape.
+    """
+    return _apply(weights, mask, ())
+
+
+def _apply(weights: PyTree, mask: PyTree, path: tuple[str, ...]) -> PyTree:
+    where = "/".join(path) or "the top level"
+    if not isinstance(mask, dict):
+        if jnp.shape(weights) != jnp.shape(mask):
+            raise ValueError(f"mask at {where} has shape {jnp.shape(mask)}, the weight {jnp.shape(weights)}")
+        return weights * mask.astype(weights.dtype)
+    if not isinstance(weights, dict):
+        raise ValueError(f"mask has a branch at {where}, where the weights have an array")
+    unknown = mask.keys() - weights.keys()
+    if unknown:
+        raise ValueError(f"mask names {sorted(unknown)} at {where}; the weights have {sorted(weights)}")
+    return {
+        key: _apply(value, mask[key], (*path, key)) if key in mask else value for key, value in weights.items()
+    }
+
+
+def _flat_indices(leaves: list[jax.Array]) -> list[jax.Array]:
+    """For each leaf the row-major position of its elements in the concatenation of all leaves, int32."""
+    indices, start = [], 0
+    for leaf in leaves:
+        position, stride = jnp.full(leaf.shape, start, jnp.int32), 1
+        for axis in range(leaf.ndim - 1, -1, -1):
+            position = position + stride * lax.broadcasted_iota(jnp.int32, leaf.shape, axis)
+            stride *= leaf.shape[axis]
+        indices.append(position)
+        start += leaf.size
+    return indices
+
+
+def _first_kept_tie(keys: list[jax.Array], key: jax.Array, rank: jax.Array) -> jax.Array:
+    """The smallest flat index that has `rank` ties before it, by bisection: only counts leave a device."""
+    indices = _flat_indices(keys)
+
+    def ties_before(end: jax.Array) -> jax.Array:
+        return sum(
+            jnp.sum((leaf == key) & (index < end), dtype=jnp.int32)
+            for leaf, index in zip(keys, indices, strict=True)
+        )
+
+    def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        low, high = bounds  # ties_before(low) < rank <= ties_before(high), or low is 0
+        middle = low + (high - low) // 2
+        enough = ties_before(middle) >= rank
+        return jnp.where(enough, low, middle), jnp.where(enough, middle, high)
+
+    total = sum(leaf.size for leaf in keys)
+    _, end = lax.fori_loop(0, total.bit_length(), halve, (jnp.int32(0), jnp.int32(total)))
+    return jnp.where(rank == 0, 0, end)
