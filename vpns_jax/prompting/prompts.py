@@ -148,7 +148,12 @@ def create(
 
 
 def _clip(x: jax.Array) -> jax.Array:
-    return jnp.clip(x, 0.0, 1.0)
+    """Clips to [0, 1] with gradient one on the closed interval.
+
+    `jnp.clip` gives half a gradient at the ends, where a black or white pixel under a zero prompt lies.
+    """
+    inside = (x >= 0) & (x <= 1)
+    return jnp.where(inside, x, jax.lax.stop_gradient(jnp.clip(x, 0.0, 1.0)))
 
 
 @jax.custom_jvp

@@ -1,0 +1,80 @@
+"""The paper in one function: prompt the images, mask the kernels, apply the backbone, map the logits."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vpns_jax.data import augment
+from vpns_jax.prompting import Prompt, label_mapping
+from vpns_jax.sparsity import masks
+
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """What of f(theta * m; x') no training changes. Hashable, so it can be static under `jax.jit`.
+
+    Attributes:
+      model: a Linen module; called with float [b, h, w, 3] it returns source logits [b, s].
+      prompt: what a prompted pass does to images.
+      plain: what an unprompted pass does to them: a prompt of kind "none", or None to leave the images' size alone.
+      mean, std: of each channel, applied once the prompt is on and clamped.
+    """
+
+    model: nn.Module
+    prompt: Prompt
+    plain: Prompt | None
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def forward(
+    network: Network,
+    *,
+    weights: PyTree,
+    mask: PyTree,
+    batch_stats: PyTree,
+    prompt: PyTree | None,
+    images: jax.Array,
+    mapping: jax.Array | None,
+    train: bool,
+    rng: jax.Array | None = None,
+) -> tuple[jax.Array, PyTree]:
+    """Runs the masked network on prompted images.
+
+    Args:
+      weights: the model's `params`.
+      mask: subtree of `weights`, bool or straight-through floats; {} masks nothing.
+      batch_stats: running statistics, {} for a model without.
+      prompt: parameters of `network.prompt`; None for a plain pass.
+      images: uint8 [b, h, w, c], c in {1, 3}.
+      mapping: int [t], source class of each target class; None returns the source logits.
+      train: batch statistics and dropout if true, running statistics if not.
+      rng: for a prompt that moves, and for dropout.
+
+    Returns:
+      Logits [b, t], and the batch statistics after the pass (as they were, unless `train`).
+    """
+    place_key, dropout_key = (None, None) if rng is None else jax.random.split(rng)
+    x = augment.to_float(images)
+    if prompt is not None:
+        x = network.prompt.apply(prompt, x, place_key)
+    elif network.plain is not None:
+        x = network.plain.apply({}, x)
+    x = (x - jnp.asarray(network.mean)[None, None, None]) / jnp.asarray(network.std)[None, None, None]
+
+    variables = {"params": masks.apply(weights, mask), "batch_stats": batch_stats}
+    rngs = {} if dropout_key is None else {"dropout": dropout_key}
+    if train:
+        source_logits, changed = network.model.apply(
+            variables, x, train=True, mutable=["batch_stats"], rngs=rngs
+        )
+        batch_stats = changed.get("batch_stats", batch_stats)
+    else:
+        source_logits = network.model.apply(variables, x, train=False)
+    logits = source_logits if mapping is None else label_mapping.apply(source_logits, mapping)
+    return logits, batch_stats

@@ -1,0 +1,65 @@
+"""What a stage of training changes, and what it keeps fixed: small immutable trees."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from vpns_jax.training import optim
+
+PyTree = Any
+
+
+@struct.dataclass
+class TrainState:
+    """All that an iteration changes.
+
+    Attributes:
+      step: int32 scalar, iterations done in this stage.
+      learned: groups of parameters by name: `scores` or `weights`, `prompt`, and `head` if a new one is fitted.
+      opt_state: of `optim.joint`.
+      batch_stats: the backbone's running statistics.
+      mapping: int32 [t], source class of each target class.
+    """
+
+    step: jax.Array
+    learned: dict[str, PyTree]
+    opt_state: PyTree
+    batch_stats: PyTree
+    mapping: jax.Array
+
+
+@struct.dataclass
+class Fixed:
+    """What a stage holds fixed: the frozen weights and how many to prune (prune), or the mask (retrain).
+
+    Attributes:
+      weights: the pretrained `params` in stage prune, {} in retrain, where they are learned.
+      mask: {} in stage prune, where scores give it; a tree of bool in retrain ({} masks nothing).
+      pruned: int32 scalar: the number of weights to prune.
+    """
+
+    weights: PyTree
+    mask: PyTree
+    pruned: jax.Array
+
+
+@struct.dataclass
+class Subnetwork:
+    """All that is needed to run a sparse network: what is evaluated, reported and handed on."""
+
+    weights: PyTree
+    mask: PyTree
+    batch_stats: PyTree
+    prompt: PyTree
+    mapping: jax.Array
+
+
+def create(
+    rules: tuple[tuple[str, optim.Rule], ...], learned: dict[str, PyTree], batch_stats: PyTree, mapping: jax.Array
+) -> TrainState:
+    """A fresh state with fresh optimizers. It owns its arrays, so a jitted epoch may be given them for good."""
+    owned = jax.tree.map(lambda x: jnp.array(x, copy=True), (learned, batch_stats, mapping))
+    learned, batch_stats, mapping = owned
+    return TrainState(jnp.int32(0), learned, optim.joint(rules).init(learned), batch_stats, mapping.astype(jnp.int32))
