@@ -1,0 +1,7 @@
+"""Backbones in Flax Linen, with their pretrained weights; importable alone, usable in any training loop."""
+
+from vpns_jax.models.head import HEAD
+from vpns_jax.models.prunable import prunable
+from vpns_jax.models.registry import create, default_source, names, normalisation
+
+__all__ = ["HEAD", "create", "default_source", "names", "normalisation", "prunable"]

@@ -1,0 +1,40 @@
+"""Leaves of nested dicts by their "/"-joined paths, and globs over them."""
+
+import fnmatch
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from flax import traverse_util
+
+from vpns_jax.errors import UserError
+
+
+def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Leaves by "/"-joined path, in the tree's order."""
+    return traverse_util.flatten_dict(dict(tree), sep="/")
+
+
+def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """The nested dict whose `flatten` is `leaves`."""
+    return traverse_util.unflatten_dict(dict(leaves), sep="/")
+
+
+def select(paths: Iterable[str], patterns: Sequence[str], *, what: str) -> set[str]:
+    """The paths that match any pattern.
+
+    A pattern is a glob (`fnmatch`, case-sensitive, `*` crosses "/") over whole paths; one that names a module
+    covers everything in it: "head" is "head/*". `what` names the argument in the error.
+
+    Raises:
+      UserError: if a pattern matches no path; lists the paths there are.
+    """
+    if isinstance(patterns, str):
+        raise UserError(f"{what} must be a sequence of patterns, got the string {patterns!r}")
+    known = list(paths)
+    chosen: set[str] = set()
+    for pattern in patterns:
+        hits = {p for p in known if fnmatch.fnmatchcase(p, pattern) or fnmatch.fnmatchcase(p, f"{pattern}/*")}
+        if not hits:
+            raise UserError(f"{what} pattern {pattern!r} matches nothing; available: {', '.join(known)}")
+        chosen |= hits
+    return chosen
