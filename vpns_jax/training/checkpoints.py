@@ -1,0 +1,153 @@
+"""Checkpoints of one stage: the newest is always kept, beside the best on validation.
+
+Orbax writes them and makes each save atomic. What it does not notice is bytes overwritten on disk, so every
+checkpoint carries a digest of its arrays, checked before anything is trained.
+"""
+
+import contextlib
+import hashlib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import traverse_util
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from vpns_jax.errors import UserError
+
+PyTree = Any
+
+_METRIC = "selection"
+
+
+class Checkpoints:
+    """The checkpoints of one stage of one run, by epoch. Use it in `with`, or `close` it."""
+
+    def __init__(self, directory: Path, fingerprint: str) -> None:
+        """Opens or starts a folder of checkpoints.
+
+        Args:
+          directory: made if it is not there.
+          fingerprint: names the configuration; a checkpoint of another one is refused.
+        """
+        self._directory = directory.absolute()
+        self._fingerprint = fingerprint
+        newest_and_best = preservation_policy.AnyPreservationPolicy(
+            [
+                preservation_policy.LatestN(1),
+                preservation_policy.BestN(get_metric_fn=lambda metrics: metrics[_METRIC], n=1),
+            ]
+        )
+        options = ocp.CheckpointManagerOptions(
+            best_fn=lambda metrics: metrics[_METRIC],
+            preservation_policy=newest_and_best,
+            enable_async_checkpointing=False,
+        )
+        with self._readable():
+            self._manager = ocp.CheckpointManager(self._directory, options=options)
+
+    def save(self, epoch: int, tree: PyTree, *, accuracy: float, info: dict[str, Any]) -> None:
+        """Writes `tree` as it is after `epoch` epochs, with its accuracy on validation and `info` (JSON)."""
+        arrays = _named(tree)
+        meta = {"fingerprint": self._fingerprint, "digest": digest(arrays), **info}
+        saved = self._manager.save(
+            epoch,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(traverse_util.unflatten_dict(arrays, sep="/")),
+                meta=ocp.args.JsonSave(meta),
+            ),
+            # Of equal accuracies the earlier epoch is the better one.
+            metrics={_METRIC: accuracy - 1e-9 * epoch},
+        )
+        if not saved:
+            raise RuntimeError(f"checkpoint of epoch {epoch} was not saved: a later one is there")
+
+    def newest(self, like: PyTree) -> tuple[int, PyTree] | None:
+        """The newest epoch and its tree, or None if there is none yet; see `restore`."""
+        epoch = self._manager.latest_step()
+        return None if epoch is None else (epoch, self.restore(epoch, like))
+
+    def best(self, like: PyTree) -> tuple[int, PyTree]:
+        """The epoch that is best on validation, the earliest of equals, and its tree; see `restore`."""
+        epoch = self._manager.best_step()
+        if epoch is None:
+            raise ValueError(f"no checkpoint has been saved under {self._directory}")
+        return epoch, self.restore(epoch, like)
+
+    def best_accuracy(self) -> float | None:
+        """The accuracy on validation of the best checkpoint; None if there is none yet."""
+        epoch = self._manager.best_step()
+        return None if epoch is None else self._manager.metrics(epoch)[_METRIC] + 1e-9 * epoch
+
+    def restore(self, epoch: int, like: PyTree) -> PyTree:
+        """Reads a checkpoint back, bit for bit.
+
+        Args:
+          epoch: which.
+          like: a tree of arrays of the same structure, shapes and dtypes; results are placed as its arrays are.
+
+        Raises:
+          UserError: it is of another configuration, cannot be read, or is not what was saved.
+        """
+        where = self._directory / str(epoch)
+        with self._readable(where):
+            meta = self._manager.restore(epoch, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+        if meta.get("fingerprint") != self._fingerprint:
+            raise UserError(f"checkpoint {where} was made by another config; choose another --workdir")
+        arrays = _named(like)
+        wanted = {
+            name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None))
+            for name, x in arrays.items()
+        }
+        target = traverse_util.unflatten_dict(wanted, sep="/")
+        with self._readable(where):
+            state = self._manager.restore(
+                epoch, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
+            )["state"]
+        found = traverse_util.flatten_dict(state, sep="/")
+        if digest(found) != meta["digest"]:
+            raise UserError(f"checkpoint {where} is damaged: its contents do not match their checksum; remove it")
+        return jax.tree.unflatten(jax.tree.structure(like), [found[name] for name in arrays])
+
+    def close(self) -> None:
+        """Waits for what is being written."""
+        self._manager.close()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def _readable(self, where: Path | None = None) -> Iterator[None]:
+        """Turns whatever the storage raises on damaged files into one line."""
+        try:
+            with warnings.catch_warnings():
+                # Orbax warns of its own defaults; the sharding is given with each array.
+                warnings.simplefilter("ignore")
+                yield
+        except Exception as error:
+            reason = str(error).strip().splitlines()
+            text = reason[0][:200] if reason else type(error).__name__
+            raise UserError(f"checkpoint {where or self._directory} is damaged: {text}; remove it") from error
+
+
+def digest(arrays: dict[str, Any]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes, in the order of the names."""
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        value = np.asarray(jax.device_get(arrays[name]))
+        total.update(f"{name} {value.dtype} {value.shape}\n".encode())
+        total.update(np.ascontiguousarray(value).tobytes())
+    return total.hexdigest()
+
+
+def _named(tree: PyTree) -> dict[str, Any]:
+    """The tree's arrays by path, in the tree's own order; paths do not depend on the types of its containers."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}

@@ -1,0 +1,120 @@
+"""A stage of training: epochs of compiled steps, validation after each, checkpoints, and a row for the log."""
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax import lax
+
+from vpns_jax.data.order import epoch_order
+from vpns_jax.training import steps
+from vpns_jax.training.batches import Resident, take
+from vpns_jax.training.checkpoints import Checkpoints
+from vpns_jax.training.evaluation import estimate_mapping, evaluate
+from vpns_jax.training.metrics import Metrics
+from vpns_jax.training.state import Fixed, TrainState
+
+PyTree = Any
+
+# Makes the step of each stage.
+STEPS = {"prune": steps.prune_step, "retrain": steps.retrain_step}
+
+
+@functools.partial(jax.jit, static_argnames=("task",), donate_argnames=("state",))
+def run_epoch(
+    task: steps.Task, state: TrainState, fixed: Fixed, data: Resident, key: jax.Array, epoch: jax.Array
+) -> tuple[TrainState, tuple[Metrics, ...]]:
+    """One epoch as a compiled scan. A pure function of its arguments: order and augmentation come from the key.
+
+    Returns:
+      The next state, and for each pass of the protocol its metrics summed over the epoch.
+    """
+    order_key, step_key = jax.random.split(key)
+    orders = [
+        # Each pass shuffles on its own.
+        epoch_order(jax.random.fold_in(order_key, i), epoch, data.size, task.batch_size)
+        for i in range(len(task.passes))
+    ]
+
+    def body(state: TrainState, indices: list[jax.Array]) -> tuple[TrainState, tuple[Metrics, ...]]:
+        # By the step's own number, so that no two iterations of a stage share their draws.
+        rng = jax.random.fold_in(step_key, state.step)
+        batches = tuple(
+            take(data, one, rows, jax.random.fold_in(rng, i))
+            for i, (one, rows) in enumerate(zip(task.passes, indices, strict=True))
+        )
+        return STEPS[task.stage](task, state, fixed, batches, jax.random.fold_in(rng, len(batches)))
+
+    state, metrics = lax.scan(body, state, orders)
+    return state, jax.tree.map(lambda x: x.sum(), metrics)
+
+
+def run_stage(
+    task: steps.Task,
+    state: TrainState,
+    fixed: Fixed,
+    train: Resident,
+    val: Resident,
+    *,
+    epochs: int,
+    key: jax.Array,
+    remap: bool,
+    checkpoints: Checkpoints,
+    save_every: int,
+    on_epoch: Callable[[dict[str, Any]], None],
+) -> TrainState:
+    """Runs, or resumes, one stage to its end.
+
+    After every epoch the network is validated, prompted and plain; a checkpoint is written every `save_every`
+    epochs, whenever validation is better than before, and at the end. Everything random follows from `key` and
+    the epoch, so a run that was killed and resumed ends bit for bit where an unbroken one does.
+
+    Args:
+      state: at the start of the stage; a checkpoint, if there is one, takes its place.
+      remap: re-estimate the label mapping before every epoch (iterative label mapping).
+      on_epoch: is given each epoch's row for the log.
+
+    Returns:
+      The state after the last epoch.
+    """
+    saved = checkpoints.newest((state, fixed.mask))
+    first, (state, mask) = saved if saved else (0, (state, fixed.mask))
+    fixed = fixed.replace(mask=mask)
+    best = checkpoints.best_accuracy()
+    for epoch in range(first, epochs):
+        began = time.perf_counter()
+        if remap:
+            mapping = estimate_mapping(
+                task.network, steps.subnetwork(state, fixed), train, batch_size=task.batch_size
+            )
+            state = state.replace(mapping=mapping)
+        state, metrics = run_epoch(task, state, fixed, train, key, epoch)
+        row = {"stage": task.stage, "epoch": epoch + 1, **_row(task, state, fixed, val, metrics)}
+        row["seconds"] = time.perf_counter() - began
+        accuracy = row["val_prompted"] if row["val_prompted"] is not None else row["val_plain"]
+        improved = best is None or accuracy > best
+        if improved or (epoch + 1) % save_every == 0 or epoch + 1 == epochs:
+            checkpoints.save(epoch + 1, (state, fixed.mask), accuracy=accuracy, info={"epoch": epoch + 1})
+        best = accuracy if improved else best
+        on_epoch(row)
+    return state
+
+
+def _row(
+    task: steps.Task, state: TrainState, fixed: Fixed, val: Resident, metrics: tuple[Metrics, ...]
+) -> dict[str, Any]:
+    """The numbers of one epoch, fetched from the device at once."""
+    network = steps.subnetwork(state, fixed)
+    has_prompt = task.network.prompt.kind != "none"
+    row = {
+        "step": state.step,
+        "loss": metrics[0].loss,
+        "train_accuracy": metrics[0].accuracy,
+        "val_plain": evaluate(task.network, network, val, batch_size=task.batch_size, prompted=False).accuracy,
+        "val_prompted": evaluate(task.network, network, val, batch_size=task.batch_size, prompted=True).accuracy
+        if has_prompt
+        else None,
+    }
+    return {name: None if value is None else value.item() for name, value in jax.device_get(row).items()}
