@@ -1,17 +1,48 @@
 """Every network by name: its module, its options, and where its default weights come from."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from vpns_jax.errors import UserError, check_name
 from vpns_jax.models.resnet import ResNet
+from vpns_jax.models.vgg import VGG
+from vpns_jax.models.vit import ViT
 
 Colour = tuple[float, float, float]
 
 IMAGENET: tuple[Colour, Colour] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALVES: tuple[Colour, Colour] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """What a caller may give for an option: a test, and the words for it."""
+
+    accepts: Callable[[Any], bool]
+    allowed: str
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_float_dtype(value: Any) -> bool:
+    try:
+        return jnp.issubdtype(jnp.dtype(value), jnp.floating)
+    except TypeError:
+        return False
+
+
+OPTIONS: dict[str, Option] = {
+    "width": Option(lambda v: _is_number(v) and v > 0, "a positive number"),
+    "stem": Option(lambda v: v in ("imagenet", "small"), "'imagenet' or 'small'"),
+    "dropout": Option(lambda v: _is_number(v) and 0 <= v < 1, "a number in [0, 1)"),
+    "dtype": Option(_is_float_dtype, "a floating dtype such as 'float32' or 'bfloat16'"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,29 +52,52 @@ class Entry:
     Attributes:
       module: its class.
       architecture: the fields of `module` that make it this network.
-      options: the fields a caller may set, beside `num_classes`, each with the values allowed
-        (a tuple of values, or a type).
+      options: names of the fields a caller may set, beside `num_classes`.
       source: hub id of its default weights; None if none were published.
       normalisation: per-channel (mean, std) of the inputs that those weights expect.
     """
 
     module: type[nn.Module]
     architecture: Mapping[str, Any]
-    options: Mapping[str, Any]
+    options: tuple[str, ...]
     source: str | None
     normalisation: tuple[Colour, Colour]
 
 
 def _resnet(depths: tuple[int, ...], block: str, source: str) -> Entry:
-    options = {"width": float, "stem": ("imagenet", "small"), "dtype": object}
-    return Entry(ResNet, {"depths": depths, "block": block}, options, source, IMAGENET)
+    architecture = {"depths": depths, "block": block}
+    return Entry(ResNet, architecture, ("width", "stem", "dtype"), source, IMAGENET)
 
 
+def _vgg16(batch_norm: bool, source: str) -> Entry:
+    stages = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
+    architecture = {"stages": stages, "batch_norm": batch_norm}
+    return Entry(VGG, architecture, ("width", "dropout", "dtype"), source, IMAGENET)
+
+
+def _vit(features: int, depth: int, patch: int, source: str | None) -> Entry:
+    architecture = {"features": features, "depth": depth, "patch": patch}
+    return Entry(ViT, architecture, ("dropout", "dtype"), source, HALVES)
+
+
+# fmt: off
 ENTRIES: dict[str, Entry] = {
     "resnet18": _resnet((2, 2, 2, 2), "basic", "hf://timm/resnet18.tv_in1k"),
     "resnet34": _resnet((3, 4, 6, 3), "basic", "hf://timm/resnet34.tv_in1k"),
     "resnet50": _resnet((3, 4, 6, 3), "bottleneck", "hf://timm/resnet50.tv_in1k"),
+    "vgg16": _vgg16(False, "hf://timm/vgg16.tv_in1k"),
+    "vgg16_bn": _vgg16(True, "hf://timm/vgg16_bn.tv_in1k"),
+    "vit_ti16": _vit(192, 12, 16, "hf://timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"),
+    "vit_ti32": _vit(192, 12, 32, None),
+    "vit_s16": _vit(384, 12, 16, "hf://timm/vit_small_patch16_224.augreg_in21k_ft_in1k"),
+    "vit_s32": _vit(384, 12, 32, "hf://timm/vit_small_patch32_224.augreg_in21k_ft_in1k"),
+    "vit_b16": _vit(768, 12, 16, "hf://timm/vit_base_patch16_224.augreg_in21k_ft_in1k"),
+    "vit_b32": _vit(768, 12, 32, "hf://timm/vit_base_patch32_224.augreg_in21k_ft_in1k"),
+    "vit_l16": _vit(1024, 24, 16, "hf://timm/vit_large_patch16_224.augreg_in21k_ft_in1k"),
+    # Published for 384 px only: loaded for another size, its position embeddings are resized.
+    "vit_l32": _vit(1024, 24, 32, "hf://timm/vit_large_patch32_384.orig_in21k_ft_in1k"),
 }
+# fmt: on
 
 
 def names() -> tuple[str, ...]:
@@ -68,8 +122,9 @@ def create(name: str, *, num_classes: int = 1000, **options: Any) -> nn.Module:
     Args:
       name: one of `names()`.
       num_classes: number of logits, >= 1.
-      **options: all take `dtype`, the computation's dtype (parameters stay float32); ResNets `width` (a
-        factor on the channels) and `stem` ("imagenet" or "small").
+      **options: `dtype`, the computation's dtype (parameters stay float32), for all; `width`, a factor on the
+        channels, for ResNets and VGGs; `stem`, "imagenet" or "small", for ResNets; `dropout`, a rate, for
+        VGGs and ViTs.
 
     Raises:
       UserError: for an unknown name, option or value; lists those allowed.
@@ -78,12 +133,11 @@ def create(name: str, *, num_classes: int = 1000, **options: Any) -> nn.Module:
     if num_classes < 1:
         raise UserError(f"num_classes must be at least 1, got {num_classes}")
     for key, value in options.items():
-        check_name(f"option of {name}", key, tuple(spec.options))
-        allowed = spec.options[key]
-        if isinstance(allowed, tuple) and value not in allowed:
-            raise UserError(f"{name}: {key} must be one of {allowed}, got {value!r}")
-        if allowed is float and not (isinstance(value, int | float) and value > 0):
-            raise UserError(f"{name}: {key} must be a positive number, got {value!r}")
+        check_name(f"option of {name}", key, spec.options)
+        if not OPTIONS[key].accepts(value):
+            raise UserError(f"{name}: {key} must be {OPTIONS[key].allowed}, got {value!r}")
+    if "dtype" in options:
+        options["dtype"] = jnp.dtype(options["dtype"])
     return spec.module(num_classes=num_classes, **spec.architecture, **options)
 
 

@@ -1,0 +1,118 @@
+"""Vision Transformer (Dosovitskiy et al. 2021, arXiv 2010.11929) as timm and AugReg train it.
+
+Pre-norm blocks, a class token, learned position embeddings, exact GELU, layer normalisation with
+epsilon 1e-6.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vpns_jax.errors import UserError
+from vpns_jax.models.conv import Conv
+from vpns_jax.models.head import Head
+
+# In every published network of this family an attention head has 64 channels.
+HEAD_DIM = 64
+
+token_init = nn.initializers.normal(0.02)
+dense_init = nn.initializers.xavier_uniform()
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over tokens `[b, n, c]`; four dense layers `[c, c]` with biases."""
+
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        b, n, c = x.shape
+
+        def project(name: str) -> jax.Array:
+            y = nn.Dense(c, dtype=self.dtype, kernel_init=dense_init, name=name)(x)
+            return y.reshape(b, n, c // HEAD_DIM, HEAD_DIM)
+
+        # Scales by 1/sqrt(HEAD_DIM); the softmax is in float32.
+        y = jax.nn.dot_product_attention(project("query"), project("key"), project("value"))
+        return nn.Dense(c, dtype=self.dtype, kernel_init=dense_init, name="out")(y.reshape(b, n, c))
+
+
+class MLP(nn.Module):
+    """Two dense layers with four times the channels between them; `[b, n, c]` to `[b, n, c]`."""
+
+    dropout: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        c = x.shape[-1]
+        x = nn.Dense(4 * c, dtype=self.dtype, kernel_init=dense_init, name="fc1")(x)
+        x = nn.gelu(x, approximate=False)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return nn.Dense(c, dtype=self.dtype, kernel_init=dense_init, name="fc2")(x)
+
+
+class Block(nn.Module):
+    """Attention and MLP, each normalised before and added to its input; `[b, n, c]` to `[b, n, c]`."""
+
+    dropout: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        y = Attention(self.dtype, name="attention")(layer_norm("norm1", self.dtype)(x))
+        x = x + nn.Dropout(self.dropout, deterministic=not train)(y)
+        y = MLP(self.dropout, self.dtype, name="mlp")(layer_norm("norm2", self.dtype)(x), train=train)
+        return x + nn.Dropout(self.dropout, deterministic=not train)(y)
+
+
+def layer_norm(name: str, dtype: Any) -> nn.LayerNorm:
+    """Layer normalisation whose variance is taken around the mean, as torch does (Flax's default cancels)."""
+    return nn.LayerNorm(epsilon=1e-6, dtype=dtype, use_fast_variance=False, name=name)
+
+
+class ViT(nn.Module):
+    """A Vision Transformer that classifies by its class token.
+
+    The number of position embeddings is fixed by the image size at initialisation: to run at another one,
+    load the weights for it (`models.load_pretrained(..., image_size=...)` resizes them).
+
+    Attributes:
+      patch: side of a patch in pixels.
+      features: c, a multiple of 64.
+      depth: number of blocks.
+      num_classes: s, number of logits.
+      dropout: rate after the position embeddings, attention and each dense layer of the MLP, drawn from the
+        rng "dropout" with `train=True`.
+      dtype: computation dtype; parameters are float32 always.
+    """
+
+    patch: int
+    features: int
+    depth: int
+    num_classes: int = 1000
+    dropout: float = 0.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        """Maps normalised images `[b, h, w, 3]`, h and w multiples of `patch`, to float32 logits `[b, s]`."""
+        b, h, w, _ = images.shape
+        if h % self.patch or w % self.patch:
+            raise UserError(f"image size {h}x{w} is no multiple of the ViT's patch size {self.patch}")
+        embed = Conv(
+            self.features, self.patch, self.patch, use_bias=True, dtype=self.dtype,
+            kernel_init=nn.initializers.lecun_normal(), name="embedding",
+        )  # fmt: skip
+        x = embed(images).reshape(b, -1, self.features)
+        token = self.param("cls", token_init, (1, 1, self.features), jnp.float32).astype(self.dtype)
+        x = jnp.concatenate([jnp.broadcast_to(token, (b, 1, self.features)), x], axis=1)
+        positions = self.param("pos_embedding", token_init, (1, x.shape[1], self.features), jnp.float32)
+        x = x + positions.astype(self.dtype)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        for i in range(self.depth):
+            x = Block(self.dropout, self.dtype, name=f"block_{i}")(x, train=train)
+        x = layer_norm("norm", self.dtype)(x)
+        return Head(self.num_classes, self.dtype, name="head")(x[:, 0])
