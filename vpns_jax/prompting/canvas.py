@@ -14,9 +14,7 @@ def place(images: jax.Array, canvas_size: int) -> jax.Array:
     if h > canvas_size or w > canvas_size:
         raise ValueError(f"images of {h} x {w} do not fit a canvas of {canvas_size} x {canvas_size}")
     top, left = (canvas_size - h) // 2, (canvas_size - w) // 2
-    return jnp.pad(
-        images, ((0, 0), (top, canvas_size - h - top), (left, canvas_size - w - left), (0, 0))
-    )
+    return jnp.pad(images, ((0, 0), (top, canvas_size - h - top), (left, canvas_size - w - left), (0, 0)))
 
 
 def frame_shapes(canvas_size: int, width: int) -> dict[str, tuple[int, int, int]]:

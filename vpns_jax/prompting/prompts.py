@@ -141,9 +141,7 @@ def create(
         "none": ("", 0, 0),
     }[kind]
     if kind != "none" and not 1 <= size <= most:
-        raise UserError(
-            f"{name} is {size}; prompt {kind} on a canvas of {canvas_size} px allows 1 ... {most}"
-        )
+        raise UserError(f"{name} is {size}; prompt {kind} on a canvas of {canvas_size} px allows 1 ... {most}")
     return Prompt(kind, canvas_size, size, parametrisation, clamp)
 
 

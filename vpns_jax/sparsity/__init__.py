@@ -3,6 +3,7 @@
 from vpns_jax.sparsity.masks import (
     apply,
     attach_gradient,
+    density,
     prune_smallest,
     pruned_count,
     straight_through,
@@ -15,6 +16,7 @@ from vpns_jax.sparsity.selection import kth_smallest
 __all__ = [
     "apply",
     "attach_gradient",
+    "density",
     "kth_smallest",
     "magnitude",
     "prune_smallest",

@@ -95,6 +95,13 @@ def _step_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
     return _step(score, keep), jnp.sign(score) * tangents[0]
 
 
+def density(mask: PyTree) -> jax.Array:
+    """The share kept, a float32 scalar; 1 for an empty mask, which masks nothing."""
+    leaves = jax.tree.leaves(mask)
+    kept = sum(jnp.sum(leaf, dtype=jnp.int32) for leaf in leaves)
+    return jnp.float32(kept / selection.count(mask)) if leaves else jnp.float32(1)
+
+
 def apply(weights: PyTree, mask: PyTree) -> PyTree:
     """`weights` with every leaf that `mask` names multiplied by it; the others as they are.
 
@@ -119,9 +126,7 @@ def _apply(weights: PyTree, mask: PyTree, path: tuple[str, ...]) -> PyTree:
     unknown = mask.keys() - weights.keys()
     if unknown:
         raise ValueError(f"mask names {sorted(unknown)} at {where}; the weights have {sorted(weights)}")
-    return {
-        key: _apply(value, mask[key], (*path, key)) if key in mask else value for key, value in weights.items()
-    }
+    return {key: _apply(value, mask[key], (*path, key)) if key in mask else value for key, value in weights.items()}
 
 
 def _flat_indices(leaves: list[jax.Array]) -> list[jax.Array]:
@@ -143,8 +148,7 @@ def _first_kept_tie(keys: list[jax.Array], key: jax.Array, rank: jax.Array) -> j
 
     def ties_before(end: jax.Array) -> jax.Array:
         return sum(
-            jnp.sum((leaf == key) & (index < end), dtype=jnp.int32)
-            for leaf, index in zip(keys, indices, strict=True)
+            jnp.sum((leaf == key) & (index < end), dtype=jnp.int32) for leaf, index in zip(keys, indices, strict=True)
         )
 
     def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:

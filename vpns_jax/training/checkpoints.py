@@ -105,9 +105,9 @@ class Checkpoints:
         }
         target = traverse_util.unflatten_dict(wanted, sep="/")
         with self._readable(where):
-            state = self._manager.restore(
-                epoch, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
-            )["state"]
+            state = self._manager.restore(epoch, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))[
+                "state"
+            ]
         found = traverse_util.flatten_dict(state, sep="/")
         if digest(found) != meta["digest"]:
             raise UserError(f"checkpoint {where} is damaged: its contents do not match their checksum; remove it")

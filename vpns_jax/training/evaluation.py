@@ -15,18 +15,23 @@ from vpns_jax.training.metrics import Metrics
 from vpns_jax.training.state import Subnetwork
 
 
-@functools.partial(jax.jit, static_argnames=("network", "batch_size", "prompted"))
-def evaluate(
-    network: Network, subnetwork: Subnetwork, data: Resident, *, batch_size: int, prompted: bool
-) -> Metrics:
-    """Metrics over a whole split, prompted or plain; every image counts once."""
+@functools.partial(jax.jit, static_argnames=("network", "batch_size"))
+def evaluate(network: Network, subnetwork: Subnetwork, data: Resident, *, batch_size: int) -> dict[str, Metrics | None]:
+    """Metrics over a whole split, "plain" and "prompted"; every image counts once.
 
-    def body(total: Metrics, batch: tuple[jax.Array, jax.Array]) -> tuple[Metrics, None]:
+    "prompted" is None for a network without a prompt.
+    """
+    ways = {"plain": False} if network.prompt.kind == "none" else {"plain": False, "prompted": True}
+
+    def body(total: dict[str, Metrics], batch: tuple[jax.Array, jax.Array]) -> tuple[dict[str, Metrics], None]:
         indices, weights = batch
-        seen = steps.eval_step(network, subnetwork, take_padded(data, indices), weights, prompted)
-        return total.merge(seen), None
+        taken = take_padded(data, indices)
+        seen = {way: steps.eval_step(network, subnetwork, taken, weights, prompted) for way, prompted in ways.items()}
+        return {way: total[way].merge(seen[way]) for way in ways}, None
 
-    return lax.scan(body, Metrics.zero(), padded_batches(data.size, min(batch_size, data.size)))[0]
+    start = {way: Metrics.zero() for way in ways}
+    total, _ = lax.scan(body, start, padded_batches(data.size, min(batch_size, data.size)))
+    return {"prompted": None, **total}
 
 
 def estimate_mapping(network: Network, subnetwork: Subnetwork, data: Resident, *, batch_size: int) -> jax.Array:
@@ -39,9 +44,7 @@ def estimate_mapping(network: Network, subnetwork: Subnetwork, data: Resident, *
 
 
 @functools.partial(jax.jit, static_argnames=("network", "batch_size"))
-def _count_predictions(
-    network: Network, subnetwork: Subnetwork, data: Resident, *, batch_size: int
-) -> jax.Array:
+def _count_predictions(network: Network, subnetwork: Subnetwork, data: Resident, *, batch_size: int) -> jax.Array:
     indices, weights = padded_batches(data.size, min(batch_size, data.size))
 
     def count(batch: tuple[jax.Array, jax.Array]) -> jax.Array:

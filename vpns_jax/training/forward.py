@@ -70,9 +70,7 @@ def forward(
     variables = {"params": masks.apply(weights, mask), "batch_stats": batch_stats}
     rngs = {} if dropout_key is None else {"dropout": dropout_key}
     if train:
-        source_logits, changed = network.model.apply(
-            variables, x, train=True, mutable=["batch_stats"], rngs=rngs
-        )
+        source_logits, changed = network.model.apply(variables, x, train=True, mutable=["batch_stats"], rngs=rngs)
         batch_stats = changed.get("batch_stats", batch_stats)
     else:
         source_logits = network.model.apply(variables, x, train=False)

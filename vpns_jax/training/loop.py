@@ -2,23 +2,25 @@
 
 import functools
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
 from jax import lax
 
+from vpns_jax import sparsity
 from vpns_jax.data.order import epoch_order
 from vpns_jax.training import steps
 from vpns_jax.training.batches import Resident, take
 from vpns_jax.training.checkpoints import Checkpoints
 from vpns_jax.training.evaluation import estimate_mapping, evaluate
 from vpns_jax.training.metrics import Metrics
+from vpns_jax.training.recorder import CompileClock, Recorder
 from vpns_jax.training.state import Fixed, TrainState
 
 PyTree = Any
 
-# Makes the step of each stage.
+COMPILE_CLOCK = CompileClock()
+# The iteration of each stage.
 STEPS = {"prune": steps.prune_step, "retrain": steps.retrain_step}
 
 
@@ -63,8 +65,8 @@ def run_stage(
     remap: bool,
     checkpoints: Checkpoints,
     save_every: int,
-    on_epoch: Callable[[dict[str, Any]], None],
-) -> TrainState:
+    recorder: Recorder,
+) -> tuple[TrainState, Fixed]:
     """Runs, or resumes, one stage to its end.
 
     After every epoch the network is validated, prompted and plain; a checkpoint is written every `save_every`
@@ -74,32 +76,33 @@ def run_stage(
     Args:
       state: at the start of the stage; a checkpoint, if there is one, takes its place.
       remap: re-estimate the label mapping before every epoch (iterative label mapping).
-      on_epoch: is given each epoch's row for the log.
+      recorder: is given each epoch's row.
 
     Returns:
-      The state after the last epoch.
+      The state after the last epoch, and what was held fixed.
     """
     saved = checkpoints.newest((state, fixed.mask))
     first, (state, mask) = saved if saved else (0, (state, fixed.mask))
     fixed = fixed.replace(mask=mask)
     best = checkpoints.best_accuracy()
+    recorder.start(task.stage, first, int(state.step))
     for epoch in range(first, epochs):
-        began = time.perf_counter()
+        began, compiled = time.perf_counter(), COMPILE_CLOCK.seconds
         if remap:
-            mapping = estimate_mapping(
-                task.network, steps.subnetwork(state, fixed), train, batch_size=task.batch_size
-            )
+            mapping = estimate_mapping(task.network, steps.subnetwork(state, fixed), train, batch_size=task.batch_size)
             state = state.replace(mapping=mapping)
         state, metrics = run_epoch(task, state, fixed, train, key, epoch)
         row = {"stage": task.stage, "epoch": epoch + 1, **_row(task, state, fixed, val, metrics)}
-        row["seconds"] = time.perf_counter() - began
+        row["compile_seconds"] = COMPILE_CLOCK.seconds - compiled
+        row["seconds"] = time.perf_counter() - began - row["compile_seconds"]
+        # The row first: a run killed before the checkpoint is there drops it and writes it again.
+        recorder.epoch(row)
         accuracy = row["val_prompted"] if row["val_prompted"] is not None else row["val_plain"]
         improved = best is None or accuracy > best
         if improved or (epoch + 1) % save_every == 0 or epoch + 1 == epochs:
             checkpoints.save(epoch + 1, (state, fixed.mask), accuracy=accuracy, info={"epoch": epoch + 1})
         best = accuracy if improved else best
-        on_epoch(row)
-    return state
+    return state, fixed
 
 
 def _row(
@@ -107,14 +110,13 @@ def _row(
 ) -> dict[str, Any]:
     """The numbers of one epoch, fetched from the device at once."""
     network = steps.subnetwork(state, fixed)
-    has_prompt = task.network.prompt.kind != "none"
+    seen = evaluate(task.network, network, val, batch_size=task.batch_size)
     row = {
         "step": state.step,
         "loss": metrics[0].loss,
         "train_accuracy": metrics[0].accuracy,
-        "val_plain": evaluate(task.network, network, val, batch_size=task.batch_size, prompted=False).accuracy,
-        "val_prompted": evaluate(task.network, network, val, batch_size=task.batch_size, prompted=True).accuracy
-        if has_prompt
-        else None,
+        "density": sparsity.density(network.mask),
+        "val_plain": seen["plain"].accuracy,
+        "val_prompted": None if seen["prompted"] is None else seen["prompted"].accuracy,
     }
     return {name: None if value is None else value.item() for name, value in jax.device_get(row).items()}

@@ -57,7 +57,10 @@ class Subnetwork:
 
 
 def create(
-    rules: tuple[tuple[str, optim.Rule], ...], learned: dict[str, PyTree], batch_stats: PyTree, mapping: jax.Array
+    rules: tuple[tuple[str, optim.Rule], ...],
+    learned: dict[str, PyTree],
+    batch_stats: PyTree,
+    mapping: jax.Array,
 ) -> TrainState:
     """A fresh state with fresh optimizers. It owns its arrays, so a jitted epoch may be given them for good."""
     owned = jax.tree.map(lambda x: jnp.array(x, copy=True), (learned, batch_stats, mapping))

@@ -124,6 +124,7 @@ def count_step(network: Network, subnetwork: Subnetwork, batch: Batch, weights: 
     return label_mapping.count_predictions(source_logits, batch[1], weights, subnetwork.mapping.size)
 
 
+@jax.jit
 def subnetwork(state: TrainState, fixed: Fixed) -> Subnetwork:
     """The sparse network a state stands for, in either stage."""
     if "scores" in state.learned:
@@ -186,9 +187,7 @@ def _update(
     moving = {group: state.learned[group] for group in active}
     gradients, (logits, batch_stats) = jax.grad(loss, has_aux=True)(moving)
     held = {group: jax.tree.map(jnp.zeros_like, state.learned[group]) for group in state.learned.keys() - active}
-    updates, opt_state = optim.joint(task.rules, active).update(
-        {**gradients, **held}, state.opt_state, state.learned
-    )
+    updates, opt_state = optim.joint(task.rules, active).update({**gradients, **held}, state.opt_state, state.learned)
     state = state.replace(
         learned=optax.apply_updates(state.learned, updates), opt_state=opt_state, batch_stats=batch_stats
     )

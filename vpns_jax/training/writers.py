@@ -92,9 +92,7 @@ class TensorBoard:
 
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
         """Writes one number a tag; those that are None are left out."""
-        self._write(
-            step, [{"tag": tag, "simple_value": float(x)} for tag, x in values.items() if x is not None]
-        )
+        self._write(step, [{"tag": tag, "simple_value": float(x)} for tag, x in values.items() if x is not None])
 
     def images(self, step: int, images: Mapping[str, Any]) -> None:
         """Writes one picture a tag: [h, w, 3], uint8, or float in [0, 1] (what lies outside is clipped)."""

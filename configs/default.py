@@ -1,0 +1,105 @@
+"""Every key and its meaning: VPNs on CIFAR-10 with ResNet-18, as in the paper. Other configs start from here.
+
+python main.py --config=configs/default.py --workdir=runs/default --config.densities="(0.2, 0.1)"
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The defaults of every experiment."""
+    config = ConfigDict()
+    config.name = "default"
+    # What is run: every method at every density (the share of weights kept) with every seed.
+    config.methods = ("vpns",)
+    config.densities = (0.1,)
+    config.seeds = (7,)
+    # "paper": one prompted, augmented batch an iteration. "reference": the released code's two batches.
+    config.protocol = "paper"
+    config.checkpoint_every_epochs = 5
+
+    config.model = ConfigDict()
+    config.model.name = "resnet18"
+    # Passed to the model: {"width": 0.25, "stem": "small"}, for instance.
+    config.model.options = ConfigDict()
+    # A local file, a hub id such as "hf://timm/resnet18.tv_in1k", or "pretrain" to train the source network here.
+    config.model.weights = "hf://timm/resnet18.tv_in1k"
+    # Globs over the prunable kernels' paths, such as ("layer4_*",); no include takes all.
+    config.model.prune_include = ()
+    config.model.prune_exclude = ()
+
+    # Only read where model.weights is "pretrain".
+    config.pretrain = ConfigDict()
+    config.pretrain.data = "fonts62"
+    config.pretrain.epochs = 20
+    config.pretrain.batch_size = 128
+    config.pretrain.seed = 0
+    config.pretrain.weights = sgd(0.05)
+
+    config.data = ConfigDict()
+    config.data.name = "cifar10"
+    # Images are resized to this; where it is less than the canvas, zeros surround them.
+    config.data.image_size = 224
+    config.data.batch_size = 256
+    # Held out of the training split where the data set has no validation split of its own.
+    config.data.val_fraction = 0.1
+
+    config.prompt = ConfigDict()
+    # "pad", "expand" (both of pad_size), "corner", "random" (both of patch_size), "none".
+    config.prompt.kind = "pad"
+    # The side of the network's input.
+    config.prompt.canvas_size = 224
+    config.prompt.pad_size = 16
+    config.prompt.patch_size = 115
+    # "raw", "sigmoid", "tanh"; "" takes the released code's for the kind.
+    config.prompt.parametrisation = ""
+    # "hard" or "straight_through".
+    config.prompt.clamp = "hard"
+
+    config.mapping = ConfigDict()
+    # "frequency", "iterative" (anew every epoch), "random", "head" (a new linear layer).
+    config.mapping.kind = "frequency"
+    # Estimated on the "sparse" network or the "dense" one.
+    config.mapping.network = "sparse"
+
+    # Stage 1: scores and prompt, weights frozen.
+    config.prune = ConfigDict()
+    config.prune.epochs = 30
+    # "update" (batch statistics, running ones move), "prompted" (only in prompted passes), "frozen".
+    config.prune.batch_norm = "update"
+    config.prune.scores = adam(1e-4)
+    config.prune.prompt = adam(1e-4)
+    # Only read where mapping.kind is "head".
+    config.prune.head = adam(1e-3)
+
+    # Stage 2: weights and prompt, mask frozen.
+    config.retrain = ConfigDict()
+    config.retrain.epochs = 30
+    config.retrain.weights = sgd(0.01)
+    config.retrain.prompt = sgd(0.01)
+    return config
+
+
+def adam(learning_rate: float) -> ConfigDict:
+    """The paper's Adam: L2 coupled into the gradient, cosine to zero, epoch by epoch."""
+    return _rule("adam", learning_rate, momentum=0.0)
+
+
+def sgd(learning_rate: float) -> ConfigDict:
+    """The paper's SGD with momentum."""
+    return _rule("sgd", learning_rate, momentum=0.9)
+
+
+def _rule(optimizer: str, learning_rate: float, *, momentum: float) -> ConfigDict:
+    rule = ConfigDict()
+    # "adam" (which does not read momentum) or "sgd".
+    rule.optimizer = optimizer
+    rule.learning_rate = learning_rate
+    rule.momentum = momentum
+    rule.weight_decay = 1e-4
+    # "coupled" (added to the gradient), "decoupled" (to the update), "none".
+    rule.decay = "coupled"
+    # "cosine_epochs", "cosine_steps", "constant".
+    rule.schedule = "cosine_epochs"
+    rule.warmup_epochs = 0.0
+    return rule

@@ -1,0 +1,37 @@
+"""First light: a ResNet-18 of quarter width, pretrained on printed characters, sparsified for handwritten digits.
+
+    python main.py --config=configs/quickstart.py --workdir=runs/quickstart
+
+All data come with Python packages. The source network is trained on the first run and kept.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    """Dense, VPNs, HYDRA and magnitude pruning, side by side."""
+    config = default.get_config()
+    config.name = "quickstart"
+    config.methods = ("dense", "vpns", "hydra", "magnitude")
+    config.densities = (0.2, 0.1, 0.05)
+    config.checkpoint_every_epochs = 10
+
+    config.model.options.width = 0.25
+    config.model.weights = "pretrain"
+    config.pretrain.epochs = 8
+
+    config.data.name = "mnist5k"
+    config.data.image_size = 32
+    config.data.batch_size = 64
+    config.data.val_fraction = 0.2
+
+    config.prompt.canvas_size = 32
+    config.prompt.pad_size = 4
+
+    config.prune.epochs = 10
+    config.prune.scores.learning_rate = 1e-3
+    config.prune.prompt.learning_rate = 1e-2
+    config.retrain.epochs = 10
+    return config

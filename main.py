@@ -1,0 +1,55 @@
+"""Runs or resumes one experiment: `python main.py --config=configs/quickstart.py --workdir=runs/quickstart`.
+
+Any key of the config can be set on the command line: `--config.data.batch_size=128`. Run again with the same
+arguments, it goes on where it was stopped.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from vpns_jax.errors import UserError
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment's config file.", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; runs/NAME of the config if not given.")
+
+
+def main(argv: list[str]) -> int:
+    """Returns the exit code: 0, or 2 for something that the caller can mend."""
+    try:
+        _parse(argv)
+        # After the flags: a typing error should not wait for the imports.
+        from vpns_jax import config, experiment, startup
+
+        parsed = config.parse(_CONFIG.value.to_dict())
+        startup.prepare()
+        experiment.run(parsed, Path(_WORKDIR.value or f"runs/{parsed.name}"), " ".join(["python", *argv]))
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; run the same command to go on\n")
+        return 130
+    return 0
+
+
+def _parse(argv: list[str]) -> None:
+    try:
+        rest = flags.FLAGS(argv)[1:]
+        if _CONFIG.value is None:
+            raise UserError("--config is missing; name a file such as configs/quickstart.py")
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"--config: there is no file {error.filename}") from error
+    # A config file is a program and an override is parsed by it: either can raise anything.
+    except Exception as error:
+        raise UserError(" ".join(str(error).split())) from error
+    if rest:
+        raise UserError(f"unexpected arguments {rest}; options look like --config=FILE or --config.KEY=VALUE")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

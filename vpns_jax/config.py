@@ -1,0 +1,250 @@
+"""A run's configuration: parsed once, checked whole, immutable after. No module below reads a config by key.
+
+The dataclasses say which keys there are and of which type; `configs/default.py` gives each its value and says what
+it means. A key that is missing, unknown or of another type ends the run before anything else happens.
+"""
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from vpns_jax import data, models
+from vpns_jax.errors import UserError, check_name
+from vpns_jax.prompting import Prompt, create, label_mapping
+from vpns_jax.pruners import METHODS
+from vpns_jax.training import optim, steps
+
+
+@dataclasses.dataclass(frozen=True)
+class RuleConfig:
+    """One group's optimizer; see `optim.Rule`."""
+
+    optimizer: str
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    decay: str
+    schedule: str
+    warmup_epochs: float
+
+    def rule(self, *, epochs: int, updates_per_epoch: int) -> optim.Rule:
+        """The rule of a stage of that length; raises `UserError` on a bad value."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return optim.Rule(**fields, epochs=epochs, updates_per_epoch=updates_per_epoch)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The backbone, its weights, and what of it may be pruned."""
+
+    name: str
+    options: dict[str, Any]
+    weights: str
+    prune_include: tuple[str, ...]
+    prune_exclude: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainConfig:
+    """How the source network is trained here, where `model.weights` is "pretrain"."""
+
+    data: str
+    epochs: int
+    batch_size: int
+    seed: int
+    weights: RuleConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """The downstream data set."""
+
+    name: str
+    image_size: int
+    batch_size: int
+    val_fraction: float
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptConfig:
+    """The visual prompt of the methods that have one; see `prompting.create`."""
+
+    kind: str
+    canvas_size: int
+    pad_size: int
+    patch_size: int
+    parametrisation: str
+    clamp: str
+
+
+@dataclasses.dataclass(frozen=True)
+class MappingConfig:
+    """The label mapping, and the network it is first estimated on."""
+
+    kind: str
+    network: str
+
+
+@dataclasses.dataclass(frozen=True)
+class PruneConfig:
+    """Stage 1."""
+
+    epochs: int
+    batch_norm: str
+    scores: RuleConfig
+    prompt: RuleConfig
+    head: RuleConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class RetrainConfig:
+    """Stage 2."""
+
+    epochs: int
+    weights: RuleConfig
+    prompt: RuleConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A whole experiment: every method at every density with every seed."""
+
+    name: str
+    methods: tuple[str, ...]
+    densities: tuple[float, ...]
+    seeds: tuple[int, ...]
+    protocol: str
+    model: ModelConfig
+    pretrain: PretrainConfig
+    data: DataConfig
+    prompt: PromptConfig
+    mapping: MappingConfig
+    prune: PruneConfig
+    retrain: RetrainConfig
+    checkpoint_every_epochs: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain nested dicts, as written beside the results."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    def fingerprint(self) -> str:
+        """Names this configuration: SHA-256 of its JSON."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+
+    def make_prompt(self, kind: str | None = None) -> Prompt:
+        """The configured prompt, or one of another kind on the same canvas."""
+        return create(
+            self.prompt.kind if kind is None else kind,
+            canvas_size=self.prompt.canvas_size,
+            pad_size=self.prompt.pad_size,
+            patch_size=self.prompt.patch_size,
+            parametrisation=self.prompt.parametrisation or None,
+            clamp=self.prompt.clamp,
+        )
+
+
+def parse(tree: Mapping[str, Any]) -> Config:
+    """Builds and checks a configuration.
+
+    Raises:
+      UserError: one line that names the key, what was found and what is allowed.
+    """
+    config = _build(Config, tree, "config")
+    _check(config)
+    return config
+
+
+def _check(config: Config) -> None:
+    for method in config.methods:
+        check_name("method", method, tuple(METHODS))
+    for name in ("methods", "densities", "seeds"):
+        values = getattr(config, name)
+        if not values or len(set(values)) != len(values):
+            raise UserError(f"config.{name} is {values}; it must hold at least one value, each once")
+    for density in config.densities:
+        if not 0 < density <= 1:
+            raise UserError(f"config.densities holds {density}; a density must lie in (0, 1], the share kept")
+    check_name("protocol", config.protocol, tuple(steps.PROTOCOLS))
+    check_name("model", config.model.name, models.names())
+    models.create(config.model.name, **config.model.options)
+    data.check(config.data.name)
+    if config.model.weights == "pretrain":
+        data.check(config.pretrain.data)
+    check_name("mapping", config.mapping.kind, label_mapping.KINDS)
+    check_name("network to estimate the mapping on", config.mapping.network, ("sparse", "dense"))
+    check_name("batch_norm", config.prune.batch_norm, steps.BATCH_NORMS)
+    for name in (
+        "pretrain.epochs",
+        "pretrain.batch_size",
+        "data.image_size",
+        "data.batch_size",
+        "prune.epochs",
+        "retrain.epochs",
+        "checkpoint_every_epochs",
+    ):
+        _check_positive(config, name)
+    if not 0 < config.data.val_fraction < 1:
+        raise UserError(f"config.data.val_fraction is {config.data.val_fraction}; it must lie in (0, 1)")
+    _check_prompt(config)
+    for rule in (config.pretrain.weights, config.prune.scores, config.prune.prompt, config.prune.head):
+        rule.rule(epochs=1, updates_per_epoch=1)
+    for rule in (config.retrain.weights, config.retrain.prompt):
+        rule.rule(epochs=1, updates_per_epoch=1)
+
+
+def _check_positive(config: Config, name: str) -> None:
+    value: Any = config
+    for part in name.split("."):
+        value = getattr(value, part)
+    if value < 1:
+        raise UserError(f"config.{name} is {value}; it must be at least 1")
+
+
+def _check_prompt(config: Config) -> None:
+    prompt = config.make_prompt()
+    size, canvas_size = config.data.image_size, prompt.canvas_size
+    if size > canvas_size:
+        raise UserError(
+            f"config.data.image_size is {size}; images must fit the canvas, config.prompt.canvas_size = {canvas_size}"
+        )
+    if prompt.kind == "expand" and size != canvas_size - 2 * prompt.size:
+        raise UserError(
+            f"config.data.image_size is {size}; prompt expand of {prompt.size} px on a canvas of {canvas_size} px "
+            f"takes {canvas_size - 2 * prompt.size}"
+        )
+
+
+def _build(kind: Any, value: Any, path: str) -> Any:
+    """`value` as an instance of `kind`: a dataclass, a tuple, a dict, a union with None or a plain type."""
+    if dataclasses.is_dataclass(kind):
+        return _build_dataclass(kind, value, path)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        return None if value is None else _build(arguments[0], value, path)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise UserError(f"{path} is {value!r}; it must be a tuple")
+        return tuple(_build(arguments[0], item, f"{path}[{i}]") for i, item in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise UserError(f"{path} is {value!r}; it must be a dict")
+        return dict(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise UserError(f"{path} is {value!r}; it must be of type {kind.__name__}")
+    return value
+
+
+def _build_dataclass(kind: Any, value: Any, path: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise UserError(f"{path} is {value!r}; it must be a group of keys")
+    hints = typing.get_type_hints(kind)
+    for problem, keys in (("unknown", set(value) - set(hints)), ("missing", set(hints) - set(value))):
+        if keys:
+            raise UserError(f"{path} has {problem} keys {sorted(keys)}; known: {', '.join(hints)}")
+    return kind(**{name: _build(hint, value[name], f"{path}.{name}") for name, hint in hints.items()})

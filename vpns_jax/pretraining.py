@@ -1,0 +1,121 @@
+"""A source network trained here, for where no pretrained one can be had: by the same loop as everything else."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from vpns_jax import models
+from vpns_jax.config import Config
+from vpns_jax.data import Dataset
+from vpns_jax.errors import UserError
+from vpns_jax.prompting import create
+from vpns_jax.training import state as states
+from vpns_jax.training import steps
+from vpns_jax.training.batches import Resident
+from vpns_jax.training.checkpoints import Checkpoints
+from vpns_jax.training.evaluation import evaluate
+from vpns_jax.training.forward import Network
+from vpns_jax.training.loop import run_stage
+from vpns_jax.training.recorder import Recorder
+
+PyTree = Any
+
+CELL = "source"
+
+
+def cache_path(config: Config) -> Path:
+    """Where the source network of this configuration is kept between runs."""
+    recipe = {
+        "model": [config.model.name, config.model.options],
+        "pretrain": dataclasses.asdict(config.pretrain),
+        "canvas_size": config.prompt.canvas_size,
+    }
+    name = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+    return cache_directory() / "sources" / f"{config.model.name}-{config.pretrain.data}-{name}.npz"
+
+
+def cache_directory() -> Path:
+    """The user's cache folder for this package, as the XDG convention has it."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vpns_jax"
+
+
+def pretrain(
+    config: Config,
+    dataset: Dataset,
+    *,
+    train: Resident,
+    val: Resident,
+    test: Resident,
+    checkpoints: Checkpoints,
+    recorder: Recorder,
+) -> tuple[dict[str, PyTree], float]:
+    """Trains `config.model` from scratch on the source data set.
+
+    Returns:
+      Its variables after the last epoch, and its accuracy on the test split.
+    """
+    mean, std = models.normalisation(config.model.name)
+    model = models.create(config.model.name, num_classes=dataset.num_classes, **config.model.options)
+    blank = create("none", canvas_size=config.prompt.canvas_size)
+    epochs, batch_size = config.pretrain.epochs, config.pretrain.batch_size
+    rule = config.pretrain.weights.rule(epochs=epochs, updates_per_epoch=train.size // batch_size)
+    task = steps.Task(
+        stage="retrain",
+        network=Network(model, prompt=blank, plain=blank, mean=mean, std=std),
+        protocol="paper",
+        batch_norm="update",
+        batch_size=batch_size,
+        rules=(("weights", rule), ("prompt", rule)),
+    )
+    init_key, train_key = jax.random.split(jax.random.key(config.pretrain.seed))
+    size = config.prompt.canvas_size
+    variables = jax.jit(model.init)(init_key, jnp.zeros((1, size, size, 3)))
+    learned = {"weights": variables["params"], "prompt": {}}
+    state = states.create(task.rules, learned, variables.get("batch_stats", {}), jnp.arange(dataset.num_classes))
+    state, fixed = run_stage(
+        task,
+        state,
+        states.Fixed(weights={}, mask={}, pruned=jnp.int32(0)),
+        train,
+        val,
+        epochs=epochs,
+        key=train_key,
+        remap=False,
+        checkpoints=checkpoints,
+        save_every=epochs,
+        recorder=recorder,
+    )
+    accuracy = evaluate(task.network, steps.subnetwork(state, fixed), test, batch_size=batch_size)
+    return (
+        {"params": state.learned["weights"], "batch_stats": state.batch_stats},
+        float(accuracy["plain"].accuracy),
+    )
+
+
+def save(path: Path, variables: dict[str, PyTree], test_accuracy: float) -> None:
+    """Writes the network to the cache; another process sees all of it or nothing."""
+    arrays = traverse_util.flatten_dict(jax.device_get(variables), sep="/")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.stem}.{os.getpid()}.tmp.npz")
+    np.savez(partial, test_accuracy=np.float64(test_accuracy), **arrays)
+    partial.replace(path)
+
+
+def load(path: Path) -> tuple[dict[str, PyTree], float]:
+    """Reads what `save` wrote. Raises `UserError` if the file is damaged (zip members carry a checksum)."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        accuracy = float(arrays.pop("test_accuracy"))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"cached source network {path} is damaged: {error}; remove it") from error
+    return traverse_util.unflatten_dict(arrays, sep="/"), accuracy

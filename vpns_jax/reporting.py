@@ -1,0 +1,122 @@
+"""From the results of cells to summary.json, figures and the report."""
+
+import importlib.metadata
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vpns_jax.analysis import figures
+from vpns_jax.analysis.density import DensityReport
+from vpns_jax.analysis.report import text_table, write_report
+from vpns_jax.config import Config
+from vpns_jax.data import augment
+from vpns_jax.training.batches import Resident
+from vpns_jax.training.forward import Network
+from vpns_jax.training.state import Subnetwork
+from vpns_jax.training.writers import write_json
+from vpns_jax.workdir import Workdir
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+_EXAMPLES = 6
+
+
+def report(config: Config, folder: Workdir, results: list[dict[str, Any]], about: dict[str, Any]) -> dict[str, Any]:
+    """Writes summary.json, the figures over all cells and report.html, and prints the table.
+
+    Args:
+      results: one entry for each finished cell.
+      about: what holds for the whole experiment.
+
+    Returns:
+      The summary.
+    """
+    summary = {
+        "name": config.name,
+        **about,
+        "dataset": config.data.name,
+        "model": config.model.name,
+        "protocol": config.protocol,
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "cells": results,
+    }
+    write_json(folder.path / "summary.json", summary)
+    write_report(summary, _figures(config, folder, summary), folder.path / "report.html")
+    sys.stdout.write(f"\n{text_table(summary)}\nreport: {folder.path / 'report.html'}\n")
+    return summary
+
+
+def draw_cell(
+    folder: Workdir,
+    cell: str,
+    network: Network,
+    subnetwork: Subnetwork,
+    test: Resident,
+    rows: list[dict[str, Any]],
+) -> None:
+    """Draws a cell's curves and, where it has a prompt, the prompt alone and on examples."""
+    figures.curves_figure(rows, folder.figures / f"{cell}-curves.png")
+    if network.prompt.kind == "none":
+        return
+    zeros = jax.tree.map(jnp.zeros_like, subnetwork.prompt)
+    delta = network.prompt.perturbation(subnetwork.prompt)
+    # Where any parameter could act: what moves when all of them do.
+    moved = network.prompt.perturbation(jax.tree.map(jnp.ones_like, zeros))
+    support = np.asarray(jnp.any(moved != 0, axis=-1))
+    figures.prompt_figure(np.asarray(delta), support, folder.figures / f"{cell}-prompt.png")
+    images = augment.to_float(test.images[:_EXAMPLES])
+    plain = images if network.plain is None else network.plain.apply({}, images)
+    prompted = network.prompt.apply(subnetwork.prompt, images)
+    figures.examples_figure(
+        np.asarray(plain),
+        np.asarray(prompted),
+        [str(label) for label in test.labels[:_EXAMPLES].tolist()],
+        folder.figures / f"{cell}-examples.png",
+    )
+
+
+def one_line(result: dict[str, Any]) -> str:
+    """A finished cell in a line for the terminal."""
+    best = result["test"]["best"]
+    prompted = "" if best["prompted"] is None else f"prompted {best['prompted']:.1%}, "
+    seconds = sum(result["seconds"].values())
+    return (
+        f"{result['cell']}: test {prompted}plain {best['plain']:.1%}, "
+        f"density {result['achieved_density']:.2%}, {seconds:.0f} s"
+    )
+
+
+def _figures(config: Config, folder: Workdir, summary: dict[str, Any]) -> list[tuple[str, str, Path]]:
+    """Title, caption and file of every figure, the ones over all cells first."""
+    shown = []
+    if summary["cells"]:
+        path = figures.sparsity_figure(summary, folder.figures / "sparsity.png")
+        shown.append(("Accuracy against sparsity", "Test split, the weights best on validation.", path))
+    first = [cell for cell in summary["cells"] if cell["seed"] == config.seeds[0]]
+    for density in sorted({cell["density"] for cell in first if cell["density"] < 1}, reverse=True):
+        reports = {
+            cell["method"]: DensityReport.from_json(cell["layers"]) for cell in first if cell["density"] == density
+        }
+        path = figures.layers_figure(reports, folder.figures / f"layers-s{100 * (1 - density):.6g}.png")
+        caption = f"Sparsity {1 - density:.4g}, seed {config.seeds[0]}; the head is apart."
+        shown.append(("What each layer keeps", caption, path))
+    kinds = {
+        "prompt": ("The prompt", "What is added to every image, and its magnitude."),
+        "examples": (
+            "Prompted images",
+            "Test images as they are and with the prompt on; above each its label.",
+        ),
+        "curves": ("Training", "Loss and accuracy on validation, epoch by epoch."),
+    }
+    for cell in summary["cells"]:
+        for kind, (title, caption) in kinds.items():
+            path = folder.figures / f"{cell['cell']}-{kind}.png"
+            if path.exists():
+                shown.append((f"{title}: {cell['cell']}", caption, path))
+    return shown

@@ -1,0 +1,87 @@
+"""Where a run's numbers go while it runs: the progress bar, metrics.jsonl and TensorBoard, one cell at a time."""
+
+from pathlib import Path
+from typing import Any
+
+import jax.monitoring
+from tqdm import tqdm
+
+from vpns_jax.training.writers import MetricLog, TensorBoard
+
+_STAGES = ("prune", "retrain")
+_COMPILATION = "/jax/core/compile/"
+
+
+class CompileClock:
+    """Seconds this process has spent tracing and compiling, so that a report can tell them from training."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        jax.monitoring.register_event_duration_secs_listener(self._hear)
+
+    def _hear(self, event: str, duration: float, **_: Any) -> None:
+        if event.startswith(_COMPILATION):
+            self.seconds += duration
+
+
+class Progress:
+    """One bar over all epochs of a run: where it is, how it does, how long is left."""
+
+    def __init__(self, epochs: int) -> None:
+        # Off a terminal the bar is off, and the lines of `say` remain.
+        self._bar = tqdm(total=epochs, unit="epoch", disable=None, dynamic_ncols=True, smoothing=0.1)
+
+    def advance(self, what: str, epochs: int = 1, row: dict[str, Any] | None = None) -> None:
+        """Moves on, showing a row's loss, accuracy and density."""
+        self._bar.set_description(what, refresh=False)
+        if row is not None:
+            accuracy = row["val_plain"] if row["val_prompted"] is None else row["val_prompted"]
+            self._bar.set_postfix_str(
+                f"loss {row['loss']:.3f} val {accuracy:.1%} density {row['density']:.1%}", refresh=False
+            )
+        self._bar.update(epochs)
+
+    def say(self, line: str) -> None:
+        """Prints a line above the bar."""
+        tqdm.write(line)
+
+    def close(self) -> None:
+        """Ends the bar."""
+        self._bar.close()
+
+
+class Recorder:
+    """Takes the rows of one cell's stages."""
+
+    def __init__(self, cell: str, log: MetricLog, directory: Path, progress: Progress) -> None:
+        self._cell, self._log, self._directory, self._progress = cell, log, directory, progress
+        self._tensorboard: TensorBoard | None = None
+        self._offset = 0
+
+    def start(self, stage: str, epoch: int, step: int) -> None:
+        """A stage begins, or resumes, after `epoch` epochs and `step` steps: rows past that are about to come again."""
+        at = (_STAGES.index(stage), epoch)
+        self._log.truncate(lambda row: row["cell"] != self._cell or (_STAGES.index(row["stage"]), row["epoch"]) <= at)
+        before = [row["step"] for row in self.rows() if row["stage"] != stage]
+        self._offset = max(before, default=0)
+        self.close()
+        self._tensorboard = TensorBoard(self._directory, purge_step=self._offset + step + 1)
+        self._progress.advance(f"{self._cell} {stage}", epoch)
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """Logs one epoch."""
+        self._log.append({"cell": self._cell, **row})
+        assert self._tensorboard is not None, "start comes first"
+        scalars = {name: row[name] for name in ("loss", "train_accuracy", "val_plain", "val_prompted", "density")}
+        self._tensorboard.scalars(self._offset + row["step"], scalars)
+        self._progress.advance(f"{self._cell} {row['stage']}", row=row)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """This cell's rows so far."""
+        return [row for row in self._log.rows() if row["cell"] == self._cell]
+
+    def close(self) -> None:
+        """Ends the event file."""
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+            self._tensorboard = None
