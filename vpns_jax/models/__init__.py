@@ -1,7 +1,19 @@
 """Backbones in Flax Linen, with their pretrained weights; importable alone, usable in any training loop."""
 
+from vpns_jax.models.formats import save_safetensors
 from vpns_jax.models.head import HEAD
+from vpns_jax.models.loading import export, load_pretrained
 from vpns_jax.models.prunable import prunable
 from vpns_jax.models.registry import create, default_source, names, normalisation
 
-__all__ = ["HEAD", "create", "default_source", "names", "normalisation", "prunable"]
+__all__ = [
+    "HEAD",
+    "create",
+    "default_source",
+    "export",
+    "load_pretrained",
+    "names",
+    "normalisation",
+    "prunable",
+    "save_safetensors",
+]

@@ -7,9 +7,7 @@ from vpns_jax.errors import UserError
 from vpns_jax.models import paths
 
 
-def prunable(
-    params: Mapping[str, Any], *, include: Sequence[str] = (), exclude: Sequence[str] = ()
-) -> dict[str, Any]:
+def prunable(params: Mapping[str, Any], *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> dict[str, Any]:
     """The subtree of the leaves that may be pruned: every leaf called `kernel`.
 
     In all networks here these are the convolution and dense kernels, shortcuts, patch embedding, attention

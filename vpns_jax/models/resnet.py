@@ -101,8 +101,6 @@ class ResNet(nn.Module):
         for stage, depth in enumerate(self.depths):
             for i in range(depth):
                 stride = 2 if stage > 0 and i == 0 else 1
-                block = BLOCKS[self.block](
-                    features * 2**stage, stride, self.dtype, name=f"layer{stage + 1}_{i}"
-                )
+                block = BLOCKS[self.block](features * 2**stage, stride, self.dtype, name=f"layer{stage + 1}_{i}")
                 x = block(x, train=train)
         return Head(self.num_classes, self.dtype, name="head")(jnp.mean(x, axis=(1, 2)))

@@ -1,0 +1,40 @@
+"""NumPy's `.npz`: a zip archive of `.npy` members, none of which may hold Python objects."""
+
+import math
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """Tensors by name.
+
+    Raises:
+      ValueError: for a member that is no `.npy`, holds objects, or is not as long as its header says.
+    """
+    tensors = {}
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            name = info.filename.removesuffix(".npy")
+            if name == info.filename or name in tensors:
+                raise ValueError(f"member {info.filename!r} is no .npy file, or comes twice")
+            with archive.open(info) as member:
+                version = np.lib.format.read_magic(member)
+                if version not in _HEADERS:
+                    raise ValueError(f"array {name!r} has .npy version {version}; known: 1.0, 2.0")
+                shape, fortran, dtype = _HEADERS[version](member)
+                if dtype.hasobject:
+                    raise ValueError(f"array {name!r} holds Python objects (a pickle), not numbers")
+                # Checked before anything of that size is allocated.
+                count, length = math.prod(shape), info.file_size - member.tell()
+                if count * dtype.itemsize != length:
+                    raise ValueError(f"array {name!r}: {length} bytes do not fit {dtype} of shape {shape}")
+                flat = np.frombuffer(member.read(), dtype, count)
+                tensors[name] = flat.reshape(shape, order="F" if fortran else "C")
+    return tensors
