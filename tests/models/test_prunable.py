@@ -40,9 +40,7 @@ def test_include_and_exclude(include: list[str], exclude: list[str], expected: l
 
 @pytest.mark.parametrize("arguments", [{"include": ["fc*"]}, {"exclude": ["bn1"]}])
 def test_a_pattern_that_matches_no_kernel_is_refused(arguments: dict[str, list[str]]) -> None:
-    with pytest.raises(
-        UserError, match="matches nothing; available: conv1/kernel, layer1_0/conv1/kernel, head"
-    ):
+    with pytest.raises(UserError, match="matches nothing; available: conv1/kernel, layer1_0/conv1/kernel, head"):
         models.prunable(PARAMS, **arguments)
 
 
