@@ -111,9 +111,7 @@ def density_report(mask: Mapping[str, Any], *, head: str = "head") -> DensityRep
             raise TypeError(f"mask leaf {path!r} is {leaf.dtype}, expected bool")
     # Summing where the leaf lives moves one number a layer to the host, not the mask.
     counts = jax.device_get([leaf.sum() for _, leaf in named])
-    layers = [
-        Layer(path, int(np.size(leaf)), int(count)) for (path, leaf), count in zip(named, counts, strict=True)
-    ]
+    layers = [Layer(path, int(np.size(leaf)), int(count)) for (path, leaf), count in zip(named, counts, strict=True)]
     return DensityReport(tuple(sorted(layers, key=lambda layer: _order(layer.path, head))), head)
 
 

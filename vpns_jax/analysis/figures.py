@@ -1,0 +1,8 @@
+"""Every figure of a report: each function takes data and a path, writes a PNG there and returns the path."""
+
+from vpns_jax.analysis.curves import curves_figure
+from vpns_jax.analysis.layers import layers_figure
+from vpns_jax.analysis.pictures import examples_figure, prompt_figure
+from vpns_jax.analysis.tradeoff import sparsity_figure
+
+__all__ = ["curves_figure", "examples_figure", "layers_figure", "prompt_figure", "sparsity_figure"]

@@ -1,0 +1,116 @@
+"""The report of an experiment: one HTML file to open, mail or keep, and its table as Markdown or text."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from vpns_jax.analysis import page
+from vpns_jax.analysis.summary import collapse_lines, dig
+from vpns_jax.analysis.tables import HEADINGS, NOTE, NOTHING, markdown_table, percent, table_cells, text_table
+
+__all__ = ["collapse_lines", "markdown_table", "text_table", "write_report"]
+
+_KINDS = ("prompted", "plain")
+
+
+def write_report(summary: Mapping[str, Any], figures: Iterable[tuple[str, str, Path]], path: str | Path) -> Path:
+    """Writes the report as one HTML file that needs no other.
+
+    Args:
+      summary: as in summary.json; cells that are missing or half done leave dashes.
+      figures: title, caption and PNG of each, in order.
+      path: the file to write, replaced whole.
+
+    Raises:
+      UserError: a figure cannot be read; nothing is written then.
+    """
+    path = Path(path)
+    parts = [
+        page.element("h1", str(summary["name"])),
+        page.element("p", _lead(summary), "note"),
+        page.element("h2", "Results"),
+        page.table([heading.replace("\n", " ") for heading in HEADINGS], table_cells(summary)),
+        page.element("p", NOTE, "note"),
+        *_collapse(summary),
+        *_figures(figures),
+        page.element("h2", "Cells"),
+        *(_cell(cell) for cell in summary["cells"]),
+        page.element("h2", "How it was run"),
+        page.element("pre", str(summary.get("command", ""))),
+        page.table(("", ""), _facts(summary)),
+    ]
+    text = page.document(str(summary["name"]), parts)
+    fresh = path.with_name(path.name + ".tmp")
+    fresh.write_text(text, encoding="utf-8")
+    fresh.replace(path)
+    return path
+
+
+def _lead(summary: Mapping[str, Any]) -> str:
+    names = [str(summary[key]) for key in ("model", "dataset", "device") if summary.get(key)]
+    return ", ".join([*names, f"{summary['protocol']} protocol"] if summary.get("protocol") else names)
+
+
+def _collapse(summary: Mapping[str, Any]) -> list[str]:
+    lines = collapse_lines(summary)
+    if not lines:
+        return [page.element("p", "No layer collapsed in any cell reported here.")]
+    return [page.element("h2", "Collapsed layers"), page.bullets(lines, "alarm")]
+
+
+def _figures(figures: Iterable[tuple[str, str, Path]]) -> list[str]:
+    drawn = [page.picture(title, caption, path) for title, caption, path in figures]
+    return [page.element("h2", "Figures"), *drawn] if drawn else []
+
+
+def _cell(cell: Mapping[str, Any]) -> str:
+    epoch = dig(cell, "val", "best", "epoch")
+    best = "best on validation" if epoch is None else f"best on validation (epoch {epoch})"
+    accuracies = [
+        (f"{split}, {name}", *(percent(dig(cell, key, which, kind)) for kind in _KINDS))
+        for key, split in (("val", "validation"), ("test", "test"))
+        for which, name in (("best", best), ("last", "last"))
+    ]
+    densities = [
+        ("density asked for", percent(cell["density"], 2)),
+        ("density achieved", percent(cell.get("achieved_density"), 2)),
+        ("density without head", percent(cell.get("density_without_head"), 2)),
+    ]
+    layers = [_layer(layer) for layer in cell.get("layers") or ()]
+    parts = [
+        page.table(("accuracy, %", *_KINDS), accuracies),
+        page.table(("", "%"), densities),
+        page.table(("stage", "optimizer steps", "forward passes", "seconds"), _stages(cell)),
+    ]
+    if layers:
+        parts.append(page.fold("layers", [page.table(("layer", "weights", "kept", "density %"), layers)]))
+    return page.fold(str(cell["cell"]), parts)
+
+
+def _layer(layer: Mapping[str, Any]) -> tuple[str, ...]:
+    size, kept = layer["size"], layer["kept"]
+    return str(layer["path"]), f"{size:,}", f"{kept:,}", percent(kept / size if size else None, 2)
+
+
+def _stages(cell: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    keys = (("optimizer_steps", ",.0f"), ("forward_passes", ",.0f"), ("seconds", ",.1f"))
+    stages = dict.fromkeys(stage for key, _ in keys for stage in cell.get(key) or {})
+    return [(stage, *(_number(dig(cell, key, stage), form) for key, form in keys)) for stage in stages]
+
+
+def _number(value: float | None, form: str) -> str:
+    return NOTHING if value is None else format(value, form)
+
+
+def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    facts = [
+        (key.replace("_", " "), f"{summary[key]:,}")
+        for key in ("dense_parameters", "prunable")
+        if summary.get(key) is not None
+    ]
+    source = summary.get("source") or {}
+    for key, value in source.items():
+        if value is not None:
+            shown = f"{percent(value)}%" if key.endswith("accuracy") else str(value)
+            facts.append((f"source network: {key.replace('_', ' ')}", shown))
+    return facts + [(str(name), str(version)) for name, version in (summary.get("versions") or {}).items()]

@@ -1,0 +1,99 @@
+"""What summary.json says, seeds gathered: one row for each method and density."""
+
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# The method name of the network that is fine-tuned without a mask: a line to compare with, not a rival.
+DENSE = "dense"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One quantity over the seeds that have it."""
+
+    values: tuple[float, ...]
+
+    @property
+    def count(self) -> int:
+        """The number of seeds."""
+        return len(self.values)
+
+    @property
+    def mean(self) -> float | None:
+        """The mean; None without values."""
+        return statistics.fmean(self.values) if self.values else None
+
+    @property
+    def std(self) -> float | None:
+        """The sample standard deviation; None of fewer than two values."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+
+@dataclass(frozen=True)
+class Row:
+    """The cells of one method at one density, a seed each."""
+
+    method: str
+    density: float
+    cells: tuple[Mapping[str, Any], ...]
+
+    @property
+    def sparsity(self) -> float:
+        """The share of weights that was to be removed, in [0, 1]."""
+        return 1.0 - self.density
+
+    def estimate(self, *keys: str) -> Estimate:
+        """A number of the cells, say `estimate("test", "best", "plain")`, over the seeds that have it."""
+        return _estimate(dig(cell, *keys) for cell in self.cells)
+
+    def total(self, key: str) -> Estimate:
+        """A number that cells keep by stage, say "seconds", summed over the stages."""
+        return _estimate(total(cell, key) for cell in self.cells)
+
+
+def rows(summary: Mapping[str, Any]) -> tuple[Row, ...]:
+    """The rows by rising sparsity, methods in the order in which they first appear, dense before all."""
+    groups: dict[tuple[str, float], list[Mapping[str, Any]]] = {}
+    for cell in summary["cells"]:
+        groups.setdefault((cell["method"], cell["density"]), []).append(cell)
+    order = methods(summary)
+    made = (Row(method, density, tuple(cells)) for (method, density), cells in groups.items())
+    return tuple(sorted(made, key=lambda row: (row.method != DENSE, row.sparsity, order.index(row.method))))
+
+
+def methods(summary: Mapping[str, Any]) -> tuple[str, ...]:
+    """The methods in the order in which they first appear."""
+    return tuple(dict.fromkeys(cell["method"] for cell in summary["cells"]))
+
+
+def dig(tree: Mapping[str, Any], *keys: str) -> Any:
+    """The value under nested keys; None where a key is missing, as in a cell whose run was stopped."""
+    value: Any = tree
+    for key in keys:
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(key)
+    return value
+
+
+def total(cell: Mapping[str, Any], key: str) -> float | None:
+    """The sum over stages of `cell[key]`; None if the cell has no such numbers."""
+    stages = [value for value in (cell.get(key) or {}).values() if value is not None]
+    return sum(stages) if stages else None
+
+
+def collapse_lines(summary: Mapping[str, Any]) -> list[str]:
+    """One plain sentence for each layer of each cell that lost all its weights."""
+    lines = []
+    for cell in summary["cells"]:
+        sizes = {layer["path"]: layer["size"] for layer in cell.get("layers") or ()}
+        for path in cell.get("collapsed") or ():
+            weights = f"{sizes[path]:,} weights" if path in sizes else "weights"
+            lines.append(f"{cell['cell']}: layer {path} keeps none of its {weights}")
+    return lines
+
+
+def _estimate(values: Iterable[float | None]) -> Estimate:
+    return Estimate(tuple(float(value) for value in values if value is not None))
