@@ -117,6 +117,14 @@ def test_sparsity_figure_of_all_one_dense_and_no_cells(tmp_path, cells):
     pixels(figures.sparsity_figure(summary, tmp_path / "s.png"), 1000, 600)
 
 
+def test_a_seed_that_diverged_is_drawn_around(tmp_path):
+    summary = samples.summary()
+    summary["cells"][0]["test"]["best"]["plain"] = float("nan")
+    pixels(figures.sparsity_figure(summary, tmp_path / "s.png"), 1000, 600)
+    log = [{**row, "loss": float("nan"), "val_plain": None, "val_prompted": None} for row in samples.log()]
+    pixels(figures.curves_figure(log, tmp_path / "c.png"), 1000, 700)
+
+
 def test_ticks_that_would_touch_are_left_out():
     assert _apart([50.0, 60.0, 95.0, 96.0, 99.0]) == [50.0, 60.0, 95.0, 99.0]
     assert _apart([]) == []

@@ -45,6 +45,12 @@ def test_a_cell_that_was_stopped_before_its_test_is_not_passed_over_in_silence()
     assert cells["vpns", "80%"][2:5] == ("1", "—", "—")
 
 
+def test_a_seed_that_diverged_shows_as_nan():
+    summary = samples.summary()
+    summary["cells"][0]["test"]["best"]["plain"] = float("nan")
+    assert table_cells(summary)[3][3:5] == ("75.0 ± 7.1", "nan ± nan")
+
+
 def test_no_cells_leave_only_the_headings():
     empty = {"cells": []}
     assert markdown_table(empty).count("\n") == 2

@@ -1,5 +1,6 @@
 """What summary.json says, seeds gathered: one row for each method and density."""
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -27,8 +28,11 @@ class Estimate:
 
     @property
     def std(self) -> float | None:
-        """The sample standard deviation; None of fewer than two values."""
-        return statistics.stdev(self.values) if len(self.values) > 1 else None
+        """The sample standard deviation; None of fewer than two values, nan if one is not finite."""
+        if len(self.values) < 2:
+            return None
+        # `statistics.stdev` raises on nan and infinity, and a diverged seed must not cost the report.
+        return statistics.stdev(self.values) if all(map(math.isfinite, self.values)) else math.nan
 
 
 @dataclass(frozen=True)
