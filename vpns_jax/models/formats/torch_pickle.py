@@ -130,26 +130,33 @@ def _read_zip(file: BinaryIO) -> dict[str, np.ndarray]:
         return _build(tensors, read_storage)
 
 
+def _load(file: BinaryIO) -> Any:
+    """The next pickle in the file. What Python 2 wrote as its strings is text."""
+    return _Unpickler(file, encoding="utf-8").load()
+
+
 def _read_legacy(file: BinaryIO) -> dict[str, np.ndarray]:
     size = os.fstat(file.fileno()).st_size
-    # Strings in files written by Python 2 are bytes.
-    if _Unpickler(file, encoding="utf-8").load() != LEGACY_MAGIC:
+    if _load(file) != LEGACY_MAGIC:
         raise ValueError("no file of torch.save: neither a zip archive nor the magic number")
-    if _Unpickler(file, encoding="utf-8").load() != LEGACY_PROTOCOL:
+    if _load(file) != LEGACY_PROTOCOL:
         raise ValueError("an unknown version of torch.save's old format")
-    system = _Unpickler(file, encoding="utf-8").load()
+    system = _load(file)
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise ValueError("not written in little-endian byte order")
-    tensors = _tensor_records(_Unpickler(file, encoding="utf-8").load())
+    tensors = _tensor_records(_load(file))
     itemsizes = {t.storage.key: DTYPES[t.storage.kind].itemsize for t in tensors.values()}
     storages: dict[str, bytes] = {}
-    for key in _Unpickler(file, encoding="utf-8").load():
+    for key in _load(file):
         if key not in itemsizes:
             raise ValueError(f"storage {key!r} belongs to no tensor")
-        length = int.from_bytes(file.read(8), "little") * itemsizes[key]
-        if length > size - file.tell():
-            raise ValueError(f"storage {key!r} of {length} bytes reaches past the end: truncated?")
+        count = file.read(8)
+        length = int.from_bytes(count, "little") * itemsizes[key]
+        if len(count) < 8 or length > size - file.tell():
+            raise ValueError(f"storage {key!r} reaches past the end: truncated?")
         storages[key] = file.read(length)
+    if file.tell() != size:
+        raise ValueError(f"{size - file.tell()} bytes follow the last storage")
     return _build(tensors, storages.__getitem__)
 
 

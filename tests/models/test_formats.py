@@ -1,0 +1,310 @@
+"""Readers of weight files: what they read, and what they refuse of hostile or broken files."""
+
+import json
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from tests.models import torch_files
+from tests.models.torch_files import Call, Global, Persistent
+from vpns_jax.errors import UserError
+from vpns_jax.models import formats, save_safetensors
+
+TENSORS = {
+    "w": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "scalar": np.array(7, np.int64),
+    "half": np.ones(3, np.float16),
+    "empty": np.zeros((0, 2), np.float32),
+}
+
+
+def save_legacy(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    torch_files.save(path, tensors, legacy=True)
+
+
+WRITERS: list[tuple[str, Callable[[Path, dict[str, np.ndarray]], None]]] = [
+    ("w.safetensors", save_safetensors),
+    ("w.pth", torch_files.save),
+    ("legacy.pt", save_legacy),
+    ("w.npz", lambda path, tensors: np.savez(path, **tensors)),
+    ("packed.npz", lambda path, tensors: np.savez_compressed(path, **tensors)),
+]
+
+
+@pytest.mark.parametrize(("file", "write"), WRITERS)
+def test_every_format_gives_back_what_was_written(file: str, write: Any, tmp_path: Path) -> None:
+    write(tmp_path / file, TENSORS)
+    tensors = formats.read(tmp_path / file)
+    assert set(tensors) == set(TENSORS)
+    for name, expected in TENSORS.items():
+        assert (tensors[name].dtype, tensors[name].shape) == (expected.dtype, expected.shape)
+        np.testing.assert_array_equal(tensors[name], expected)
+
+
+@pytest.mark.parametrize(("file", "write"), WRITERS)
+def test_a_truncated_file_is_refused_wherever_it_ends(file: str, write: Any, tmp_path: Path) -> None:
+    path = tmp_path / file
+    write(path, TENSORS)
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 7):
+        path.write_bytes(whole[:length])
+        with pytest.raises(UserError, match=file):
+            formats.read(path)
+
+
+@pytest.mark.parametrize(("file", "write"), WRITERS)
+def test_no_damaged_byte_does_worse_than_a_user_error(file: str, write: Any, tmp_path: Path) -> None:
+    path = tmp_path / file
+    write(path, {"w": TENSORS["w"]})
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        damaged = bytearray(whole)
+        damaged[rng.integers(len(whole))] = rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            formats.read(path)
+        except UserError as error:
+            assert "\n" not in str(error)  # noqa: PT017
+
+
+def test_missing_file_and_unknown_format(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.npz: no such file"):
+        formats.read(tmp_path / "none.npz")
+    with pytest.raises(UserError, match=r"unknown weight format '\.h5'; known: \.safetensors, \.pth"):
+        formats.read(tmp_path / "weights.h5")
+
+
+# safetensors
+
+
+def test_safetensors_agree_with_the_library(tmp_path: Path) -> None:
+    tensors = TENSORS | {"brain": np.ones(3, ml_dtypes.bfloat16), "flag": np.array([True, False])}
+    save_safetensors(tmp_path / "ours.safetensors", tensors)
+    theirs = safetensors.numpy.load_file(tmp_path / "ours.safetensors")
+    assert {k: v.tobytes() for k, v in theirs.items()} == {k: v.tobytes() for k, v in tensors.items()}
+    safetensors.numpy.save_file(tensors, tmp_path / "theirs.safetensors")
+    ours = formats.read(tmp_path / "theirs.safetensors")
+    assert {k: v.tobytes() for k, v in ours.items()} == {k: v.tobytes() for k, v in tensors.items()}
+    with pytest.raises(UserError, match="complex64"):
+        save_safetensors(tmp_path / "no.safetensors", {"w": np.zeros(1, np.complex64)})
+
+
+def entry(dtype: Any = "F32", shape: Any = (2,), offsets: Any = (0, 8)) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        ([1], "no JSON object"),
+        ("{", "Expecting property name"),
+        ('{"w": {}, "w": {}}', "twice"),
+        ({"w": [1]}, "must hold dtype, shape and data_offsets"),
+        ({"w": entry() | {"more": 1}}, "must hold dtype, shape and data_offsets"),
+        ({"w": entry(dtype="F31")}, "unknown dtype 'F31'"),
+        ({"w": entry(shape=[3])}, "do not fit float32 of shape"),
+        ({"w": entry(shape=[2**62, 4])}, "do not fit float32 of shape"),
+        ({"w": entry(shape=[-1, -2])}, "integers >= 0"),
+        ({"w": entry(shape=[2.0])}, "integers >= 0"),
+        ({"w": entry(shape=[True, 2])}, "integers >= 0"),
+        ({"w": entry(offsets=[8, 0])}, "do not fit"),
+        ({"w": entry(offsets=[0, 4, 8])}, "do not fit"),
+        ({"w": entry(offsets=[4, 12])}, "begins at byte 4, expected 0: gap or overlap"),
+        ({"w": entry(), "v": entry()}, "gap or overlap"),
+        ({"w": entry(shape=[1], offsets=[0, 4])}, "tensors end at byte"),
+        ({"w": entry(shape=[4], offsets=[0, 16])}, "truncated"),
+        ("[" * 100_000, "recursion"),
+    ],
+)
+def test_lying_safetensors_headers_are_refused(header: Any, reason: str, tmp_path: Path) -> None:
+    text = (header if isinstance(header, str) else json.dumps(header)).encode()
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(8))
+    with pytest.raises(UserError, match=reason):
+        formats.read(path)
+
+
+@pytest.mark.parametrize("length", [10**6, 2**63, 2**64 - 1])
+def test_a_safetensors_header_longer_than_the_file_is_refused(length: int, tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(length.to_bytes(8, "little") + b"{}")
+    with pytest.raises(UserError, match="does not fit a file of 10 bytes"):
+        formats.read(path)
+
+
+# torch
+
+
+class Evil:
+    """Unpickled by an ordinary unpickler, it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.path,))
+
+
+def test_a_pickle_that_would_run_code_is_refused_in_both_containers(tmp_path: Path) -> None:
+    proof, bomb = tmp_path / "proof", pickle.dumps({"w": Evil(tmp_path / "proof")})
+    pickle.loads(bomb)
+    assert proof.exists(), "the bomb itself is a dud"
+    proof.unlink()
+    torch_files.write_zip(tmp_path / "zip.pth", bomb, {})
+    torch_files.write_legacy(tmp_path / "legacy.pth", bomb, {})
+    (tmp_path / "bare.pth").write_bytes(bomb)
+    for file in ("zip.pth", "legacy.pth", "bare.pth"):
+        with pytest.raises(UserError, match=r"pickle asks for pathlib\S*; only tensors are read, nothing is run"):
+            formats.read(tmp_path / file)
+        assert not proof.exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["os.system", "builtins.eval", "builtins.getattr", "torch.load", "torch.nn.Linear", "torch._utils.sys",
+     "collections.OrderedDict.fromkeys", "numpy.core.multiarray._reconstruct", "argparse.Namespace"],
+)  # fmt: skip
+def test_the_unpickler_knows_no_other_name(name: str, tmp_path: Path) -> None:
+    module, _, attribute = name.rpartition(".")
+    if module == "collections.OrderedDict":
+        module, attribute = "collections", "OrderedDict.fromkeys"
+    torch_files.write_zip(tmp_path / "w.pth", torch_files.dumps({"w": Call(Global(module, attribute), ("x",))}), {})
+    with pytest.raises(UserError, match=f"pickle asks for {name}"):
+        formats.read(tmp_path / "w.pth")
+
+
+def lying(**lies: Any) -> dict[str, Any]:
+    return {"w": torch_files.tensor_call(TENSORS["w"], "0", False, **lies)}
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        (lying(size=(3, 3)), "reaches past its storage"),
+        (lying(offset=1), "reaches past its storage"),
+        (lying(size=(2**40, 2**40), stride=(0, 0)), "reaches past its storage"),
+        (lying(stride=(3, 2)), "reaches past its storage"),
+        (lying(stride=(-3, 1)), "integers >= 0"),
+        (lying(offset=-1), "integers >= 0"),
+        (lying(size=("2", 3)), "integers >= 0"),
+        (lying(size=(2,)), "integers >= 0"),
+        (lying(count=7), "storage has 24 bytes, not 7"),
+        (lying(count=10**12), "storage has 24 bytes"),
+        ({"w": torch_files.tensor_call(TENSORS["w"], "9", False)}, "storage '9' is not in the archive"),
+        ({"w": 3}, "entry 'w' is no tensor"),
+        ({"w": Global("torch", "FloatStorage")}, "entry 'w' is no tensor"),
+        ({"w": Persistent(("module", "x"))}, "names no tensor storage"),
+        ({"w": Call(Global("torch._utils", "_rebuild_tensor_v2"), ("a", 0, (), ()))}, "no proper storage"),
+        ({3: torch_files.tensor_call(TENSORS["w"], "0", False)}, "entry '3' is no tensor"),
+        ([1, 2], "holds a list, not a dict"),
+    ],
+)
+def test_lying_tensors_are_refused(state: Any, reason: str, tmp_path: Path) -> None:
+    torch_files.write_zip(tmp_path / "w.pth", torch_files.dumps(state), {"0": TENSORS["w"].tobytes()})
+    with pytest.raises(UserError, match=reason):
+        formats.read(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model"])
+def test_nested_weights_are_found_beside_other_entries(key: str, tmp_path: Path) -> None:
+    pickled = torch_files.dumps({"epoch": 3, key: lying()})
+    torch_files.write_zip(tmp_path / "w.pth", pickled, {"0": TENSORS["w"].tobytes()})
+    np.testing.assert_array_equal(formats.read(tmp_path / "w.pth")["w"], TENSORS["w"])
+
+
+def test_views_of_a_shared_storage(tmp_path: Path) -> None:
+    transposed = torch_files.tensor_call(TENSORS["w"], "0", False, size=(3, 2), stride=(1, 3))
+    tail = torch_files.tensor_call(TENSORS["w"], "0", False, offset=4, size=(2,), stride=(1,))
+    pickled = torch_files.dumps({"transposed": transposed, "tail": tail})
+    torch_files.write_zip(tmp_path / "w.pth", pickled, {"0": TENSORS["w"].tobytes()})
+    tensors = formats.read(tmp_path / "w.pth")
+    np.testing.assert_array_equal(tensors["transposed"], TENSORS["w"].T)
+    np.testing.assert_array_equal(tensors["tail"], [4, 5])
+
+
+def test_an_archive_that_would_unfold_is_refused(tmp_path: Path) -> None:
+    zeros = np.zeros(10**6, np.float32)
+    pickled = torch_files.dumps({"w": torch_files.tensor_call(zeros, "0", False)})
+    packed = {"compression": zipfile.ZIP_DEFLATED}
+    torch_files.write_zip(tmp_path / "w.pth", pickled, {"0": zeros.tobytes()}, **packed)
+    with pytest.raises(UserError, match="compressed"):
+        formats.read(tmp_path / "w.pth")
+
+
+def test_big_endian_and_foreign_archives_are_refused(tmp_path: Path) -> None:
+    for file, members, reason in (
+        ("big.pth", {"a/data.pkl": torch_files.dumps({}), "a/byteorder": b"big"}, "big-endian"),
+        ("foreign.pth", {"readme.txt": b""}, r"no torch\.save archive"),
+        ("two.pth", {"a/data.pkl": b"", "b/data.pkl": b""}, r"one data\.pkl"),
+    ):
+        with zipfile.ZipFile(tmp_path / file, "w") as archive:
+            for name, data in members.items():
+                archive.writestr(name, data)
+        with pytest.raises(UserError, match=reason):
+            formats.read(tmp_path / file)
+
+
+def test_lies_in_the_old_container_are_refused(tmp_path: Path) -> None:
+    pickled = torch_files.dumps({"w": torch_files.tensor_call(TENSORS["w"], "0", True)})
+    data = TENSORS["w"].tobytes()
+    for storages, reason in (
+        ({"0": (2**62, data)}, "reaches past the end: truncated"),
+        ({"0": (5, data[:20])}, "storage has 20 bytes, not 6"),
+        ({"1": (6, data)}, "storage '1' belongs to no tensor"),
+        ({}, "KeyError|'0'"),
+        ({"0": (6, data + b"x")}, "1 bytes follow the last storage"),
+    ):
+        torch_files.write_legacy(tmp_path / "w.pth", pickled, storages)
+        with pytest.raises(UserError, match=reason):
+            formats.read(tmp_path / "w.pth")
+    (tmp_path / "w.pth").write_bytes(torch_files.dumps(1) * 4)
+    with pytest.raises(UserError, match="neither a zip archive nor the magic number"):
+        formats.read(tmp_path / "w.pth")
+
+
+# npz
+
+
+def test_an_npz_with_a_pickle_inside_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "w.npz", w=np.array([Evil(tmp_path / "proof")], object), allow_pickle=True)
+    with pytest.raises(UserError, match="holds Python objects"):
+        formats.read(tmp_path / "w.npz")
+    assert not (tmp_path / "proof").exists()
+
+
+def npy(header: str, data: bytes, version: bytes = b"\x01\x00") -> bytes:
+    text = header.encode() + b"\n"
+    return b"\x93NUMPY" + version + len(text).to_bytes(2, "little") + text + data
+
+
+@pytest.mark.parametrize(
+    ("member", "data", "reason"),
+    [
+        ("w.npy", npy("{'descr': '<f4', 'fortran_order': False, 'shape': (4,)}", bytes(8)), "8 bytes do not fit"),
+        ("w.npy", npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1099511627776,)}", bytes(8)), "do not fit"),
+        ("w.npy", npy("{'descr': '<f4', 'fortran_order': False, 'shape': (-2,)}", bytes(8)), "w.npz"),
+        ("w.npy", npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}", bytes(8)), "Python objects"),
+        ("w.npy", npy("__import__('os')", b""), "w.npz"),
+        ("w.npy", npy("{}", b"", b"\x09\x00"), "version"),
+        ("w.npy", b"no array", "magic"),
+        ("w.txt", b"", "is no .npy file"),
+    ],
+)  # fmt: skip
+def test_lying_npz_members_are_refused(member: str, data: bytes, reason: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "w.npz", "w") as archive:
+        archive.writestr(member, data)
+    with pytest.raises(UserError, match=reason):
+        formats.read(tmp_path / "w.npz")
+
+
+def test_fortran_order_is_honoured(tmp_path: Path) -> None:
+    np.savez(tmp_path / "w.npz", w=np.asfortranarray(TENSORS["w"]))
+    np.testing.assert_array_equal(formats.read(tmp_path / "w.npz")["w"], TENSORS["w"])

@@ -1,0 +1,176 @@
+"""Every network by name: each entry has its facts here, or the last test fails."""
+
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vpns_jax import models
+from vpns_jax.errors import UserError
+from vpns_jax.models.paths import flatten, unflatten
+from vpns_jax.models.registry import ENTRIES
+
+# Parameters and kernels of each network at 224 px and 1000 classes. The counts are those torchvision and
+# timm publish (vit_ti32, which nobody published, by hand: vit_ti16's, 3 * 192 * (32**2 - 16**2) more for the
+# patches and 192 * (14**2 - 7**2) less for the positions).
+FACTS = {
+    "resnet18": (11_689_512, 21),
+    "resnet34": (21_797_672, 37),
+    "resnet50": (25_557_032, 54),
+    "vgg16": (138_357_544, 16),
+    "vgg16_bn": (138_365_992, 16),
+    "vit_ti16": (5_717_416, 74),
+    "vit_ti32": (5_717_416 + 442_368 - 28_224, 74),
+    "vit_s16": (22_050_664, 74),
+    "vit_s32": (22_878_952, 74),
+    "vit_b16": (86_567_656, 74),
+    "vit_b32": (88_224_232, 74),
+    "vit_l16": (304_326_632, 146),
+    "vit_l32": (306_535_400, 146),
+}
+
+
+def abstract(name: str, size: int = 224, **options: Any) -> Any:
+    model = models.create(name, **options)
+    return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+
+
+def drawn(name: str, size: int, **options: Any) -> Any:
+    """Variables drawn by NumPy: compiling the real initialisation takes many seconds."""
+    rng = np.random.default_rng(0)
+
+    def draw(path: str, leaf: Any) -> np.ndarray:
+        if path.endswith("kernel"):
+            fan_in = np.prod(leaf.shape[:-1])
+            return (rng.standard_normal(leaf.shape) * np.sqrt(2 / fan_in)).astype(np.float32)
+        return np.full(leaf.shape, path.endswith(("scale", "var")), leaf.dtype)
+
+    leaves = flatten(abstract(name, size, **options))
+    return unflatten({path: draw(path, leaf) for path, leaf in leaves.items()})
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_parameters_kernels_head_and_logits(name: str) -> None:
+    variables = abstract(name)
+    params = flatten(variables["params"])
+    assert sum(p.size for p in params.values()) == FACTS[name][0]
+    assert {p.dtype.name for p in params.values()} == {"float32"}
+    kernels = flatten(models.prunable(variables["params"]))
+    assert len(kernels) == FACTS[name][1]
+    # Every matrix or filter is a kernel, and nothing else is; only the tokens have more than one axis besides.
+    plural = {path for path, leaf in params.items() if leaf.ndim > 1}
+    assert plural - {"cls", "pos_embedding"} == set(kernels)
+    assert variables["params"][models.HEAD]["kernel"].shape[-1] == 1000
+    logits = jax.eval_shape(models.create(name).apply, variables, jnp.zeros((2, 224, 224, 3)))
+    assert (logits.shape, logits.dtype) == ((2, 1000), jnp.float32)
+    mean, std = models.normalisation(name)
+    assert len(mean) == len(std) == 3
+
+
+def test_initialisation_has_the_spread_that_its_scheme_says() -> None:
+    model = models.create("resnet18", width=1 / 4, num_classes=100)
+    images = jnp.zeros((1, 32, 32, 3))
+    init = jax.jit(lambda key: [model.init(key, images)["params"][m]["kernel"] for m in ("conv1", "head")])
+    conv, head = init(jax.random.key(0))
+    # He: variance 2 / (7 * 7 * 16); torch's linear layers: uniform within 1 / sqrt(128).
+    np.testing.assert_allclose(conv.std(), np.sqrt(2 / (49 * 16)), rtol=0.05)
+    np.testing.assert_allclose(jnp.abs(head).max(), 1 / np.sqrt(128), rtol=0.01)
+
+
+def test_every_entry_has_facts() -> None:
+    assert set(FACTS) == set(models.names())
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_default_source(name: str) -> None:
+    if name == "vit_ti32":
+        with pytest.raises(UserError, match="vit_ti32 has no published weights"):
+            models.default_source(name)
+    else:
+        assert models.default_source(name).startswith("hf://timm/")
+        assert models.default_source(name) == ENTRIES[name].source
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"name": "resnet19"}, "unknown model 'resnet19'; known: resnet18, resnet34"),
+        ({"name": "vit_b16", "width": 2.0}, "unknown option of vit_b16 'width'; known: dropout, dtype"),
+        ({"name": "resnet18", "depths": (1,)}, "unknown option of resnet18 'depths'; known: width, stem, dtype"),
+        ({"name": "resnet18", "stem": "tiny"}, "stem must be 'imagenet' or 'small', got 'tiny'"),
+        ({"name": "resnet18", "width": 0}, "width must be a positive number, got 0"),
+        ({"name": "vgg16", "dropout": 1}, r"dropout must be a number in \[0, 1\), got 1"),
+        ({"name": "vgg16", "dtype": "int8"}, "dtype must be a floating dtype"),
+        ({"name": "vgg16", "dtype": "float33"}, "dtype must be a floating dtype"),
+        ({"name": "resnet18", "num_classes": 0}, "num_classes must be at least 1"),
+    ],
+)
+def test_create_refuses_what_it_does_not_know(arguments: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UserError, match=reason):
+        models.create(**arguments)
+
+
+def test_width_and_small_stem() -> None:
+    params = flatten(abstract("resnet18", 32, width=0.25, stem="small", num_classes=10)["params"])
+    assert params["conv1/kernel"].shape == (3, 3, 3, 16)
+    assert params["layer4_1/conv2/kernel"].shape == (3, 3, 128, 128)
+    assert params["head/kernel"].shape == (128, 10)
+
+
+def test_the_small_stem_keeps_the_resolution_and_the_other_quarters_it() -> None:
+    for stem, side in (("small", 32), ("imagenet", 8)):
+        model = models.create("resnet18", width=1 / 16, stem=stem)
+        images = jnp.zeros((1, 32, 32, 3))
+
+        def shapes(model: Any = model, images: Any = images) -> Any:
+            _, state = model.init_with_output(jax.random.key(0), images, capture_intermediates=True)
+            return state["intermediates"]["layer1_0"]["__call__"][0]
+
+        assert jax.eval_shape(shapes).shape == (1, side, side, 4)
+
+
+def test_bfloat16_computes_in_it_with_float32_parameters_statistics_and_logits() -> None:
+    images = jnp.asarray(np.random.default_rng(0).standard_normal((2, 32, 32, 3)), jnp.float32)
+    for name, options in (("vgg16_bn", {"width": 1 / 16}), ("vit_ti32", {})):
+        exact = models.create(name, num_classes=5, **options)
+        fast = models.create(name, num_classes=5, dtype="bfloat16", **options)
+        shapes = abstract(name, 32, num_classes=5, dtype="bfloat16", **options)
+        assert {leaf.dtype.name for leaf in jax.tree.leaves(shapes)} <= {"float32", "int32"}
+        variables = drawn(name, 32, num_classes=5, **options)
+        a, b = (jax.jit(m.apply)(variables, images) for m in (exact, fast))
+        assert b.dtype == jnp.float32
+        difference = float(jnp.abs(a - b).max() / jnp.abs(a).max())
+        assert 0 < difference < 0.1, name
+
+
+def test_train_mode_draws_dropout_and_moves_statistics() -> None:
+    model = models.create("vgg16_bn", width=1 / 16, num_classes=5)
+    images = jnp.asarray(np.random.default_rng(0).standard_normal((2, 32, 32, 3)), jnp.float32)
+    variables = drawn("vgg16_bn", 32, width=1 / 16, num_classes=5)
+
+    @jax.jit
+    def forward(key: jax.Array) -> Any:
+        return model.apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": key})
+
+    logits, updates = forward(jax.random.key(1))
+    assert updates["batch_stats"]["bn5_3"]["count"] == 1
+    assert not jnp.array_equal(logits, forward(jax.random.key(2))[0])
+
+
+def test_a_vit_refuses_images_that_patches_do_not_tile() -> None:
+    with pytest.raises(UserError, match="image size 40x40 is no multiple of the ViT's patch size 16"):
+        abstract("vit_ti16", 40)
+    assert abstract("vit_ti16", 48)["params"]["pos_embedding"].shape == (1, 10, 192)
+
+
+def test_models_import_alone() -> None:
+    code = (
+        "import sys; from vpns_jax import models; "
+        "print(*sorted({'.'.join(m.split('.')[:2]) for m in sys.modules if m.startswith('vpns_jax.')}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["vpns_jax.errors", "vpns_jax.models"]
