@@ -84,7 +84,7 @@ def test_accelerators_get_the_real_convolution(monkeypatch: pytest.MonkeyPatch) 
 def test_layer_adds_its_bias_and_computes_in_its_dtype() -> None:
     layer = conv.Conv(3, 3, 1, 1, use_bias=True, dtype=jnp.bfloat16)
     x = jnp.ones((1, 4, 4, 2))
-    params = layer.init(jax.random.key(0), x)["params"]
+    params = jax.eval_shape(layer.init, jax.random.key(0), x)["params"]
     assert {name: (p.shape, p.dtype.name) for name, p in params.items()} == {
         "kernel": ((3, 3, 2, 3), "float32"),
         "bias": ((3,), "float32"),

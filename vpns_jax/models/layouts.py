@@ -47,7 +47,8 @@ class Rule:
     def to_file(self, leaves: Mapping[str, np.ndarray]) -> np.ndarray:
         """The file's tensor, a fresh array, from our leaves by path."""
         parts = [np.asarray(leaves[p]).reshape(self.unfold).transpose(self.permutation) for p in self.paths]
-        return np.array(np.concatenate(parts) if len(parts) > 1 else parts[0], self.dtype).reshape(self.fold)
+        whole = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        return np.array(whole, self.dtype, order="C").reshape(self.fold)
 
     def from_file(self, tensor: np.ndarray, shapes: Mapping[str, Shape]) -> dict[str, np.ndarray]:
         """Our leaves by path, as fresh arrays, from a tensor of shape `fold`."""
@@ -56,7 +57,7 @@ class Rule:
         inverse = np.argsort(self.permutation)
         ours = np.int32 if self.dtype == INT64 else np.float32
         return {
-            path: np.array(part.transpose(inverse).reshape(shapes[path]), ours, order="C")
+            path: np.array(part.transpose(inverse), ours, order="C").reshape(shapes[path])
             for path, part in zip(self.paths, parts, strict=True)
         }
 
