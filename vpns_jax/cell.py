@@ -168,7 +168,7 @@ class CellRun:
         if self._config.mapping.kind == "random":
             return label_mapping.random(self._keys["mapping"], self._setup.source_classes, classes)
         if self._config.mapping.network == "sparse":
-            source = source.replace(mask=mask)
+            source = dataclasses.replace(source, mask=mask)
         return estimate_mapping(self.network, source, self._setup.train, batch_size=self._config.data.batch_size)
 
     def _learn(self, groups: dict[str, PyTree], start: Subnetwork) -> tuple[TrainState, Fixed]:

@@ -12,6 +12,7 @@ and figure 3; "corner" is the released code's "fix"):
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,7 +26,11 @@ PyTree = Any
 # The parametrisation each kind has in the released code; any kind takes any.
 KINDS = {"pad": "raw", "expand": "sigmoid", "corner": "sigmoid", "random": "sigmoid", "none": "raw"}
 # Parameter -> perturbation. Parameters start at zero, so the perturbation starts at 0, 1/2 and 0.
-PARAMETRISATIONS = {"raw": lambda theta: theta, "sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh}
+PARAMETRISATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "raw": lambda theta: theta,
+    "sigmoid": jax.nn.sigmoid,
+    "tanh": jnp.tanh,
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Masks that take no training: a score for each weight, one global threshold."""
 
+import dataclasses
+
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +17,7 @@ def by_score(criterion: Callable[[PyTree], PyTree]) -> Pruner:
 
     def prune(problem: Problem) -> Subnetwork:
         mask = sparsity.prune_smallest(criterion(problem.kernels), problem.pruned)
-        return problem.source.replace(mask=mask, mapping=problem.map_labels(problem.source, mask))
+        return dataclasses.replace(problem.source, mask=mask, mapping=problem.map_labels(problem.source, mask))
 
     return prune
 
@@ -23,4 +25,4 @@ def by_score(criterion: Callable[[PyTree], PyTree]) -> Pruner:
 def dense(problem: Problem) -> Subnetwork:
     """Keeps every weight: the network that the others are measured against."""
     mask = sparsity.prune_smallest(problem.kernels, 0)
-    return problem.source.replace(mask=mask, mapping=problem.map_labels(problem.source, mask))
+    return dataclasses.replace(problem.source, mask=mask, mapping=problem.map_labels(problem.source, mask))

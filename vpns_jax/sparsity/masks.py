@@ -44,9 +44,13 @@ def topk_mask(scores: PyTree, density: float) -> PyTree:
 
 def prune_smallest(scores: PyTree, pruned: int | jax.Array) -> PyTree:
     """The mask that drops the `pruned` smallest |score|; `pruned` in 0 ... N - 1 may be traced."""
+    return _prune_smallest(scores, jnp.asarray(pruned, jnp.int32))
+
+
+@jax.jit
+def _prune_smallest(scores: PyTree, pruned: jax.Array) -> PyTree:
     leaves, structure = jax.tree.flatten(scores)
     keys = [selection.order_key(jnp.abs(leaf)) for leaf in leaves]
-    pruned = jnp.asarray(pruned, jnp.int32)
     key, rank = selection.kth_smallest_key(keys, jnp.maximum(pruned, 1))
     # Nothing to prune: a rank of zero below the smallest key there is.
     key, rank = jnp.where(pruned == 0, jnp.uint32(0), key), jnp.where(pruned == 0, 0, rank)
@@ -95,6 +99,7 @@ def _step_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
     return _step(score, keep), jnp.sign(score) * tangents[0]
 
 
+@jax.jit
 def density(mask: PyTree) -> jax.Array:
     """The share kept, a float32 scalar; 1 for an empty mask, which masks nothing."""
     leaves = jax.tree.leaves(mask)
@@ -147,9 +152,8 @@ def _first_kept_tie(keys: list[jax.Array], key: jax.Array, rank: jax.Array) -> j
     indices = _flat_indices(keys)
 
     def ties_before(end: jax.Array) -> jax.Array:
-        return sum(
-            jnp.sum((leaf == key) & (index < end), dtype=jnp.int32) for leaf, index in zip(keys, indices, strict=True)
-        )
+        ties = [(leaf == key) & (index < end) for leaf, index in zip(keys, indices, strict=True)]
+        return jnp.sum(jnp.stack([jnp.sum(tie, dtype=jnp.int32) for tie in ties]))
 
     def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = bounds  # ties_before(low) < rank <= ties_before(high), or low is 0

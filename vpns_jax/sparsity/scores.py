@@ -9,6 +9,7 @@ import jax.numpy as jnp
 PyTree = Any
 
 
+@jax.jit
 def scaled_init(weights: PyTree) -> PyTree:
     """The start of learned scores: sqrt(6 / fan_in) * w / max|w|, layer by layer (HYDRA, arXiv 2002.10509, eq. 6).
 

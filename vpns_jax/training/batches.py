@@ -48,6 +48,7 @@ def take(data: Resident, one: Pass, indices: jax.Array, rng: jax.Array) -> Batch
     return sharding.split_batch((images, data.labels[indices]))
 
 
+@jax.jit
 def take_padded(data: Resident, indices: jax.Array) -> Batch:
     """Un-augmented images and labels for evaluation."""
     return sharding.split_batch((jnp.take(data.images, indices, axis=0), data.labels[indices]))

@@ -1,10 +1,13 @@
-"""Whole splits through a network in eval mode: accuracy, and the counts that label mappings come from."""
+"""Whole splits through a network in eval mode: accuracy, and the counts that label mappings come from.
+
+Batch by batch from the host, which waits for none of them: one small program a network serves every split.
+"""
 
 import functools
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from vpns_jax.data.order import padded_batches
 from vpns_jax.prompting import label_mapping
@@ -15,22 +18,17 @@ from vpns_jax.training.metrics import Metrics
 from vpns_jax.training.state import Subnetwork
 
 
-@functools.partial(jax.jit, static_argnames=("network", "batch_size"))
 def evaluate(network: Network, subnetwork: Subnetwork, data: Resident, *, batch_size: int) -> dict[str, Metrics | None]:
     """Metrics over a whole split, "plain" and "prompted"; every image counts once.
 
     "prompted" is None for a network without a prompt.
     """
     ways = {"plain": False} if network.prompt.kind == "none" else {"plain": False, "prompted": True}
-
-    def body(total: dict[str, Metrics], batch: tuple[jax.Array, jax.Array]) -> tuple[dict[str, Metrics], None]:
-        indices, weights = batch
-        taken = take_padded(data, indices)
-        seen = {way: steps.eval_step(network, subnetwork, taken, weights, prompted) for way, prompted in ways.items()}
-        return {way: total[way].merge(seen[way]) for way in ways}, None
-
-    start = {way: Metrics.zero() for way in ways}
-    total, _ = lax.scan(body, start, padded_batches(data.size, min(batch_size, data.size)))
+    total = {way: Metrics.zero() for way in ways}
+    for images, labels, weights in _batches(data, batch_size):
+        for way, prompted in ways.items():
+            source_logits = steps.predict(network, subnetwork, images, prompted=prompted)
+            total[way] = _add_metrics(total[way], source_logits, subnetwork.mapping, labels, weights)
     return {"prompted": None, **total}
 
 
@@ -39,17 +37,25 @@ def estimate_mapping(network: Network, subnetwork: Subnetwork, data: Resident, *
 
     t is the size of the subnetwork's present mapping, whose values play no part.
     """
-    counts = _count_predictions(network, subnetwork, data, batch_size=batch_size)
+    counts: jax.Array | int = 0
+    for images, labels, weights in _batches(data, batch_size):
+        source_logits = steps.predict(network, subnetwork, images, prompted=True)
+        counts = counts + _count(source_logits, labels, weights, target_classes=subnetwork.mapping.size)
     return jnp.asarray(label_mapping.frequency(jax.device_get(counts)))
 
 
-@functools.partial(jax.jit, static_argnames=("network", "batch_size"))
-def _count_predictions(network: Network, subnetwork: Subnetwork, data: Resident, *, batch_size: int) -> jax.Array:
-    indices, weights = padded_batches(data.size, min(batch_size, data.size))
+def _batches(data: Resident, batch_size: int) -> Iterator[tuple[jax.Array, jax.Array, jax.Array]]:
+    """Images, labels and weights of equal shapes: a split smaller than a batch is padded to one."""
+    for indices, weights in zip(*padded_batches(data.size, batch_size), strict=True):
+        yield (*take_padded(data, indices), weights)
 
-    def count(batch: tuple[jax.Array, jax.Array]) -> jax.Array:
-        return steps.count_step(network, subnetwork, take_padded(data, batch[0]), batch[1])
 
-    # The first batch also tells the number of source classes; it is computed once.
-    total = count((indices[0], weights[0]))
-    return lax.scan(lambda sum_, batch: (sum_ + count(batch), None), total, (indices[1:], weights[1:]))[0]
+@jax.jit
+def _add_metrics(
+    total: Metrics, source_logits: jax.Array, mapping: jax.Array, labels: jax.Array, weights: jax.Array
+) -> Metrics:
+    logits = label_mapping.apply(source_logits, mapping)
+    return total.merge(Metrics.of(logits=logits, labels=labels, weights=weights))
+
+
+_count = functools.partial(jax.jit, static_argnames="target_classes")(label_mapping.count_predictions)

@@ -1,5 +1,6 @@
 """A stage of training: epochs of compiled steps, validation after each, checkpoints, and a row for the log."""
 
+import dataclasses
 import functools
 import time
 from typing import Any
@@ -83,14 +84,14 @@ def run_stage(
     """
     saved = checkpoints.newest((state, fixed.mask))
     first, (state, mask) = saved if saved else (0, (state, fixed.mask))
-    fixed = fixed.replace(mask=mask)
+    fixed = dataclasses.replace(fixed, mask=mask)
     best = checkpoints.best_accuracy()
     recorder.start(task.stage, first, int(state.step))
     for epoch in range(first, epochs):
         began, compiled = time.perf_counter(), COMPILE_CLOCK.seconds
         if remap:
             mapping = estimate_mapping(task.network, steps.subnetwork(state, fixed), train, batch_size=task.batch_size)
-            state = state.replace(mapping=mapping)
+            state = dataclasses.replace(state, mapping=mapping)
         state, metrics = run_epoch(task, state, fixed, train, key, epoch)
         row = {"stage": task.stage, "epoch": epoch + 1, **_row(task, state, fixed, val, metrics)}
         row["compile_seconds"] = COMPILE_CLOCK.seconds - compiled

@@ -19,9 +19,9 @@ class CompileClock:
         self.seconds = 0.0
         jax.monitoring.register_event_duration_secs_listener(self._hear)
 
-    def _hear(self, event: str, duration: float, **_: Any) -> None:
+    def _hear(self, event: str, duration_secs: float, **_: Any) -> None:
         if event.startswith(_COMPILATION):
-            self.seconds += duration
+            self.seconds += duration_secs
 
 
 class Progress:

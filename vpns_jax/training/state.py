@@ -1,5 +1,6 @@
 """What a stage of training changes, and what it keeps fixed: small immutable trees."""
 
+import functools
 from typing import Any
 
 import jax
@@ -56,13 +57,10 @@ class Subnetwork:
     mapping: jax.Array
 
 
+@functools.partial(jax.jit, static_argnames=("rules",))
 def create(
-    rules: tuple[tuple[str, optim.Rule], ...],
-    learned: dict[str, PyTree],
-    batch_stats: PyTree,
-    mapping: jax.Array,
+    rules: tuple[tuple[str, optim.Rule], ...], learned: dict[str, PyTree], batch_stats: PyTree, mapping: jax.Array
 ) -> TrainState:
     """A fresh state with fresh optimizers. It owns its arrays, so a jitted epoch may be given them for good."""
-    owned = jax.tree.map(lambda x: jnp.array(x, copy=True), (learned, batch_stats, mapping))
-    learned, batch_stats, mapping = owned
+    learned, batch_stats, mapping = jax.tree.map(jnp.copy, (learned, batch_stats, mapping))
     return TrainState(jnp.int32(0), learned, optim.joint(rules).init(learned), batch_stats, mapping.astype(jnp.int32))

@@ -6,6 +6,7 @@ B, drawn from two independent shuffles; B moves everything but the prompt.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,6 @@ import jax.numpy as jnp
 import optax
 
 from vpns_jax.models import HEAD
-from vpns_jax.prompting import label_mapping
 from vpns_jax.sparsity import masks
 from vpns_jax.training import optim
 from vpns_jax.training.forward import Network, forward
@@ -112,19 +112,22 @@ def retrain_pass(
     return _update(task, one, state, sparse, batch, rng, train=True)
 
 
-def eval_step(network: Network, subnetwork: Subnetwork, batch: Batch, weights: jax.Array, prompted: bool) -> Metrics:
-    """Metrics of one batch in eval mode, prompted or plain; `weights` [b] is zero where the batch is padding."""
-    logits, _ = _evaluate(network, subnetwork, batch[0], subnetwork.mapping, prompted)
-    return Metrics.of(logits=logits, labels=batch[1], weights=weights)
+@functools.partial(jax.jit, static_argnames=("network", "prompted"))
+def predict(network: Network, subnetwork: Subnetwork, images: jax.Array, *, prompted: bool) -> jax.Array:
+    """Source logits [b, s] of uint8 images [b, h, w, c] in eval mode, prompted or plain."""
+    logits, _ = forward(
+        network,
+        weights=subnetwork.weights,
+        mask=subnetwork.mask,
+        batch_stats=subnetwork.batch_stats,
+        prompt=subnetwork.prompt if prompted else None,
+        images=images,
+        mapping=None,
+        train=False,
+    )
+    return logits
 
 
-def count_step(network: Network, subnetwork: Subnetwork, batch: Batch, weights: jax.Array) -> jax.Array:
-    """int32 [s, t]: predictions of a prompted batch, counted for the label mapping."""
-    source_logits, _ = _evaluate(network, subnetwork, batch[0], None, True)
-    return label_mapping.count_predictions(source_logits, batch[1], weights, subnetwork.mapping.size)
-
-
-@jax.jit
 def subnetwork(state: TrainState, fixed: Fixed) -> Subnetwork:
     """The sparse network a state stands for, in either stage."""
     if "scores" in state.learned:
@@ -152,7 +155,7 @@ def _iterate(
     for i, (one, batch) in enumerate(zip(task.passes, batches, strict=True)):
         state, seen = run_pass(task, one, state, fixed, batch, jax.random.fold_in(rng, i))
         metrics.append(seen)
-    return state.replace(step=state.step + 1), tuple(metrics)
+    return dataclasses.replace(state, step=state.step + 1), tuple(metrics)
 
 
 def _update(
@@ -188,22 +191,7 @@ def _update(
     gradients, (logits, batch_stats) = jax.grad(loss, has_aux=True)(moving)
     held = {group: jax.tree.map(jnp.zeros_like, state.learned[group]) for group in state.learned.keys() - active}
     updates, opt_state = optim.joint(task.rules, active).update({**gradients, **held}, state.opt_state, state.learned)
-    state = state.replace(
-        learned=optax.apply_updates(state.learned, updates), opt_state=opt_state, batch_stats=batch_stats
+    state = dataclasses.replace(
+        state, learned=optax.apply_updates(state.learned, updates), opt_state=opt_state, batch_stats=batch_stats
     )
     return state, Metrics.of(logits=logits, labels=labels)
-
-
-def _evaluate(
-    network: Network, subnetwork: Subnetwork, images: jax.Array, mapping: jax.Array | None, prompted: bool
-) -> tuple[jax.Array, PyTree]:
-    return forward(
-        network,
-        weights=subnetwork.weights,
-        mask=subnetwork.mask,
-        batch_stats=subnetwork.batch_stats,
-        prompt=subnetwork.prompt if prompted else None,
-        images=images,
-        mapping=mapping,
-        train=False,
-    )

@@ -1,0 +1,34 @@
+"""Augmentation on the device: pure functions of uint8 images and a key."""
+
+import jax
+import jax.numpy as jnp
+
+
+def to_float(images: jax.Array) -> jax.Array:
+    """uint8 [b, h, w, c] to float32 [b, h, w, 3] in [0, 1]; one grey channel becomes three."""
+    x = images.astype(jnp.float32) / 255
+    return jnp.broadcast_to(x, (*x.shape[:3], 3)) if x.shape[-1] == 1 else x
+
+
+def random_crop_flip(images: jax.Array, rng: jax.Array, *, size: int, flip: bool) -> jax.Array:
+    """Crops each image at a place of its own and, if `flip`, mirrors every other one by lot.
+
+    Args:
+      images: uint8 [b, H, W, c], H and W at least `size`.
+      rng: a key.
+      size: of the crops.
+      flip: whether to mirror.
+
+    Returns:
+      uint8 [b, size, size, c].
+    """
+    b, height, width, c = images.shape
+    row_key, column_key, flip_key = jax.random.split(rng, 3)
+    rows = jax.random.randint(row_key, (b,), 0, height - size + 1)
+    columns = jax.random.randint(column_key, (b,), 0, width - size + 1)
+    crop = jax.vmap(lambda image, row, column: jax.lax.dynamic_slice(image, (row, column, 0), (size, size, c)))
+    crops = crop(images, rows, columns)
+    if not flip:
+        return crops
+    mirrored = jax.random.bernoulli(flip_key, 0.5, (b,))
+    return jnp.where(mirrored[:, None, None, None], crops[:, :, ::-1], crops)

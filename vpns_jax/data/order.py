@@ -1,0 +1,39 @@
+"""Which image comes when: pure functions of a key and an epoch, so that a resumed run sees the same batches."""
+
+import jax
+import jax.numpy as jnp
+
+from vpns_jax.errors import UserError
+
+
+def epoch_order(key: jax.Array, epoch: int | jax.Array, n: int, batch_size: int) -> jax.Array:
+    """A fresh permutation of the images, cut into batches; the remainder, a different one each epoch, is left out.
+
+    Args:
+      key: of the whole run.
+      epoch: which epoch; may be traced.
+      n: number of images.
+      batch_size: b, at most n.
+
+    Returns:
+      int32 [steps, b], distinct indices below n, with steps = n // b.
+
+    Raises:
+      UserError: a batch is larger than the data set.
+    """
+    if batch_size > n:
+        raise UserError(f"batch_size is {batch_size}; a training split of {n} images allows at most {n}")
+    order = jax.random.permutation(jax.random.fold_in(key, epoch), n)
+    steps = n // batch_size
+    return order[: steps * batch_size].reshape(steps, batch_size).astype(jnp.int32)
+
+
+def padded_batches(n: int, batch_size: int) -> tuple[jax.Array, jax.Array]:
+    """All of n images in order; the last batch is filled up with images that weigh nothing.
+
+    Returns:
+      Indices int32 [steps, b] below n, and weights float32 [steps, b], one for each image and zero for padding.
+    """
+    steps = -(-n // batch_size)
+    place = jnp.arange(steps * batch_size, dtype=jnp.int32).reshape(steps, batch_size)
+    return jnp.minimum(place, n - 1), (place < n).astype(jnp.float32)
