@@ -228,7 +228,7 @@ class CellRun:
 
     def _accuracies(self, subnetwork: Subnetwork, split: Resident) -> dict[str, Any]:
         seen = evaluate(self.network, subnetwork, split, batch_size=self._config.data.batch_size)
-        return {way: None if metrics is None else float(metrics.accuracy) for way, metrics in seen.items()}
+        return {way: None if value is None else float(value) for way, value in seen.accuracies().items()}
 
 
 def _network(setup: Setup, method: Method) -> Network:

@@ -94,10 +94,10 @@ def pretrain(
         save_every=epochs,
         recorder=recorder,
     )
-    accuracy = evaluate(task.network, steps.subnetwork(state, fixed), test, batch_size=batch_size)
+    seen = evaluate(task.network, steps.subnetwork(state, fixed), test, batch_size=batch_size)
     return (
         {"params": state.learned["weights"], "batch_stats": state.batch_stats},
-        float(accuracy["plain"].accuracy),
+        float(seen.plain.accuracy),
     )
 
 

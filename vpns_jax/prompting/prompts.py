@@ -169,4 +169,4 @@ def _clip_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
     return _clip(primals[0]), tangents[0]
 
 
-CLAMPS = {"hard": _clip, "straight_through": _clip_straight_through}
+CLAMPS: dict[str, Callable[[jax.Array], jax.Array]] = {"hard": _clip, "straight_through": _clip_straight_through}

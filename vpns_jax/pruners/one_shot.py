@@ -1,7 +1,6 @@
 """Masks that take no training: a score for each weight, one global threshold."""
 
 import dataclasses
-
 from collections.abc import Callable
 from typing import Any
 

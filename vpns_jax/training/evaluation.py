@@ -5,6 +5,7 @@ Batch by batch from the host, which waits for none of them: one small program a 
 
 import functools
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,18 +19,29 @@ from vpns_jax.training.metrics import Metrics
 from vpns_jax.training.state import Subnetwork
 
 
-def evaluate(network: Network, subnetwork: Subnetwork, data: Resident, *, batch_size: int) -> dict[str, Metrics | None]:
-    """Metrics over a whole split, "plain" and "prompted"; every image counts once.
+class Evaluation(NamedTuple):
+    """Metrics without and with the prompt; None for a network that has none."""
 
-    "prompted" is None for a network without a prompt.
-    """
-    ways = {"plain": False} if network.prompt.kind == "none" else {"plain": False, "prompted": True}
-    total = {way: Metrics.zero() for way in ways}
+    plain: Metrics
+    prompted: Metrics | None
+
+    def accuracies(self) -> dict[str, jax.Array | None]:
+        """Float32 scalars by name."""
+        return {
+            "plain": self.plain.accuracy,
+            "prompted": None if self.prompted is None else self.prompted.accuracy,
+        }
+
+
+def evaluate(network: Network, subnetwork: Subnetwork, data: Resident, *, batch_size: int) -> Evaluation:
+    """Both evaluations over a whole split; every image counts once."""
+    ways = (False,) if network.prompt.kind == "none" else (False, True)
+    total = [Metrics.zero() for _ in ways]
     for images, labels, weights in _batches(data, batch_size):
-        for way, prompted in ways.items():
+        for i, prompted in enumerate(ways):
             source_logits = steps.predict(network, subnetwork, images, prompted=prompted)
-            total[way] = _add_metrics(total[way], source_logits, subnetwork.mapping, labels, weights)
-    return {"prompted": None, **total}
+            total[i] = _add_metrics(total[i], source_logits, subnetwork.mapping, labels, weights)
+    return Evaluation(total[0], total[1] if len(total) > 1 else None)
 
 
 def estimate_mapping(network: Network, subnetwork: Subnetwork, data: Resident, *, batch_size: int) -> jax.Array:

@@ -117,7 +117,6 @@ def _row(
         "loss": metrics[0].loss,
         "train_accuracy": metrics[0].accuracy,
         "density": sparsity.density(network.mask),
-        "val_plain": seen["plain"].accuracy,
-        "val_prompted": None if seen["prompted"] is None else seen["prompted"].accuracy,
+        **{f"val_{way}": accuracy for way, accuracy in seen.accuracies().items()},
     }
     return {name: None if value is None else value.item() for name, value in jax.device_get(row).items()}
