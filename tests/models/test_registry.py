@@ -1,7 +1,9 @@
 """Every network by name: each entry has its facts here, or the last test fails."""
 
+import functools
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -37,9 +39,15 @@ FACTS = {
 }
 
 
+@functools.cache
+def traced(name: str, size: int = 224, **options: Any) -> Any:
+    """(logits, variables) of one image, as shapes."""
+    init = models.create(name, **options).init_with_output
+    return jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+
+
 def abstract(name: str, size: int = 224, **options: Any) -> Any:
-    model = models.create(name, **options)
-    return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    return traced(name, size, **options)[1]
 
 
 def drawn(shapes: Any) -> Any:
@@ -57,8 +65,7 @@ def drawn(shapes: Any) -> Any:
 
 @pytest.mark.parametrize("name", FACTS)
 def test_parameters_kernels_head_and_logits(name: str) -> None:
-    images = jnp.zeros((1, 224, 224, 3))
-    logits, variables = jax.eval_shape(models.create(name).init_with_output, jax.random.key(0), images)
+    logits, variables = traced(name, 224)
     params = flatten(variables["params"])
     assert sum(p.size for p in params.values()) == FACTS[name][0]
     assert {p.dtype.name for p in params.values()} == {"float32"}
@@ -186,3 +193,16 @@ def test_models_import_alone() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["vpns_jax.errors", "vpns_jax.models"]
+
+
+def test_the_documented_table_is_true() -> None:
+    text = (Path(__file__).parents[2] / "docs/models.md").read_text()
+    lines = [line for line in text.splitlines() if line.startswith("| `") and "%" in line]
+    rows = {line.split("`")[1]: [cell.strip() for cell in line.split("|")[1:-1]] for line in lines}
+    assert list(rows) == list(models.names())
+    for name, (_, count, share, source, *_) in rows.items():
+        params = abstract(name)["params"]
+        kept, total = (sum(p.size for p in jax.tree.leaves(t)) for t in (models.prunable(params), params))
+        assert count == f"{total:,}"
+        assert share == f"{kept / total:.3%}"
+        assert source == (f"`{ENTRIES[name].source}`" if ENTRIES[name].source else "none published")
