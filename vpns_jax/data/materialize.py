@@ -1,0 +1,59 @@
+"""From sources to arrays: every image decoded and resized once, on the host."""
+
+import concurrent.futures
+import os
+
+import numpy as np
+from PIL import Image
+
+from vpns_jax.data.dataset import Dataset, Split, TrainSplit, large_size
+from vpns_jax.data.source import Source, Sources
+
+
+def resize(image: np.ndarray, size: int) -> np.ndarray:
+    """Resizes to a square with PIL's antialiased bilinear filter, which is the reference everywhere.
+
+    Args:
+      image: uint8 [h, w, c], c in {1, 3}.
+      size: of the result; the aspect ratio is not kept.
+
+    Returns:
+      uint8 [size, size, c].
+    """
+    h, w, c = image.shape
+    if (h, w) == (size, size):
+        return image
+    picture = Image.fromarray(image[..., 0] if c == 1 else image)
+    return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR)).reshape(size, size, c)
+
+
+def materialize(sources: Sources, *, image_size: int) -> Dataset:
+    """Decodes all of `sources`; see `nbytes` for what that takes."""
+    sizes = (image_size, large_size(image_size))
+    train, large = decode(sources.train, sizes)
+    (val,), (test,) = decode(sources.val, sizes[:1]), decode(sources.test, sizes[:1])
+    return Dataset(
+        sources.name,
+        sources.classes,
+        TrainSplit(train, sources.train.labels, large),
+        Split(val, sources.val.labels),
+        Split(test, sources.test.labels),
+        sources.flip,
+    )
+
+
+def decode(source: Source, sizes: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+    """All images of `source`, once for each of `sizes`: uint8 [n, size, size, c]."""
+    n, c = len(source), source[0][0].shape[-1]
+    arrays = tuple(np.empty((n, size, size, c), np.uint8) for size in sizes)
+
+    def fill(index: int) -> None:
+        image, _ = source[index]
+        for array, size in zip(arrays, sizes, strict=True):
+            array[index] = resize(image, size)
+
+    # Threads are enough: PIL lets go of the interpreter while it decodes and resizes.
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(fill, range(n)):
+            pass
+    return arrays
