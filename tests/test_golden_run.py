@@ -1,0 +1,244 @@
+"""A whole VPNs run under the reference protocol against an independent PyTorch implementation of it.
+
+`golden/resnet18_pad.json` holds its numbers, `golden/recipe.py` makes its inputs. The tolerances are those that an
+independent port was seen to need: a weight whose score sits on the threshold may fall on either side.
+"""
+
+import dataclasses
+import functools
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.golden import recipe
+from vpns_jax import models, prompting, sparsity
+from vpns_jax.training import optim, steps
+from vpns_jax.training import state as states
+from vpns_jax.training.batches import Resident
+from vpns_jax.training.evaluation import estimate_mapping, evaluate
+from vpns_jax.training.forward import Network
+
+FOLDER = Path(__file__).parent / "golden"
+GOLDEN = json.loads((FOLDER / "resnet18_pad.json").read_text())
+SIZE, CLASSES, BATCH, ITERATIONS, EPOCHS, DENSITY = 64, 7, 16, 3, 2, 0.2
+
+NETWORK = Network(
+    model=models.create("resnet18"),
+    prompt=prompting.create("pad", canvas_size=SIZE, pad_size=8),
+    plain=None,
+    mean=tuple(recipe.IMAGENET_MEAN.tolist()),
+    std=tuple(recipe.IMAGENET_STD.tolist()),
+)
+
+
+def rule(optimizer, learning_rate, updates_per_epoch):
+    return optim.Rule(
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        momentum=0.9,
+        weight_decay=1e-4,
+        decay="coupled",
+        schedule="cosine_epochs",
+        warmup_epochs=0.0,
+        epochs=EPOCHS,
+        updates_per_epoch=updates_per_epoch,
+    )
+
+
+def task(stage, rules):
+    return steps.Task(stage, NETWORK, "reference", "update", BATCH, rules)
+
+
+@pytest.fixture(scope="module")
+def variables(tmp_path_factory):
+    """torchvision's ResNet-18 with the golden weights, through our own reader."""
+    shapes = json.loads((FOLDER / "logits.json").read_text())["resnet18@224"]["state_dict"]
+    path = tmp_path_factory.mktemp("weights") / "resnet18.safetensors"
+    models.save_safetensors(path, {name: recipe.torch_tensor(name, tuple(shape)) for name, shape in shapes.items()})
+    return jax.tree.map(jnp.asarray, models.load_pretrained("resnet18", path))
+
+
+def torch_probe(variables, name, torch_name=None):
+    """The probe of one tensor in torch's layout; the score of a kernel is named by what it scores."""
+    return recipe.probe(torch_name or name, models.export("resnet18", variables)[name])
+
+
+def batches(seed):
+    images, labels = recipe.trace_batches(seed, BATCH * ITERATIONS, SIZE, CLASSES)
+    return Resident(images=jnp.asarray(images), labels=jnp.asarray(labels.astype(np.int32)))
+
+
+A, B = batches(11), batches(12)
+
+
+def batch(data, i):
+    rows = slice(i * BATCH, (i + 1) * BATCH)
+    return data.images[rows], data.labels[rows]
+
+
+@functools.partial(jax.jit, static_argnames=("run_pass", "task", "one"))
+def one_pass(run_pass, task, one, state, fixed, batch):
+    return run_pass(task, one, state, fixed, batch, jax.random.key(0))
+
+
+def kept_by_name(mask, variables):
+    """The number of weights kept, by the kernel's name in the golden file."""
+    floats = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), mask)
+    masked = {"params": merge(variables["params"], floats), "batch_stats": variables["batch_stats"]}
+    exported = models.export("resnet18", masked)
+    return {name: exported[name.replace("popup_scores", "weight")].sum() for name in GOLDEN["kept0"]}
+
+
+def merge(tree, part):
+    return {k: merge(v, part[k]) if isinstance(part.get(k), dict) else part.get(k, v) for k, v in tree.items()}
+
+
+def whole_canvas(prompt):
+    return np.asarray(NETWORK.prompt.perturbation(prompt)).transpose(2, 0, 1)
+
+
+@pytest.fixture(scope="module")
+def start(variables):
+    """The scores, the first mask and both label mappings."""
+    scores = sparsity.scaled_init(models.prunable(variables["params"]))
+    pruned = sparsity.pruned_count(scores, DENSITY)
+    dense = states.Subnetwork(
+        weights=variables["params"],
+        mask={},
+        batch_stats=variables["batch_stats"],
+        prompt=NETWORK.prompt.init(),
+        mapping=jnp.arange(CLASSES),
+    )
+    return scores, pruned, dense
+
+
+def test_initial_scores(variables, start):
+    scores, _, _ = start
+    held = {"params": merge(variables["params"], scores), "batch_stats": variables["batch_stats"]}
+    for name, expected in GOLDEN["init_score_probe"].items():
+        found = torch_probe(held, name.replace("popup_scores", "weight"), name)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * abs(expected[1]))
+
+
+def test_first_threshold_is_exact(variables, start):
+    scores, pruned, _ = start
+    assert float(sparsity.threshold(scores, pruned)) == GOLDEN["threshold0"]
+    assert kept_by_name(sparsity.prune_smallest(scores, pruned), variables) == GOLDEN["kept0"]
+
+
+def test_dense_prompted_logits(start):
+    logits = steps.predict(NETWORK, start[2], batch(A, 0)[0], prompted=True)
+    expected = GOLDEN["dense_prompted_logits_probe"]
+    np.testing.assert_allclose(recipe.probe("logits", np.asarray(logits)), expected, rtol=1e-5, atol=1e-5 * expected[1])
+
+
+def test_label_mappings(start):
+    scores, pruned, dense = start
+    assert estimate_mapping(NETWORK, dense, B, batch_size=BATCH).tolist() == GOLDEN["mapping_dense"]
+    sparse = dataclasses.replace(dense, mask=sparsity.prune_smallest(scores, pruned))
+    assert estimate_mapping(NETWORK, sparse, B, batch_size=BATCH).tolist() == GOLDEN["mapping"]
+
+
+@pytest.fixture(scope="module")
+def pruned_run(variables, start):
+    """Stage 1, pass by pass."""
+    scores, pruned, dense = start
+    rules = (("scores", rule("adam", 1e-4, 2 * ITERATIONS)), ("prompt", rule("adam", 1e-4, ITERATIONS)))
+    prune = task("prune", rules)
+    learned = {"scores": scores, "prompt": dense.prompt}
+    state = states.create(rules, learned, dense.batch_stats, jnp.asarray(GOLDEN["mapping"]))
+    fixed = states.Fixed(weights=dense.weights, mask={}, pruned=jnp.int32(pruned))
+    rows = []
+    for step in range(EPOCHS * ITERATIONS):
+        row = {}
+        for letter, one, data in zip("ab", prune.passes, (A, B), strict=True):
+            state, metrics = one_pass(steps.prune_pass, prune, one, state, fixed, batch(data, step % ITERATIONS))
+            row[f"loss_{letter}"] = float(metrics.loss)
+            row[f"thr_{letter}"] = float(sparsity.threshold(state.learned["scores"], pruned))
+        row["prompt_probe"] = recipe.probe("prompt", whole_canvas(state.learned["prompt"]))
+        rows.append(row)
+    return rows, state, fixed
+
+
+@pytest.fixture(scope="module")
+def retrained_run(pruned_run):
+    """Stage 2 from the end of stage 1, pass by pass."""
+    _, state, fixed = pruned_run
+    sparse = steps.subnetwork(state, fixed)
+    rules = (("weights", rule("sgd", 0.01, 2 * ITERATIONS)), ("prompt", rule("sgd", 0.01, ITERATIONS)))
+    retrain = task("retrain", rules)
+    learned = {"weights": sparse.weights, "prompt": sparse.prompt}
+    state = states.create(rules, learned, sparse.batch_stats, sparse.mapping)
+    fixed = states.Fixed(weights={}, mask=sparse.mask, pruned=jnp.int32(0))
+    rows = []
+    for step in range(EPOCHS * ITERATIONS):
+        row = {}
+        for letter, one, data in zip("ab", retrain.passes, (A, B), strict=True):
+            state, metrics = one_pass(steps.retrain_pass, retrain, one, state, fixed, batch(data, step % ITERATIONS))
+            row[f"loss_{letter}"] = float(metrics.loss)
+        row["prompt_probe"] = recipe.probe("prompt", whole_canvas(state.learned["prompt"]))
+        rows.append(row)
+    return rows, state, fixed
+
+
+def test_prune_losses_and_thresholds(pruned_run):
+    rows, _, _ = pruned_run
+    assert rows[0]["loss_a"] == pytest.approx(GOLDEN["prune"][0]["loss_a"], rel=1e-5)
+    for row, expected in zip(rows, GOLDEN["prune"], strict=True):
+        for letter in "ab":
+            loss = expected[f"loss_{letter}"]
+            assert abs(row[f"loss_{letter}"] - loss) <= 0.01 + 0.03 * loss
+            assert row[f"thr_{letter}"] == pytest.approx(expected[f"thr_{letter}"], rel=1e-4)
+        assert row["prompt_probe"][1] == pytest.approx(expected["prompt_probe"][1], rel=0.01)
+
+
+def test_after_prune(variables, pruned_run):
+    _, state, fixed = pruned_run
+    sparse = steps.subnetwork(state, fixed)
+    for name, kept in kept_by_name(sparse.mask, variables).items():
+        assert kept == pytest.approx(GOLDEN["kept"][name], rel=0.002), name
+    params = merge(variables["params"], state.learned["scores"])
+    held = {"params": params, "batch_stats": state.batch_stats}
+    for name, (_, norm) in GOLDEN["score_probe"].items():
+        found = torch_probe(held, name.replace("popup_scores", "weight"), name)
+        assert found[1] == pytest.approx(norm, rel=1e-4), name
+    for name, (_, norm) in GOLDEN["bn_probe"].items():
+        assert torch_probe(held, name)[1] == pytest.approx(norm, rel=0.01), name
+    loss = eval_loss(sparse)
+    assert loss == pytest.approx(GOLDEN["eval_loss_after_prune"], rel=0.15)
+
+
+def test_frozen_weights_are_untouched(variables, pruned_run):
+    _, state, fixed = pruned_run
+    weights = steps.subnetwork(state, fixed).weights
+    assert jax.tree.all(jax.tree.map(lambda x, y: bool((x == y).all()), weights, variables["params"]))
+
+
+def test_retrain_losses(retrained_run):
+    rows, _, _ = retrained_run
+    for row, expected in zip(rows, GOLDEN["retrain"], strict=True):
+        for letter in "ab":
+            loss = expected[f"loss_{letter}"]
+            assert abs(row[f"loss_{letter}"] - loss) <= 0.01 + 0.05 * loss
+        assert row["prompt_probe"][1] == pytest.approx(expected["prompt_probe"][1], rel=0.01)
+
+
+def test_after_retrain(retrained_run):
+    _, state, fixed = retrained_run
+    held = {"params": state.learned["weights"], "batch_stats": state.batch_stats}
+    exported = models.export("resnet18", held)
+    for name, (_, norm) in GOLDEN["weight_probe"].items():
+        if name.endswith(("weight", "bias")):
+            assert recipe.probe(name, exported[name])[1] == pytest.approx(norm, rel=0.02), name
+    loss = eval_loss(steps.subnetwork(state, fixed))
+    assert loss == pytest.approx(GOLDEN["eval_loss_after_retrain"], rel=0.15)
+
+
+def eval_loss(subnetwork):
+    images, labels = batch(B, 0)
+    first = Resident(images=images, labels=labels)
+    return float(evaluate(NETWORK, subnetwork, first, batch_size=BATCH).plain.loss)
