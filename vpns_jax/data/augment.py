@@ -5,13 +5,21 @@ import jax.numpy as jnp
 
 
 def to_float(images: jax.Array) -> jax.Array:
-    """uint8 [b, h, w, c] to float32 [b, h, w, 3] in [0, 1]; one grey channel becomes three."""
+    """uint8 [b, h, w, c], c in {1, 3}, to float32 [b, h, w, 3] in [0, 1]; one grey channel becomes three.
+
+    Raises:
+      ValueError: another dtype or number of channels.
+    """
+    if images.dtype != jnp.uint8 or images.shape[-1] not in (1, 3):
+        raise ValueError(
+            f"images must be uint8 with 1 or 3 channels, found {images.dtype} and {images.shape[-1]} channels"
+        )
     x = images.astype(jnp.float32) / 255
     return jnp.broadcast_to(x, (*x.shape[:3], 3)) if x.shape[-1] == 1 else x
 
 
 def random_crop_flip(images: jax.Array, rng: jax.Array, *, size: int, flip: bool) -> jax.Array:
-    """Crops each image at a place of its own and, if `flip`, mirrors every other one by lot.
+    """Crops each image at a place of its own and, if `flip`, mirrors half of them by lot.
 
     Args:
       images: uint8 [b, H, W, c], H and W at least `size`.
@@ -21,8 +29,13 @@ def random_crop_flip(images: jax.Array, rng: jax.Array, *, size: int, flip: bool
 
     Returns:
       uint8 [b, size, size, c].
+
+    Raises:
+      ValueError: the images are smaller than the crop.
     """
     b, height, width, c = images.shape
+    if size > min(height, width):
+        raise ValueError(f"a crop of {size} px from images of {height} x {width}")
     row_key, column_key, flip_key = jax.random.split(rng, 3)
     rows = jax.random.randint(row_key, (b,), 0, height - size + 1)
     columns = jax.random.randint(column_key, (b,), 0, width - size + 1)

@@ -45,10 +45,10 @@ VARIANTS = 6
 _SIZE = 28
 _SUPERSAMPLING = 3  # drawn and warped larger, then averaged down
 _CAPITAL = 20  # height of an H at full size, and the most that any glyph spans is
-_SPAN = 23
+_SPAN = 22
 _SHEET = 128  # what a glyph is drawn on, supersampled: the widest W fits
 # The largest change either way: turn in degrees, slant, shift in pixels, and the smallest size.
-_TURN, _SLANT, _SHIFT, _SMALLEST = 10.0, 0.15, 2.0, 0.8
+_TURN, _SLANT, _SHIFT, _SMALLEST = 10.0, 0.15, 1.5, 0.8
 _STROKES = 3  # ink is thickened by 0, 1 or 2 supersampled pixels
 
 

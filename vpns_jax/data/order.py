@@ -19,10 +19,10 @@ def epoch_order(key: jax.Array, epoch: int | jax.Array, n: int, batch_size: int)
       int32 [steps, b], distinct indices below n, with steps = n // b.
 
     Raises:
-      UserError: a batch is larger than the data set.
+      UserError: a batch is empty or larger than the data set.
     """
-    if batch_size > n:
-        raise UserError(f"batch_size is {batch_size}; a training split of {n} images allows at most {n}")
+    if not 1 <= batch_size <= n:
+        raise UserError(f"batch_size is {batch_size}; a training split of {n} images allows 1 to {n}")
     order = jax.random.permutation(jax.random.fold_in(key, epoch), n)
     steps = n // batch_size
     return order[: steps * batch_size].reshape(steps, batch_size).astype(jnp.int32)

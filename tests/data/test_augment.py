@@ -1,0 +1,86 @@
+"""Crops, flips, conversion and resize on the device."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from vpns_jax.data import augment
+
+
+def numbered(b: int, h: int, w: int) -> np.ndarray:
+    """uint8 [b, h, w, 1] in which every pixel tells its row and column: 16 * row + column."""
+    one = 16 * np.arange(h)[:, None] + np.arange(w)[None]
+    return np.broadcast_to(one[None, :, :, None], (b, h, w, 1)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_crops_are_windows_of_the_image(flip):
+    images = numbered(200, 9, 9)
+    crops = np.asarray(augment.random_crop_flip(jnp.asarray(images), jax.random.key(0), size=8, flip=flip))
+    assert crops.shape == (200, 8, 8, 1)
+    assert crops.dtype == np.uint8
+    seen = set()
+    for crop in crops[..., 0]:
+        mirrored = crop[0, 0] > crop[0, 1]
+        unflipped = crop[:, ::-1] if mirrored else crop
+        row, column = divmod(int(unflipped[0, 0]), 16)
+        np.testing.assert_array_equal(unflipped, images[0, row : row + 8, column : column + 8, 0])
+        seen.add((row, column, bool(mirrored)))
+    # Of 200 images each of the four places comes up, mirrored too if and only if that is asked for.
+    assert len(seen) == (8 if flip else 4)
+
+
+def test_crop_is_a_function_of_the_key_and_jits():
+    images = jnp.asarray(numbered(16, 12, 12))
+    crop = jax.jit(augment.random_crop_flip, static_argnames=("size", "flip"))
+    once = crop(images, jax.random.key(1), size=8, flip=True)
+    np.testing.assert_array_equal(once, augment.random_crop_flip(images, jax.random.key(1), size=8, flip=True))
+    assert (once != crop(images, jax.random.key(2), size=8, flip=True)).any()
+
+
+def test_crop_of_the_whole_is_the_image():
+    images = jnp.asarray(numbered(3, 8, 8))
+    np.testing.assert_array_equal(augment.random_crop_flip(images, jax.random.key(0), size=8, flip=False), images)
+
+
+def test_crop_larger_than_the_image_is_refused():
+    with pytest.raises(ValueError, match="crop of 9 px from images of 8 x 8"):
+        augment.random_crop_flip(jnp.asarray(numbered(1, 8, 8)), jax.random.key(0), size=9, flip=False)
+
+
+def test_to_float():
+    grey = jnp.array([0, 51, 255], jnp.uint8).reshape(1, 1, 3, 1)
+    x = augment.to_float(grey)
+    assert x.dtype == jnp.float32
+    expected = [[0, 0, 0], [0.2, 0.2, 0.2], [1, 1, 1]]
+    np.testing.assert_allclose(x[0, 0], np.array(expected, np.float32), rtol=1e-6)
+    colour = jnp.array([0, 51, 255], jnp.uint8).reshape(1, 1, 1, 3)
+    np.testing.assert_allclose(augment.to_float(colour)[0, 0, 0], np.array([0, 0.2, 1], np.float32), rtol=1e-6)
+    with pytest.raises(ValueError, match="4 channels"):
+        augment.to_float(jnp.zeros((1, 1, 1, 4), jnp.uint8))
+
+
+def test_to_float_takes_only_bytes():
+    with pytest.raises(ValueError, match="float32"):
+        augment.to_float(jnp.zeros((1, 1, 1, 3), jnp.float32))
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (37, 64), (90, 50), (224, 200)])
+@pytest.mark.parametrize("size", [7, 32, 64])
+def test_resize_agrees_with_pil(shape, size):
+    rng = np.random.default_rng(0)
+    # Noise, and a hard edge that saturates.
+    for image in (rng.integers(0, 256, (*shape, 3)), np.eye(*shape)[..., None] * np.full(3, 255)):
+        image = image.astype(np.uint8)
+        pil = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+        ours = augment.resize_bilinear(augment.to_float(jnp.asarray(image[None])), size)
+        assert ours.shape == (1, size, size, 3)
+        # PIL rounds after each of its two passes: half a level each; the rest is float32.
+        np.testing.assert_allclose(ours[0], pil / 255, atol=1 / 255 + 1e-5, rtol=0)
+
+
+def test_resize_to_the_same_size_changes_nothing():
+    images = augment.to_float(jnp.asarray(numbered(2, 8, 8)))
+    np.testing.assert_allclose(augment.resize_bilinear(images, 8), images, atol=1e-6)
