@@ -62,9 +62,11 @@ def variables(tmp_path_factory):
     return jax.tree.map(jnp.asarray, models.load_pretrained("resnet18", path))
 
 
-def torch_probe(variables, name, torch_name=None):
-    """The probe of one tensor in torch's layout; the score of a kernel is named by what it scores."""
-    return recipe.probe(torch_name or name, models.export("resnet18", variables)[name])
+def score_probes(variables, scores, names):
+    """Probes of scores in torch's layout; a kernel's score has the kernel's name but for its end."""
+    params = merge(variables["params"], scores)
+    exported = models.export("resnet18", {"params": params, "batch_stats": variables["batch_stats"]})
+    return {name: recipe.probe(name, exported[name.replace("popup_scores", "weight")]) for name in names}
 
 
 def batches(seed):
@@ -118,9 +120,8 @@ def start(variables):
 
 def test_initial_scores(variables, start):
     scores, _, _ = start
-    held = {"params": merge(variables["params"], scores), "batch_stats": variables["batch_stats"]}
-    for name, expected in GOLDEN["init_score_probe"].items():
-        found = torch_probe(held, name.replace("popup_scores", "weight"), name)
+    for name, found in score_probes(variables, scores, GOLDEN["init_score_probe"]).items():
+        expected = GOLDEN["init_score_probe"][name]
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * abs(expected[1]))
 
 
@@ -201,13 +202,11 @@ def test_after_prune(variables, pruned_run):
     sparse = steps.subnetwork(state, fixed)
     for name, kept in kept_by_name(sparse.mask, variables).items():
         assert kept == pytest.approx(GOLDEN["kept"][name], rel=0.002), name
-    params = merge(variables["params"], state.learned["scores"])
-    held = {"params": params, "batch_stats": state.batch_stats}
-    for name, (_, norm) in GOLDEN["score_probe"].items():
-        found = torch_probe(held, name.replace("popup_scores", "weight"), name)
-        assert found[1] == pytest.approx(norm, rel=1e-4), name
+    for name, found in score_probes(variables, state.learned["scores"], GOLDEN["score_probe"]).items():
+        assert found[1] == pytest.approx(GOLDEN["score_probe"][name][1], rel=1e-4), name
+    exported = models.export("resnet18", {"params": variables["params"], "batch_stats": state.batch_stats})
     for name, (_, norm) in GOLDEN["bn_probe"].items():
-        assert torch_probe(held, name)[1] == pytest.approx(norm, rel=0.01), name
+        assert recipe.probe(name, exported[name])[1] == pytest.approx(norm, rel=0.01), name
     loss = eval_loss(sparse)
     assert loss == pytest.approx(GOLDEN["eval_loss_after_prune"], rel=0.15)
 

@@ -1,0 +1,120 @@
+"""Masks: exact counts, hand-worked gradients, and nothing touched that is not named."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import NamedSharding, PartitionSpec
+
+from vpns_jax import sharding, sparsity
+
+SIX = {"a": jnp.array([0.1, -0.5, 0.3]), "b": jnp.array([[-0.2], [0.6], [0.4]])}
+
+
+def kept(mask):
+    return int(sum(leaf.sum() for leaf in jax.tree.leaves(mask)))
+
+
+def test_six_weights_by_hand():
+    mask = sparsity.topk_mask(SIX, 0.5)
+    assert mask["a"].tolist() == [False, True, False]
+    assert mask["b"].tolist() == [[False], [True], [True]]
+    assert sparsity.threshold(SIX, 3) == jnp.float32(0.3)
+
+
+def test_density_one_keeps_all_even_zeros():
+    assert kept(sparsity.topk_mask({"w": jnp.zeros(5)}, 1.0)) == 5
+    assert sparsity.threshold({"w": jnp.ones(5)}, 0) == 0
+
+
+def test_ties_are_pruned_in_the_order_of_the_tree():
+    tied = {"a": jnp.array([[1.0, -1.0], [1.0, 2.0]]), "b": jnp.array([1.0, 0.5, -1.0])}
+    mask = sparsity.prune_smallest(tied, 4)
+    assert mask["a"].tolist() == [[False, False], [False, True]]
+    assert mask["b"].tolist() == [True, False, True]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.sampled_from([0.0, -0.0, 0.5, -0.5, 1.0, 1e-45, np.inf]), min_size=20, max_size=20), st.floats(0.01, 1)
+)
+def test_exact_count_ties_included(values, density):
+    x = np.array(values, np.float32)
+    tree = {"a": x[:12].reshape(3, 4), "b": x[12:]}
+    mask = sparsity.topk_mask(tree, density)
+    assert kept(mask) == 20 - int((1 - density) * 20)
+    flat = np.concatenate([np.asarray(mask["a"]).ravel(), np.asarray(mask["b"])])
+    # Compared as bits: subnormal numbers count.
+    magnitude = np.abs(x).view(np.uint32)
+    if not flat.all():
+        assert magnitude[~flat].max() <= magnitude[flat].min()
+
+
+def test_mask_is_the_same_on_any_number_of_devices():
+    x = np.random.default_rng(3).integers(-4, 5, (8, 40)).astype(np.float32)
+    expected = sparsity.topk_mask({"w": x}, 0.3)["w"]
+    for devices in (2, 4, 8):
+        mesh = sharding.make_mesh(8, jax.devices()[:devices])
+        sharded = jax.device_put(x, NamedSharding(mesh, PartitionSpec("data")))
+        assert (np.asarray(sparsity.topk_mask({"w": sharded}, 0.3)["w"]) == np.asarray(expected)).all()
+
+
+@pytest.mark.parametrize("density", [0, -0.1, 1.01, float("nan")])
+def test_density_out_of_range(density):
+    with pytest.raises(ValueError, match=r"must lie in \(0, 1\]"):
+        sparsity.topk_mask(SIX, density)
+
+
+def test_straight_through_gradient_by_hand():
+    """loss = sum c * w * m: its gradient with respect to a score is sign(s) * c * w, kept or not."""
+    scores, w, c = jnp.array([0.1, -0.5, 0.3, 0.0]), jnp.array([2.0, 3.0, -4.0, 5.0]), jnp.array([1.0, 10.0, 2.0, 7.0])
+
+    def loss(s):
+        return jnp.sum(c * w * sparsity.straight_through({"s": s}, 0.5)["s"])
+
+    value, gradient = jax.value_and_grad(loss)(scores)
+    assert value == 10 * 3 + 2 * -4
+    assert gradient.tolist() == [2.0, -30.0, -8.0, 0.0]
+
+
+def test_straight_through_values_are_exactly_zero_or_one():
+    scores = {"w": jax.random.normal(jax.random.key(0), (1000,)) * 1e-3}
+    mask = jax.jit(lambda s: sparsity.straight_through(s, 0.3))(scores)["w"]
+    assert set(np.unique(mask)) == {0.0, 1.0}
+    assert mask.sum() == 1000 - int(0.7 * 1000)
+
+
+def test_apply_masks_what_is_named_and_nothing_else():
+    weights = {"conv": {"kernel": jnp.array([1.0, 2.0]), "bias": jnp.array([3.0])}, "head": {"kernel": jnp.ones(2)}}
+    masked = sparsity.apply(weights, {"conv": {"kernel": jnp.array([True, False])}})
+    assert masked["conv"]["kernel"].tolist() == [1.0, 0.0]
+    assert masked["conv"]["bias"] is weights["conv"]["bias"]
+    assert masked["head"]["kernel"] is weights["head"]["kernel"]
+    assert sparsity.apply(weights, {}) == weights
+
+
+def test_apply_refuses_strangers():
+    with pytest.raises(ValueError, match=r"\['konv'\] at the top level; the weights have \['conv'\]"):
+        sparsity.apply({"conv": jnp.ones(2)}, {"konv": jnp.ones(2, bool)})
+    with pytest.raises(ValueError, match=r"conv has shape \(3,\), the weight \(2,\)"):
+        sparsity.apply({"conv": jnp.ones(2)}, {"conv": jnp.ones(3, bool)})
+    with pytest.raises(ValueError, match="branch at conv"):
+        sparsity.apply({"conv": jnp.ones(2)}, {"conv": {"kernel": jnp.ones(2, bool)}})
+
+
+def test_density():
+    assert sparsity.density({"a": jnp.array([True, False]), "b": jnp.array([False, False])}) == 0.25
+    assert sparsity.density({}) == 1
+
+
+def test_scaled_init_by_hand():
+    kernel = jnp.arange(-4.0, 2.0).reshape(1, 1, 3, 2)
+    scores = sparsity.scaled_init({"k": kernel})["k"]
+    np.testing.assert_allclose(scores, np.sqrt(6 / 3) * np.asarray(kernel) / 4, rtol=1e-6)
+    assert (sparsity.scaled_init({"k": jnp.zeros((2, 2))})["k"] == 0).all()
+
+
+def test_magnitude():
+    assert sparsity.magnitude({"k": jnp.array([-2.0, 1.0])})["k"].tolist() == [2.0, 1.0]
