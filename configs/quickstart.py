@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
 
     config.model.options.width = 0.25
     config.model.weights = "pretrain"
-    config.pretrain.epochs = 8
+    config.pretrain.epochs = 6
 
     config.data.name = "mnist5k"
     config.data.image_size = 32
@@ -30,8 +30,8 @@ def get_config() -> ConfigDict:
     config.prompt.canvas_size = 32
     config.prompt.pad_size = 4
 
-    config.prune.epochs = 10
+    config.prune.epochs = 8
     config.prune.scores.learning_rate = 1e-3
     config.prune.prompt.learning_rate = 1e-2
-    config.retrain.epochs = 10
+    config.retrain.epochs = 8
     return config

@@ -128,7 +128,9 @@ def _run_cell(setup: Setup, cell: Cell) -> None:
     pruned = METHODS[cell.method].prune(run.problem())
     state, fixed, best = run.retrain(pruned)
     result = run.result(state, fixed, best)
-    reporting.draw_cell(setup.folder, cell.name, run.network, best, setup.test, run.recorder.rows())
+    reporting.draw_cell(
+        setup.folder, cell.name, run.network, best, setup.test, setup.dataset.classes, run.recorder.rows()
+    )
     run.recorder.close()
     setup.folder.write_cell(cell.name, result)
     setup.progress.say(reporting.one_line(result))

@@ -58,6 +58,7 @@ def draw_cell(
     network: Network,
     subnetwork: Subnetwork,
     test: Resident,
+    classes: tuple[str, ...],
     rows: list[dict[str, Any]],
 ) -> None:
     """Draws a cell's curves and, where it has a prompt, the prompt alone and on examples."""
@@ -70,13 +71,15 @@ def draw_cell(
     moved = network.prompt.perturbation(jax.tree.map(jnp.ones_like, zeros))
     support = np.asarray(jnp.any(moved != 0, axis=-1))
     figures.prompt_figure(np.asarray(delta), support, folder.figures / f"{cell}-prompt.png")
-    images = augment.to_float(test.images[:_EXAMPLES])
+    # From all over the split, which may be sorted by class.
+    chosen = np.linspace(0, test.size - 1, _EXAMPLES).astype(int)
+    images = augment.to_float(test.images[chosen])
     plain = images if network.plain is None else network.plain.apply({}, images)
     prompted = network.prompt.apply(subnetwork.prompt, images)
     figures.examples_figure(
         np.asarray(plain),
         np.asarray(prompted),
-        [str(label) for label in test.labels[:_EXAMPLES].tolist()],
+        [classes[label] for label in test.labels[chosen].tolist()],
         folder.figures / f"{cell}-examples.png",
     )
 
