@@ -117,14 +117,18 @@ class CellRun:
     def result(self, state: TrainState, fixed: Fixed, best: Subnetwork) -> dict[str, Any]:
         """The cell's entry in the summary; here, and only here, the test split is used."""
         cell, rows, report = self._cell, self.recorder.rows(), density_report(best.mask, head=models.HEAD)
+        retrained = [row for row in rows if row["stage"] == "retrain"]
+        best_row = next(row for row in retrained if row["epoch"] == self.best_epoch)
         scores = {
-            split: {
-                "last": self._accuracies(steps.subnetwork(state, fixed), images),
-                "best": self._accuracies(best, images),
-            }
-            for split, images in (("val", self._setup.val), ("test", self._setup.test))
+            "val": {
+                "last": {way: retrained[-1][f"val_{way}"] for way in ("plain", "prompted")},
+                "best": {way: best_row[f"val_{way}"] for way in ("plain", "prompted")} | {"epoch": self.best_epoch},
+            },
+            "test": {
+                "last": self._test_accuracies(steps.subnetwork(state, fixed)),
+                "best": self._test_accuracies(best),
+            },
         }
-        scores["val"]["best"]["epoch"] = self.best_epoch
         stages = ("prune", "retrain") if self._method.trains else ("retrain",)
         epochs = {"prune": self._config.prune.epochs, "retrain": self._config.retrain.epochs}
         updates = {stage: epochs[stage] * self._iterations * self._passes for stage in stages}
@@ -226,8 +230,8 @@ class CellRun:
         fingerprint = f"{self._config.fingerprint()}-{zlib.crc32(self._cell.name.encode()):08x}"
         return Checkpoints(self._setup.folder.checkpoints(self._cell.name, stage), fingerprint)
 
-    def _accuracies(self, subnetwork: Subnetwork, split: Resident) -> dict[str, Any]:
-        seen = evaluate(self.network, subnetwork, split, batch_size=self._config.data.batch_size)
+    def _test_accuracies(self, subnetwork: Subnetwork) -> dict[str, float | None]:
+        seen = evaluate(self.network, subnetwork, self._setup.test, batch_size=self._config.data.batch_size)
         return {way: None if value is None else float(value) for way, value in seen.accuracies().items()}
 
 

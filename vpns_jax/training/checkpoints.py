@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from flax import traverse_util
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from vpns_jax.errors import UserError
@@ -22,6 +22,8 @@ from vpns_jax.errors import UserError
 PyTree = Any
 
 _METRIC = "selection"
+# Up to so many elements an array is packed with others.
+_SMALL = 2**18
 
 
 class Checkpoints:
@@ -57,7 +59,7 @@ class Checkpoints:
         saved = self._manager.save(
             epoch,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(traverse_util.unflatten_dict(arrays, sep="/")),
+                state=ocp.args.StandardSave(_pack(arrays)),
                 meta=ocp.args.JsonSave(meta),
             ),
             # Of equal accuracies the earlier epoch is the better one.
@@ -99,16 +101,10 @@ class Checkpoints:
         if meta.get("fingerprint") != self._fingerprint:
             raise UserError(f"checkpoint {where} was made by another config; choose another --workdir")
         arrays = _named(like)
-        wanted = {
-            name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None))
-            for name, x in arrays.items()
-        }
-        target = traverse_util.unflatten_dict(wanted, sep="/")
+        target = _packed_like(arrays)
         with self._readable(where):
-            state = self._manager.restore(epoch, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))[
-                "state"
-            ]
-        found = traverse_util.flatten_dict(state, sep="/")
+            saved = self._manager.restore(epoch, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))
+        found = _unpack(saved["state"], arrays)
         if digest(found) != meta["digest"]:
             raise UserError(f"checkpoint {where} is damaged: its contents do not match their checksum; remove it")
         return jax.tree.unflatten(jax.tree.structure(like), [found[name] for name in arrays])
@@ -151,3 +147,50 @@ def _named(tree: PyTree) -> dict[str, Any]:
     """The tree's arrays by path, in the tree's own order; paths do not depend on the types of its containers."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _pack(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Small arrays end to end in one for each dtype, large ones as they are, by position.
+
+    A checkpoint takes time for each array: packed, one of 200 small arrays is written in a tenth of it.
+    """
+    packed: dict[str, Any] = {}
+    for dtype, names in _small(arrays).items():
+        packed[f"small_{dtype}"] = jnp.concatenate([arrays[name].ravel() for name in names])
+    return packed | {f"large_{i}": arrays[name] for i, name in enumerate(_large(arrays))}
+
+
+def _packed_like(arrays: dict[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and places for reading what `_pack` made: large arrays go straight to where `arrays` has them."""
+    first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    target = {
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=first)
+        for name, x in jax.eval_shape(_pack, arrays).items()
+    }
+    for i, name in enumerate(_large(arrays)):
+        x = arrays[name]
+        target[f"large_{i}"] = jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+    return target
+
+
+def _unpack(packed: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of `_pack` for arrays shaped as `like`, placed as they are."""
+    found = {name: packed[f"large_{i}"] for i, name in enumerate(_large(like))}
+    for dtype, names in _small(like).items():
+        ends = np.cumsum([like[name].size for name in names])
+        parts = np.split(np.asarray(packed[f"small_{dtype}"]), ends[:-1])
+        found |= {name: part.reshape(like[name].shape) for name, part in zip(names, parts, strict=True)}
+    return {name: jax.device_put(found[name], like[name].sharding) for name in like}
+
+
+def _small(arrays: dict[str, Any]) -> dict[str, list[str]]:
+    """Names of the small arrays by dtype."""
+    groups: dict[str, list[str]] = {}
+    for name, x in arrays.items():
+        if x.size <= _SMALL:
+            groups.setdefault(str(x.dtype), []).append(name)
+    return groups
+
+
+def _large(arrays: dict[str, Any]) -> list[str]:
+    return [name for name, x in arrays.items() if x.size > _SMALL]
