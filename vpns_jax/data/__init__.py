@@ -1,7 +1,26 @@
 """Data sets, their host pipeline, and augmentation on the device (docs/data.md)."""
 
-from vpns_jax.data.dataset import Dataset, Split, TrainSplit
+from vpns_jax.data.dataset import Dataset, Split, TrainSplit, large_size
+from vpns_jax.data.materialize import BUDGET_BYTES, materialize, resident_bytes
 from vpns_jax.data.registry import check, load, names, open_sources
 from vpns_jax.data.source import Source, Sources
+from vpns_jax.data.stream import Stream, eval_stream, train_stream
 
-__all__ = ["Dataset", "Source", "Sources", "Split", "TrainSplit", "check", "load", "names", "open_sources"]
+__all__ = [
+    "BUDGET_BYTES",
+    "Dataset",
+    "Source",
+    "Sources",
+    "Split",
+    "Stream",
+    "TrainSplit",
+    "check",
+    "eval_stream",
+    "large_size",
+    "load",
+    "materialize",
+    "names",
+    "open_sources",
+    "resident_bytes",
+    "train_stream",
+]

@@ -51,6 +51,7 @@ class Dataset:
       classes: the classes' names; a label is an index into them.
       train, val, test: disjoint splits; `val` is for selection, `test` for the last word.
       flip: whether a horizontally mirrored image keeps its label.
+      skipped: "path: reason" of each file that was left out as unreadable.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Dataset:
     val: Split
     test: Split
     flip: bool
+    skipped: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from vpns_jax.data import bundled, fonts
+from vpns_jax.data import bundled, folder, fonts, tfds_sets
 from vpns_jax.data.dataset import Dataset
-from vpns_jax.data.materialize import materialize
+from vpns_jax.data.materialize import BUDGET_BYTES, materialize, resident_bytes
 from vpns_jax.data.source import Original, Sources, with_validation
-from vpns_jax.errors import check_name
+from vpns_jax.errors import UserError, check_name
 
 BUNDLED: dict[str, Callable[[], Original]] = {
     "digits": bundled.digits,
@@ -16,32 +16,59 @@ BUNDLED: dict[str, Callable[[], Original]] = {
 
 
 def names() -> tuple[str, ...]:
-    """The data sets that `load` knows."""
-    return tuple(BUNDLED)
+    """The data sets that have a name; `folder:/path` is known besides."""
+    return (*BUNDLED, *tfds_sets.ENTRIES)
 
 
 def check(name: str) -> None:
     """Raises `UserError` listing the known names unless `name` is a data set; looks at no data."""
-    check_name("data set", name, names())
+    if name.startswith(folder.PREFIX):
+        folder.check(name)
+    else:
+        check_name("data set", name, (*names(), f"{folder.PREFIX}/path/to/images"))
 
 
-def open_sources(name: str, *, val_fraction: float = 0.1, seed: int = 0) -> Sources:
-    """The data set `name`, its images not yet decoded; see `load`."""
+def open_sources(name: str, *, val_fraction: float = 0.1, seed: int = 0, data_dir: str | None = None) -> Sources:
+    """The data set `name`, its images not yet decoded; arguments and errors as `load`'s."""
     check(name)
-    return with_validation(BUNDLED[name](), name, val_fraction=val_fraction, seed=seed)
+    if name in BUNDLED:
+        original = BUNDLED[name]()
+    elif name.startswith(folder.PREFIX):
+        original = folder.open_folder(name)
+    else:
+        original = tfds_sets.open_tfds(name, data_dir=data_dir)
+    return with_validation(original, name, val_fraction=val_fraction, seed=seed)
 
 
-def load(name: str, *, image_size: int, val_fraction: float = 0.1, seed: int = 0) -> Dataset:
+def load(
+    name: str,
+    *,
+    image_size: int,
+    val_fraction: float = 0.1,
+    seed: int = 0,
+    data_dir: str | None = None,
+    budget_bytes: int = BUDGET_BYTES,
+) -> Dataset:
     """The data set `name` in memory, all images square of `image_size`.
 
     Args:
-      name: one of `names()`.
+      name: one of `names()`, or `folder:/path` (see `folder.py`).
       image_size: what the images are resized to (PIL, antialiased bilinear), at least 1.
       val_fraction: share of each class of train that is held out for validation, in (0, 1); a data set that brings
         a validation split of its own keeps that.
       seed: of the draw of the validation split; the same seed gives the same split.
+      data_dir: where data sets are prepared; by default $TFDS_DATA_DIR, or ~/tensorflow_datasets.
+      budget_bytes: the most that the arrays may take together.
 
     Raises:
-      UserError: an unknown name, a missing package, a fraction outside (0, 1).
+      UserError: an unknown name, a missing package, a data set that is not prepared or does not fit the budget, a
+        fraction outside (0, 1).
     """
-    return materialize(open_sources(name, val_fraction=val_fraction, seed=seed), image_size=image_size)
+    sources = open_sources(name, val_fraction=val_fraction, seed=seed, data_dir=data_dir)
+    needed = resident_bytes(sources, image_size=image_size)
+    if needed > budget_bytes:
+        raise UserError(
+            f"data set {name!r} at {image_size} px takes {needed / 2**30:.1f} GiB, and the budget is "
+            f"{budget_bytes / 2**30:.1f} GiB; raise the budget, take smaller images, or stream it from the host"
+        )
+    return materialize(sources, image_size=image_size)

@@ -60,18 +60,22 @@ class Subset:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Original:
-    """A data set as its makers split it; `val` is None if they made none."""
+    """A data set as its makers split it; `val` is None if they made none. `skipped` names unreadable files."""
 
     classes: tuple[str, ...]
     flip: bool
     train: Source
     test: Source
     val: Source | None = None
+    skipped: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sources:
-    """A data set to train on: as `dataset.Dataset`, with images not yet decoded."""
+    """A data set to train on: as `dataset.Dataset`, with images not yet decoded.
+
+    `skipped` says which files were left out as unreadable, "path: reason" each.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -79,6 +83,7 @@ class Sources:
     train: Source
     val: Source
     test: Source
+    skipped: tuple[str, ...] = ()
 
 
 def with_validation(original: Original, name: str, *, val_fraction: float, seed: int) -> Sources:
@@ -92,7 +97,7 @@ def with_validation(original: Original, name: str, *, val_fraction: float, seed:
     if val is None:
         kept, held = stratified_holdout(train.labels, val_fraction, seed=seed)
         train, val = Subset(train, kept), Subset(train, held)
-    return Sources(name, original.classes, original.flip, train, val, original.test)
+    return Sources(name, original.classes, original.flip, train, val, original.test, original.skipped)
 
 
 def stratified_holdout(labels: np.ndarray, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,111 @@
+"""`python -m vpns_jax.data`: lists the data sets, and prepares one for use."""
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+
+from vpns_jax.data import folder, registry, tfds_sets
+from vpns_jax.data.source import Original
+from vpns_jax.errors import UserError
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command line; returns the exit code: 0, or 2 for something that the caller can mend."""
+    parser = argparse.ArgumentParser(prog="python -m vpns_jax.data", description="Data sets: list them, prepare one.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="say which data sets there are and where each comes from")
+    one = commands.add_parser("prepare", help="download a data set, or convert its manual archive, and check it")
+    one.add_argument("name", help="a data set that `list` shows, or folder:/path/to/images")
+    one.add_argument("--data_dir", help="where to keep it (default: $TFDS_DATA_DIR, or ~/tensorflow_datasets)")
+    one.add_argument("--manual_dir", help="where an archive fetched by hand lies (default: DATA_DIR/downloads/manual)")
+    parsed = parser.parse_args(arguments)
+    try:
+        if parsed.command == "list":
+            print("\n".join(describe(name) for name in registry.names()))
+        else:
+            prepare(parsed.name, data_dir=parsed.data_dir, manual_dir=parsed.manual_dir)
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; what was downloaded is kept\n")
+        return 130
+    return 0
+
+
+def describe(name: str) -> str:
+    """One line on where a data set comes from."""
+    if name in registry.BUNDLED:
+        return f"{name:14} ships in a package: nothing to prepare"
+    entry = tfds_sets.ENTRIES[name]
+    what = f"downloads {entry.download}" if entry.download else f"by hand: {', '.join(entry.manual)}"
+    return f"{name:14} {what}" + ("; preparing it needs TensorFlow" if entry.needs_tensorflow else "")
+
+
+def prepare(name: str, *, data_dir: str | None = None, manual_dir: str | None = None) -> None:
+    """Makes a data set ready for `load` and `open_sources`, with progress bars, and says what it does.
+
+    Raises:
+      UserError: an unknown name, a missing archive, TensorFlow missing where the builder needs it, a failed download.
+    """
+    registry.check(name)
+    if name in registry.BUNDLED:
+        print(describe(name))
+        original = registry.BUNDLED[name]()
+    elif name.startswith(folder.PREFIX):
+        original = folder.open_folder(name, progress=True)
+    else:
+        _prepare_tfds(name, data_dir=data_dir, manual_dir=manual_dir)
+        original = tfds_sets.open_tfds(name, data_dir=data_dir)
+    print(f"{name} is ready: {_summary(original)}")
+
+
+def _prepare_tfds(name: str, *, data_dir: str | None, manual_dir: str | None) -> None:
+    import tensorflow_datasets as tfds
+
+    entry = tfds_sets.ENTRIES[name]
+    there = tfds_sets.make_builder(name, data_dir=data_dir)
+    if there.info.splits:
+        tfds_sets.open_tfds(name, data_dir=data_dir)  # raises if the file format is of no use
+        print(f"{name} is already prepared in {there.data_dir}")
+    else:
+        # TFDS's own place for such files.
+        manual = Path(manual_dir).expanduser() if manual_dir else Path(there.data_dir_root, "downloads", "manual")
+        _check_prerequisites(name, entry, manual)
+        source = f"downloads {entry.download}" if entry.download else f"reads {manual}"
+        print(f"preparing {name}: {source}, and writes {there.data_dir}", flush=True)
+        builder = tfds_sets.make_builder(name, data_dir=data_dir, file_format="array_record")
+        config = tfds.download.DownloadConfig(manual_dir=manual, try_download_gcs=False)
+        try:
+            builder.download_and_prepare(download_config=config)
+        except UserError:
+            raise
+        # Of a server that is gone, a full disk or an archive of another layout TFDS makes errors of many classes.
+        except Exception as error:
+            raise UserError(f"preparing {name} failed: {' '.join(str(error).split())}") from error
+    for split in filter(None, (entry.train, entry.val, entry.test)):
+        tfds_sets.read_labels(tfds_sets.TfdsSource(name, data_dir, split), progress=True)
+
+
+def _check_prerequisites(name: str, entry: tfds_sets.Entry, manual: Path) -> None:
+    missing = [str(manual / path) for path in entry.manual if not (manual / path).exists()]
+    if missing:
+        raise UserError(
+            f"data set {name!r} must be fetched by hand; missing: {', '.join(missing)} ({entry.instructions}). "
+            "Put it there, or name another folder with --manual_dir"
+        )
+    if entry.needs_tensorflow and importlib.util.find_spec("tensorflow") is None:
+        raise UserError(
+            f"preparing {name!r} needs TensorFlow (reading it does not): pip install 'vpns_jax[prepare]', here or in "
+            "an environment of its own"
+        )
+
+
+def _summary(original: Original) -> str:
+    sizes = [f"{len(original.train)} images to train on", f"{len(original.test)} to test on"]
+    if original.val is not None:
+        sizes.append(f"{len(original.val)} for validation")
+    if original.skipped:
+        sizes.append(f"{len(original.skipped)} unreadable files left out:\n  " + "\n  ".join(original.skipped))
+    return f"{len(original.classes)} classes, " + ", ".join(sizes)

@@ -1,0 +1,183 @@
+"""The paper's data sets, through TFDS: ArrayRecord files, read without TensorFlow."""
+
+import dataclasses
+import functools
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vpns_jax.data.decode import decode_image
+from vpns_jax.data.source import Original
+from vpns_jax.errors import UserError
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A data set in TFDS's terms.
+
+    Attributes:
+      builder: its builder's name, in TFDS or in `builders.py`.
+      train, test, val: names of its splits; no `val` where validation is held out of train.
+      download: what preparing it downloads; empty where the archive must be fetched by hand.
+      manual: what must lie in the manual folder, paths below it; and `instructions` how to come by it.
+      needs_tensorflow: whether TFDS's builder calls TensorFlow to prepare it. Nothing needs it to read.
+    """
+
+    builder: str
+    train: str = "train"
+    test: str = "test"
+    val: str | None = None
+    download: str = ""
+    manual: tuple[str, ...] = ()
+    instructions: str = ""
+    needs_tensorflow: bool = True
+
+
+ENTRIES = {
+    "cifar10": Entry("cifar10", download="162 MiB from www.cs.toronto.edu"),
+    "cifar100": Entry("cifar100", download="161 MiB from www.cs.toronto.edu"),
+    # Its makers kept the labels of their test split to themselves.
+    "tiny_imagenet": Entry(
+        "tiny_imagenet", test="validation", download="237 MiB from cs231n.stanford.edu", needs_tensorflow=False
+    ),
+    "food101": Entry(
+        "food101", test="validation", download="4.7 GiB from data.vision.ee.ethz.ch", needs_tensorflow=False
+    ),
+    "dtd": Entry("dtd", val="validation", download="596 MiB from www.robots.ox.ac.uk"),
+    "flowers102": Entry("oxford_flowers102", val="validation", download="329 MiB from www.robots.ox.ac.uk"),
+    "oxford_pets": Entry("oxford_iiit_pet", download="774 MiB from thor.robots.ox.ac.uk"),
+    "stanford_cars": Entry(
+        "stanford_cars",
+        manual=("stanford_cars",),
+        instructions="a folder with cars_train/, cars_test/, cars_meta.mat, cars_train_annos.mat and "
+        "cars_test_annos_withlabels.mat, at any depth; the makers' own address is dead, copies of the original archive "
+        "are on Kaggle",
+        needs_tensorflow=False,
+    ),
+    # Test labels were never published: as everywhere, the validation split is what is tested on.
+    "imagenet": Entry(
+        "imagenet2012",
+        test="validation",
+        manual=("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"),
+        instructions="144 GiB, for which you register on https://image-net.org/download-images",
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TfdsSource:
+    """One split of a prepared data set of `ENTRIES`, opened where it is used: a worker is sent its name, no files."""
+
+    name: str
+    data_dir: str | None
+    split: str
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int, /) -> tuple[np.ndarray, int]:
+        record = self._records[index]
+        return decode_image(record["image"]), int(record["label"])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TfdsSource, (self.name, self.data_dir, self.split)
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        """int32 [n]. The first time all records are read for it, then a file beside them remembers."""
+        return read_labels(self)
+
+    @property
+    def labels_path(self) -> Path:
+        """The file that remembers the labels."""
+        return Path(self._builder.data_dir, f"labels.{self.split}.npy")
+
+    @functools.cached_property
+    def _builder(self) -> Any:
+        return make_builder(self.name, data_dir=self.data_dir)
+
+    @functools.cached_property
+    def _records(self) -> Any:
+        import tensorflow_datasets as tfds
+
+        # Images stay bytes, so that all of them, TFDS's and a folder's, are decoded by the same code.
+        images = [key for key, value in self._builder.info.features.items() if isinstance(value, tfds.features.Image)]
+        return self._builder.as_data_source(self.split, decoders={key: tfds.decode.SkipDecoding() for key in images})
+
+    def label_of(self, index: int) -> int:
+        """The label of one record, its image not decoded."""
+        return int(self._records[index]["label"])
+
+
+def open_tfds(name: str, *, data_dir: str | None = None) -> Original:
+    """A data set of `ENTRIES` that has been prepared.
+
+    Args:
+      name: a key of `ENTRIES`.
+      data_dir: where TFDS keeps its data; by default the environment's TFDS_DATA_DIR, or ~/tensorflow_datasets.
+
+    Raises:
+      UserError: it is not prepared there, or in a file format that cannot be read at random.
+    """
+    import tensorflow_datasets as tfds
+
+    entry, builder = ENTRIES[name], make_builder(name, data_dir=data_dir)
+    command = prepare_command(name, data_dir)
+    if not builder.info.splits:
+        raise UserError(f"data set {name!r} is not prepared in {builder.data_dir}; prepare it with: {command}")
+    if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+        raise UserError(
+            f"data set {name!r} is prepared in {builder.data_dir} as {builder.info.file_format.value}, which cannot be "
+            f"read at random; prepare it as array_record elsewhere: {prepare_command(name, 'OTHER_FOLDER')}"
+        )
+    return Original(
+        tuple(builder.info.features["label"].names),
+        flip=True,
+        train=TfdsSource(name, data_dir, entry.train),
+        test=TfdsSource(name, data_dir, entry.test),
+        val=TfdsSource(name, data_dir, entry.val) if entry.val else None,
+    )
+
+
+def make_builder(name: str, *, data_dir: str | None, file_format: str | None = None) -> Any:
+    """The TFDS builder of a data set of `ENTRIES`, prepared or not."""
+    import tensorflow_datasets as tfds
+
+    from vpns_jax.data import builders
+
+    entry = ENTRIES[name]
+    if entry.builder in builders.BUILDERS:
+        return builders.BUILDERS[entry.builder](data_dir=data_dir, file_format=file_format)
+    return tfds.builder(entry.builder, data_dir=data_dir, file_format=file_format)
+
+
+def prepare_command(name: str, data_dir: str | None) -> str:
+    """What to type to prepare a data set."""
+    return f"python -m vpns_jax.data prepare {name}" + (f" --data_dir={data_dir}" if data_dir else "")
+
+
+def read_labels(source: TfdsSource, *, progress: bool = False) -> np.ndarray:
+    """The labels of `source`: from the file that remembers them, or from its records, and then remembered."""
+    from tqdm import tqdm
+
+    try:
+        labels = np.load(source.labels_path, allow_pickle=False)
+        if labels.dtype == np.int32 and labels.shape == (len(source),):
+            return labels
+    except (OSError, EOFError, ValueError):
+        pass  # absent or damaged: read them again
+    indices = tqdm(range(len(source)), desc=f"reading labels of {source.split}", unit="image", disable=not progress)
+    labels = np.fromiter((source.label_of(index) for index in indices), np.int32, len(source))
+    part = source.labels_path.with_suffix(f".{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            np.save(file, labels)
+        part.replace(source.labels_path)
+    except OSError as error:
+        _LOG.info("cannot remember labels in %s: %s", source.labels_path, error)
+    return labels
