@@ -43,6 +43,12 @@ def get_config() -> ConfigDict:
     config.data.batch_size = 256
     # Held out of the training split where the data set has no validation split of its own.
     config.data.val_fraction = 0.1
+    # Where data sets are prepared; "" is $TFDS_DATA_DIR, or ~/tensorflow_datasets.
+    config.data.directory = ""
+    # A set whose images take no more than this lives on the devices; a larger one streams from the host.
+    config.data.budget_gib = 4.0
+    # Processes that decode a streamed set; with 0, threads of the main one do.
+    config.data.workers = 0
 
     config.prompt = ConfigDict()
     # "pad", "expand" (both of pad_size), "corner", "random" (both of patch_size), "none".

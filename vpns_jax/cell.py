@@ -7,14 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vpns_jax import data, models, sparsity
+from vpns_jax import models, sparsity
 from vpns_jax.analysis.density import density_report
 from vpns_jax.config import Config
 from vpns_jax.prompting import create, label_mapping
 from vpns_jax.pruners import METHODS, Method, Problem
 from vpns_jax.training import optim, steps
 from vpns_jax.training import state as states
-from vpns_jax.training.batches import Resident
+from vpns_jax.training.batches import Split
 from vpns_jax.training.checkpoints import Checkpoints
 from vpns_jax.training.evaluation import estimate_mapping, evaluate
 from vpns_jax.training.forward import Network
@@ -47,10 +47,10 @@ class Setup:
     config: Config
     folder: Workdir
     progress: Progress
-    dataset: data.Dataset
-    train: Resident
-    val: Resident
-    test: Resident
+    classes: tuple[str, ...]
+    train: Split
+    val: Split
+    test: Split
     source: dict[str, PyTree]
     source_accuracy: float | None
 
@@ -151,7 +151,7 @@ class CellRun:
     def _make_source(self) -> Subnetwork:
         """The pretrained network with its prompt at the start, and a new head where one is asked for."""
         weights, stats = self._setup.source["params"], self._setup.source.get("batch_stats", {})
-        classes = self._setup.dataset.num_classes
+        classes = len(self._setup.classes)
         if self._config.mapping.kind == "head":
             size = self._config.prompt.canvas_size
             fresh = self.network.model.init(self._keys["head"], jnp.zeros((1, size, size, 3)))
@@ -166,7 +166,7 @@ class CellRun:
 
     def _map_labels(self, source: Subnetwork, mask: PyTree) -> jax.Array:
         """The label mapping at the start, on the sparse network or the dense one."""
-        classes = self._setup.dataset.num_classes
+        classes = len(self._setup.classes)
         if self._config.mapping.kind == "head":
             return jnp.arange(classes, dtype=jnp.int32)
         if self._config.mapping.kind == "random":
@@ -238,7 +238,7 @@ class CellRun:
 def _network(setup: Setup, method: Method) -> Network:
     """The static half of f(theta * m; x'). The reference protocol keeps plain images at their own size."""
     config = setup.config
-    classes = setup.dataset.num_classes if config.mapping.kind == "head" else setup.source_classes
+    classes = len(setup.classes) if config.mapping.kind == "head" else setup.source_classes
     mean, std = models.normalisation(config.model.name)
     blank = create("none", canvas_size=config.prompt.canvas_size)
     return Network(

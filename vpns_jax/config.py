@@ -67,6 +67,9 @@ class DataConfig:
     image_size: int
     batch_size: int
     val_fraction: float
+    directory: str
+    budget_gib: float
+    workers: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,6 +190,9 @@ def _check(config: Config) -> None:
         "checkpoint_every_epochs",
     ):
         _check_positive(config, name)
+    for name, value in (("budget_gib", config.data.budget_gib), ("workers", config.data.workers)):
+        if not 0 <= value < float("inf"):
+            raise UserError(f"config.data.{name} is {value}; it must be zero or more")
     if not 0 < config.data.val_fraction < 1:
         raise UserError(f"config.data.val_fraction is {config.data.val_fraction}; it must lie in (0, 1)")
     _check_prompt(config)

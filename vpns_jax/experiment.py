@@ -14,9 +14,10 @@ import jax.numpy as jnp
 from vpns_jax import data, models, pretraining, reporting, sharding
 from vpns_jax.cell import Cell, CellRun, Setup
 from vpns_jax.config import Config
+from vpns_jax.errors import UserError
 from vpns_jax.prompting import label_mapping
 from vpns_jax.pruners import METHODS, Method
-from vpns_jax.training.batches import Resident
+from vpns_jax.training.batches import Resident, Split, Streamed
 from vpns_jax.training.checkpoints import Checkpoints
 from vpns_jax.training.recorder import Progress, Recorder
 from vpns_jax.workdir import Workdir
@@ -63,9 +64,12 @@ def run(config: Config, workdir: Path, command: str) -> dict[str, Any]:
 
 def _prepare(config: Config, folder: Workdir, progress: Progress) -> Setup:
     """Data and source network, on the devices; whatever does not fit together ends here."""
-    dataset = data.load(config.data.name, image_size=config.data.image_size, val_fraction=config.data.val_fraction)
+    sources = data.open_sources(
+        config.data.name, val_fraction=config.data.val_fraction, data_dir=config.data.directory or None
+    )
+    _check_batch(config.data.name, config.data.batch_size, len(sources.train))
     if config.model.weights == "pretrain":
-        source, accuracy = _pretrained_here(config, folder, progress, dataset.num_classes)
+        source, accuracy = _pretrained_here(config, folder, progress, len(sources.classes))
     else:
         source, accuracy = (
             models.load_pretrained(
@@ -76,13 +80,13 @@ def _prepare(config: Config, folder: Workdir, progress: Progress) -> Setup:
             ),
             None,
         )
-    mesh = jax.sharding.get_mesh()
-    train, val, test = (sharding.replicate(split, mesh) for split in _resident(dataset))
-    source = sharding.replicate(source, mesh)
-    setup = Setup(config, folder, progress, dataset, train, val, test, source, accuracy)
     if config.mapping.kind != "head":
-        label_mapping.check_sizes(setup.source_classes, dataset.num_classes)
-    return setup
+        label_mapping.check_sizes(source["params"][models.HEAD]["bias"].shape[0], len(sources.classes))
+    for line in sources.skipped:
+        progress.say(f"skipped {line}")
+    train, val, test = _splits(config, sources, image_size=config.data.image_size)
+    source = sharding.replicate(source, jax.sharding.get_mesh())
+    return Setup(config, folder, progress, sources.classes, train, val, test, source, accuracy)
 
 
 def _pretrained_here(
@@ -91,15 +95,16 @@ def _pretrained_here(
     path = pretraining.cache_path(config)
     if path.exists():
         return pretraining.load(path)
-    dataset = data.load(config.pretrain.data, image_size=config.prompt.canvas_size, val_fraction=0.1)
+    sources = data.open_sources(config.pretrain.data, data_dir=config.data.directory or None)
+    _check_batch(config.pretrain.data, config.pretrain.batch_size, len(sources.train))
     if config.mapping.kind != "head":
-        label_mapping.check_sizes(dataset.num_classes, target_classes)
+        label_mapping.check_sizes(len(sources.classes), target_classes)
+    train, val, test = _splits(config, sources, image_size=config.prompt.canvas_size)
     recorder = Recorder(pretraining.CELL, folder.log, folder.tensorboard(pretraining.CELL), progress)
-    train, val, test = _resident(dataset)
     directory = folder.checkpoints(pretraining.CELL, "retrain")
     with Checkpoints(directory, config.fingerprint()) as checkpoints:
         variables, accuracy = pretraining.pretrain(
-            config, dataset, train=train, val=val, test=test, checkpoints=checkpoints, recorder=recorder
+            config, len(sources.classes), train=train, val=val, test=test, checkpoints=checkpoints, recorder=recorder
         )
     recorder.close()
     pretraining.save(path, variables, accuracy)
@@ -107,8 +112,15 @@ def _pretrained_here(
     return variables, accuracy
 
 
-def _resident(dataset: data.Dataset) -> tuple[Resident, Resident, Resident]:
-    """The splits as arrays for the device; only the training split carries what crops are taken from."""
+def _splits(config: Config, sources: data.Sources, *, image_size: int) -> tuple[Split, Split, Split]:
+    """Train, validation and test: on the devices if they fit the budget, streamed from the host if not."""
+    if data.resident_bytes(sources, image_size=image_size) > config.data.budget_gib * 2**30:
+        streamed = [
+            Streamed(source, image_size, config.data.workers, sources.flip)
+            for source in (sources.train, sources.val, sources.test)
+        ]
+        return streamed[0], streamed[1], streamed[2]
+    dataset = data.materialize(sources, image_size=image_size)
     train = Resident(
         images=jnp.asarray(dataset.train.images),
         labels=jnp.asarray(dataset.train.labels),
@@ -119,7 +131,12 @@ def _resident(dataset: data.Dataset) -> tuple[Resident, Resident, Resident]:
         Resident(images=jnp.asarray(split.images), labels=jnp.asarray(split.labels))
         for split in (dataset.val, dataset.test)
     )
-    return train, val, test
+    return sharding.replicate((train, val, test), jax.sharding.get_mesh())
+
+
+def _check_batch(name: str, batch_size: int, images: int) -> None:
+    if batch_size > images:
+        raise UserError(f"batch_size is {batch_size}; the {images} training images of {name} allow at most that many")
 
 
 def _run_cell(setup: Setup, cell: Cell) -> None:
@@ -128,9 +145,7 @@ def _run_cell(setup: Setup, cell: Cell) -> None:
     pruned = METHODS[cell.method].prune(run.problem())
     state, fixed, best = run.retrain(pruned)
     result = run.result(state, fixed, best)
-    reporting.draw_cell(
-        setup.folder, cell.name, run.network, best, setup.test, setup.dataset.classes, run.recorder.rows()
-    )
+    reporting.draw_cell(setup.folder, cell.name, run.network, best, setup.test, setup.classes, run.recorder.rows())
     run.recorder.close()
     setup.folder.write_cell(cell.name, result)
     setup.progress.say(reporting.one_line(result))

@@ -15,12 +15,11 @@ from flax import traverse_util
 
 from vpns_jax import models
 from vpns_jax.config import Config
-from vpns_jax.data import Dataset
 from vpns_jax.errors import UserError
 from vpns_jax.prompting import create
 from vpns_jax.training import state as states
 from vpns_jax.training import steps
-from vpns_jax.training.batches import Resident
+from vpns_jax.training.batches import Split
 from vpns_jax.training.checkpoints import Checkpoints
 from vpns_jax.training.evaluation import evaluate
 from vpns_jax.training.forward import Network
@@ -50,11 +49,11 @@ def cache_directory() -> Path:
 
 def pretrain(
     config: Config,
-    dataset: Dataset,
+    num_classes: int,
     *,
-    train: Resident,
-    val: Resident,
-    test: Resident,
+    train: Split,
+    val: Split,
+    test: Split,
     checkpoints: Checkpoints,
     recorder: Recorder,
 ) -> tuple[dict[str, PyTree], float]:
@@ -64,7 +63,7 @@ def pretrain(
       Its variables after the last epoch, and its accuracy on the test split.
     """
     mean, std = models.normalisation(config.model.name)
-    model = models.create(config.model.name, num_classes=dataset.num_classes, **config.model.options)
+    model = models.create(config.model.name, num_classes=num_classes, **config.model.options)
     blank = create("none", canvas_size=config.prompt.canvas_size)
     epochs, batch_size = config.pretrain.epochs, config.pretrain.batch_size
     rule = config.pretrain.weights.rule(epochs=epochs, updates_per_epoch=train.size // batch_size)
@@ -80,7 +79,7 @@ def pretrain(
     size = config.prompt.canvas_size
     variables = jax.jit(model.init)(init_key, jnp.zeros((1, size, size, 3)))
     learned = {"weights": variables["params"], "prompt": {}}
-    state = states.create(task.rules, learned, variables.get("batch_stats", {}), jnp.arange(dataset.num_classes))
+    state = states.create(task.rules, learned, variables.get("batch_stats", {}), jnp.arange(num_classes))
     state, fixed = run_stage(
         task,
         state,

@@ -15,7 +15,7 @@ from vpns_jax.analysis.density import DensityReport
 from vpns_jax.analysis.report import text_table, write_report
 from vpns_jax.config import Config
 from vpns_jax.data import augment
-from vpns_jax.training.batches import Resident
+from vpns_jax.training.batches import Split
 from vpns_jax.training.forward import Network
 from vpns_jax.training.state import Subnetwork
 from vpns_jax.training.writers import write_json
@@ -57,7 +57,7 @@ def draw_cell(
     cell: str,
     network: Network,
     subnetwork: Subnetwork,
-    test: Resident,
+    test: Split,
     classes: tuple[str, ...],
     rows: list[dict[str, Any]],
 ) -> None:
@@ -71,15 +71,14 @@ def draw_cell(
     moved = network.prompt.perturbation(jax.tree.map(jnp.ones_like, zeros))
     support = np.asarray(jnp.any(moved != 0, axis=-1))
     figures.prompt_figure(np.asarray(delta), support, folder.figures / f"{cell}-prompt.png")
-    # From all over the split, which may be sorted by class.
-    chosen = np.linspace(0, test.size - 1, _EXAMPLES).astype(int)
-    images = augment.to_float(test.images[chosen])
+    pictures, labels = test.examples(_EXAMPLES)
+    images = augment.to_float(pictures)
     plain = images if network.plain is None else network.plain.apply({}, images)
     prompted = network.prompt.apply(subnetwork.prompt, images)
     figures.examples_figure(
         np.asarray(plain),
         np.asarray(prompted),
-        [classes[label] for label in test.labels[chosen].tolist()],
+        [classes[label] for label in labels.tolist()],
         folder.figures / f"{cell}-examples.png",
     )
 

@@ -29,6 +29,11 @@ def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
+def batch_sharding() -> NamedSharding:
+    """How a batch from the host is laid over the mesh in force (`jax.set_mesh`): its first axis split."""
+    return NamedSharding(jax.sharding.get_mesh(), PartitionSpec(DATA_AXIS))
+
+
 def split_batch(tree: PyTree) -> PyTree:
     """Asks, inside `jax.jit`, that the first axis be split over the devices of the mesh in force, if one is.
 

@@ -1,16 +1,28 @@
-"""Batches of a data set that lives on the device as uint8: shuffled, cropped and flipped there."""
+"""Batches of a split: from arrays that live on the device, or from the host as they are needed.
 
-from typing import Any
+A split that fits lives on the device as uint8 and is shuffled, cropped and flipped there. A larger one is decoded on
+the host, ahead of time; it is cropped and flipped on the device all the same.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from vpns_jax import sharding
-from vpns_jax.data import augment
+from vpns_jax.data import Source, augment
+from vpns_jax.data.materialize import resize
+from vpns_jax.data.order import padded_batches
+from vpns_jax.data.stream import eval_stream, train_stream
+from vpns_jax.data.transfer import DeviceStream
 from vpns_jax.training.steps import Batch, Pass
 
-PyTree = Any
+# Images, labels and weights, which are zero for padding.
+EvalBatch = tuple[jax.Array, jax.Array, jax.Array]
 
 
 @struct.dataclass
@@ -34,21 +46,102 @@ class Resident:
         """The number of images."""
         return self.labels.shape[0]
 
+    def eval_batches(self, batch_size: int) -> Iterator[EvalBatch]:
+        """Every image once, un-augmented; all batches of one shape, the last one padded."""
+        for indices, weights in zip(*padded_batches(self.size, batch_size), strict=True):
+            yield (*_take_padded(self, indices), weights)
+
+    def examples(self, count: int) -> tuple[jax.Array, jax.Array]:
+        """Images uint8 [count, h, w, c] and labels from all over the split, which may be sorted by class."""
+        chosen = np.linspace(0, self.size - 1, count).astype(int)
+        return self.images[chosen], self.labels[chosen]
+
+
+@dataclasses.dataclass(frozen=True)
+class Streamed:
+    """One split on the host, its images decoded when a batch needs them.
+
+    Attributes:
+      source: the images.
+      image_size: their side once resized.
+      workers: processes that decode; with 0, threads of this one do.
+      flip: whether a mirrored image keeps its label.
+    """
+
+    source: Source
+    image_size: int
+    workers: int
+    flip: bool
+
+    @property
+    def size(self) -> int:
+        """The number of images."""
+        return len(self.source)
+
+    def train_batches(self, batch_size: int, passes: tuple[Pass, ...], *, seed: int, step: int) -> DeviceStream:
+        """For each iteration from `step` on, the images and labels of each pass: a pure function of seed and step.
+
+        An augmented pass gets its images larger than `image_size`, to be cropped by `crop`.
+        """
+        stream = train_stream(
+            self.source,
+            image_size=self.image_size,
+            batch_size=batch_size,
+            augmented=tuple(one.augmented for one in passes),
+            seed=seed,
+            process=jax.process_index(),
+            processes=jax.process_count(),
+            workers=self.workers,
+        )
+        stream.set_state(stream.get_state() | {"next_batch": step})
+        return DeviceStream(stream, sharding.batch_sharding())
+
+    def eval_batches(self, batch_size: int) -> Iterator[EvalBatch]:
+        """Every image once, un-augmented; all batches of one shape, the last one padded."""
+        stream = eval_stream(
+            self.source,
+            image_size=self.image_size,
+            batch_size=batch_size,
+            process=jax.process_index(),
+            processes=jax.process_count(),
+            workers=self.workers,
+        )
+        with DeviceStream(stream, sharding.batch_sharding()) as batches:
+            # On the devices they are jax arrays.
+            yield from cast(Iterator[EvalBatch], batches)
+
+    def examples(self, count: int) -> tuple[jax.Array, jax.Array]:
+        """Images uint8 [count, h, w, c] and labels from all over the split, which may be sorted by class."""
+        chosen = [self.source[int(i)] for i in np.linspace(0, self.size - 1, count)]
+        images = np.stack([resize(image, self.image_size) for image, _ in chosen])
+        return jnp.asarray(images), jnp.asarray([label for _, label in chosen])
+
+
+Split = Resident | Streamed
+
 
 def take(data: Resident, one: Pass, indices: jax.Array, rng: jax.Array) -> Batch:
     """The images and labels that `indices` [b] names, augmented if the pass asks for it."""
     if one.augmented:
         if data.large is None:
             raise ValueError("an augmented pass needs the larger images, which this split does not carry")
-        images = augment.random_crop_flip(
-            sharding.split_batch(data.large[indices]), rng, size=data.images.shape[1], flip=data.flip
-        )
+        images = sharding.split_batch(data.large[indices])
     else:
         images = data.images[indices]
-    return sharding.split_batch((images, data.labels[indices]))
+    return crop(
+        (images, sharding.split_batch(data.labels[indices])), one, rng, size=data.images.shape[1], flip=data.flip
+    )
+
+
+def crop(batch: Batch, one: Pass, rng: jax.Array, *, size: int, flip: bool) -> Batch:
+    """A batch cropped to `size` and flipped by lot if its pass is augmented, as it is if not."""
+    images, labels = batch
+    if one.augmented:
+        images = augment.random_crop_flip(images, rng, size=size, flip=flip)
+    return sharding.split_batch((images, labels))
 
 
 @jax.jit
-def take_padded(data: Resident, indices: jax.Array) -> Batch:
+def _take_padded(data: Resident, indices: jax.Array) -> Batch:
     """Un-augmented images and labels for evaluation."""
     return sharding.split_batch((jnp.take(data.images, indices, axis=0), data.labels[indices]))

@@ -4,16 +4,14 @@ Batch by batch from the host, which waits for none of them: one small program a 
 """
 
 import functools
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from vpns_jax.data.order import padded_batches
 from vpns_jax.prompting import label_mapping
 from vpns_jax.training import steps
-from vpns_jax.training.batches import Resident, take_padded
+from vpns_jax.training.batches import Split
 from vpns_jax.training.forward import Network
 from vpns_jax.training.metrics import Metrics
 from vpns_jax.training.state import Subnetwork
@@ -33,33 +31,27 @@ class Evaluation(NamedTuple):
         }
 
 
-def evaluate(network: Network, subnetwork: Subnetwork, data: Resident, *, batch_size: int) -> Evaluation:
+def evaluate(network: Network, subnetwork: Subnetwork, data: Split, *, batch_size: int) -> Evaluation:
     """Both evaluations over a whole split; every image counts once."""
     ways = (False,) if network.prompt.kind == "none" else (False, True)
     total = [Metrics.zero() for _ in ways]
-    for images, labels, weights in _batches(data, batch_size):
+    for images, labels, weights in data.eval_batches(batch_size):
         for i, prompted in enumerate(ways):
             source_logits = steps.predict(network, subnetwork, images, prompted=prompted)
             total[i] = _add_metrics(total[i], source_logits, subnetwork.mapping, labels, weights)
     return Evaluation(total[0], total[1] if len(total) > 1 else None)
 
 
-def estimate_mapping(network: Network, subnetwork: Subnetwork, data: Resident, *, batch_size: int) -> jax.Array:
+def estimate_mapping(network: Network, subnetwork: Subnetwork, data: Split, *, batch_size: int) -> jax.Array:
     """Frequency label mapping of `subnetwork` on a whole split with the prompt on: int32 [t].
 
     t is the size of the subnetwork's present mapping, whose values play no part.
     """
     counts: jax.Array | int = 0
-    for images, labels, weights in _batches(data, batch_size):
+    for images, labels, weights in data.eval_batches(batch_size):
         source_logits = steps.predict(network, subnetwork, images, prompted=True)
         counts = counts + _count(source_logits, labels, weights, target_classes=subnetwork.mapping.size)
     return jnp.asarray(label_mapping.frequency(jax.device_get(counts)))
-
-
-def _batches(data: Resident, batch_size: int) -> Iterator[tuple[jax.Array, jax.Array, jax.Array]]:
-    """Images, labels and weights of equal shapes: a split smaller than a batch is padded to one."""
-    for indices, weights in zip(*padded_batches(data.size, batch_size), strict=True):
-        yield (*take_padded(data, indices), weights)
 
 
 @jax.jit

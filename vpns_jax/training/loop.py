@@ -1,8 +1,10 @@
 """A stage of training: epochs of compiled steps, validation after each, checkpoints, and a row for the log."""
 
+import contextlib
 import dataclasses
 import functools
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -11,7 +13,7 @@ from jax import lax
 from vpns_jax import sparsity
 from vpns_jax.data.order import epoch_order
 from vpns_jax.training import steps
-from vpns_jax.training.batches import Resident, take
+from vpns_jax.training.batches import Resident, Split, crop, take
 from vpns_jax.training.checkpoints import Checkpoints
 from vpns_jax.training.evaluation import estimate_mapping, evaluate
 from vpns_jax.training.metrics import Metrics
@@ -54,12 +56,60 @@ def run_epoch(
     return state, jax.tree.map(lambda x: x.sum(), metrics)
 
 
+@functools.partial(jax.jit, static_argnames=("task", "size", "flip"), donate_argnames=("state", "total"))
+def _run_iteration(
+    task: steps.Task,
+    state: TrainState,
+    fixed: Fixed,
+    total: tuple[Metrics, ...],
+    batches: tuple[steps.Batch, ...],
+    key: jax.Array,
+    *,
+    size: int,
+    flip: bool,
+) -> tuple[TrainState, tuple[Metrics, ...]]:
+    """One iteration on batches from the host; `total` gathers the metrics of each pass."""
+    rng = jax.random.fold_in(key, state.step)
+    cropped = tuple(
+        crop(batch, one, jax.random.fold_in(rng, i), size=size, flip=flip)
+        for i, (one, batch) in enumerate(zip(task.passes, batches, strict=True))
+    )
+    state, seen = STEPS[task.stage](task, state, fixed, cropped, jax.random.fold_in(rng, len(cropped)))
+    return state, tuple(sum_.merge(one) for sum_, one in zip(total, seen, strict=True))
+
+
+# Runs one epoch: (state, fixed, epoch) -> the next state, and the metrics of each pass summed over the epoch.
+EpochRunner = Callable[[TrainState, Fixed, int], tuple[TrainState, tuple[Metrics, ...]]]
+
+
+@contextlib.contextmanager
+def epoch_runner(task: steps.Task, data: Split, key: jax.Array, step: int) -> Iterator[EpochRunner]:
+    """What runs the epochs of a stage from iteration `step` on, whether its data are on the device or stream in."""
+    if isinstance(data, Resident):
+        yield lambda state, fixed, epoch: run_epoch(task, state, fixed, data, key, epoch)
+        return
+    order_key, step_key = jax.random.split(key)
+    seed = int(jax.random.randint(order_key, (), 0, 2**31 - 1))
+
+    def run(state: TrainState, fixed: Fixed, epoch: int) -> tuple[TrainState, tuple[Metrics, ...]]:
+        del epoch  # The stream goes on where the last epoch left it.
+        total = tuple(Metrics.zero() for _ in task.passes)
+        for _ in range(data.size // task.batch_size):
+            state, total = _run_iteration(
+                task, state, fixed, total, next(batches), step_key, size=data.image_size, flip=data.flip
+            )
+        return state, total
+
+    with data.train_batches(task.batch_size, task.passes, seed=seed, step=step) as batches:
+        yield run
+
+
 def run_stage(
     task: steps.Task,
     state: TrainState,
     fixed: Fixed,
-    train: Resident,
-    val: Resident,
+    train: Split,
+    val: Split,
     *,
     epochs: int,
     key: jax.Array,
@@ -87,28 +137,29 @@ def run_stage(
     fixed = dataclasses.replace(fixed, mask=mask)
     best = checkpoints.best_accuracy()
     recorder.start(task.stage, first, int(state.step))
-    for epoch in range(first, epochs):
-        began, compiled = time.perf_counter(), COMPILE_CLOCK.seconds
-        if remap:
-            mapping = estimate_mapping(task.network, steps.subnetwork(state, fixed), train, batch_size=task.batch_size)
-            state = dataclasses.replace(state, mapping=mapping)
-        state, metrics = run_epoch(task, state, fixed, train, key, epoch)
-        row = {"stage": task.stage, "epoch": epoch + 1, **_row(task, state, fixed, val, metrics)}
-        row["compile_seconds"] = COMPILE_CLOCK.seconds - compiled
-        row["seconds"] = time.perf_counter() - began - row["compile_seconds"]
-        # The row first: a run killed before the checkpoint is there drops it and writes it again.
-        recorder.epoch(row)
-        accuracy = row["val_prompted"] if row["val_prompted"] is not None else row["val_plain"]
-        improved = best is None or accuracy > best
-        if improved or (epoch + 1) % save_every == 0 or epoch + 1 == epochs:
-            checkpoints.save(epoch + 1, (state, fixed.mask), accuracy=accuracy, info={"epoch": epoch + 1})
-        best = accuracy if improved else best
+    with epoch_runner(task, train, key, int(state.step)) as run:
+        for epoch in range(first, epochs):
+            began, compiled = time.perf_counter(), COMPILE_CLOCK.seconds
+            if remap:
+                mapping = estimate_mapping(
+                    task.network, steps.subnetwork(state, fixed), train, batch_size=task.batch_size
+                )
+                state = dataclasses.replace(state, mapping=mapping)
+            state, metrics = run(state, fixed, epoch)
+            row = {"stage": task.stage, "epoch": epoch + 1, **_row(task, state, fixed, val, metrics)}
+            row["compile_seconds"] = COMPILE_CLOCK.seconds - compiled
+            row["seconds"] = time.perf_counter() - began - row["compile_seconds"]
+            # The row first: a run killed before the checkpoint is there drops it and writes it again.
+            recorder.epoch(row)
+            accuracy = row["val_prompted"] if row["val_prompted"] is not None else row["val_plain"]
+            improved = best is None or accuracy > best
+            if improved or (epoch + 1) % save_every == 0 or epoch + 1 == epochs:
+                checkpoints.save(epoch + 1, (state, fixed.mask), accuracy=accuracy, info={"epoch": epoch + 1})
+            best = accuracy if improved else best
     return state, fixed
 
 
-def _row(
-    task: steps.Task, state: TrainState, fixed: Fixed, val: Resident, metrics: tuple[Metrics, ...]
-) -> dict[str, Any]:
+def _row(task: steps.Task, state: TrainState, fixed: Fixed, val: Split, metrics: tuple[Metrics, ...]) -> dict[str, Any]:
     """The numbers of one epoch, fetched from the device at once."""
     network = steps.subnetwork(state, fixed)
     seen = evaluate(task.network, network, val, batch_size=task.batch_size)
