@@ -6,6 +6,7 @@ arguments, it goes on where it was stopped.
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -19,11 +20,11 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; runs/NAME of
 def main(argv: list[str]) -> int:
     """Returns the exit code: 0, or 2 for something that the caller can mend."""
     try:
-        _parse(argv)
+        tree = _parse(argv)
         # After the flags: a typing error should not wait for the imports.
         from vpns_jax import config, experiment, startup
 
-        parsed = config.parse(_CONFIG.value.to_dict())
+        parsed = config.parse(tree)
         startup.prepare()
         experiment.run(parsed, Path(_WORKDIR.value or f"runs/{parsed.name}"), " ".join(["python", *argv]))
     except UserError as error:
@@ -35,20 +36,29 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _parse(argv: list[str]) -> None:
+def _parse(argv: list[str]) -> dict[str, Any]:
+    """The config as plain dicts."""
     try:
         rest = flags.FLAGS(argv)[1:]
         if _CONFIG.value is None:
             raise UserError("--config is missing; name a file such as configs/quickstart.py")
+        tree = _CONFIG.value.to_dict()
     except UserError:
         raise
-    except FileNotFoundError as error:
-        raise UserError(f"--config: there is no file {error.filename}") from error
+    except KeyError as error:
+        raise UserError(f"the config has no key {error}; configs/default.py lists all keys") from error
     # A config file is a program and an override is parsed by it: either can raise anything.
     except Exception as error:
-        raise UserError(" ".join(str(error).split())) from error
+        raise UserError(f"--config: {_last_line(error)}") from error
     if rest:
         raise UserError(f"unexpected arguments {rest}; options look like --config=FILE or --config.KEY=VALUE")
+    return tree
+
+
+def _last_line(error: Exception) -> str:
+    """How an error's text ends, which may hold a whole traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ def get_config() -> ConfigDict:
     config.model.name = "resnet18"
     # Passed to the model: {"width": 0.25, "stem": "small"}, for instance.
     config.model.options = ConfigDict()
-    # A local file, a hub id such as "hf://timm/resnet18.tv_in1k", or "pretrain" to train the source network here.
-    config.model.weights = "hf://timm/resnet18.tv_in1k"
+    # A local file, a hub id such as "hf://timm/resnet18.tv_in1k", "default" for the published weights of the model, or
+    # "pretrain" to train the source network here.
+    config.model.weights = "default"
     # Globs over the prunable kernels' paths, such as ("layer4_*",); no include takes all.
     config.model.prune_include = ()
     config.model.prune_exclude = ()

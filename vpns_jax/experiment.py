@@ -4,6 +4,7 @@ Every method, density and seed of the configuration is a cell. A finished cell i
 resumes from its newest checkpoint.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 from vpns_jax import data, models, pretraining, reporting, sharding
 from vpns_jax.cell import Cell, CellRun, Setup
 from vpns_jax.config import Config
+from vpns_jax.data import Sources
 from vpns_jax.errors import UserError
 from vpns_jax.prompting import label_mapping
 from vpns_jax.pruners import METHODS, Method
@@ -47,14 +49,15 @@ def run(config: Config, workdir: Path, command: str) -> dict[str, Any]:
     Raises:
       UserError: something about the configuration, the data or the folder that the caller can mend.
     """
-    folder = Workdir(workdir, config)
     mesh = sharding.make_mesh(config.data.batch_size)
+    # All that can be wrong with data or weights first: a run that cannot start leaves no folder behind.
+    inputs = _open(config)
+    folder = Workdir(workdir, config)
     todo = [cell for cell in cells(config) if folder.read_cell(cell.name) is None]
-    cached = config.model.weights != "pretrain" or pretraining.cache_path(config).exists()
     epochs = sum(_epochs(config, METHODS[cell.method]) for cell in todo)
-    progress = Progress(epochs + (0 if cached else config.pretrain.epochs))
+    progress = Progress(epochs + (0 if inputs.source else config.pretrain.epochs))
     with jax.set_mesh(mesh):
-        setup = _prepare(config, folder, progress)
+        setup = _prepare(config, inputs, folder, progress)
         for cell in todo:
             _run_cell(setup, cell)
     progress.close()
@@ -62,43 +65,53 @@ def run(config: Config, workdir: Path, command: str) -> dict[str, Any]:
     return reporting.report(config, folder, [r for r in results if r is not None], setup.about(command))
 
 
-def _prepare(config: Config, folder: Workdir, progress: Progress) -> Setup:
-    """Data and source network, on the devices; whatever does not fit together ends here."""
-    sources = data.open_sources(
-        config.data.name, val_fraction=config.data.val_fraction, data_dir=config.data.directory or None
-    )
-    _check_batch(config.data.name, config.data.batch_size, len(sources.train))
-    if config.model.weights == "pretrain":
-        source, accuracy = _pretrained_here(config, folder, progress, len(sources.classes))
+@dataclasses.dataclass(frozen=True)
+class _Inputs:
+    """What a run starts from: the downstream data, and the source network or the data to train it on."""
+
+    target: Sources
+    source: dict[str, PyTree] | None
+    source_accuracy: float | None
+    pretrain_data: Sources | None
+
+
+def _open(config: Config) -> _Inputs:
+    """Opens data and weights, and checks that they fit together."""
+    directory = config.data.directory or None
+    target = data.open_sources(config.data.name, val_fraction=config.data.val_fraction, data_dir=directory)
+    _check_batch(config.data.name, config.data.batch_size, len(target.train))
+    source, accuracy, pretrain_data, classes = None, None, None, 0
+    if config.model.weights != "pretrain":
+        weights = None if config.model.weights == "default" else config.model.weights
+        size = config.prompt.canvas_size
+        source = models.load_pretrained(config.model.name, weights, image_size=size, **config.model.options)
+    elif pretraining.cache_path(config).exists():
+        source, accuracy = pretraining.load(pretraining.cache_path(config))
     else:
-        source, accuracy = (
-            models.load_pretrained(
-                config.model.name,
-                config.model.weights,
-                image_size=config.prompt.canvas_size,
-                **config.model.options,
-            ),
-            None,
-        )
+        pretrain_data = data.open_sources(config.pretrain.data, data_dir=directory)
+        _check_batch(config.pretrain.data, config.pretrain.batch_size, len(pretrain_data.train))
+        classes = len(pretrain_data.classes)
+    if source is not None:
+        classes = source["params"][models.HEAD]["bias"].shape[0]
     if config.mapping.kind != "head":
-        label_mapping.check_sizes(source["params"][models.HEAD]["bias"].shape[0], len(sources.classes))
-    for line in sources.skipped:
+        label_mapping.check_sizes(classes, len(target.classes))
+    return _Inputs(target, source, accuracy, pretrain_data)
+
+
+def _prepare(config: Config, inputs: _Inputs, folder: Workdir, progress: Progress) -> Setup:
+    """Data and source network, on the devices; the network is trained first if there is none yet."""
+    source, accuracy = inputs.source, inputs.source_accuracy
+    if inputs.pretrain_data is not None:
+        source, accuracy = _pretrain(config, inputs.pretrain_data, folder, progress)
+    for line in inputs.target.skipped:
         progress.say(f"skipped {line}")
-    train, val, test = _splits(config, sources, image_size=config.data.image_size)
+    train, val, test = _splits(config, inputs.target, image_size=config.data.image_size)
     source = sharding.replicate(source, jax.sharding.get_mesh())
-    return Setup(config, folder, progress, sources.classes, train, val, test, source, accuracy)
+    return Setup(config, folder, progress, inputs.target.classes, train, val, test, source, accuracy)
 
 
-def _pretrained_here(
-    config: Config, folder: Workdir, progress: Progress, target_classes: int
-) -> tuple[dict[str, PyTree], float]:
-    path = pretraining.cache_path(config)
-    if path.exists():
-        return pretraining.load(path)
-    sources = data.open_sources(config.pretrain.data, data_dir=config.data.directory or None)
-    _check_batch(config.pretrain.data, config.pretrain.batch_size, len(sources.train))
-    if config.mapping.kind != "head":
-        label_mapping.check_sizes(len(sources.classes), target_classes)
+def _pretrain(config: Config, sources: Sources, folder: Workdir, progress: Progress) -> tuple[dict[str, PyTree], float]:
+    """Trains the source network and keeps it for later runs."""
     train, val, test = _splits(config, sources, image_size=config.prompt.canvas_size)
     recorder = Recorder(pretraining.CELL, folder.log, folder.tensorboard(pretraining.CELL), progress)
     directory = folder.checkpoints(pretraining.CELL, "retrain")
@@ -107,12 +120,12 @@ def _pretrained_here(
             config, len(sources.classes), train=train, val=val, test=test, checkpoints=checkpoints, recorder=recorder
         )
     recorder.close()
-    pretraining.save(path, variables, accuracy)
+    pretraining.save(pretraining.cache_path(config), variables, accuracy)
     progress.say(f"source: {config.model.name} pretrained on {config.pretrain.data}, test accuracy {accuracy:.1%}")
     return variables, accuracy
 
 
-def _splits(config: Config, sources: data.Sources, *, image_size: int) -> tuple[Split, Split, Split]:
+def _splits(config: Config, sources: Sources, *, image_size: int) -> tuple[Split, Split, Split]:
     """Train, validation and test: on the devices if they fit the budget, streamed from the host if not."""
     if data.resident_bytes(sources, image_size=image_size) > config.data.budget_gib * 2**30:
         streamed = [
