@@ -45,8 +45,10 @@ def _parse(argv: list[str]) -> dict[str, Any]:
         tree = _CONFIG.value.to_dict()
     except UserError:
         raise
-    except KeyError as error:
-        raise UserError(f"the config has no key {error}; configs/default.py lists all keys") from error
+    except (KeyError, AttributeError) as error:
+        # ml_collections raises the one around the other, each quoting the key once more.
+        key = str(error).strip("'\"")
+        raise UserError(f"--config: there is no key {key}; configs/default.py lists all keys") from error
     # A config file is a program and an override is parsed by it: either can raise anything.
     except Exception as error:
         raise UserError(f"--config: {_last_line(error)}") from error

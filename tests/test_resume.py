@@ -1,0 +1,120 @@
+"""A run killed at any moment and resumed ends, bit for bit, where an unbroken one ends."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CELL = "vpns-s70-seed7"
+COMMAND = [
+    sys.executable,
+    "main.py",
+    "--config=configs/quickstart.py",
+    "--config.methods=('vpns',)",
+    "--config.densities=(0.3,)",
+    "--config.model.options.width=0.03125",
+    "--config.pretrain.data=digits",
+    "--config.pretrain.epochs=1",
+    "--config.data.name=digits",
+    "--config.data.image_size=16",
+    "--config.prompt.canvas_size=16",
+    "--config.prompt.pad_size=2",
+    # What is drawn anew in every epoch and every batch must come again too.
+    "--config.mapping.kind=iterative",
+    "--config.prune.epochs=3",
+    "--config.retrain.epochs=3",
+    "--config.checkpoint_every_epochs=2",
+]
+
+
+def start(cache, workdir):
+    # One compilation cache: later starts are quick, and run the very same programs.
+    environment = os.environ | {"XDG_CACHE_HOME": str(cache), "JAX_PLATFORMS": "cpu"}
+    with (workdir.parent / f"{workdir.name}.log").open("a") as log:
+        return subprocess.Popen(
+            [*COMMAND, f"--workdir={workdir}"], cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
+
+
+def finish(cache, workdir):
+    code = start(cache, workdir).wait(timeout=240)
+    assert code == 0, (workdir.parent / f"{workdir.name}.log").read_text()[-2000:]
+
+
+def rows(workdir):
+    path = workdir / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [row for row in map(json.loads, lines) if row["cell"] == CELL]
+
+
+def kill_after(cache, workdir, count):
+    """Kills the run as soon as it has logged `count` epochs of the cell: before, in or after a checkpoint's write."""
+    process = start(cache, workdir)
+    deadline = time.monotonic() + 240
+    path = workdir / "metrics.jsonl"
+    while path.read_text().count(CELL) < count if path.exists() else True:
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (workdir / "cells" / f"{CELL}.json").exists()
+
+
+def without_times(value):
+    if isinstance(value, dict):
+        times = {"seconds", "compile_seconds", "command"}
+        return {key: without_times(item) for key, item in value.items() if key not in times}
+    return [without_times(item) for item in value] if isinstance(value, list) else value
+
+
+def outcome(workdir):
+    """Results and log without times, and the digests of all arrays in the newest and best checkpoints."""
+    digests = {
+        str(path.relative_to(workdir)): json.loads(path.read_text())["digest"]
+        for path in sorted((workdir / "checkpoints" / CELL).rglob("meta/metadata"))
+    }
+    return without_times(json.loads((workdir / "summary.json").read_text())), without_times(rows(workdir)), digests
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken")
+    finish(folder / "cache", folder / "run")
+    return folder / "cache", outcome(folder / "run")
+
+
+# In stage prune, at its end, and in retrain.
+@pytest.mark.parametrize("kills", [(2,), (3, 5)])
+def test_killed_and_resumed(unbroken, tmp_path, kills):
+    cache, expected = unbroken
+    for count in kills:
+        kill_after(cache, tmp_path / "run", count)
+    finish(cache, tmp_path / "run")
+    summary, log, digests = outcome(tmp_path / "run")
+    assert len(digests) >= 2
+    assert digests == expected[2]
+    assert log == expected[1]
+    assert summary == expected[0]
+
+
+def test_the_source_network_too(unbroken, tmp_path):
+    """Pretraining killed at its end: trained again or restored, the outcome is the same."""
+    cache, expected = unbroken
+    fresh = tmp_path / "cache"
+    shutil.copytree(cache / "vpns_jax" / "compiled", fresh / "vpns_jax" / "compiled")
+    process = start(fresh, tmp_path / "run")
+    while not (tmp_path / "run" / "metrics.jsonl").exists():
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    finish(fresh, tmp_path / "run")
+    assert outcome(tmp_path / "run") == expected
