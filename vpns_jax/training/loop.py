@@ -135,6 +135,9 @@ def run_stage(
     saved = checkpoints.newest((state, fixed.mask))
     first, (state, mask) = saved if saved else (0, (state, fixed.mask))
     fixed = dataclasses.replace(fixed, mask=mask)
+    if first == epochs:
+        recorder.skip(task.stage, epochs)
+        return state, fixed
     best = checkpoints.best_accuracy()
     recorder.start(task.stage, first, int(state.step))
     with epoch_runner(task, train, key, int(state.step)) as run:

@@ -8,7 +8,6 @@ from tqdm import tqdm
 
 from vpns_jax.training.writers import MetricLog, TensorBoard
 
-_STAGES = ("prune", "retrain")
 _COMPILATION = "/jax/core/compile/"
 
 
@@ -59,14 +58,17 @@ class Recorder:
         self._offset = 0
 
     def start(self, stage: str, epoch: int, step: int) -> None:
-        """A stage begins, or resumes, after `epoch` epochs and `step` steps: rows past that are about to come again."""
-        at = (_STAGES.index(stage), epoch)
-        self._log.truncate(lambda row: row["cell"] != self._cell or (_STAGES.index(row["stage"]), row["epoch"]) <= at)
+        """A stage begins, or resumes, after `epoch` epochs and `step` steps: its rows past that will come again."""
+        self._log.truncate(lambda row: (row["cell"], row["stage"]) != (self._cell, stage) or row["epoch"] <= epoch)
         before = [row["step"] for row in self.rows() if row["stage"] != stage]
         self._offset = max(before, default=0)
         self.close()
         self._tensorboard = TensorBoard(self._directory, purge_step=self._offset + step + 1)
         self._progress.advance(f"{self._cell} {stage}", epoch)
+
+    def skip(self, stage: str, epochs: int) -> None:
+        """A stage was finished by an earlier run: what came of it, and of the stage after it, stands."""
+        self._progress.advance(f"{self._cell} {stage}", epochs)
 
     def epoch(self, row: dict[str, Any]) -> None:
         """Logs one epoch."""
