@@ -45,6 +45,8 @@ def _parse(argv: list[str]) -> dict[str, Any]:
         tree = _CONFIG.value.to_dict()
     except UserError:
         raise
+    except flags.UnrecognizedFlagError as error:
+        raise UserError(f"{error}; the options are --config=FILE, --config.KEY=VALUE and --workdir=FOLDER") from error
     except (KeyError, AttributeError) as error:
         # ml_collections raises the one around the other, each quoting the key once more.
         key = str(error).strip("'\"")

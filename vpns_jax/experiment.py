@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from vpns_jax import data, models, pretraining, reporting, sharding
-from vpns_jax.cell import Cell, CellRun, Setup
+from vpns_jax.cell import Cell, CellRun, Setup, prunable_kernels
 from vpns_jax.config import Config
 from vpns_jax.data import Sources
 from vpns_jax.errors import UserError
@@ -77,6 +77,7 @@ class _Inputs:
 
 def _open(config: Config) -> _Inputs:
     """Opens data and weights, and checks that they fit together."""
+    _check_kernels(config)
     directory = config.data.directory or None
     target = data.open_sources(config.data.name, val_fraction=config.data.val_fraction, data_dir=directory)
     _check_batch(config.data.name, config.data.batch_size, len(target.train))
@@ -145,6 +146,14 @@ def _splits(config: Config, sources: Sources, *, image_size: int) -> tuple[Split
         for split in (dataset.val, dataset.test)
     )
     return sharding.replicate((train, val, test), jax.sharding.get_mesh())
+
+
+def _check_kernels(config: Config) -> None:
+    """Raises `UserError` if what is to be pruned names nothing in the network."""
+    size = config.prompt.canvas_size
+    model = models.create(config.model.name, **config.model.options)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    prunable_kernels(config, shapes["params"])
 
 
 def _check_batch(name: str, batch_size: int, images: int) -> None:

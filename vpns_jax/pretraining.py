@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from vpns_jax import models
+from vpns_jax import cache, models
 from vpns_jax.config import Config
 from vpns_jax.errors import UserError
+from vpns_jax.models.formats.npz import read_npz
 from vpns_jax.prompting import create
 from vpns_jax.training import state as states
 from vpns_jax.training import steps
@@ -39,12 +40,7 @@ def cache_path(config: Config) -> Path:
         "canvas_size": config.prompt.canvas_size,
     }
     name = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
-    return cache_directory() / "sources" / f"{config.model.name}-{config.pretrain.data}-{name}.npz"
-
-
-def cache_directory() -> Path:
-    """The user's cache folder for this package, as the XDG convention has it."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vpns_jax"
+    return cache.directory() / "sources" / f"{config.model.name}-{config.pretrain.data}-{name}.npz"
 
 
 def pretrain(
@@ -112,8 +108,7 @@ def save(path: Path, variables: dict[str, PyTree], test_accuracy: float) -> None
 def load(path: Path) -> tuple[dict[str, PyTree], float]:
     """Reads what `save` wrote. Raises `UserError` if the file is damaged (zip members carry a checksum)."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = read_npz(path)
         accuracy = float(arrays.pop("test_accuracy"))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"cached source network {path} is damaged: {error}; remove it") from error

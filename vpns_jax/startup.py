@@ -4,12 +4,12 @@ import logging
 
 import jax
 
-from vpns_jax.pretraining import cache_directory
+from vpns_jax import cache
 
 
 def prepare() -> None:
     """Keeps compiled programs between runs, and keeps libraries' chatter out of the terminal."""
-    jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "compiled"))
+    jax.config.update("jax_compilation_cache_dir", str(cache.directory() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     for name in ("absl", "orbax", "jax"):
         logging.getLogger(name).setLevel(logging.ERROR)

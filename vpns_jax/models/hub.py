@@ -5,6 +5,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from vpns_jax import cache
 from vpns_jax.errors import UserError
 
 SCHEME = "hf://"
@@ -17,8 +18,8 @@ def resolve(source: str | os.PathLike[str]) -> Path:
 
     Args:
       source: a local path, returned as it is; or a hub id `hf://OWNER/REPOSITORY[@REVISION][/FILE]`, revision
-        "main" and file "model.safetensors" unless named. A hub file is kept in the folder named by the
-        environment variable VPNS_JAX_CACHE, by default `~/.cache/vpns_jax`, and never fetched twice.
+        "main" and file "model.safetensors" unless named. A hub file is kept (see `cache.directory`) and never
+        fetched twice.
         HF_ENDPOINT names a mirror.
 
     Raises:
@@ -31,8 +32,7 @@ def resolve(source: str | os.PathLike[str]) -> Path:
         raise UserError(f"{source}: a hub id is {SCHEME}OWNER/REPOSITORY[@REVISION][/FILE]")
     repository, _, revision = parts[1].partition("@")
     file = parts[2] if len(parts) == 3 else DEFAULT_FILE
-    cache = Path(os.environ.get("VPNS_JAX_CACHE", "~/.cache/vpns_jax")).expanduser()
-    target = cache / parts[0] / parts[1] / file
+    target = cache.directory() / "weights" / parts[0] / parts[1] / file
     if not target.is_file():
         endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
         url = f"{endpoint}/{parts[0]}/{repository}/resolve/{revision or 'main'}/{file}"

@@ -1,0 +1,138 @@
+"""The command line: every mistake ends in one line on stderr, exit code 2, before anything is written."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+import main
+from vpns_jax import pretraining
+
+# ml_collections loads a config file in a way that Python has deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
+ROOT = Path(__file__).parent.parent
+# A job that would be small, were it not wrong.
+BASE = (
+    "--config=configs/quickstart.py",
+    "--config.data.name=digits",
+    "--config.pretrain.data=digits",
+    "--config.mapping.kind=head",
+)
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch, capfd):
+    """Runs the program in this process: (exit code, stderr)."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def run(*arguments, workdir=tmp_path / "run", base=BASE):
+        argv = ["main.py", *base, *arguments, f"--workdir={workdir}"]
+        # ml_collections looks for overrides there, whatever it is told to parse.
+        monkeypatch.setattr(sys, "argv", argv)
+        with flagsaver.flagsaver():
+            flags.FLAGS.unparse_flags()
+            code = main.main(argv)
+        return code, capfd.readouterr().err
+
+    return run
+
+
+def assert_refused(outcome, *words):
+    code, err = outcome
+    assert code == 2
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1, err
+    for word in words:
+        assert word in err
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--config.methods=('vpn',)", ("'vpn'", "vpns", "hydra", "magnitude")),
+        ("--config.model.name=resnet19", ("'resnet19'", "resnet18", "vit_b16")),
+        ("--config.data.name=cifar11", ("'cifar11'", "cifar10", "folder:")),
+        ("--config.prompt.kind=frame", ("'frame'", "pad", "expand")),
+        ("--config.mapping.kind=flm", ("'flm'", "frequency", "iterative")),
+        ("--config.protocol=released", ("'released'", "paper", "reference")),
+        ("--config.prune.batch_norm=off", ("'off'", "update", "frozen")),
+        ("--config.prune.scores.optimizer=rmsprop", ("'rmsprop'", "adam", "sgd")),
+        ("--config.densities=(0.2, 0.0)", ("0.0", "(0, 1]")),
+        ("--config.densities=(1.5,)", ("1.5", "(0, 1]")),
+        ("--config.densities=()", ("densities", "at least one")),
+        ("--config.seeds=(7, 7)", ("seeds", "each once")),
+        ("--config.prompt.pad_size=17", ("pad_size is 17", "canvas of 32 px", "1 ... 16")),
+        ("--config.data.image_size=40", ("image_size is 40", "canvas_size = 32")),
+        ("--config.data.batch_size=0", ("batch_size is 0", "at least 1")),
+        ("--config.data.batch_size=4000", ("batch_size is 4000", "images of digits")),
+        ("--config.data.val_fraction=1.0", ("val_fraction is 1.0", "(0, 1)")),
+        ("--config.prune.epochs=0", ("epochs is 0",)),
+        ("--config.model.prune_include=('nothing_*',)", ("nothing_*",)),
+        ("--config.foo=1", ("foo", "configs/default.py")),
+        ("--config.prune.epochs=many", ("many",)),
+        ("--config=configs/missing.py", ("configs/missing.py",)),
+        ("--config=configs/vit_imagenet.py:xxl", ("xxl", "b, s, ti")),
+        ("surplus", ("surplus",)),
+        ("--workdirr=x", ("workdirr",)),
+    ],
+)
+def test_mistakes(call, tmp_path, argument, words):
+    assert_refused(call(argument), *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_config(call):
+    assert_refused(call(base=()), "--config", "configs/quickstart.py")
+
+
+def test_more_target_than_source_classes(call, tmp_path):
+    mapped = ("--config.data.name=mnist5k", "--config.mapping.kind=frequency", "--config.model.options.num_classes=5")
+    assert_refused(call(*mapped), "num_classes")
+    fonts = ("--config.pretrain.data=digits", "--config.data.name=fonts62", "--config.mapping.kind=frequency")
+    assert_refused(call(*fonts), "62", "10")
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_that_is_not_prepared_says_what_to_do(call, tmp_path):
+    missing = ("--config.data.name=cifar10", f"--config.data.directory={tmp_path / 'none'}")
+    assert_refused(call(*missing), "python -m vpns_jax.data prepare cifar10")
+
+
+def test_a_workdir_that_cannot_be_written(call, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    assert_refused(call(workdir=tmp_path / "file" / "run"), "--workdir", "cannot be written")
+
+
+def test_a_folder_with_other_things_is_left_alone(call, tmp_path):
+    folder = tmp_path / "thesis"
+    folder.mkdir()
+    (folder / "chapter1.txt").write_text("years of work")
+    assert_refused(call(workdir=folder), "neither empty nor a run's folder")
+    assert [path.name for path in folder.iterdir()] == ["chapter1.txt"]
+
+
+def test_a_damaged_source_network_in_the_cache(call, monkeypatch, tmp_path):
+    path = tmp_path / "source.npz"
+    path.write_bytes(b"PK\x03\x04 no more")
+    monkeypatch.setattr(pretraining, "cache_path", lambda config: path)
+    assert_refused(call(), str(path), "damaged", "remove it")
+
+
+def test_the_program_itself_exits_with_2():
+    done = subprocess.run(
+        [sys.executable, "main.py", "--config=configs/quickstart.py", "--config.densities=(2.0,)"],
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: config.densities holds 2.0; a density must lie in (0, 1], the share kept\n"
+    assert done.stdout == ""
