@@ -258,7 +258,7 @@ def test_offline_names_the_file_to_fetch_and_its_place(
         models.load_pretrained("resnet18")
     text = str(caught.value)
     assert "cannot fetch http://127.0.0.1:9/timm/resnet18.tv_in1k/resolve/main/model.safetensors" in text
-    assert str(tmp_path / "cache/timm/resnet18.tv_in1k/model.safetensors") in text
+    assert str(tmp_path / "cache/weights/timm/resnet18.tv_in1k/model.safetensors") in text
     assert "\n" not in text
     assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
 

@@ -1,0 +1,118 @@
+"""A whole stage: its rows, its checkpoints, and that it goes on where it stopped, whatever its data come from."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from tests.training import tiny
+from vpns_jax import sharding
+from vpns_jax.data.source import ArraySource
+from vpns_jax.training.batches import Streamed
+from vpns_jax.training.checkpoints import Checkpoints
+from vpns_jax.training.loop import run_stage
+from vpns_jax.training.recorder import Progress, Recorder
+from vpns_jax.training.writers import MetricLog
+
+EPOCHS, ITERATIONS = 4, tiny.IMAGES // tiny.BATCH
+
+
+class Stopped(Exception):
+    """Stands for a kill."""
+
+
+class StoppingRecorder(Recorder):
+    """Stops the stage once it has recorded so many epochs: before their last checkpoint is written."""
+
+    stop_after = None
+
+    def epoch(self, row):
+        super().epoch(row)
+        if row["epoch"] == self.stop_after:
+            raise Stopped
+
+
+def streamed(data):
+    return Streamed(ArraySource(np.asarray(data.images), np.asarray(data.labels)), tiny.SIZE, workers=0, flip=True)
+
+
+def run(folder, task, *, train=None, remap=False, stop_after=None, save_every=2):
+    """Runs or resumes the stage: (state, rows)."""
+    state, fixed = tiny.start(task)
+    recorder = StoppingRecorder("cell", MetricLog(folder / "metrics.jsonl"), folder / "tensorboard", Progress(EPOCHS))
+    recorder.stop_after = stop_after
+    mesh = sharding.make_mesh(tiny.BATCH, jax.devices()[:1])
+    with jax.set_mesh(mesh), Checkpoints(folder / "checkpoints", "config") as checkpoints:
+        try:
+            state, _ = run_stage(
+                task,
+                state,
+                fixed,
+                tiny.split() if train is None else train,
+                tiny.split(seed=1),
+                epochs=EPOCHS,
+                key=jax.random.key(5),
+                remap=remap,
+                checkpoints=checkpoints,
+                save_every=save_every,
+                recorder=recorder,
+            )
+        finally:
+            recorder.close()
+    return jax.device_get(state), [
+        {name: value for name, value in row.items() if "seconds" not in name} for row in recorder.rows()
+    ]
+
+
+def test_rows_tell_the_story(tmp_path):
+    task = tiny.task()
+    state, rows = run(tmp_path, task)
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+    assert [row["step"] for row in rows] == [ITERATIONS * epoch for epoch in (1, 2, 3, 4)]
+    assert int(state.step) == ITERATIONS * EPOCHS
+    assert {row["stage"] for row in rows} == {"prune"}
+    # 68 weights, half of them pruned.
+    assert all(row["density"] == 0.5 for row in rows)
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert rows == [json.loads(json.dumps(row)) for row in rows]
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 4])
+@pytest.mark.parametrize("stream", [False, True])
+def test_stopped_and_resumed_is_bit_for_bit_unbroken(tmp_path, stop_after, stream):
+    task = tiny.task(protocol="reference")
+    data = streamed(tiny.split()) if stream else tiny.split()
+    expected = run(tmp_path / "unbroken", task, train=data, remap=True)
+    with pytest.raises(Stopped):
+        run(tmp_path / "broken", task, train=data, remap=True, stop_after=stop_after)
+    state, rows = run(tmp_path / "broken", task, train=data, remap=True)
+    assert tiny.same(state, expected[0])
+    assert rows == expected[1]
+
+
+def test_a_finished_stage_is_not_run_again(tmp_path):
+    task = tiny.task()
+    state, rows = run(tmp_path, task)
+    log = MetricLog(tmp_path / "metrics.jsonl")
+    # What came after it stands too.
+    log.append({"cell": "cell", "stage": "retrain", "epoch": 1, "step": 3})
+    again, _ = run(tmp_path, task, stop_after=1)
+    assert tiny.same(again, state)
+    assert [row["stage"] for row in log.rows()] == ["prune"] * 4 + ["retrain"]
+
+
+def test_iterative_mapping_follows_the_network(tmp_path):
+    fixed_mapping, _ = run(tmp_path / "a", tiny.task())
+    iterative, _ = run(tmp_path / "b", tiny.task(), remap=True)
+    np.testing.assert_array_equal(fixed_mapping.mapping, [4, 0, 2])
+    assert len(set(iterative.mapping.tolist())) == tiny.CLASSES
+    assert iterative.mapping.tolist() != [4, 0, 2]
+
+
+def test_streams_and_arrays_train_alike(tmp_path):
+    """Other shuffles, the same task: both must learn it."""
+    task = tiny.task("retrain", rules={"weights": tiny.rule(learning_rate=0.3), "prompt": tiny.rule()})
+    for name, data in (("arrays", tiny.split()), ("stream", streamed(tiny.split()))):
+        _, rows = run(tmp_path / name, task, train=data)
+        assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]
