@@ -18,7 +18,7 @@ from vpns_jax.training.writers import MetricLog
 EPOCHS, ITERATIONS = 4, tiny.IMAGES // tiny.BATCH
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """Stands for a kill."""
 
 
@@ -30,7 +30,7 @@ class StoppingRecorder(Recorder):
     def epoch(self, row):
         super().epoch(row)
         if row["epoch"] == self.stop_after:
-            raise Stopped
+            raise StoppedError
 
 
 def streamed(data):
@@ -84,7 +84,7 @@ def test_stopped_and_resumed_is_bit_for_bit_unbroken(tmp_path, stop_after, strea
     task = tiny.task(protocol="reference")
     data = streamed(tiny.split()) if stream else tiny.split()
     expected = run(tmp_path / "unbroken", task, train=data, remap=True)
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         run(tmp_path / "broken", task, train=data, remap=True, stop_after=stop_after)
     state, rows = run(tmp_path / "broken", task, train=data, remap=True)
     assert tiny.same(state, expected[0])
@@ -93,7 +93,7 @@ def test_stopped_and_resumed_is_bit_for_bit_unbroken(tmp_path, stop_after, strea
 
 def test_a_finished_stage_is_not_run_again(tmp_path):
     task = tiny.task()
-    state, rows = run(tmp_path, task)
+    state, _ = run(tmp_path, task)
     log = MetricLog(tmp_path / "metrics.jsonl")
     # What came after it stands too.
     log.append({"cell": "cell", "stage": "retrain", "epoch": 1, "step": 3})

@@ -1,0 +1,150 @@
+"""Every config can be built, and what it asks for compiles."""
+
+import copy
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import default, paper, quickstart, resnet50_imagenet, vit_imagenet
+from vpns_jax import cell, config, data, models
+from vpns_jax.errors import UserError
+from vpns_jax.pruners import METHODS
+from vpns_jax.training.batches import Resident
+from vpns_jax.training.loop import STEPS
+from vpns_jax.training.recorder import Progress
+from vpns_jax.workdir import Workdir
+
+CONFIGS = {
+    "default": default.get_config,
+    "quickstart": quickstart.get_config,
+    "resnet50_imagenet": resnet50_imagenet.get_config,
+    **{f"vit_imagenet:{size}": lambda size=size: vit_imagenet.get_config(size) for size in vit_imagenet.NETWORKS},
+    **{
+        f"paper:{network},{name}": lambda network=network, name=name: paper.get_config(f"{network},{name}")
+        for network in paper.NETWORKS
+        for name in paper.DATASETS
+    },
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_parses(name):
+    parsed = config.parse(CONFIGS[name]().to_dict())
+    assert parsed.model.name in models.names()
+    assert parsed.data.name in data.names()
+    assert config.parse(parsed.to_json()).fingerprint() == parsed.fingerprint()
+
+
+def test_the_papers_cells_have_its_schedule():
+    """METHOD.md's numbers, which are the released code's."""
+    for network in ("resnet18", "resnet50", "vgg16"):
+        for name, batch in (("cifar100", 256), ("stanford_cars", 128), ("dtd", 64), ("imagenet", 1024)):
+            parsed = config.parse(paper.get_config(f"{network},{name}").to_dict())
+            assert (parsed.model.name, parsed.data.name, parsed.data.batch_size) == (network, name, batch)
+            assert parsed.seeds == (7, 9, 17)
+            assert parsed.densities == (0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
+            assert (parsed.prune.epochs, parsed.retrain.epochs) == (30, 30)
+            assert (parsed.prune.scores.optimizer, parsed.prune.scores.learning_rate) == ("adam", 1e-4)
+            assert (parsed.retrain.weights.optimizer, parsed.retrain.weights.learning_rate) == ("sgd", 0.01)
+            assert parsed.make_prompt().parameter_count() == 39_936
+
+
+# One of each network and recipe; the data set changes no shape but the number of classes.
+@pytest.mark.parametrize("name", ["paper:resnet18,cifar10", "resnet50_imagenet", "paper:vgg16,dtd", "vit_imagenet:b"])
+def test_a_prune_and_a_retrain_step_compile(name, monkeypatch, tmp_path):
+    tree = CONFIGS[name]().to_dict()
+    # Reduced: a small canvas, few images, narrow kernels where the network has a width.
+    tree["prompt"] |= {"canvas_size": 32, "pad_size": 4}
+    tree["data"] |= {"image_size": 32, "batch_size": 2}
+    tree["mapping"] |= {"kind": "random"}
+    if not name.startswith("vit"):
+        tree["model"]["options"] |= {"width": 0.125}
+    parsed = config.parse(tree)
+    run = cell.CellRun(_setup(parsed, tmp_path), cell.Cell("vpns", 0.1, 7))
+
+    compiled = []
+
+    def compile_only(task, state, fixed, train, *_, **__):
+        batches = tuple((train.images[:2], train.labels[:2]) for _ in task.passes)
+        lowered = jax.jit(STEPS[task.stage], static_argnums=0).lower(task, state, fixed, batches, jax.random.key(0))
+        # What is tested is that it compiles, not how fast it is.
+        lowered.compile(
+            compiler_options={"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": True}
+        )
+        compiled.append(task.stage)
+        return state, fixed
+
+    monkeypatch.setattr(cell, "run_stage", compile_only)
+    subnetwork = METHODS["vpns"].prune(run.problem())
+    # Retraining asks for its best checkpoint afterwards, and there is none.
+    with pytest.raises(ValueError, match="no checkpoint"):
+        run.retrain(subnetwork)
+    assert compiled == ["prune", "retrain"]
+
+
+def _setup(parsed, folder):
+    size = parsed.prompt.canvas_size
+    model = models.create(parsed.model.name, **parsed.model.options)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    source = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), shapes)
+    images = jnp.zeros((4, size, size, 3), jnp.uint8)
+    split = Resident(images=images, labels=jnp.arange(4), large=images)
+    workdir, classes = Workdir(folder / "run", parsed), tuple("abcd")
+    return cell.Setup(parsed, workdir, Progress(1), classes, split, split, split, source, None)
+
+
+def changed(path, value):
+    """The quickstart's tree with one key set."""
+    tree = quickstart.get_config().to_dict()
+    *groups, key = path.split(".")
+    branch = tree
+    for group in groups:
+        branch = branch[group]
+    branch[key] = value
+    return tree
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("prune.epoch", 3, r"config.prune has unknown keys \['epoch'\]; known: epochs"),
+        ("prune.epochs", "3", "config.prune.epochs is '3'; it must be of type int"),
+        ("prune.epochs", True, "config.prune.epochs is True; it must be of type int"),
+        ("densities", 0.1, "config.densities is 0.1; it must be a tuple"),
+        ("densities", ("a",), r"config.densities\[0\] is 'a'; it must be of type float"),
+        ("prune", 3, "config.prune is 3; it must be a group of keys"),
+        ("data.image_size", 33, "image_size is 33; images must fit the canvas, config.prompt.canvas_size = 32"),
+        ("data.budget_gib", -1.0, "budget_gib is -1.0"),
+        ("mapping.network", "both", "'both'.*sparse, dense"),
+        ("model.options", {"depth": 3}, "depth.*width, stem, dtype"),
+    ],
+)
+def test_bad_trees(path, value, message):
+    with pytest.raises(UserError, match=message) as caught:
+        config.parse(changed(path, value))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_key():
+    tree = copy.deepcopy(quickstart.get_config().to_dict())
+    del tree["prune"]["epochs"]
+    with pytest.raises(UserError, match=r"config.prune has missing keys \['epochs'\]"):
+        config.parse(tree)
+
+
+def test_expand_needs_the_image_that_its_border_leaves():
+    tree = changed("prompt.kind", "expand")
+    with pytest.raises(UserError, match="prompt expand of 4 px on a canvas of 32 px takes 24"):
+        config.parse(tree)
+    tree["data"]["image_size"] = 24
+    assert config.parse(tree).make_prompt().kind == "expand"
+
+
+def test_a_config_cannot_be_changed():
+    parsed = config.parse(quickstart.get_config().to_dict())
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        parsed.name = "other"
+    assert np.isfinite(parsed.densities).all()
