@@ -19,6 +19,7 @@ from vpns_jax.data import Sources
 from vpns_jax.errors import UserError
 from vpns_jax.prompting import label_mapping
 from vpns_jax.pruners import METHODS, Method
+from vpns_jax.training import subnetworks
 from vpns_jax.training.batches import Resident, Split, Streamed
 from vpns_jax.training.checkpoints import Checkpoints
 from vpns_jax.training.recorder import Progress, Recorder
@@ -83,9 +84,7 @@ def _open(config: Config) -> _Inputs:
     _check_batch(config.data.name, config.data.batch_size, len(target.train))
     source, accuracy, pretrain_data, classes = None, None, None, 0
     if config.model.weights != "pretrain":
-        weights = None if config.model.weights == "default" else config.model.weights
-        size = config.prompt.canvas_size
-        source = models.load_pretrained(config.model.name, weights, image_size=size, **config.model.options)
+        source = _load_pretrained(config, len(target.classes))
     elif pretraining.cache_path(config).exists():
         source, accuracy = pretraining.load(pretraining.cache_path(config))
     else:
@@ -97,6 +96,20 @@ def _open(config: Config) -> _Inputs:
     if config.mapping.kind != "head":
         label_mapping.check_sizes(classes, len(target.classes))
     return _Inputs(target, source, accuracy, pretrain_data)
+
+
+def _load_pretrained(config: Config, classes: int) -> dict[str, PyTree]:
+    """The network of a file, with the file's head; where a new one takes its place the file need not have any."""
+    fresh: dict[str, Any] = {"num_classes": None}
+    if config.mapping.kind == "head":
+        fresh = {"num_classes": classes, "dont_load": (models.HEAD,)}
+    return models.load_pretrained(
+        config.model.name,
+        None if config.model.weights == "default" else config.model.weights,
+        image_size=config.prompt.canvas_size,
+        **fresh,
+        **config.model.options,
+    )
 
 
 def _prepare(config: Config, inputs: _Inputs, folder: Workdir, progress: Progress) -> Setup:
@@ -168,6 +181,7 @@ def _run_cell(setup: Setup, cell: Cell) -> None:
     state, fixed, best = run.retrain(pruned)
     result = run.result(state, fixed, best)
     reporting.draw_cell(setup.folder, cell.name, run.network, best, setup.test, setup.classes, run.recorder.rows())
+    subnetworks.save(setup.folder.subnetwork(cell.name), setup.config.model.name, best)
     run.recorder.close()
     setup.folder.write_cell(cell.name, result)
     setup.progress.say(reporting.one_line(result))

@@ -19,6 +19,7 @@ class Workdir:
     figures/             its pictures
     checkpoints/CELL/    of each stage, the newest and the best
     tensorboard/CELL/    events
+    subnetworks/         each finished cell's best network, to be loaded elsewhere
     cells/CELL.json      the result of each finished cell
     """
 
@@ -60,6 +61,9 @@ class Workdir:
 
     def tensorboard(self, cell: str) -> Path:
         return self.path / "tensorboard" / cell
+
+    def subnetwork(self, cell: str) -> Path:
+        return self.path / "subnetworks" / f"{cell}.safetensors"
 
     def write_cell(self, cell: str, result: dict[str, Any]) -> None:
         """Marks a cell as finished."""

@@ -86,6 +86,14 @@ def test_batch_counts_may_be_missing(tmp_path: Path) -> None:
     assert load(tmp_path, {})["batch_stats"]["bn1"]["count"] == 12345
 
 
+def test_as_many_classes_as_the_file_has(tmp_path: Path) -> None:
+    variables = load(tmp_path, {}, num_classes=None)
+    assert variables["params"]["head"]["kernel"].shape == (32, 10)
+    assert jax.tree.all(jax.tree.map(np.array_equal, variables, load(tmp_path, {})))
+    with pytest.raises(UserError, match=r"fc\.bias is missing"):
+        load(tmp_path, {"fc.bias": None}, num_classes=None)
+
+
 def test_a_fresh_head_by_name(tmp_path: Path) -> None:
     whole = load(tmp_path, {})
     fresh = load(tmp_path, {"fc.bias": None}, num_classes=3, dont_load=("head",), seed=1)

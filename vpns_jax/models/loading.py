@@ -11,6 +11,7 @@ import numpy as np
 
 from vpns_jax.errors import UserError
 from vpns_jax.models import formats, hub, layouts, paths
+from vpns_jax.models.head import HEAD
 from vpns_jax.models.layouts import Rule, Shape
 from vpns_jax.models.registry import create, default_source
 
@@ -21,7 +22,7 @@ def load_pretrained(
     name: str,
     source: str | os.PathLike[str] | None = None,
     *,
-    num_classes: int = 1000,
+    num_classes: int | None = 1000,
     image_size: int = 224,
     dont_load: Sequence[str] = (),
     ignore: Sequence[str] = (),
@@ -38,7 +39,7 @@ def load_pretrained(
       source: a local `.safetensors`, `.pth`, `.pt`, `.bin` or `.npz` file, or a hub id such as
         "hf://timm/resnet18.tv_in1k"; by default `default_source(name)`. ResNets and VGGs may be in
         torchvision's or timm's layout, ViTs in timm's or that of the AugReg `.npz` files.
-      num_classes: number of logits, that of the file unless the head is not loaded.
+      num_classes: number of logits, that of the file unless the head is not loaded; None takes the file's.
       image_size: side in pixels of the images to come. Position embeddings for another size are resized
         (bicubic with antialiasing, the class token's apart); other networks do not depend on it.
       dont_load: globs of parameters that keep their fresh initialisation instead, such as "head"; what the
@@ -53,15 +54,17 @@ def load_pretrained(
     Raises:
       UserError: if the file cannot be had or read, or does not fit; lists all that does not fit.
     """
-    model = create(name, num_classes=num_classes, **options)
+    # Options are checked before anything is fetched.
+    model = create(name, num_classes=1 if num_classes is None else num_classes, **options)
+    file = hub.resolve(default_source(name) if source is None else source)
+    tensors = formats.read(file)
     images = jnp.zeros((1, image_size, image_size, 3))
-    abstract = paths.flatten(jax.eval_shape(model.init, jax.random.key(seed), images))
-    shapes = {path: leaf.shape for path, leaf in abstract.items()}
+    if num_classes is None:
+        model = create(name, num_classes=_classes_of(model, images, tensors), **options)
+    shapes = _shapes(model, images)
     names = {path.split("/", 1)[1]: path for path in shapes}
     fresh = {names[path] for path in paths.select(names, dont_load, what="dont_load")}
 
-    file = hub.resolve(default_source(name) if source is None else source)
-    tensors = formats.read(file)
     rules = best_layout(model, shapes, tensors)
     wanted = [rule for rule in rules if not fresh.issuperset(rule.paths)]
     unused = {rule.name for rule in rules} - {rule.name for rule in wanted}
@@ -80,6 +83,20 @@ def load_pretrained(
         leaves |= rule.from_file(tensor, shapes)
     leaves |= initialise(model, images, seed, fresh)
     return paths.unflatten({path: jnp.asarray(leaves[path]) for path in shapes})
+
+
+def _shapes(model: nn.Module, images: jax.Array) -> dict[str, Shape]:
+    """Of all variables, by path."""
+    abstract = paths.flatten(jax.eval_shape(model.init, jax.random.key(0), images))
+    return {path: leaf.shape for path, leaf in abstract.items()}
+
+
+def _classes_of(model: nn.Module, images: jax.Array, tensors: Mapping[str, np.ndarray]) -> int:
+    """How many logits the head in a file has; 1 if it has no head, which is for `mismatches` to say."""
+    rules = best_layout(model, _shapes(model, images), tensors)
+    bias = next(rule for rule in rules if f"params/{HEAD}/bias" in rule.paths)
+    found = tensors.get(bias.name, np.zeros(1))
+    return max(found.size, 1)
 
 
 def best_layout(model: nn.Module, shapes: Mapping[str, Shape], tensors: Mapping[str, Any]) -> list[Rule]:
@@ -101,7 +118,7 @@ def mismatches(rules: Sequence[Rule], tensors: Mapping[str, np.ndarray]) -> list
             problems.append(f"{rule.name} has dtype {tensor.dtype}, expected {rule.dtype}")
         elif tensor.shape != rule.fold:
             hint = ""
-            if "params/head/kernel" in rule.paths:
+            if f"params/{HEAD}/kernel" in rule.paths:
                 hint = " (another number of classes? dont_load=('head',) starts a fresh head)"
             problems.append(f"{rule.name} has shape {list(tensor.shape)}, expected {list(rule.fold)}{hint}")
         elif not np.isfinite(tensor).all():
