@@ -17,6 +17,8 @@ def get_config() -> ConfigDict:
     # "paper": one prompted, augmented batch an iteration. "reference": the released code's two batches.
     config.protocol = "paper"
     config.checkpoint_every_epochs = 5
+    # Within epochs too, where the data stream in from the host; 0 for none.
+    config.checkpoint_every_steps = 500
 
     config.model = ConfigDict()
     config.model.name = "resnet18"

@@ -1,7 +1,9 @@
 """One cell of an experiment: prune, retrain, evaluate, from its start or from where it was interrupted."""
 
+import contextlib
 import dataclasses
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -14,11 +16,11 @@ from vpns_jax.prompting import create, label_mapping
 from vpns_jax.pruners import METHODS, Method, Problem
 from vpns_jax.training import optim, steps
 from vpns_jax.training import state as states
-from vpns_jax.training.batches import Split
+from vpns_jax.training.batches import Resident, Split
 from vpns_jax.training.checkpoints import Checkpoints
 from vpns_jax.training.evaluation import estimate_mapping, evaluate
 from vpns_jax.training.forward import Network
-from vpns_jax.training.loop import run_stage
+from vpns_jax.training.loop import Within, run_stage
 from vpns_jax.training.recorder import Progress, Recorder
 from vpns_jax.training.state import Fixed, Subnetwork, TrainState
 from vpns_jax.workdir import Workdir
@@ -109,8 +111,8 @@ class CellRun:
         learned = {"weights": start.weights, "prompt": start.prompt}
         state = states.create(task.rules, learned, start.batch_stats, start.mapping)
         fixed = Fixed(weights={}, mask=start.mask, pruned=jnp.int32(0))
-        with self._checkpoints("retrain") as checkpoints:
-            state, fixed = self._run_stage(task, state, fixed, config.epochs, checkpoints)
+        with self._checkpoints("retrain") as checkpoints, self._within("retrain") as within:
+            state, fixed = self._run_stage(task, state, fixed, config.epochs, checkpoints, within)
             self.best_epoch, (best, _) = checkpoints.best((state, fixed.mask))
         return state, fixed, steps.subnetwork(best, fixed)
 
@@ -187,8 +189,8 @@ class CellRun:
         state = states.create(task.rules, learned, start.batch_stats, start.mapping)
         pruned = sparsity.pruned_count(groups["scores"], self._cell.density)
         fixed = Fixed(weights=start.weights, mask={}, pruned=jnp.int32(pruned))
-        with self._checkpoints("prune") as checkpoints:
-            return self._run_stage(task, state, fixed, config.epochs, checkpoints)
+        with self._checkpoints("prune") as checkpoints, self._within("prune") as within:
+            return self._run_stage(task, state, fixed, config.epochs, checkpoints, within)
 
     def _task(self, stage: str, rules: dict[str, Any], epochs: int) -> steps.Task:
         updates = {
@@ -209,7 +211,13 @@ class CellRun:
         )
 
     def _run_stage(
-        self, task: steps.Task, state: TrainState, fixed: Fixed, epochs: int, checkpoints: Checkpoints
+        self,
+        task: steps.Task,
+        state: TrainState,
+        fixed: Fixed,
+        epochs: int,
+        checkpoints: Checkpoints,
+        within: Within | None,
     ) -> tuple[TrainState, Fixed]:
         return run_stage(
             task,
@@ -222,13 +230,25 @@ class CellRun:
             remap=self._config.mapping.kind == "iterative",
             checkpoints=checkpoints,
             save_every=self._config.checkpoint_every_epochs,
+            within=within,
             recorder=self.recorder,
         )
 
-    def _checkpoints(self, stage: str) -> Checkpoints:
+    @contextlib.contextmanager
+    def _within(self, stage: str) -> Iterator[Within | None]:
+        """Checkpoints within epochs, where data stream in."""
+        every = self._config.checkpoint_every_steps
+        if not every or isinstance(self._setup.train, Resident):
+            yield None
+            return
+        with self._checkpoints(f"{stage}-within", keep_best=False) as checkpoints:
+            yield Within(checkpoints, every)
+
+    def _checkpoints(self, stage: str, *, keep_best: bool = True) -> Checkpoints:
         # The density is part of the cell's name, so of the folder, and so of what is resumed.
         fingerprint = f"{self._config.fingerprint()}-{zlib.crc32(self._cell.name.encode()):08x}"
-        return Checkpoints(self._setup.folder.checkpoints(self._cell.name, stage), fingerprint)
+        folder = self._setup.folder.checkpoints(self._cell.name, stage)
+        return Checkpoints(folder, fingerprint, keep_best=keep_best)
 
     def _test_accuracies(self, subnetwork: Subnetwork) -> dict[str, float | None]:
         seen = evaluate(self.network, subnetwork, self._setup.test, batch_size=self._config.data.batch_size)

@@ -129,6 +129,7 @@ class Config:
     prune: PruneConfig
     retrain: RetrainConfig
     checkpoint_every_epochs: int
+    checkpoint_every_steps: int
 
     def to_json(self) -> dict[str, Any]:
         """Plain nested dicts, as written beside the results."""
@@ -190,9 +191,13 @@ def _check(config: Config) -> None:
         "checkpoint_every_epochs",
     ):
         _check_positive(config, name)
-    for name, value in (("budget_gib", config.data.budget_gib), ("workers", config.data.workers)):
+    for name, value in (
+        ("checkpoint_every_steps", config.checkpoint_every_steps),
+        ("data.budget_gib", config.data.budget_gib),
+        ("data.workers", config.data.workers),
+    ):
         if not 0 <= value < float("inf"):
-            raise UserError(f"config.data.{name} is {value}; it must be zero or more")
+            raise UserError(f"config.{name} is {value}; it must be zero or more")
     if not 0 < config.data.val_fraction < 1:
         raise UserError(f"config.data.val_fraction is {config.data.val_fraction}; it must lie in (0, 1)")
     _check_prompt(config)

@@ -87,6 +87,7 @@ def pretrain(
         remap=False,
         checkpoints=checkpoints,
         save_every=epochs,
+        within=None,
         recorder=recorder,
     )
     seen = evaluate(task.network, steps.subnetwork(state, fixed), test, batch_size=batch_size)

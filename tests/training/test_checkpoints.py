@@ -30,7 +30,7 @@ LIKE = jax.tree.map(jnp.zeros_like, tree(0))
 def save_three(folder, accuracies=(0.5, 0.7, 0.6)):
     with Checkpoints(folder, "config-a") as checkpoints:
         for epoch, accuracy in enumerate(accuracies, start=1):
-            checkpoints.save(epoch, tree(epoch), accuracy=accuracy, info={"epoch": epoch})
+            checkpoints.save(epoch, tree(epoch), accuracy=accuracy)
 
 
 def assert_same(left, right):
@@ -118,5 +118,5 @@ def test_truncated_files_are_noticed(tmp_path, cut):
 def test_a_tree_of_another_shape_is_refused(tmp_path):
     save_three(tmp_path)
     other = LIKE | {"learned": {"kernel": jnp.zeros((500, 600))}}
-    with Checkpoints(tmp_path, "config-a") as checkpoints, pytest.raises(UserError):
+    with Checkpoints(tmp_path, "config-a") as checkpoints, pytest.raises(UserError, match="other arrays"):
         checkpoints.newest(other)

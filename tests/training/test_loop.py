@@ -1,5 +1,6 @@
 """A whole stage: its rows, its checkpoints, and that it goes on where it stopped, whatever its data come from."""
 
+import contextlib
 import json
 
 import jax
@@ -11,7 +12,7 @@ from vpns_jax import sharding
 from vpns_jax.data.source import ArraySource
 from vpns_jax.training.batches import Streamed
 from vpns_jax.training.checkpoints import Checkpoints
-from vpns_jax.training.loop import run_stage
+from vpns_jax.training.loop import Within, run_stage
 from vpns_jax.training.recorder import Progress, Recorder
 from vpns_jax.training.writers import MetricLog
 
@@ -37,13 +38,38 @@ def streamed(data):
     return Streamed(ArraySource(np.asarray(data.images), np.asarray(data.labels)), tiny.SIZE, workers=0, flip=True)
 
 
-def run(folder, task, *, train=None, remap=False, stop_after=None, save_every=2):
+class StoppingCheckpoints(Checkpoints):
+    """Stops the stage right after the checkpoint of step `stop_after` was written."""
+
+    stop_after = None
+
+    def save(self, epoch, tree, **options):
+        super().save(epoch, tree, **options)
+        if epoch == self.stop_after:
+            raise StoppedError
+
+
+@contextlib.contextmanager
+def within(folder, every, stop_after):
+    if not every:
+        yield None
+        return
+    with StoppingCheckpoints(folder / "within", "config", keep_best=False) as checkpoints:
+        checkpoints.stop_after = stop_after
+        yield Within(checkpoints, every)
+
+
+def run(folder, task, *, train=None, remap=False, stop_after=None, save_every=2, every=0, stop_at_step=None):
     """Runs or resumes the stage: (state, rows)."""
     state, fixed = tiny.start(task)
     recorder = StoppingRecorder("cell", MetricLog(folder / "metrics.jsonl"), folder / "tensorboard", Progress(EPOCHS))
     recorder.stop_after = stop_after
     mesh = sharding.make_mesh(tiny.BATCH, jax.devices()[:1])
-    with jax.set_mesh(mesh), Checkpoints(folder / "checkpoints", "config") as checkpoints:
+    with (
+        jax.set_mesh(mesh),
+        Checkpoints(folder / "checkpoints", "config") as checkpoints,
+        within(folder, every, stop_at_step) as inner,
+    ):
         try:
             state, _ = run_stage(
                 task,
@@ -56,6 +82,7 @@ def run(folder, task, *, train=None, remap=False, stop_after=None, save_every=2)
                 remap=remap,
                 checkpoints=checkpoints,
                 save_every=save_every,
+                within=inner,
                 recorder=recorder,
             )
         finally:
@@ -87,6 +114,24 @@ def test_stopped_and_resumed_is_bit_for_bit_unbroken(tmp_path, stop_after, strea
     with pytest.raises(StoppedError):
         run(tmp_path / "broken", task, train=data, remap=True, stop_after=stop_after)
     state, rows = run(tmp_path / "broken", task, train=data, remap=True)
+    assert tiny.same(state, expected[0])
+    assert rows == expected[1]
+
+
+# Before the first checkpoint of an epoch's end, in the middle of an epoch, and at its end, before its row.
+@pytest.mark.parametrize("step", [2, 8, 6])
+def test_stopped_within_an_epoch_it_goes_on_with_the_very_next_batch(tmp_path, step, monkeypatch):
+    task, data = tiny.task(protocol="reference"), streamed(tiny.split())
+    expected = run(tmp_path / "unbroken", task, train=data, remap=True)
+    with pytest.raises(StoppedError):
+        run(tmp_path / "broken", task, train=data, remap=True, every=2, stop_at_step=step)
+    began = []
+    begin = Streamed.train_batches
+    monkeypatch.setattr(
+        Streamed, "train_batches", lambda *args, **options: began.append(options["step"]) or begin(*args, **options)
+    )
+    state, rows = run(tmp_path / "broken", task, train=data, remap=True, every=2)
+    assert began == [step]
     assert tiny.same(state, expected[0])
     assert rows == expected[1]
 

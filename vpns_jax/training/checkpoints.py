@@ -27,43 +27,42 @@ _SMALL = 2**18
 
 
 class Checkpoints:
-    """The checkpoints of one stage of one run, by epoch. Use it in `with`, or `close` it."""
+    """The checkpoints of one stage of one run, by number: epochs, or steps. Use it in `with`, or `close` it."""
 
-    def __init__(self, directory: Path, fingerprint: str) -> None:
+    def __init__(self, directory: Path, fingerprint: str, *, keep_best: bool = True) -> None:
         """Opens or starts a folder of checkpoints.
 
         Args:
           directory: made if it is not there.
           fingerprint: names the configuration; a checkpoint of another one is refused.
+          keep_best: whether the best is kept beside the newest; without, accuracies play no part.
         """
         self._directory = directory.absolute()
         self._fingerprint = fingerprint
-        newest_and_best = preservation_policy.AnyPreservationPolicy(
-            [
-                preservation_policy.LatestN(1),
-                preservation_policy.BestN(get_metric_fn=lambda metrics: metrics[_METRIC], n=1),
-            ]
-        )
+        kept: list[preservation_policy.PreservationPolicy] = [preservation_policy.LatestN(1)]
+        if keep_best:
+            kept.append(preservation_policy.BestN(get_metric_fn=lambda metrics: metrics[_METRIC], n=1))
         options = ocp.CheckpointManagerOptions(
-            best_fn=lambda metrics: metrics[_METRIC],
-            preservation_policy=newest_and_best,
+            best_fn=(lambda metrics: metrics[_METRIC]) if keep_best else None,
+            preservation_policy=preservation_policy.AnyPreservationPolicy(kept),
             enable_async_checkpointing=False,
         )
         with self._readable():
             self._manager = ocp.CheckpointManager(self._directory, options=options)
 
-    def save(self, epoch: int, tree: PyTree, *, accuracy: float, info: dict[str, Any]) -> None:
-        """Writes `tree` as it is after `epoch` epochs, with its accuracy on validation and `info` (JSON)."""
+    def save(self, epoch: int, tree: PyTree, *, accuracy: float | None = None) -> None:
+        """Writes `tree` as it is after `epoch` epochs, with its accuracy on validation."""
         arrays = _named(tree)
-        meta = {"fingerprint": self._fingerprint, "digest": digest(arrays), **info}
+        packed = _pack(arrays)
+        meta = {"fingerprint": self._fingerprint, "layout": _layout(packed), "digest": digest(arrays)}
         saved = self._manager.save(
             epoch,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(_pack(arrays)),
+                state=ocp.args.StandardSave(packed),
                 meta=ocp.args.JsonSave(meta),
             ),
             # Of equal accuracies the earlier epoch is the better one.
-            metrics={_METRIC: accuracy - 1e-9 * epoch},
+            metrics=None if accuracy is None else {_METRIC: accuracy - 1e-9 * epoch},
         )
         if not saved:
             raise RuntimeError(f"checkpoint of epoch {epoch} was not saved: a later one is there")
@@ -102,6 +101,11 @@ class Checkpoints:
             raise UserError(f"checkpoint {where} was made by another config; choose another --workdir")
         arrays = _named(like)
         target = _packed_like(arrays)
+        # Orbax would notice, but leave its other reads hanging.
+        if meta.get("layout") != _layout(target):
+            raise UserError(
+                f"checkpoint {where} holds other arrays than this version expects; choose another --workdir"
+            )
         with self._readable(where):
             saved = self._manager.restore(epoch, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))
         found = _unpack(saved["state"], arrays)
@@ -171,6 +175,11 @@ def _packed_like(arrays: dict[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
         x = arrays[name]
         target[f"large_{i}"] = jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
     return target
+
+
+def _layout(packed: dict[str, Any]) -> dict[str, str]:
+    """Dtype and shape of each array, as JSON."""
+    return {name: f"{x.dtype}{list(x.shape)}" for name, x in packed.items()}
 
 
 def _unpack(packed: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:

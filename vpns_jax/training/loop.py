@@ -78,26 +78,41 @@ def _run_iteration(
     return state, tuple(sum_.merge(one) for sum_, one in zip(total, seen, strict=True))
 
 
-# Runs one epoch: (state, fixed, epoch) -> the next state, and the metrics of each pass summed over the epoch.
-EpochRunner = Callable[[TrainState, Fixed, int], tuple[TrainState, tuple[Metrics, ...]]]
+@dataclasses.dataclass(frozen=True)
+class Within:
+    """Checkpoints within an epoch, where epochs take long: one every so many steps, the newest alone kept."""
+
+    checkpoints: Checkpoints
+    every: int
+
+
+Totals = tuple[Metrics, ...]
+# Runs one epoch, or what is left of it: (state, fixed, epoch, metrics so far) -> the next state, and the metrics of
+# each pass summed over the epoch.
+EpochRunner = Callable[[TrainState, Fixed, int, Totals], tuple[TrainState, Totals]]
 
 
 @contextlib.contextmanager
-def epoch_runner(task: steps.Task, data: Split, key: jax.Array, step: int) -> Iterator[EpochRunner]:
+def epoch_runner(
+    task: steps.Task, data: Split, key: jax.Array, step: int, within: Within | None
+) -> Iterator[EpochRunner]:
     """What runs the epochs of a stage from iteration `step` on, whether its data are on the device or stream in."""
     if isinstance(data, Resident):
-        yield lambda state, fixed, epoch: run_epoch(task, state, fixed, data, key, epoch)
+        yield lambda state, fixed, epoch, _: run_epoch(task, state, fixed, data, key, epoch)
         return
     order_key, step_key = jax.random.split(key)
     seed = int(jax.random.randint(order_key, (), 0, 2**31 - 1))
+    done, iterations = step, data.size // task.batch_size
 
-    def run(state: TrainState, fixed: Fixed, epoch: int) -> tuple[TrainState, tuple[Metrics, ...]]:
-        del epoch  # The stream goes on where the last epoch left it.
-        total = tuple(Metrics.zero() for _ in task.passes)
-        for _ in range(data.size // task.batch_size):
+    def run(state: TrainState, fixed: Fixed, epoch: int, total: Totals) -> tuple[TrainState, Totals]:
+        nonlocal done
+        while done < (epoch + 1) * iterations:
             state, total = _run_iteration(
                 task, state, fixed, total, next(batches), step_key, size=data.image_size, flip=data.flip
             )
+            done += 1
+            if within and done % within.every == 0:
+                within.checkpoints.save(done, (state, total))
         return state, total
 
     with data.train_batches(task.batch_size, task.passes, seed=seed, step=step) as batches:
@@ -116,6 +131,7 @@ def run_stage(
     remap: bool,
     checkpoints: Checkpoints,
     save_every: int,
+    within: Within | None,
     recorder: Recorder,
 ) -> tuple[TrainState, Fixed]:
     """Runs, or resumes, one stage to its end.
@@ -127,6 +143,7 @@ def run_stage(
     Args:
       state: at the start of the stage; a checkpoint, if there is one, takes its place.
       remap: re-estimate the label mapping before every epoch (iterative label mapping).
+      within: where checkpoints go that are made within epochs, of data that stream in; None for none.
       recorder: is given each epoch's row.
 
     Returns:
@@ -140,15 +157,18 @@ def run_stage(
         return state, fixed
     best = checkpoints.best_accuracy()
     recorder.start(task.stage, first, int(state.step))
-    with epoch_runner(task, train, key, int(state.step)) as run:
+    state, total, resumed = _newest_within(within, state, _nothing(task))
+    with epoch_runner(task, train, key, int(state.step), within) as run:
         for epoch in range(first, epochs):
             began, compiled = time.perf_counter(), COMPILE_CLOCK.seconds
-            if remap:
+            # An epoch that is resumed has had its mapping.
+            if remap and not resumed:
                 mapping = estimate_mapping(
                     task.network, steps.subnetwork(state, fixed), train, batch_size=task.batch_size
                 )
                 state = dataclasses.replace(state, mapping=mapping)
-            state, metrics = run(state, fixed, epoch)
+            state, metrics = run(state, fixed, epoch, total)
+            total, resumed = _nothing(task), False
             row = {"stage": task.stage, "epoch": epoch + 1, **_row(task, state, fixed, val, metrics)}
             row["compile_seconds"] = COMPILE_CLOCK.seconds - compiled
             row["seconds"] = time.perf_counter() - began - row["compile_seconds"]
@@ -157,9 +177,22 @@ def run_stage(
             accuracy = row["val_prompted"] if row["val_prompted"] is not None else row["val_plain"]
             improved = best is None or accuracy > best
             if improved or (epoch + 1) % save_every == 0 or epoch + 1 == epochs:
-                checkpoints.save(epoch + 1, (state, fixed.mask), accuracy=accuracy, info={"epoch": epoch + 1})
+                checkpoints.save(epoch + 1, (state, fixed.mask), accuracy=accuracy)
             best = accuracy if improved else best
     return state, fixed
+
+
+def _newest_within(within: Within | None, state: TrainState, total: Totals) -> tuple[TrainState, Totals, bool]:
+    """State, metrics so far, and true if that is the middle of the epoch that `state` is the start of."""
+    found = within.checkpoints.newest((state, total)) if within else None
+    # One of an epoch that has been finished since says nothing.
+    if found is None or found[0] <= int(state.step):
+        return state, total, False
+    return *found[1], True
+
+
+def _nothing(task: steps.Task) -> Totals:
+    return tuple(Metrics.zero() for _ in task.passes)
 
 
 def _row(task: steps.Task, state: TrainState, fixed: Fixed, val: Split, metrics: tuple[Metrics, ...]) -> dict[str, Any]:
