@@ -2,10 +2,20 @@
 
 import os
 
-# Before the first use of jax: eight simulated devices, so that sharding is tested on a laptop too.
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Before jax is imported. What is compiled here runs once or twice, so compiling is what takes the time.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 
 import jax
 
+# Simulated devices, so that sharding is tested on a laptop too.
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Files go to the workers whole: one that takes minutes must not be the last to start.
+SLOWEST_FIRST = ("test_resume.py", "test_golden_run.py", "test_configs.py")
+
+
+def pytest_collection_modifyitems(items):
+    order = {name: place for place, name in enumerate(SLOWEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))

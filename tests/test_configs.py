@@ -53,7 +53,7 @@ def test_the_papers_cells_have_its_schedule():
 
 
 # One of each network and recipe; the data set changes no shape but the number of classes.
-@pytest.mark.parametrize("name", ["paper:resnet18,cifar10", "resnet50_imagenet", "paper:vgg16,dtd", "vit_imagenet:b"])
+@pytest.mark.parametrize("name", ["paper:resnet18,cifar10", "resnet50_imagenet", "paper:vgg16,dtd", "vit_imagenet:ti"])
 def test_a_prune_and_a_retrain_step_compile(name, monkeypatch, tmp_path):
     tree = CONFIGS[name]().to_dict()
     # Reduced: a small canvas, few images, narrow kernels where the network has a width.
@@ -70,10 +70,7 @@ def test_a_prune_and_a_retrain_step_compile(name, monkeypatch, tmp_path):
     def compile_only(task, state, fixed, train, *_, **__):
         batches = tuple((train.images[:2], train.labels[:2]) for _ in task.passes)
         lowered = jax.jit(STEPS[task.stage], static_argnums=0).lower(task, state, fixed, batches, jax.random.key(0))
-        # What is tested is that it compiles, not how fast it is.
-        lowered.compile(
-            compiler_options={"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": True}
-        )
+        lowered.compile()
         compiled.append(task.stage)
         return state, fixed
 

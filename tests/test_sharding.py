@@ -13,10 +13,10 @@ from vpns_jax.training.evaluation import evaluate
 from vpns_jax.training.loop import run_epoch
 
 
-def epoch_on(count, stage):
-    """One epoch of the reference protocol, both passes, on the first `count` devices."""
+def epoch_on(count, stage, protocol):
+    """One epoch on the first `count` devices."""
     mesh = sharding.make_mesh(tiny.BATCH, jax.devices()[:count])
-    task = tiny.task(stage, protocol="reference")
+    task = tiny.task(stage, protocol=protocol)
     with jax.set_mesh(mesh):
         state, fixed, data = sharding.replicate((*tiny.start(task), tiny.split()), mesh)
         state, metrics = run_epoch(task, state, fixed, data, jax.random.key(3), jnp.int32(0))
@@ -25,11 +25,11 @@ def epoch_on(count, stage):
         return jax.device_get((network.mask, state.learned, state.batch_stats, metrics, seen))
 
 
-@pytest.mark.parametrize("stage", ["prune", "retrain"])
-def test_every_layout_agrees_with_one_device(stage):
-    mask, *numbers = epoch_on(1, stage)
+@pytest.mark.parametrize(("stage", "protocol"), [("prune", "paper"), ("retrain", "reference")])
+def test_every_layout_agrees_with_one_device(stage, protocol):
+    mask, *numbers = epoch_on(1, stage, protocol)
     for count in (2, 8):
-        other_mask, *other = epoch_on(count, stage)
+        other_mask, *other = epoch_on(count, stage, protocol)
         assert tiny.same(other_mask, mask)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), other, numbers)
 
