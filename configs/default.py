@@ -4,6 +4,7 @@ python main.py --config=configs/default.py --workdir=runs/default --config.densi
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 
 def get_config() -> ConfigDict:
@@ -22,8 +23,12 @@ def get_config() -> ConfigDict:
 
     config.model = ConfigDict()
     config.model.name = "resnet18"
-    # Passed to the model: {"width": 0.25, "stem": "small"}, for instance.
+    # Passed to the model where they are set; which of them it takes, docs/models.md says.
     config.model.options = ConfigDict()
+    config.model.options.width = placeholder(float)
+    config.model.options.stem = placeholder(str)
+    config.model.options.dropout = placeholder(float)
+    config.model.options.dtype = placeholder(str)
     # A local file, a hub id such as "hf://timm/resnet18.tv_in1k", "default" for the published weights of the model, or
     # "pretrain" to train the source network here.
     config.model.weights = "default"

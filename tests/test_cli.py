@@ -74,6 +74,7 @@ def assert_refused(outcome, *words):
         ("--config.data.val_fraction=1.0", ("val_fraction is 1.0", "(0, 1)")),
         ("--config.prune.epochs=0", ("epochs is 0",)),
         ("--config.model.prune_include=('nothing_*',)", ("nothing_*",)),
+        ("--config.model.options.dropout=0.1", ("dropout", "width, stem, dtype")),
         ("--config.foo=1", ("foo", "configs/default.py")),
         ("--config.prune.epochs=many", ("many",)),
         ("--config=configs/missing.py", ("configs/missing.py",)),

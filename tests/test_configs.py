@@ -125,6 +125,12 @@ def test_bad_trees(path, value, message):
     assert "\n" not in str(caught.value)
 
 
+def test_options_of_the_model_are_those_that_are_set():
+    parsed = config.parse(quickstart.get_config().to_dict())
+    assert parsed.model.options == {"width": 0.25}
+    assert config.parse(vit_imagenet.get_config().to_dict()).model.options == {"dtype": "bfloat16"}
+
+
 def test_a_missing_key():
     tree = copy.deepcopy(quickstart.get_config().to_dict())
     del tree["prune"]["epochs"]

@@ -243,7 +243,8 @@ def _build(kind: Any, value: Any, path: str) -> Any:
     if origin is dict:
         if not isinstance(value, Mapping):
             raise UserError(f"{path} is {value!r}; it must be a dict")
-        return dict(value)
+        # None stands for what is not set.
+        return {name: item for name, item in value.items() if item is not None}
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
