@@ -4,65 +4,23 @@ Any key of the config can be set on the command line: `--config.data.batch_size=
 arguments, it goes on where it was stopped.
 """
 
+import shlex
 import sys
-from pathlib import Path
-from typing import Any
 
-from absl import flags
-from ml_collections import config_flags
-
-from vpns_jax.errors import UserError
-
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment's config file.", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; runs/NAME of the config if not given.")
+from vpns_jax import command
 
 
 def main(argv: list[str]) -> int:
     """Returns the exit code: 0, or 2 for something that the caller can mend."""
-    try:
-        tree = _parse(argv)
-        # After the flags: a typing error should not wait for the imports.
-        from vpns_jax import config, experiment, startup
 
-        parsed = config.parse(tree)
+    def run() -> None:
+        config, workdir = command.parse(argv)
+        from vpns_jax import experiment, startup
+
         startup.prepare()
-        experiment.run(parsed, Path(_WORKDIR.value or f"runs/{parsed.name}"), " ".join(["python", *argv]))
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; run the same command to go on\n")
-        return 130
-    return 0
+        experiment.run(config, workdir, shlex.join(["python", *argv]))
 
-
-def _parse(argv: list[str]) -> dict[str, Any]:
-    """The config as plain dicts."""
-    try:
-        rest = flags.FLAGS(argv)[1:]
-        if _CONFIG.value is None:
-            raise UserError("--config is missing; name a file such as configs/quickstart.py")
-        tree = _CONFIG.value.to_dict()
-    except UserError:
-        raise
-    except flags.UnrecognizedFlagError as error:
-        raise UserError(f"{error}; the options are --config=FILE, --config.KEY=VALUE and --workdir=FOLDER") from error
-    except (KeyError, AttributeError) as error:
-        # ml_collections raises the one around the other, each quoting the key once more.
-        key = str(error).strip("'\"")
-        raise UserError(f"--config: there is no key {key}; configs/default.py lists all keys") from error
-    # A config file is a program and an override is parsed by it: either can raise anything.
-    except Exception as error:
-        raise UserError(f"--config: {_last_line(error)}") from error
-    if rest:
-        raise UserError(f"unexpected arguments {rest}; options look like --config=FILE or --config.KEY=VALUE")
-    return tree
-
-
-def _last_line(error: Exception) -> str:
-    """How an error's text ends, which may hold a whole traceback."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    return command.end(run)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from vpns_jax import cache
 
 def prepare() -> None:
     """Keeps compiled programs between runs, and keeps libraries' chatter out of the terminal."""
-    jax.config.update("jax_compilation_cache_dir", str(cache.directory() / "compiled"))
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(cache.directory() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     for name in ("absl", "orbax", "jax", "vpns_jax.data"):
         logging.getLogger(name).setLevel(logging.ERROR)

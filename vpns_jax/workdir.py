@@ -41,7 +41,8 @@ class Workdir:
             raise UserError(f"--workdir {path} cannot be written: {error.strerror}") from error
         if self._config.exists():
             self._check_same(config)
-        elif any(self.path.iterdir()):
+        # What a kill right here may leave behind is no reason to refuse.
+        elif {entry.name for entry in self.path.iterdir()} - {".writable", "config.json.tmp"}:
             raise UserError(f"--workdir {path} is neither empty nor a run's folder; choose another")
         else:
             write_json(self._config, config.to_json())

@@ -78,6 +78,14 @@ def test_schedules(schedule, update, expected):
     assert float(rate) == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
 
+def test_an_epoch_begins_with_its_own_rate_whatever_its_length():
+    for updates in range(1, 401):
+        one = rule(schedule="cosine_epochs", epochs=30, updates_per_epoch=updates)
+        first = jnp.arange(30) * updates
+        found = jax.jit(jax.vmap(optim.learning_rate(one)))(first)
+        np.testing.assert_allclose(found, 0.1 * (1 + np.cos(np.pi * np.arange(30) / 30)) / 2, rtol=1e-4, atol=1e-8)
+
+
 def test_warmup_rises_from_the_first_update_to_its_end():
     rates = optim.learning_rate(rule(warmup_epochs=2.0))(jnp.arange(8))
     np.testing.assert_allclose(rates, 0.1 * np.minimum(np.arange(1, 9) / 6, 1), rtol=1e-6)

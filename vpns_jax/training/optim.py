@@ -55,7 +55,8 @@ def learning_rate(rule: Rule) -> optax.Schedule:
         if rule.schedule == "constant":
             scale = jnp.ones(())
         else:
-            e = jnp.floor(epoch) if rule.schedule == "cosine_epochs" else epoch
+            # In integers: a compiled quotient of floats can fall just short of the epoch that begins.
+            e = count // rule.updates_per_epoch if rule.schedule == "cosine_epochs" else epoch
             scale = (1 + jnp.cos(jnp.pi * jnp.minimum(e / rule.epochs, 1))) / 2
         warmup = jnp.minimum((epoch + 1 / rule.updates_per_epoch) / rule.warmup_epochs, 1) if rule.warmup_epochs else 1
         return rule.learning_rate * scale * warmup

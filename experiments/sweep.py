@@ -1,0 +1,113 @@
+"""Every cell of a config (method x density x seed) as a run of its own, several at a time.
+
+    python -m experiments.sweep --config=configs/digits_sweep.py --workdir=runs/sweep --jobs=2
+
+A cell that fails is named at the end, with its traceback in its folder, and stops no other; run again, the sweep
+does what is missing. WORKDIR/runs/ holds the runs, WORKDIR/summary.json all of their results.
+"""
+
+import dataclasses
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from tqdm import tqdm
+
+from experiments import workers
+from vpns_jax import command
+from vpns_jax.config import Config
+
+_JOBS = flags.DEFINE_integer("jobs", 1, "How many cells run at a time, each on its share of the cores.", lower_bound=1)
+_DEVICES = flags.DEFINE_list("devices", [], "CUDA_VISIBLE_DEVICES of each worker, such as 0,1,2,3.")
+
+
+def main(argv: list[str]) -> int:
+    """Returns the exit code: 0, 1 if a cell failed, 2 for something that the caller can mend."""
+
+    def run() -> int:
+        config, folder = command.parse(argv)
+        line = shlex.join(["python", "-m", "experiments.sweep", *argv[1:]])
+        return sweep(config, folder, line, jobs=_JOBS.value, devices=_DEVICES.value)
+
+    return command.end(run)
+
+
+def sweep(config: Config, folder: Path, line: str, *, jobs: int, devices: list[str]) -> int:
+    """Runs what is missing of `config` under `folder`, then writes and prints the results; see the module."""
+    from vpns_jax import experiment
+    from vpns_jax.workdir import Workdir
+
+    # Refuses the folder of another sweep.
+    Workdir(folder, config)
+    todo = {
+        cell.name: (one_cell(config, cell.method, cell.density, cell.seed), folder / "runs" / cell.name, line)
+        for cell in experiment.cells(config)
+    }
+    return run_cells(todo, folder, line, jobs=jobs, devices=devices)
+
+
+def one_cell(config: Config, method: str, density: float, seed: int) -> Config:
+    """`config` reduced to one cell."""
+    return dataclasses.replace(config, methods=(method,), densities=(density,), seeds=(seed,))
+
+
+# The name of a run -> its config, its folder and the command that made it.
+Runs = dict[str, tuple[Config, Path, str]]
+
+
+def run_cells(runs: Runs, folder: Path, line: str, *, jobs: int, devices: list[str]) -> int:
+    """Runs all that have no result yet; gathers all results in FOLDER/summary.json. Returns the exit code."""
+    missing = {name: run for name, run in runs.items() if not (run[1] / "summary.json").exists()}
+    # One alone first: it leaves the source network and the compiled programs to the others.
+    first = dict(list(missing.items())[:1])
+    rest = {name: run for name, run in missing.items() if name not in first}
+    failed = 0
+    with tqdm(total=len(runs), initial=len(runs) - len(missing), unit="cell", disable=None) as bar:
+        for part, count in ((first, 1), (rest, jobs)):
+            for outcome in workers.run_all(part, run_one, workers=count, devices=devices):
+                bar.update()
+                if outcome.error:
+                    failed += 1
+                    (folder / f"failed-{outcome.name}.txt").write_text(outcome.error[1])
+                    tqdm.write(f"{outcome.name} failed: {outcome.error[0]}", file=sys.stderr)
+                else:
+                    (folder / f"failed-{outcome.name}.txt").unlink(missing_ok=True)
+    _gather(runs, folder, line)
+    if failed:
+        sys.stderr.write(
+            f"{failed} of {len(runs)} cells failed; FOLDER/failed-CELL.txt says how. Run again to retry.\n"
+        )
+    return 1 if failed else 0
+
+
+def run_one(run: tuple[Config, Path, str]) -> None:
+    """One cell, in a process that may have run others: what they compiled is used again."""
+    from vpns_jax import experiment, startup
+
+    startup.prepare()
+    experiment.run(*run)
+
+
+def _gather(runs: Runs, folder: Path, line: str) -> None:
+    """One summary of all finished runs, its table and its figure."""
+    from vpns_jax.analysis import figures, tables
+    from vpns_jax.training.writers import write_json
+
+    done = [json.loads((where / "summary.json").read_text()) for _, where, _ in runs.values() if _has_summary(where)]
+    if not done:
+        return
+    summary: dict[str, Any] = done[0] | {"command": line, "cells": [cell for one in done for cell in one["cells"]]}
+    write_json(folder / "summary.json", summary)
+    figures.sparsity_figure(summary, folder / "sparsity.png")
+    sys.stdout.write(f"\n{tables.text_table(summary)}\nsummary: {folder / 'summary.json'}\n")
+
+
+def _has_summary(where: Path) -> bool:
+    return (where / "summary.json").exists()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,121 @@
+"""The tables of a sweep, as Markdown, CSV and LaTeX: accuracy, and differences from one method, seed by seed.
+
+python -m experiments.tables --folder=runs/sweep --reference=hydra
+"""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from vpns_jax import command
+from vpns_jax.analysis import comparison
+from vpns_jax.analysis.summary import methods, rows
+from vpns_jax.analysis.tables import sparsity_name
+from vpns_jax.errors import UserError, check_name
+
+_FOLDER = flags.DEFINE_string("folder", None, "A folder with a summary.json, of a sweep or of a run.")
+_REFERENCE = flags.DEFINE_string("reference", "hydra", "The method that the others are compared with.")
+
+# A heading and lines of cells.
+Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
+
+
+def main(argv: list[str]) -> int:
+    """Returns the exit code."""
+
+    def run() -> None:
+        flags.FLAGS(argv)
+        folder = Path(_FOLDER.value or ".")
+        summary = read_summary(folder)
+        write_tables(summary, folder, reference=_REFERENCE.value)
+
+    return command.end(run)
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The summary of a sweep or a run. Raises `UserError` if there is none."""
+    path = folder / "summary.json"
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"--folder: {path} cannot be read: {error}") from error
+    if not isinstance(summary, dict) or not summary.get("cells"):
+        raise UserError(f"--folder: {path} holds no cells")
+    return summary
+
+
+def write_tables(summary: Mapping[str, Any], folder: Path, *, reference: str) -> None:
+    """Writes accuracy.{md,csv,tex} and differences.{md,csv,tex} into `folder`, and prints them."""
+    check_name("reference method", reference, methods(summary))
+    tables = {"accuracy": accuracy_table(summary), "differences": difference_table(summary, reference)}
+    for name, table in tables.items():
+        (folder / f"{name}.md").write_text(markdown(table), encoding="utf-8")
+        (folder / f"{name}.csv").write_text(comma_separated(table), encoding="utf-8")
+        (folder / f"{name}.tex").write_text(latex(table), encoding="utf-8")
+        sys.stdout.write(f"{markdown(table)}\n")
+
+
+def accuracy_table(summary: Mapping[str, Any]) -> Table:
+    """A line a method, a column a sparsity: mean and sample standard deviation over seeds, in per cent."""
+    table = rows(summary)
+    densities = sorted({row.density for row in table}, reverse=True)
+    found = {(row.method, row.density): _estimate(row) for row in table}
+    lines = [(method, *(found.get((method, density), "") for density in densities)) for method in methods(summary)]
+    return ("method", *(sparsity_name(density) for density in densities)), lines
+
+
+def difference_table(summary: Mapping[str, Any], reference: str) -> Table:
+    """A line a method and sparsity: mean difference in points, its 95% interval, and what that says."""
+    lines: list[tuple[str, ...]] = [
+        (
+            one.method,
+            sparsity_name(one.density),
+            str(one.seeds),
+            f"{100 * one.mean:+.2f}",
+            "" if one.low is None or one.high is None else f"{100 * one.low:+.2f} to {100 * one.high:+.2f}",
+            one.verdict,
+        )
+        for one in comparison.differences(summary, reference)
+    ]
+    return ("method", "sparsity", "seeds", f"points over {reference}", "95% interval", "verdict"), lines
+
+
+def markdown(table: Table) -> str:
+    head, lines = table
+    body = [head, (":--", *["--:"] * (len(head) - 1)), *lines]
+    return "".join(f"| {' | '.join(line)} |\n" for line in body)
+
+
+def comma_separated(table: Table) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([table[0], *table[1]])
+    return out.getvalue()
+
+
+def latex(table: Table) -> str:
+    """A tabular in the style of the booktabs package."""
+    head, lines = table
+    body = [_latex_line(head), r"\midrule", *(_latex_line(line) for line in lines)]
+    columns = "l" + "r" * (len(head) - 1)
+    return "\n".join([rf"\begin{{tabular}}{{{columns}}}", r"\toprule", *body, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _latex_line(cells: Sequence[str]) -> str:
+    escaped = [cell.replace("%", r"\%").replace("_", r"\_").replace("±", r"$\pm$") for cell in cells]
+    return " & ".join(escaped) + r" \\"
+
+
+def _estimate(row: Any) -> str:
+    estimate = comparison.accuracy(row)
+    mean = f"{100 * (estimate.mean or 0.0):.1f}"
+    return mean if estimate.std is None else f"{mean} ± {100 * estimate.std:.1f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
