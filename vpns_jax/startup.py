@@ -1,6 +1,7 @@
 """What a process does once before it computes."""
 
 import logging
+import os
 
 import jax
 
@@ -9,7 +10,7 @@ from vpns_jax import cache
 
 def prepare() -> None:
     """Keeps compiled programs between runs, and keeps libraries' chatter out of the terminal."""
-    if jax.config.jax_compilation_cache_dir is None:
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(cache.directory() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     for name in ("absl", "orbax", "jax", "vpns_jax.data"):
