@@ -22,6 +22,9 @@ from vpns_jax.training.state import Subnetwork
 
 PyTree = Any
 
+# A single image a hundred times: to compile it well takes far longer than to run it.
+_QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
 
 def prune(problem: Problem) -> Subnetwork:
     """In rounds of exponentially falling density: scores what is left, drops the smallest."""
@@ -58,7 +61,7 @@ def synaptic_flow(model: nn.Module, source: Subnetwork, mask: PyTree, *, canvas_
     return jax.tree.map(lambda s, w: jax.device_put(s, w.sharding), scores, kernels)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=(0, 1), compiler_options=_QUICKLY)
 def _flow(model: nn.Module, canvas_size: int, weights: PyTree, batch_stats: PyTree, mask: PyTree) -> PyTree:
     weights, batch_stats = jax.tree.map(lambda x: jnp.abs(x).astype(jnp.float64), (weights, batch_stats))
     kernels = sparsity.apply(sparsity.subtree(weights, mask), mask)
