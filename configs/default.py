@@ -11,7 +11,9 @@ def get_config() -> ConfigDict:
     """The defaults of every experiment."""
     config = ConfigDict()
     config.name = "default"
-    # What is run: every method at every density (the share of weights kept) with every seed.
+    # What is run: every method at every density (the share of weights kept) with every seed. Methods are "vpns" and
+    # "dense", "random", "magnitude", "snip", "grasp", "synflow", "imp", "hydra", "hydra_layerwise", "bip"; each of
+    # these also with "+prompt" after it, or "+posthoc": then the prompt alone is fitted on the finished network.
     config.methods = ("vpns",)
     config.densities = (0.1,)
     config.seeds = (7,)
@@ -69,6 +71,8 @@ def get_config() -> ConfigDict:
     config.prompt.parametrisation = ""
     # "hard" or "straight_through".
     config.prompt.clamp = "hard"
+    # Where it is learned: "both", "retrain" (pruning has none) or "prune" (it helps to find the mask, and is dropped).
+    config.prompt.stage = "both"
 
     config.mapping = ConfigDict()
     # "frequency", "iterative" (anew every epoch), "random", "head" (a new linear layer).
@@ -85,6 +89,27 @@ def get_config() -> ConfigDict:
     config.prune.prompt = adam(1e-4)
     # Only read where mapping.kind is "head".
     config.prune.head = adam(1e-3)
+
+    # SNIP and GraSP: training batches that weights are scored on; GraSP divides the logits by the temperature.
+    config.scoring = ConfigDict()
+    config.scoring.batches = 10
+    config.scoring.temperature = 200.0
+
+    config.synflow = ConfigDict()
+    config.synflow.rounds = 100
+
+    # Iterative magnitude pruning: each round trains for so many epochs, by retrain's rules, and drops that share of
+    # what is left. It rewinds to the pretrained weights or, if rewind_epochs is not 0, to that epoch of dense training.
+    config.imp = ConfigDict()
+    config.imp.epochs = 30
+    config.imp.drop = 0.2
+    config.imp.rewind_epochs = 0
+
+    # BiP: for prune.epochs, with prune.prompt's rule; the mask's gradient contains -m g^2 / gamma.
+    config.bip = ConfigDict()
+    config.bip.gamma = 1.0
+    config.bip.weights = sgd(0.01)
+    config.bip.scores = sgd(0.1)
 
     # Stage 2: weights and prompt, mask frozen.
     config.retrain = ConfigDict()

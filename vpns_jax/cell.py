@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import functools
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -13,10 +15,10 @@ from vpns_jax import models, sparsity
 from vpns_jax.analysis.density import density_report
 from vpns_jax.config import Config
 from vpns_jax.prompting import create, label_mapping
-from vpns_jax.pruners import METHODS, Method, Problem
+from vpns_jax.pruners import Method, Problem, Settings, imp, method
 from vpns_jax.training import optim, steps
 from vpns_jax.training import state as states
-from vpns_jax.training.batches import Resident, Split
+from vpns_jax.training.batches import Resident, Split, sample
 from vpns_jax.training.checkpoints import Checkpoints
 from vpns_jax.training.evaluation import estimate_mapping, evaluate
 from vpns_jax.training.forward import Network
@@ -72,58 +74,91 @@ class Setup:
 
 
 class CellRun:
-    """The parts of one cell that share its network, keys and folders."""
+    """The parts of one cell that share its networks, keys and folders."""
 
     def __init__(self, setup: Setup, cell: Cell) -> None:
         self._setup, self._cell, self._config = setup, cell, setup.config
-        self._method = METHODS[cell.method]
+        self._method = method(cell.method)
         # By the seed alone: all methods and densities see the same batches in the same order.
         self._keys = dict(
             zip(
-                ("prune", "retrain", "mapping", "head"),
-                jax.random.split(jax.random.key(cell.seed), 4),
+                ("prune", "retrain", "mapping", "head", "lot", "posthoc"),
+                jax.random.split(jax.random.key(cell.seed), 6),
                 strict=True,
             )
         )
-        self.network = _network(setup, self._method)
+        self._networks = {stage: _network(setup, self._method, stage) for stage in ("prune", "retrain", "posthoc")}
+        self.network = self._networks["posthoc" if self._method.posthoc else "retrain"]
         self.recorder = Recorder(cell.name, setup.folder.log, setup.folder.tensorboard(cell.name), setup.progress)
         self._source = self._make_source()
         self._passes = len(steps.PROTOCOLS[self._config.protocol])
         self._iterations = setup.train.size // self._config.data.batch_size
+        # By stage; a resumed run counts what was done before, too.
+        self._optimizer_steps: Counter[str] = Counter()
+        self._forward_passes: Counter[str] = Counter()
 
     def problem(self) -> Problem:
         """The cell as its pruner sees it."""
-        kernels = prunable_kernels(self._config, self._source.weights)
-        if self._config.mapping.kind == "head":
+        config, kernels = self._config, prunable_kernels(self._config, self._source.weights)
+        if config.mapping.kind == "head":
             kernels = {name: branch for name, branch in kernels.items() if name != models.HEAD}
+        first = steps.PROTOCOLS[config.protocol][0]
         return Problem(
+            network=self._networks["prune"],
             source=self._source,
             kernels=kernels,
+            density=self._cell.density,
             pruned=sparsity.pruned_count(kernels, self._cell.density),
+            key=self._keys["lot"],
+            settings=Settings(config.scoring.temperature, config.synflow.rounds, config.imp.drop),
+            train=config.prune.batch_norm != "frozen",
             map_labels=self._map_labels,
+            batches=functools.partial(
+                sample,
+                self._setup.train,
+                first,
+                batch_size=config.data.batch_size,
+                count=config.scoring.batches,
+                key=self._keys["prune"],
+            ),
             learn=self._learn,
+            warm_up=self._warm_up,
+            rounds=self._rounds,
+            spend=lambda passes: self._forward_passes.update({"prune": passes}),
         )
 
     def retrain(self, start: Subnetwork) -> tuple[TrainState, Fixed, Subnetwork]:
         """Stage 2. Returns the state after the last epoch, what was fixed, and the best network on validation."""
-        config = self._config.retrain
-        task = self._task("retrain", {"weights": config.weights, "prompt": config.prompt}, config.epochs)
-        learned = {"weights": start.weights, "prompt": start.prompt}
-        state = states.create(task.rules, learned, start.batch_stats, start.mapping)
+        config, network = self._config.retrain, self._networks["retrain"]
+        # What was learned while pruning goes on, unless the config says that one of the stages has no prompt.
+        prompt = start.prompt if network.prompt == self._networks["prune"].prompt else network.prompt.init()
+        rules = {"weights": config.weights, "prompt": config.prompt}
+        task = self._task("retrain", network, rules, config.epochs)
+        state = states.create(
+            task.rules, {"weights": start.weights, "prompt": prompt}, start.batch_stats, start.mapping
+        )
         fixed = Fixed(weights={}, mask=start.mask, pruned=jnp.int32(0))
-        with self._checkpoints("retrain") as checkpoints, self._within("retrain") as within:
-            state, fixed = self._run_stage(task, state, fixed, config.epochs, checkpoints, within)
-            self.best_epoch, (best, _) = checkpoints.best((state, fixed.mask))
-        return state, fixed, steps.subnetwork(best, fixed)
+        return self._run_to_best("retrain", task, state, fixed, config.epochs)
+
+    def fit_prompt(self, finished: Subnetwork) -> tuple[TrainState, Fixed, Subnetwork]:
+        """The prompt alone, on a finished network that nothing changes; returns what `retrain` does."""
+        config, network = self._config.retrain, self._networks["posthoc"]
+        task = self._task("prompt", network, {"prompt": config.prompt}, config.epochs)
+        learned = {"prompt": network.prompt.init()}
+        state = states.create(task.rules, learned, finished.batch_stats, finished.mapping)
+        fixed = Fixed(weights=finished.weights, mask=finished.mask, pruned=jnp.int32(0))
+        return self._run_to_best("posthoc", task, state, fixed, config.epochs)
 
     def result(self, state: TrainState, fixed: Fixed, best: Subnetwork) -> dict[str, Any]:
         """The cell's entry in the summary; here, and only here, the test split is used."""
         cell, rows, report = self._cell, self.recorder.rows(), density_report(best.mask, head=models.HEAD)
-        retrained = [row for row in rows if row["stage"] == "retrain"]
-        best_row = next(row for row in retrained if row["epoch"] == self.best_epoch)
+        # The stages in order: the last is what is judged.
+        stages = tuple(dict.fromkeys(row["stage"] for row in rows))
+        judged = [row for row in rows if row["stage"] == stages[-1]]
+        best_row = next(row for row in judged if row["epoch"] == self.best_epoch)
         scores = {
             "val": {
-                "last": {way: retrained[-1][f"val_{way}"] for way in ("plain", "prompted")},
+                "last": {way: judged[-1][f"val_{way}"] for way in ("plain", "prompted")},
                 "best": {way: best_row[f"val_{way}"] for way in ("plain", "prompted")} | {"epoch": self.best_epoch},
             },
             "test": {
@@ -131,9 +166,6 @@ class CellRun:
                 "best": self._test_accuracies(best),
             },
         }
-        stages = ("prune", "retrain") if self._method.trains else ("retrain",)
-        epochs = {"prune": self._config.prune.epochs, "retrain": self._config.retrain.epochs}
-        updates = {stage: epochs[stage] * self._iterations * self._passes for stage in stages}
         return {
             "cell": cell.name,
             **dataclasses.asdict(cell),
@@ -142,8 +174,8 @@ class CellRun:
             "collapsed": list(report.collapsed),
             "layers": report.to_json()["layers"],
             **scores,
-            "optimizer_steps": updates,
-            "forward_passes": updates,
+            "optimizer_steps": dict(self._optimizer_steps),
+            "forward_passes": dict(self._forward_passes),
             **{
                 kind: {stage: sum(row[kind] for row in rows if row["stage"] == stage) for stage in stages}
                 for kind in ("seconds", "compile_seconds")
@@ -153,46 +185,85 @@ class CellRun:
     def _make_source(self) -> Subnetwork:
         """The pretrained network with its prompt at the start, and a new head where one is asked for."""
         weights, stats = self._setup.source["params"], self._setup.source.get("batch_stats", {})
-        classes = len(self._setup.classes)
+        classes, network = len(self._setup.classes), self._networks["prune"]
         if self._config.mapping.kind == "head":
             size = self._config.prompt.canvas_size
-            fresh = self.network.model.init(self._keys["head"], jnp.zeros((1, size, size, 3)))
+            fresh = network.model.init(self._keys["head"], jnp.zeros((1, size, size, 3)))
             weights = {**weights, models.HEAD: fresh["params"][models.HEAD]}
         return Subnetwork(
             weights=weights,
             mask={},
             batch_stats=stats,
-            prompt=self.network.prompt.init(),
+            prompt=network.prompt.init(),
             mapping=jnp.arange(classes, dtype=jnp.int32),
         )
 
     def _map_labels(self, source: Subnetwork, mask: PyTree) -> jax.Array:
         """The label mapping at the start, on the sparse network or the dense one."""
-        classes = len(self._setup.classes)
+        classes, network = len(self._setup.classes), self._networks["prune"]
         if self._config.mapping.kind == "head":
             return jnp.arange(classes, dtype=jnp.int32)
         if self._config.mapping.kind == "random":
             return label_mapping.random(self._keys["mapping"], self._setup.source_classes, classes)
         if self._config.mapping.network == "sparse":
             source = dataclasses.replace(source, mask=mask)
-        return estimate_mapping(self.network, source, self._setup.train, batch_size=self._config.data.batch_size)
+        return estimate_mapping(network, source, self._setup.train, batch_size=self._config.data.batch_size)
 
-    def _learn(self, groups: dict[str, PyTree], start: Subnetwork) -> tuple[TrainState, Fixed]:
+    def _learn(self, groups: dict[str, PyTree], start: Subnetwork, pruned: PyTree) -> tuple[TrainState, Fixed]:
         """Stage 1 from `groups` of parameters; the prompt and a new head are learned beside them."""
-        config = self._config.prune
-        rules = {"scores": config.scores, "prompt": config.prompt}
+        config, bip = self._config.prune, self._config.bip
         learned = {**groups, "prompt": start.prompt}
-        if self._config.mapping.kind == "head":
+        rules = {"scores": config.scores, "prompt": config.prompt}
+        if "weights" in groups:
+            rules |= {"scores": bip.scores, "weights": bip.weights}
+        elif self._config.mapping.kind == "head":
             rules["head"] = config.head
             learned["head"] = start.weights[models.HEAD]
-        task = self._task("prune", rules, config.epochs)
+        stage = "bilevel" if "weights" in groups else "prune"
+        task = self._task(stage, self._networks["prune"], rules, config.epochs)
         state = states.create(task.rules, learned, start.batch_stats, start.mapping)
-        pruned = sparsity.pruned_count(groups["scores"], self._cell.density)
-        fixed = Fixed(weights=start.weights, mask={}, pruned=jnp.int32(pruned))
+        fixed = Fixed(
+            weights={} if "weights" in groups else start.weights, mask={}, pruned=jax.tree.map(jnp.int32, pruned)
+        )
         with self._checkpoints("prune") as checkpoints, self._within("prune") as within:
-            return self._run_stage(task, state, fixed, config.epochs, checkpoints, within)
+            return self._run_stage("prune", task, state, fixed, config.epochs, checkpoints, within)
 
-    def _task(self, stage: str, rules: dict[str, Any], epochs: int) -> steps.Task:
+    def _warm_up(self, start: Subnetwork) -> Subnetwork:
+        """What the rounds of iterative pruning rewind to: `start` after the first epochs of dense training."""
+        epochs = self._config.imp.rewind_epochs
+        if not epochs:
+            return start
+        task, state, fixed = self._round(start, start.mask)
+        with self._checkpoints("rewind") as checkpoints, self._within("rewind") as within:
+            state, fixed = self._run_stage("prune", task, state, fixed, epochs, checkpoints, within)
+        return steps.subnetwork(state, fixed)
+
+    def _rounds(self, start: Subnetwork, counts: tuple[int, ...], drop: Callable[[Subnetwork, int], PyTree]) -> PyTree:
+        """The rounds of iterative pruning, which share one folder: the newest checkpoint holds its round's mask."""
+        config, mask = self._config.imp, start.mask
+        with self._checkpoints("prune") as checkpoints, self._within("prune") as within:
+            for number, pruned in enumerate(counts):
+                begin = config.rewind_epochs + number * config.epochs
+                end = begin + config.epochs
+                task, state, fixed = self._round(start, mask)
+                if checkpoints.newest_epoch() > end:
+                    # All that came of this round is the mask of a later one, whose checkpoint has it.
+                    self.recorder.skip("prune", config.epochs)
+                    self._count("prune", task, config.epochs)
+                    continue
+                state, fixed = self._run_stage("prune", task, state, fixed, end, checkpoints, within, start=begin)
+                mask = drop(steps.subnetwork(state, fixed), pruned)
+        return mask
+
+    def _round(self, start: Subnetwork, mask: PyTree) -> tuple[steps.Task, TrainState, Fixed]:
+        """Training as a round of iterative pruning has it, at its beginning."""
+        rules = {"weights": self._config.retrain.weights, "prompt": self._config.retrain.prompt}
+        task = self._task("retrain", self._networks["prune"], rules, self._config.imp.epochs)
+        learned = {"weights": start.weights, "prompt": start.prompt}
+        state = states.create(task.rules, learned, start.batch_stats, start.mapping)
+        return task, state, Fixed(weights={}, mask=mask, pruned=jnp.int32(0))
+
+    def _task(self, stage: str, network: Network, rules: dict[str, Any], epochs: int) -> steps.Task:
         updates = {
             # The prompt moves in prompted passes only, everything else in all of them.
             group: self._iterations * (1 if group == "prompt" else self._passes)
@@ -203,22 +274,34 @@ class CellRun:
         }
         return steps.Task(
             stage=stage,
-            network=self.network,
+            network=network,
             protocol=self._config.protocol,
-            batch_norm=self._config.prune.batch_norm if stage == "prune" else "update",
+            batch_norm=self._config.prune.batch_norm if stage in ("prune", "bilevel") else "update",
             batch_size=self._config.data.batch_size,
             rules=tuple(made.items()),
+            gamma=self._config.bip.gamma,
         )
+
+    def _run_to_best(
+        self, name: str, task: steps.Task, state: TrainState, fixed: Fixed, epochs: int
+    ) -> tuple[TrainState, Fixed, Subnetwork]:
+        with self._checkpoints(name) as checkpoints, self._within(name) as within:
+            state, fixed = self._run_stage(name, task, state, fixed, epochs, checkpoints, within)
+            self.best_epoch, (best, _) = checkpoints.best((state, fixed.mask))
+        return state, fixed, steps.subnetwork(best, fixed)
 
     def _run_stage(
         self,
+        name: str,
         task: steps.Task,
         state: TrainState,
         fixed: Fixed,
         epochs: int,
         checkpoints: Checkpoints,
         within: Within | None,
+        start: int = 0,
     ) -> tuple[TrainState, Fixed]:
+        self._count(name, task, epochs - start)
         return run_stage(
             task,
             state,
@@ -226,13 +309,21 @@ class CellRun:
             self._setup.train,
             self._setup.val,
             epochs=epochs,
-            key=self._keys[task.stage],
+            key=self._keys[name],
             remap=self._config.mapping.kind == "iterative",
             checkpoints=checkpoints,
             save_every=self._config.checkpoint_every_epochs,
             within=within,
             recorder=self.recorder,
+            name=name,
+            start=start,
         )
+
+    def _count(self, name: str, task: steps.Task, epochs: int) -> None:
+        """Every pass of training is a forward, a backward and an optimizer step."""
+        count = epochs * self._iterations * len(task.passes)
+        self._optimizer_steps[name] += count
+        self._forward_passes[name] += count
 
     @contextlib.contextmanager
     def _within(self, stage: str) -> Iterator[Within | None]:
@@ -255,19 +346,37 @@ class CellRun:
         return {way: None if value is None else float(value) for way, value in seen.accuracies().items()}
 
 
-def _network(setup: Setup, method: Method) -> Network:
-    """The static half of f(theta * m; x'). The reference protocol keeps plain images at their own size."""
+def _network(setup: Setup, chosen: Method, stage: str) -> Network:
+    """The static half of f(theta * m; x') in a stage. The reference protocol keeps plain images at their own size."""
     config = setup.config
     classes = len(setup.classes) if config.mapping.kind == "head" else setup.source_classes
     mean, std = models.normalisation(config.model.name)
     blank = create("none", canvas_size=config.prompt.canvas_size)
     return Network(
         model=models.create(config.model.name, num_classes=classes, **config.model.options),
-        prompt=config.make_prompt() if method.prompted else blank,
+        prompt=config.make_prompt() if _has_prompt(config, chosen, stage) else blank,
         plain=blank if config.protocol == "paper" else None,
         mean=mean,
         std=std,
     )
+
+
+def _has_prompt(config: Config, chosen: Method, stage: str) -> bool:
+    if stage == "posthoc":
+        return chosen.posthoc
+    return chosen.prompted and config.prompt.stage in (stage, "both")
+
+
+def planned_epochs(config: Config, cell: Cell) -> int:
+    """How many epochs a cell trains for, in all its stages."""
+    planned = method(cell.method)
+    rounds = imp.rounds(cell.density, config.imp.drop)
+    prune = {
+        "": 0,
+        "learn": config.prune.epochs,
+        "rounds": config.imp.rewind_epochs + rounds * config.imp.epochs,
+    }[planned.trains]
+    return prune + config.retrain.epochs * (2 if planned.posthoc else 1)
 
 
 def prunable_kernels(config: Config, weights: PyTree) -> PyTree:

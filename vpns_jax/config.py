@@ -15,8 +15,11 @@ from typing import Any
 from vpns_jax import data, models
 from vpns_jax.errors import UserError, check_name
 from vpns_jax.prompting import Prompt, create, label_mapping
-from vpns_jax.pruners import METHODS
+from vpns_jax.pruners import method
 from vpns_jax.training import optim, steps
+
+# Where a prompt is learned: while pruning, in retraining, or in both.
+PROMPT_STAGES = ("prune", "retrain", "both")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +85,7 @@ class PromptConfig:
     patch_size: int
     parametrisation: str
     clamp: str
+    stage: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +105,39 @@ class PruneConfig:
     scores: RuleConfig
     prompt: RuleConfig
     head: RuleConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoringConfig:
+    """What SNIP and GraSP score weights on."""
+
+    batches: int
+    temperature: float
+
+
+@dataclasses.dataclass(frozen=True)
+class SynflowConfig:
+    """SynFlow; see `pruners.synflow`."""
+
+    rounds: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ImpConfig:
+    """Iterative magnitude pruning; see `pruners.imp`."""
+
+    epochs: int
+    drop: float
+    rewind_epochs: int
+
+
+@dataclasses.dataclass(frozen=True)
+class BipConfig:
+    """BiP; see `pruners.bilevel`."""
+
+    gamma: float
+    weights: RuleConfig
+    scores: RuleConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +164,10 @@ class Config:
     prompt: PromptConfig
     mapping: MappingConfig
     prune: PruneConfig
+    scoring: ScoringConfig
+    synflow: SynflowConfig
+    imp: ImpConfig
+    bip: BipConfig
     retrain: RetrainConfig
     checkpoint_every_epochs: int
     checkpoint_every_steps: int
@@ -163,8 +204,13 @@ def parse(tree: Mapping[str, Any]) -> Config:
 
 
 def _check(config: Config) -> None:
-    for method in config.methods:
-        check_name("method", method, tuple(METHODS))
+    check_name("prompt.stage", config.prompt.stage, PROMPT_STAGES)
+    for name in config.methods:
+        found = method(name)
+        if found.prompted and not found.trains and config.prompt.stage == "prune":
+            raise UserError(
+                f"config.prompt.stage is 'prune', where {name} learns nothing; it allows 'retrain' and 'both'"
+            )
     for name in ("methods", "densities", "seeds"):
         values = getattr(config, name)
         if not values or len(set(values)) != len(values):
@@ -187,6 +233,9 @@ def _check(config: Config) -> None:
         "data.image_size",
         "data.batch_size",
         "prune.epochs",
+        "scoring.batches",
+        "synflow.rounds",
+        "imp.epochs",
         "retrain.epochs",
         "checkpoint_every_epochs",
     ):
@@ -200,10 +249,25 @@ def _check(config: Config) -> None:
             raise UserError(f"config.{name} is {value}; it must be zero or more")
     if not 0 < config.data.val_fraction < 1:
         raise UserError(f"config.data.val_fraction is {config.data.val_fraction}; it must lie in (0, 1)")
+    for name, value in (("scoring.temperature", config.scoring.temperature), ("bip.gamma", config.bip.gamma)):
+        if not 0 < value < float("inf"):
+            raise UserError(f"config.{name} is {value}; it must be above zero")
+    if not 0 < config.imp.drop < 1:
+        raise UserError(f"config.imp.drop is {config.imp.drop}; it must lie in (0, 1), a share of what is left")
+    if not 0 <= config.imp.rewind_epochs < config.imp.epochs:
+        raise UserError(
+            f"config.imp.rewind_epochs is {config.imp.rewind_epochs}; "
+            f"with config.imp.epochs = {config.imp.epochs} it allows 0 ... {config.imp.epochs - 1}"
+        )
     _check_prompt(config)
-    for rule in (config.pretrain.weights, config.prune.scores, config.prune.prompt, config.prune.head):
+    _check_rules(config)
+
+
+def _check_rules(config: Config) -> None:
+    """Raises `UserError` if an optimizer cannot be made."""
+    for rule in (config.pretrain.weights, config.retrain.weights, config.retrain.prompt):
         rule.rule(epochs=1, updates_per_epoch=1)
-    for rule in (config.retrain.weights, config.retrain.prompt):
+    for rule in (config.prune.scores, config.prune.prompt, config.prune.head, config.bip.weights, config.bip.scores):
         rule.rule(epochs=1, updates_per_epoch=1)
 
 

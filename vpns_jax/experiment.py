@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 
 from vpns_jax import data, models, pretraining, reporting, sharding
-from vpns_jax.cell import Cell, CellRun, Setup, prunable_kernels
+from vpns_jax.cell import Cell, CellRun, Setup, planned_epochs, prunable_kernels
 from vpns_jax.config import Config
 from vpns_jax.data import Sources
 from vpns_jax.errors import UserError
 from vpns_jax.prompting import label_mapping
-from vpns_jax.pruners import METHODS, Method
+from vpns_jax.pruners import method
 from vpns_jax.training import subnetworks
 from vpns_jax.training.batches import Resident, Split, Streamed
 from vpns_jax.training.checkpoints import Checkpoints
@@ -31,9 +31,9 @@ PyTree = Any
 def cells(config: Config) -> Iterator[Cell]:
     """All cells of an experiment, seed by seed. A dense network has one density, 1."""
     for seed in config.seeds:
-        for method in config.methods:
-            densities = (1.0,) if method.startswith("dense") else config.densities
-            yield from (Cell(method, density, seed) for density in densities)
+        for name in config.methods:
+            densities = (1.0,) if name.startswith("dense") else config.densities
+            yield from (Cell(name, density, seed) for density in densities)
 
 
 def run(config: Config, workdir: Path, command: str) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def run(config: Config, workdir: Path, command: str) -> dict[str, Any]:
     inputs = _open(config)
     folder = Workdir(workdir, config)
     todo = [cell for cell in cells(config) if folder.read_cell(cell.name) is None]
-    epochs = sum(_epochs(config, METHODS[cell.method]) for cell in todo)
+    epochs = sum(planned_epochs(config, cell) for cell in todo)
     progress = Progress(epochs + (0 if inputs.source else config.pretrain.epochs))
     with jax.set_mesh(mesh):
         setup = _prepare(config, inputs, folder, progress)
@@ -176,16 +176,14 @@ def _check_batch(name: str, batch_size: int, images: int) -> None:
 
 def _run_cell(setup: Setup, cell: Cell) -> None:
     """Prune, retrain, evaluate: one cell from start to end, or from where it was interrupted."""
-    run = CellRun(setup, cell)
-    pruned = METHODS[cell.method].prune(run.problem())
+    run, chosen = CellRun(setup, cell), method(cell.method)
+    pruned = chosen.prune(run.problem())
     state, fixed, best = run.retrain(pruned)
+    if chosen.posthoc:
+        state, fixed, best = run.fit_prompt(best)
     result = run.result(state, fixed, best)
     reporting.draw_cell(setup.folder, cell.name, run.network, best, setup.test, setup.classes, run.recorder.rows())
     subnetworks.save(setup.folder.subnetwork(cell.name), setup.config.model.name, best)
     run.recorder.close()
     setup.folder.write_cell(cell.name, result)
     setup.progress.say(reporting.one_line(result))
-
-
-def _epochs(config: Config, method: Method) -> int:
-    return config.retrain.epochs + (config.prune.epochs if method.trains else 0)

@@ -15,7 +15,8 @@ class BatchNorm(nn.Module):
 
     Parameters `scale` and `bias`, `[c]`. Collection `batch_stats`: `mean` and `var`, `[c]` float32, and
     `count`, int32, the number of updates so far (torch's `num_batches_tracked`; nothing here depends on it,
-    but an exported state dict must hold it). All arithmetic is in float32; the result is cast to `dtype`.
+    but an exported state dict must hold it). All arithmetic is in float32, or in float64 if the input is; the
+    result is cast to `dtype`.
     """
 
     dtype: Any = jnp.float32
@@ -35,7 +36,7 @@ class BatchNorm(nn.Module):
         running_var = self.variable("batch_stats", "var", jnp.ones, features, jnp.float32)
         count = self.variable("batch_stats", "count", jnp.zeros, (), jnp.int32)
 
-        x = x.astype(jnp.float32)
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         over = tuple(range(x.ndim - 1))
         if train:
             mean = jnp.mean(x, axis=over, keepdims=True)

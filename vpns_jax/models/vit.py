@@ -34,9 +34,12 @@ class Attention(nn.Module):
             y = nn.Dense(c, dtype=self.dtype, kernel_init=dense_init, name=name)(x)
             return y.reshape(b, n, c // HEAD_DIM, HEAD_DIM)
 
-        # Scales by 1/sqrt(HEAD_DIM); the softmax is in float32.
-        y = jax.nn.dot_product_attention(project("query"), project("key"), project("value"))
+        y = self.attend(project("query"), project("key"), project("value"))
         return nn.Dense(c, dtype=self.dtype, kernel_init=dense_init, name="out")(y.reshape(b, n, c))
+
+    def attend(self, query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+        """Attention of [b, n, heads, HEAD_DIM]: scaled by 1/sqrt(HEAD_DIM), its softmax in float32."""
+        return jax.nn.dot_product_attention(query, key, value)
 
 
 class MLP(nn.Module):

@@ -2,30 +2,61 @@
 
 import dataclasses
 
-from vpns_jax.pruners import learned, one_shot
-from vpns_jax.pruners.problem import Problem, Pruner
-from vpns_jax.sparsity import scores
+from vpns_jax.errors import UserError
+from vpns_jax.pruners import bilevel, by_gradient, imp, learned, one_shot, synflow
+from vpns_jax.pruners.problem import Problem, Pruner, Settings
+
+PROMPT, POSTHOC = "+prompt", "+posthoc"
 
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A row of the results: a pruner, and whether the configured prompt goes with it.
+    """A row of the results: a pruner, and what of the configured prompt goes with it.
 
-    `trains` is true where the pruner itself trains (stage prune) before the retraining that all methods share.
+    Attributes:
+      prune: the pruner.
+      trains: how it trains in stage prune, before the retraining that all methods share: "" where it does not,
+        "learn" for `Problem.learn`, "rounds" for `Problem.rounds`.
+      prompted: the prompt is learned where the pruner trains, and in retraining (`config.prompt.stage` says which).
+      posthoc: the prompt is fitted alone, on the finished network.
     """
 
     prune: Pruner
-    prompted: bool
-    trains: bool
+    trains: str = ""
+    prompted: bool = False
+    posthoc: bool = False
 
 
 METHODS = {
-    "dense": Method(one_shot.dense, prompted=False, trains=False),
-    "dense+prompt": Method(one_shot.dense, prompted=True, trains=False),
-    "vpns": Method(learned.prune, prompted=True, trains=True),
-    "hydra": Method(learned.prune, prompted=False, trains=True),
-    "magnitude": Method(one_shot.by_score(scores.magnitude), prompted=False, trains=False),
-    "magnitude+prompt": Method(one_shot.by_score(scores.magnitude), prompted=True, trains=False),
+    "dense": Method(one_shot.dense),
+    "random": Method(one_shot.random),
+    "magnitude": Method(one_shot.magnitude),
+    "snip": Method(by_gradient.snip),
+    "grasp": Method(by_gradient.grasp),
+    "synflow": Method(synflow.prune),
+    "imp": Method(imp.prune, trains="rounds"),
+    "hydra": Method(learned.prune, trains="learn"),
+    "hydra_layerwise": Method(learned.prune_layerwise, trains="learn"),
+    "bip": Method(bilevel.prune, trains="learn"),
+    # The paper's: hydra+prompt by its own name.
+    "vpns": Method(learned.prune, trains="learn", prompted=True),
 }
 
-__all__ = ["METHODS", "Method", "Problem", "Pruner"]
+
+def method(name: str) -> Method:
+    """The method of that name: one of `METHODS`, or one without a prompt and "+prompt" or "+posthoc".
+
+    Raises:
+      UserError: there is no such method.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    base, suffix = name.rsplit("+", 1)[0], name[name.rfind("+") :]
+    if suffix in (PROMPT, POSTHOC) and base in METHODS and not METHODS[base].prompted:
+        return dataclasses.replace(METHODS[base], prompted=suffix == PROMPT, posthoc=suffix == POSTHOC)
+    raise UserError(
+        f"unknown method {name!r}; known: {', '.join(METHODS)}, and all but vpns with {PROMPT} or {POSTHOC} after them"
+    )
+
+
+__all__ = ["METHODS", "Method", "Problem", "Pruner", "Settings", "method"]

@@ -1,27 +1,25 @@
-"""Masks that take no training: a score for each weight, one global threshold."""
+"""Masks that take neither data nor training: a score for each weight, one global threshold."""
 
-import dataclasses
-from collections.abc import Callable
-from typing import Any
+import jax
 
 from vpns_jax import sparsity
-from vpns_jax.pruners.problem import Problem, Pruner
+from vpns_jax.pruners.problem import Problem
 from vpns_jax.training.state import Subnetwork
-
-PyTree = Any
-
-
-def by_score(criterion: Callable[[PyTree], PyTree]) -> Pruner:
-    """The pruner that keeps the kernels' weights of the largest `criterion`."""
-
-    def prune(problem: Problem) -> Subnetwork:
-        mask = sparsity.prune_smallest(criterion(problem.kernels), problem.pruned)
-        return dataclasses.replace(problem.source, mask=mask, mapping=problem.map_labels(problem.source, mask))
-
-    return prune
 
 
 def dense(problem: Problem) -> Subnetwork:
     """Keeps every weight: the network that the others are measured against."""
-    mask = sparsity.prune_smallest(problem.kernels, 0)
-    return dataclasses.replace(problem.source, mask=mask, mapping=problem.map_labels(problem.source, mask))
+    return problem.dense()
+
+
+def random(problem: Problem) -> Subnetwork:
+    """Keeps weights by lot, each as likely as any other: the least that a pruner must beat."""
+    leaves, structure = jax.tree.flatten(problem.kernels)
+    keys = jax.random.split(problem.key, len(leaves))
+    scores = [jax.random.uniform(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
+    return problem.by_score(jax.tree.unflatten(structure, scores))
+
+
+def magnitude(problem: Problem) -> Subnetwork:
+    """OMP: keeps the largest weights (Han et al., arXiv 1506.02626)."""
+    return problem.by_score(sparsity.magnitude(problem.kernels))

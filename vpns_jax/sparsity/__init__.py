@@ -4,25 +4,41 @@ from vpns_jax.sparsity.masks import (
     apply,
     attach_gradient,
     density,
+    prune_further,
+    prune_lowest,
     prune_smallest,
     pruned_count,
     straight_through,
     threshold,
     topk_mask,
 )
-from vpns_jax.sparsity.scores import magnitude, scaled_init
+from vpns_jax.sparsity.scores import (
+    bilevel_gradient,
+    connection_sensitivity,
+    gradient_flow,
+    magnitude,
+    scaled_init,
+)
 from vpns_jax.sparsity.selection import kth_smallest
+from vpns_jax.sparsity.trees import overlay, subtree
 
 __all__ = [
     "apply",
     "attach_gradient",
+    "bilevel_gradient",
+    "connection_sensitivity",
     "density",
+    "gradient_flow",
     "kth_smallest",
     "magnitude",
+    "overlay",
+    "prune_further",
+    "prune_lowest",
     "prune_smallest",
     "pruned_count",
     "scaled_init",
     "straight_through",
+    "subtree",
     "threshold",
     "topk_mask",
 ]

@@ -42,15 +42,41 @@ def topk_mask(scores: PyTree, density: float) -> PyTree:
     return prune_smallest(scores, pruned_count(scores, density))
 
 
-def prune_smallest(scores: PyTree, pruned: int | jax.Array) -> PyTree:
-    """The mask that drops the `pruned` smallest |score|; `pruned` in 0 ... N - 1 may be traced."""
+def prune_smallest(scores: PyTree, pruned: int | jax.Array | dict[str, Any]) -> PyTree:
+    """The mask that drops the `pruned` smallest |score|, over the whole tree or, given a tree of counts, in each leaf.
+
+    Args:
+      scores: nested dict of float arrays, N elements in all.
+      pruned: in 0 ... N - 1; or a tree like `scores` of such counts, one for each leaf. Counts may be traced.
+    """
+    if isinstance(pruned, dict):
+        return jax.tree.map(prune_smallest, scores, pruned)
     return _prune_smallest(scores, jnp.asarray(pruned, jnp.int32))
+
+
+def prune_lowest(scores: PyTree, pruned: int | jax.Array) -> PyTree:
+    """The mask that drops the `pruned` lowest scores, sign and all; see `prune_smallest`."""
+    return _prune_lowest(scores, jnp.asarray(pruned, jnp.int32))
+
+
+@jax.jit
+def prune_further(scores: PyTree, mask: PyTree, pruned: int | jax.Array) -> PyTree:
+    """The mask that drops what `mask` drops and then the smallest |score|, `pruned` in all (no fewer than so far)."""
+    tiny = jnp.finfo(jnp.float32).tiny
+    # So that what is gone stays below what is left, were that zero.
+    left = jax.tree.map(lambda s, keep: jnp.where(keep, jnp.maximum(jnp.abs(s), tiny), 0), scores, mask)
+    return _prune_lowest(left, jnp.asarray(pruned, jnp.int32))
 
 
 @jax.jit
 def _prune_smallest(scores: PyTree, pruned: jax.Array) -> PyTree:
+    return _prune_lowest(jax.tree.map(jnp.abs, scores), pruned)
+
+
+@jax.jit
+def _prune_lowest(scores: PyTree, pruned: jax.Array) -> PyTree:
     leaves, structure = jax.tree.flatten(scores)
-    keys = [selection.order_key(jnp.abs(leaf)) for leaf in leaves]
+    keys = [selection.order_key(leaf) for leaf in leaves]
     key, rank = selection.kth_smallest_key(keys, jnp.maximum(pruned, 1))
     # Nothing to prune: a rank of zero below the smallest key there is.
     key, rank = jnp.where(pruned == 0, jnp.uint32(0), key), jnp.where(pruned == 0, 0, rank)

@@ -5,6 +5,7 @@ the host, ahead of time; it is cropped and flipped on the device all the same.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import cast
 
@@ -16,7 +17,7 @@ from flax import struct
 from vpns_jax import sharding
 from vpns_jax.data import Source, augment
 from vpns_jax.data.materialize import resize
-from vpns_jax.data.order import padded_batches
+from vpns_jax.data.order import epoch_order, padded_batches
 from vpns_jax.data.stream import eval_stream, train_stream
 from vpns_jax.data.transfer import DeviceStream
 from vpns_jax.training.steps import Batch, Pass
@@ -139,6 +140,32 @@ def crop(batch: Batch, one: Pass, rng: jax.Array, *, size: int, flip: bool) -> B
     if one.augmented:
         images = augment.random_crop_flip(images, rng, size=size, flip=flip)
     return sharding.split_batch((images, labels))
+
+
+def sample(data: Split, one: Pass, *, batch_size: int, count: int, key: jax.Array) -> Iterator[tuple[Batch, jax.Array]]:
+    """`count` training batches of a pass, each with a key for the forward pass: a pure function of `key`.
+
+    No image comes twice before all have come, but for the remainder that fills no batch.
+    """
+    order_key, draw_key = jax.random.split(key)
+    if isinstance(data, Resident):
+        per_epoch, order = data.size // batch_size, None
+        for i in range(count):
+            if order is None or i % per_epoch == 0:
+                order = epoch_order(order_key, i // per_epoch, data.size, batch_size)
+            rng, forward_rng = jax.random.split(jax.random.fold_in(draw_key, i))
+            yield _take(data, one, order[i % per_epoch], rng), forward_rng
+        return
+    seed = int(jax.random.randint(order_key, (), 0, 2**31 - 1))
+    with data.train_batches(batch_size, (one,), seed=seed, step=0) as batches:
+        for i in range(count):
+            rng, forward_rng = jax.random.split(jax.random.fold_in(draw_key, i))
+            (batch,) = next(batches)
+            yield _crop(batch, one, rng, size=data.image_size, flip=data.flip), forward_rng
+
+
+_take = functools.partial(jax.jit, static_argnames="one")(take)
+_crop = functools.partial(jax.jit, static_argnames=("one", "size", "flip"))(crop)
 
 
 @jax.jit

@@ -67,6 +67,10 @@ class Checkpoints:
         if not saved:
             raise RuntimeError(f"checkpoint of epoch {epoch} was not saved: a later one is there")
 
+    def newest_epoch(self) -> int:
+        """The newest epoch there is a checkpoint of; 0 if there is none yet."""
+        return self._manager.latest_step() or 0
+
     def newest(self, like: PyTree) -> tuple[int, PyTree] | None:
         """The newest epoch and its tree, or None if there is none yet; see `restore`."""
         epoch = self._manager.latest_step()

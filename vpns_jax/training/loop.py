@@ -24,7 +24,12 @@ PyTree = Any
 
 COMPILE_CLOCK = CompileClock()
 # The iteration of each stage.
-STEPS = {"prune": steps.prune_step, "retrain": steps.retrain_step}
+STEPS = {
+    "prune": steps.prune_step,
+    "retrain": steps.retrain_step,
+    "bilevel": steps.bilevel_step,
+    "prompt": steps.prompt_step,
+}
 
 
 @functools.partial(jax.jit, static_argnames=("task",), donate_argnames=("state",))
@@ -133,30 +138,37 @@ def run_stage(
     save_every: int,
     within: Within | None,
     recorder: Recorder,
+    name: str | None = None,
+    start: int = 0,
 ) -> tuple[TrainState, Fixed]:
-    """Runs, or resumes, one stage to its end.
+    """Runs, or resumes, one stage to its end, or one round of it.
 
     After every epoch the network is validated, prompted and plain; a checkpoint is written every `save_every`
     epochs, whenever validation is better than before, and at the end. Everything random follows from `key` and
     the epoch, so a run that was killed and resumed ends bit for bit where an unbroken one does.
 
     Args:
-      state: at the start of the stage; a checkpoint, if there is one, takes its place.
+      state: at the start of the stage; a checkpoint past `start`, if there is one, takes its place.
+      epochs: how many the stage has once this is done, those of earlier rounds included.
       remap: re-estimate the label mapping before every epoch (iterative label mapping).
       within: where checkpoints go that are made within epochs, of data that stream in; None for none.
       recorder: is given each epoch's row.
+      name: the stage as rows have it; by default that of its steps.
+      start: epochs of earlier rounds, whose rows, steps and draws this one goes on from.
 
     Returns:
       The state after the last epoch, and what was held fixed.
     """
-    saved = checkpoints.newest((state, fixed.mask))
-    first, (state, mask) = saved if saved else (0, (state, fixed.mask))
+    name = name or task.stage
+    state = dataclasses.replace(state, step=state.step + start * (train.size // task.batch_size))
+    saved = checkpoints.newest((state, fixed.mask)) if checkpoints.newest_epoch() > start else None
+    first, (state, mask) = saved if saved else (start, (state, fixed.mask))
     fixed = dataclasses.replace(fixed, mask=mask)
+    recorder.skip(name, first - start)
     if first == epochs:
-        recorder.skip(task.stage, epochs)
         return state, fixed
     best = checkpoints.best_accuracy()
-    recorder.start(task.stage, first, int(state.step))
+    recorder.start(name, first, int(state.step))
     state, total, resumed = _newest_within(within, state, _nothing(task))
     with epoch_runner(task, train, key, int(state.step), within) as run:
         for epoch in range(first, epochs):
@@ -169,7 +181,7 @@ def run_stage(
                 state = dataclasses.replace(state, mapping=mapping)
             state, metrics = run(state, fixed, epoch, total)
             total, resumed = _nothing(task), False
-            row = {"stage": task.stage, "epoch": epoch + 1, **_row(task, state, fixed, val, metrics)}
+            row = {"stage": name, "epoch": epoch + 1, **_row(task, state, fixed, val, metrics)}
             row["compile_seconds"] = COMPILE_CLOCK.seconds - compiled
             row["seconds"] = time.perf_counter() - began - row["compile_seconds"]
             # The row first: a run killed before the checkpoint is there drops it and writes it again.

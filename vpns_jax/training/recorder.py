@@ -60,14 +60,15 @@ class Recorder:
     def start(self, stage: str, epoch: int, step: int) -> None:
         """A stage begins, or resumes, after `epoch` epochs and `step` steps: its rows past that will come again."""
         self._log.truncate(lambda row: (row["cell"], row["stage"]) != (self._cell, stage) or row["epoch"] <= epoch)
-        before = [row["step"] for row in self.rows() if row["stage"] != stage]
-        self._offset = max(before, default=0)
+        # Rows are in order: the last of each stage says how long that was.
+        ends = {row["stage"]: row["step"] for row in self.rows() if row["stage"] != stage}
+        self._offset = sum(ends.values())
         self.close()
         self._tensorboard = TensorBoard(self._directory, purge_step=self._offset + step + 1)
-        self._progress.advance(f"{self._cell} {stage}", epoch)
+        self._progress.advance(f"{self._cell} {stage}", 0)
 
     def skip(self, stage: str, epochs: int) -> None:
-        """A stage was finished by an earlier run: what came of it, and of the stage after it, stands."""
+        """An earlier run did so many epochs of a stage: what came of them, and of stages after them, stands."""
         self._progress.advance(f"{self._cell} {stage}", epochs)
 
     def epoch(self, row: dict[str, Any]) -> None:

@@ -3,6 +3,9 @@
 An iteration is a sequence of passes, which is all that tells the protocols apart. The paper's is one prompted,
 augmented batch. The released code's ("reference") is a prompted, un-augmented batch A and a plain, augmented batch
 B, drawn from two independent shuffles; B moves everything but the prompt.
+
+Stages: "prune" learns scores on frozen weights, "retrain" weights under a fixed mask, "bilevel" both in turn, and
+"prompt" nothing but the prompt. The prompt is learned in all of them.
 """
 
 import dataclasses
@@ -14,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vpns_jax import sparsity
 from vpns_jax.models import HEAD
 from vpns_jax.sparsity import masks
 from vpns_jax.training import optim
@@ -45,10 +49,11 @@ class Task:
     """The static half of a stage: the network, its protocol and its optimizers. Hashable.
 
     Attributes:
-      stage: "prune" or "retrain".
+      stage: "prune", "retrain", "bilevel" or "prompt".
       batch_norm: one of `BATCH_NORMS`: every pass uses and moves batch statistics, only the prompted ones do, or
         none does and the running statistics stand.
       rules: (group, rule) for each group of `TrainState.learned`.
+      gamma: the penalty of stage bilevel's lower level.
     """
 
     stage: str
@@ -57,10 +62,15 @@ class Task:
     batch_norm: str
     batch_size: int
     rules: tuple[tuple[str, optim.Rule], ...]
+    gamma: float = 1.0
 
     @property
     def passes(self) -> tuple[Pass, ...]:
-        return PROTOCOLS[self.protocol]
+        """The passes of an iteration; those of stage bilevel's lower level, then those of its upper one."""
+        passes = PROTOCOLS[self.protocol]
+        if self.stage == "bilevel":
+            return passes + passes
+        return tuple(one for one in passes if one.prompted) if self.stage == "prompt" else passes
 
 
 # The images uint8 [b, h, w, c] and labels int32 [b] of one pass.
@@ -78,14 +88,32 @@ def prune_step(
     Returns:
       The next state, and each pass's metrics.
     """
-    return _iterate(prune_pass, task, state, fixed, batches, rng)
+    return _iterate((prune_pass,) * len(task.passes), task, state, fixed, batches, rng)
 
 
 def retrain_step(
     task: Task, state: TrainState, fixed: Fixed, batches: tuple[Batch, ...], rng: jax.Array
 ) -> tuple[TrainState, tuple[Metrics, ...]]:
     """Stage 2: min over weights and prompt under the fixed mask (VPNs, eq. 3), one iteration; see `prune_step`."""
-    return _iterate(retrain_pass, task, state, fixed, batches, rng)
+    return _iterate((retrain_pass,) * len(task.passes), task, state, fixed, batches, rng)
+
+
+def bilevel_step(
+    task: Task, state: TrainState, fixed: Fixed, batches: tuple[Batch, ...], rng: jax.Array
+) -> tuple[TrainState, tuple[Metrics, ...]]:
+    """BiP: a step of the weights under the mask, then one of the scores (arXiv 2210.04092); see `prune_step`.
+
+    Each level has batches of its own.
+    """
+    half = len(task.passes) // 2
+    return _iterate((lower_pass,) * half + (upper_pass,) * half, task, state, fixed, batches, rng)
+
+
+def prompt_step(
+    task: Task, state: TrainState, fixed: Fixed, batches: tuple[Batch, ...], rng: jax.Array
+) -> tuple[TrainState, tuple[Metrics, ...]]:
+    """A prompt alone, fitted on a finished subnetwork (VPNs, section 3's post-pruning prompt); see `prune_step`."""
+    return _iterate((prompt_pass,) * len(task.passes), task, state, fixed, batches, rng)
 
 
 def prune_pass(
@@ -97,8 +125,7 @@ def prune_pass(
     def sparse(learned: dict[str, PyTree]) -> tuple[PyTree, PyTree]:
         return with_head(fixed.weights, learned), masks.attach_gradient(learned["scores"], keep)
 
-    train = task.batch_norm == "update" or (task.batch_norm == "prompted" and one.prompted)
-    return _update(task, one, state, sparse, batch, rng, train=train)
+    return _update(task, one, state, _moving(one, state), sparse, batch, rng, train=_on_batch(task, one))
 
 
 def retrain_pass(
@@ -109,7 +136,57 @@ def retrain_pass(
     def sparse(learned: dict[str, PyTree]) -> tuple[PyTree, PyTree]:
         return learned["weights"], fixed.mask
 
-    return _update(task, one, state, sparse, batch, rng, train=True)
+    return _update(task, one, state, _moving(one, state), sparse, batch, rng, train=True)
+
+
+def lower_pass(
+    task: Task, one: Pass, state: TrainState, fixed: Fixed, batch: Batch, rng: jax.Array
+) -> tuple[TrainState, Metrics]:
+    """One pass of stage bilevel's lower level: the weights move, mask and prompt stay."""
+    keep = masks.prune_smallest(state.learned["scores"], fixed.pruned)
+
+    def sparse(learned: dict[str, PyTree]) -> tuple[PyTree, PyTree]:
+        return learned["weights"], keep
+
+    return _update(task, one, state, frozenset({"weights"}), sparse, batch, rng, train=True)
+
+
+def upper_pass(
+    task: Task, one: Pass, state: TrainState, fixed: Fixed, batch: Batch, rng: jax.Array
+) -> tuple[TrainState, Metrics]:
+    """One pass of stage bilevel's upper level: scores and prompt move, the weights stay.
+
+    The mask's gradient is `sparsity.bilevel_gradient`, and goes straight through to the scores. The prompt gets the
+    plain gradient: how the lower level's solution depends on the prompt is left out.
+    """
+    scores, weights = state.learned["scores"], state.learned["weights"]
+    keep = masks.prune_smallest(scores, fixed.pruned)
+    kernels = sparsity.subtree(weights, keep)
+
+    def sparse(learned: dict[str, PyTree]) -> tuple[PyTree, PyTree]:
+        # The loss is differentiated in z = m * w, which takes the scores' place.
+        return sparsity.overlay(weights, learned["scores"]), {}
+
+    def to_scores(gradients: dict[str, PyTree]) -> dict[str, PyTree]:
+        by_mask = sparsity.bilevel_gradient(kernels, keep, gradients["scores"], task.gamma)
+        return {**gradients, "scores": jax.tree.map(lambda s, g: jnp.sign(s) * g, scores, by_mask)}
+
+    moving = _moving(one, state) - {"weights"}
+    at = dataclasses.replace(state, learned={**state.learned, "scores": masks.apply(kernels, keep)})
+    gradients, seen, batch_stats = _gradients(task, one, at, moving, sparse, batch, rng, train=_on_batch(task, one))
+    return _apply(task, state, to_scores(gradients), batch_stats), seen
+
+
+def prompt_pass(
+    task: Task, one: Pass, state: TrainState, fixed: Fixed, batch: Batch, rng: jax.Array
+) -> tuple[TrainState, Metrics]:
+    """One pass of stage prompt: the network is run as it will be used, on its running statistics."""
+
+    def sparse(learned: dict[str, PyTree]) -> tuple[PyTree, PyTree]:
+        del learned
+        return fixed.weights, fixed.mask
+
+    return _update(task, one, state, _moving(one, state), sparse, batch, rng, train=False)
 
 
 @functools.partial(jax.jit, static_argnames=("network", "prompted"))
@@ -129,13 +206,11 @@ def predict(network: Network, subnetwork: Subnetwork, images: jax.Array, *, prom
 
 
 def subnetwork(state: TrainState, fixed: Fixed) -> Subnetwork:
-    """The sparse network a state stands for, in either stage."""
-    if "scores" in state.learned:
-        weights = with_head(fixed.weights, state.learned)
-        mask = masks.prune_smallest(state.learned["scores"], fixed.pruned)
-    else:
-        weights, mask = state.learned["weights"], fixed.mask
-    return Subnetwork(weights, mask, state.batch_stats, state.learned["prompt"], state.mapping)
+    """The sparse network a state stands for, in any stage."""
+    learned = state.learned
+    weights = learned["weights"] if "weights" in learned else with_head(fixed.weights, learned)
+    mask = masks.prune_smallest(learned["scores"], fixed.pruned) if "scores" in learned else fixed.mask
+    return Subnetwork(weights, mask, state.batch_stats, learned["prompt"], state.mapping)
 
 
 def with_head(weights: PyTree, learned: dict[str, PyTree]) -> PyTree:
@@ -143,8 +218,12 @@ def with_head(weights: PyTree, learned: dict[str, PyTree]) -> PyTree:
     return {**weights, HEAD: learned["head"]} if "head" in learned else weights
 
 
+# A pass of a stage: (task, pass, state, fixed, batch, rng) -> the next state, and metrics.
+RunPass = Callable[[Task, Pass, TrainState, Fixed, Batch, jax.Array], tuple[TrainState, Metrics]]
+
+
 def _iterate(
-    run_pass: Callable[..., tuple[TrainState, Metrics]],
+    run_passes: tuple[RunPass, ...],
     task: Task,
     state: TrainState,
     fixed: Fixed,
@@ -152,34 +231,61 @@ def _iterate(
     rng: jax.Array,
 ) -> tuple[TrainState, tuple[Metrics, ...]]:
     metrics = []
-    for i, (one, batch) in enumerate(zip(task.passes, batches, strict=True)):
+    for i, (run_pass, one, batch) in enumerate(zip(run_passes, task.passes, batches, strict=True)):
         state, seen = run_pass(task, one, state, fixed, batch, jax.random.fold_in(rng, i))
         metrics.append(seen)
     return dataclasses.replace(state, step=state.step + 1), tuple(metrics)
+
+
+def _moving(one: Pass, state: TrainState) -> frozenset[str]:
+    """The groups that a pass moves: all, but the prompt in prompted passes only."""
+    return frozenset(state.learned) if one.prompted else frozenset(state.learned) - {"prompt"}
+
+
+def _on_batch(task: Task, one: Pass) -> bool:
+    """Whether a pass that learns scores runs on batch statistics, and moves the running ones."""
+    return task.batch_norm == "update" or (task.batch_norm == "prompted" and one.prompted)
 
 
 def _update(
     task: Task,
     one: Pass,
     state: TrainState,
+    moving: frozenset[str],
     sparse: Callable[[dict[str, PyTree]], tuple[PyTree, PyTree]],
     batch: Batch,
     rng: jax.Array,
     *,
     train: bool,
 ) -> tuple[TrainState, Metrics]:
-    """One loss, one gradient, one partitioned update."""
-    images, labels = batch
-    active = frozenset(state.learned) if one.prompted else frozenset(state.learned) - {"prompt"}
+    """One loss, one gradient, one partitioned update of the groups `moving`."""
+    gradients, seen, batch_stats = _gradients(task, one, state, moving, sparse, batch, rng, train=train)
+    return _apply(task, state, gradients, batch_stats), seen
 
-    def loss(moving: dict[str, PyTree]) -> tuple[jax.Array, tuple[jax.Array, PyTree]]:
-        weights, mask = sparse({**state.learned, **moving})
+
+def _gradients(
+    task: Task,
+    one: Pass,
+    state: TrainState,
+    moving: frozenset[str],
+    sparse: Callable[[dict[str, PyTree]], tuple[PyTree, PyTree]],
+    batch: Batch,
+    rng: jax.Array,
+    *,
+    train: bool,
+) -> tuple[dict[str, PyTree], Metrics, PyTree]:
+    """The loss's gradient in the groups `moving`, its metrics, and the batch statistics after the pass."""
+    images, labels = batch
+
+    def loss(groups: dict[str, PyTree]) -> tuple[jax.Array, tuple[jax.Array, PyTree]]:
+        learned = {**state.learned, **groups}
+        weights, mask = sparse(learned)
         logits, batch_stats = forward(
             task.network,
             weights=weights,
             mask=mask,
             batch_stats=state.batch_stats,
-            prompt=moving["prompt"] if one.prompted else None,
+            prompt=learned["prompt"] if one.prompted else None,
             images=images,
             mapping=state.mapping,
             train=train,
@@ -187,11 +293,16 @@ def _update(
         )
         return cross_entropy(logits=logits, labels=labels), (logits, batch_stats)
 
-    moving = {group: state.learned[group] for group in active}
-    gradients, (logits, batch_stats) = jax.grad(loss, has_aux=True)(moving)
-    held = {group: jax.tree.map(jnp.zeros_like, state.learned[group]) for group in state.learned.keys() - active}
-    updates, opt_state = optim.joint(task.rules, active).update({**gradients, **held}, state.opt_state, state.learned)
-    state = dataclasses.replace(
+    groups = {group: state.learned[group] for group in moving}
+    gradients, (logits, batch_stats) = jax.grad(loss, has_aux=True)(groups)
+    return gradients, Metrics.of(logits=logits, labels=labels), batch_stats
+
+
+def _apply(task: Task, state: TrainState, gradients: dict[str, PyTree], batch_stats: PyTree) -> TrainState:
+    """One update of the groups that have gradients; the others, and their optimizers, stay."""
+    moving = frozenset(gradients)
+    held = {group: jax.tree.map(jnp.zeros_like, state.learned[group]) for group in state.learned.keys() - moving}
+    updates, opt_state = optim.joint(task.rules, moving).update({**gradients, **held}, state.opt_state, state.learned)
+    return dataclasses.replace(
         state, learned=optax.apply_updates(state.learned, updates), opt_state=opt_state, batch_stats=batch_stats
     )
-    return state, Metrics.of(logits=logits, labels=labels)

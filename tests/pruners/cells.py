@@ -1,0 +1,79 @@
+"""Cells of the tiny network: from the config to a result, through everything a pruner is given."""
+
+import contextlib
+import dataclasses
+
+import jax
+
+from configs import quickstart
+from tests.training import tiny
+from vpns_jax import config, sharding
+from vpns_jax.cell import Cell, CellRun, Setup
+from vpns_jax.models import registry
+from vpns_jax.pruners import method
+from vpns_jax.training.recorder import Progress
+from vpns_jax.workdir import Workdir
+
+ITERATIONS = tiny.IMAGES // tiny.BATCH
+ENTRY = registry.Entry(tiny.Tiny, {}, (), None, registry.HALVES)
+
+
+@contextlib.contextmanager
+def world(monkeypatch):
+    """Where the tiny network has a name, on one device."""
+    monkeypatch.setitem(registry.ENTRIES, "tiny", ENTRY)
+    with jax.set_mesh(sharding.make_mesh(tiny.BATCH, jax.devices()[:1])):
+        yield
+
+
+def tree(**changes):
+    """A config's tree, with dotted keys changed: `prune__epochs=2`."""
+    found = quickstart.get_config().to_dict()
+    found |= {"methods": ("vpns",), "checkpoint_every_epochs": 1}
+    found["model"] |= {"name": "tiny", "options": {}}
+    found["data"] |= {"image_size": tiny.SIZE, "batch_size": tiny.BATCH}
+    found["prompt"] |= {"canvas_size": tiny.SIZE, "pad_size": 2}
+    found["prune"] |= {"epochs": 1}
+    found["imp"] |= {"epochs": 1}
+    found["retrain"] |= {"epochs": 1}
+    found["scoring"] |= {"batches": 4}
+    found["synflow"] |= {"rounds": 5}
+    for path, value in changes.items():
+        *groups, key = path.split("__")
+        branch = found
+        for group in groups:
+            branch = branch[group]
+        branch[key] = value
+    return found
+
+
+def cell(folder, name, *, density=0.5, train=None, **changes):
+    """The parts of a cell of the method `name`, with its files under `folder`."""
+    parsed = config.parse(tree(**changes))
+    classes, val, test = tuple("abc"), tiny.split(seed=1), tiny.split(seed=2)
+    workdir = Workdir(folder / name, parsed)
+    train = tiny.split() if train is None else train
+    setup = Setup(parsed, workdir, Progress(1), classes, train, val, test, dict(tiny.variables()), None)
+    return CellRun(setup, Cell(name, density, 7))
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """A finished cell: what its pruner gave, what retraining (and a prompt fitted after it) made of it, the result."""
+
+    run: CellRun
+    pruned: object
+    retrained: object
+    best: object
+    result: dict
+
+
+def finish(run, name):
+    """Prune, retrain, evaluate."""
+    chosen = method(name)
+    pruned = chosen.prune(run.problem())
+    state, fixed, best = run.retrain(pruned)
+    retrained = best
+    if chosen.posthoc:
+        state, fixed, best = run.fit_prompt(best)
+    return Done(run, pruned, retrained, best, run.result(state, fixed, best))

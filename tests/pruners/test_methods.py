@@ -1,0 +1,150 @@
+"""Every method from the config to its result, with its prompt where the config puts it, at the cost it says."""
+
+import jax
+import numpy as np
+import pytest
+
+from tests.pruners import cells
+from tests.training import tiny
+from vpns_jax import config, sparsity
+from vpns_jax.cell import Cell, planned_epochs
+from vpns_jax.errors import UserError
+from vpns_jax.pruners import METHODS, method
+
+N = 68  # prunable weights of the tiny network: 2 x 2 x 3 x 4 and 4 x 5
+STEPS = cells.ITERATIONS
+# Passes of stage prune beside optimizer steps and forward passes: (optimizer steps, forward passes).
+COSTS = {
+    "dense": (0, 0),
+    "random": (0, 0),
+    "magnitude": (0, 0),
+    "snip": (0, 4),  # a gradient on each of 4 batches
+    "grasp": (0, 12),  # a gradient and a Hessian-vector product on each
+    "synflow": (0, 5),  # a round each
+    "imp": (4 * STEPS, 4 * STEPS),  # 0.8^4 <= 0.5: 4 rounds of one epoch
+    "hydra": (STEPS, STEPS),
+    "hydra_layerwise": (STEPS, STEPS),
+    "bip": (2 * STEPS, 2 * STEPS),  # two levels
+    "vpns": (STEPS, STEPS),
+}
+
+
+def test_every_method_is_tested():
+    assert set(COSTS) == set(METHODS)
+
+
+@pytest.mark.parametrize("name", [*METHODS, *(f"{name}+prompt" for name in METHODS if name != "vpns")])
+def test_a_cell_from_start_to_end(name, tmp_path):
+    base = name.removesuffix("+prompt")
+    density = 1.0 if base == "dense" else 0.5
+    done = cells.finish(cells.cell(tmp_path, name, density=density), name)
+    result, kept = done.result, sum(int(leaf.sum()) for leaf in jax.tree.leaves(done.best.mask))
+    assert kept == (N if base == "dense" else N // 2)
+    assert result["achieved_density"] == pytest.approx(kept / N)
+    prompted = name.endswith("+prompt") or name == "vpns"
+    for split in ("val", "test"):
+        assert (result[split]["best"]["prompted"] is not None) is prompted
+    steps, passes = COSTS[base]
+    assert result["optimizer_steps"] == ({"prune": steps} if steps else {}) | {"retrain": STEPS}
+    assert result["forward_passes"] == ({"prune": passes} if passes else {}) | {"retrain": STEPS}
+    # As many epochs as the progress bar was promised.
+    assert len(done.run.recorder.rows()) == planned_epochs(config.parse(cells.tree()), Cell(name, density, 7))
+    if prompted:
+        assert not tiny.same(done.best.prompt, done.run.network.prompt.init())
+
+
+def test_hydra_with_a_prompt_is_vpns(tmp_path):
+    first, second = (cells.finish(cells.cell(tmp_path, name), name) for name in ("vpns", "hydra+prompt"))
+    assert tiny.same(first.best, second.best)
+
+
+def test_layerwise_counts_are_exact(tmp_path):
+    done = cells.finish(cells.cell(tmp_path, "hydra_layerwise", density=0.3), "hydra_layerwise")
+    for leaf in jax.tree.leaves(done.pruned.mask):
+        assert int((~leaf).sum()) == int(0.7 * leaf.size)
+
+
+def test_random_masks_are_drawn_by_the_seed(tmp_path):
+    problem = cells.cell(tmp_path, "random").problem()
+    mask = METHODS["random"].prune(problem).mask
+    assert tiny.same(mask, METHODS["random"].prune(problem).mask)
+    assert not tiny.same(mask, sparsity.topk_mask(problem.kernels, 0.5))
+
+
+def test_magnitude_is_the_pretrained_weights_top(tmp_path):
+    problem = cells.cell(tmp_path, "magnitude").problem()
+    pruned = METHODS["magnitude"].prune(problem)
+    assert tiny.same(pruned.mask, sparsity.topk_mask(problem.kernels, 0.5))
+    assert tiny.same(pruned.weights, problem.source.weights)
+
+
+@pytest.mark.parametrize(("stage", "prune", "retrain"), [("both", 1, 1), ("prune", 1, 0), ("retrain", 0, 1)])
+def test_the_prompts_stage(stage, prune, retrain, tmp_path):
+    """Learned where the config says; dropped after stage prune if only there, and new in retraining if only there."""
+    run = cells.cell(tmp_path, "vpns", prompt__stage=stage, retrain__prompt__learning_rate=0.0)
+    done = cells.finish(run, "vpns")
+    moved = [bool(np.any(np.asarray(x))) for x in jax.tree.leaves(done.pruned.prompt)]
+    assert (len(moved), any(moved)) == ((4, True) if prune else (0, False))
+    rows = {row["stage"]: row["val_prompted"] is not None for row in run.recorder.rows()}
+    assert rows == {"prune": bool(prune), "retrain": bool(retrain)}
+    if stage == "both":
+        assert tiny.same(done.best.prompt, done.pruned.prompt)
+    elif stage == "retrain":
+        # Its learning rate is zero here: it is where it starts.
+        assert tiny.same(done.best.prompt, run.network.prompt.init())
+    else:
+        assert done.best.prompt == {}
+
+
+def test_a_prompt_after_pruning_changes_nothing_else(tmp_path):
+    done = cells.finish(cells.cell(tmp_path, "magnitude+posthoc"), "magnitude+posthoc")
+    before, after = done.retrained, done.best
+    for field in ("weights", "mask", "batch_stats", "mapping"):
+        assert tiny.same(getattr(before, field), getattr(after, field))
+    assert not tiny.same(after.prompt, done.run.network.prompt.init())
+    assert list(done.result["forward_passes"].values()) == [STEPS, STEPS]
+    assert done.result["optimizer_steps"] == {"retrain": STEPS, "posthoc": STEPS}
+    # The plain accuracy is that of the network without the prompt.
+    plain = cells.finish(cells.cell(tmp_path, "magnitude"), "magnitude")
+    assert done.result["test"]["best"]["plain"] == plain.result["test"]["best"]["plain"]
+    assert done.result["test"]["best"]["prompted"] is not None
+
+
+def test_in_the_reference_protocol_only_its_prompted_pass_fits_a_prompt_alone(tmp_path):
+    run = cells.cell(tmp_path, "random+posthoc", protocol="reference")
+    result = cells.finish(run, "random+posthoc").result
+    assert result["optimizer_steps"] == {"retrain": 2 * STEPS, "posthoc": STEPS}
+
+
+@pytest.mark.parametrize("name", ["bip", "snip"])
+def test_with_a_new_head_it_is_never_pruned(name, tmp_path):
+    done = cells.finish(cells.cell(tmp_path, name, mapping__kind="head"), name)
+    assert set(done.pruned.mask) == {"conv1"}
+    assert done.best.weights["head"]["bias"].shape == (tiny.CLASSES,)
+
+
+@pytest.mark.parametrize("name", ["vpn", "vpns+prompt", "dense+posthoc+prompt", "snip+", "+prompt", "snip+promp"])
+def test_unknown_methods(name):
+    with pytest.raises(UserError, match=r"unknown method .*vpns.*\+prompt or \+posthoc") as caught:
+        method(name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prompt__stage": "first"}, "'first'.*prune, retrain, both"),
+        ({"prompt__stage": "prune", "methods": ("snip+prompt",)}, r"snip\+prompt learns nothing.*'retrain' and 'both'"),
+        ({"scoring__batches": 0}, "scoring.batches is 0"),
+        ({"scoring__temperature": 0.0}, "scoring.temperature is 0.0"),
+        ({"synflow__rounds": 0}, "synflow.rounds is 0"),
+        ({"imp__drop": 1.0}, "imp.drop is 1.0"),
+        ({"imp__rewind_epochs": 1}, "imp.rewind_epochs is 1; with config.imp.epochs = 1 it allows 0 ... 0"),
+        ({"bip__gamma": 0.0}, "bip.gamma is 0.0"),
+        ({"bip__scores": cells.tree()["retrain"]["weights"] | {"optimizer": "lion"}}, "unknown optimizer 'lion'"),
+    ],
+)
+def test_bad_configs(changes, message):
+    with pytest.raises(UserError, match=message) as caught:
+        config.parse(cells.tree(**changes))
+    assert "\n" not in str(caught.value)

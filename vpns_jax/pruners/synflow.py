@@ -1,0 +1,103 @@
+"""SynFlow: weights scored by the flow through them, without any data (Tanaka et al., arXiv 2006.05467).
+
+Of the network with every parameter made positive, run on an image of ones,
+
+    R = sum of logits,   S = w * dR/dw
+
+is what flows through weight w. What flows into a unit flows out of it, so no layer is cut while another can give.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vpns_jax import sparsity
+from vpns_jax.models.vit import Attention
+from vpns_jax.pruners.problem import Problem
+from vpns_jax.training.state import Subnetwork
+
+PyTree = Any
+
+# A single image a hundred times: to compile it well takes far longer than to run it.
+_QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
+def prune(problem: Problem) -> Subnetwork:
+    """In rounds of exponentially falling density: scores what is left, drops the smallest."""
+    size = sparsity.selection.count(problem.kernels)
+    canvas = problem.network.prompt.canvas_size
+    mask = jax.tree.map(lambda w: jnp.ones(w.shape, bool), problem.kernels)
+    counts = schedule(size, problem.density, problem.settings.synflow_rounds)
+    for count in counts:
+        scores = synaptic_flow(problem.network.model, problem.source, mask, canvas_size=canvas)
+        mask = sparsity.prune_further(scores, mask, count)
+    problem.spend(len(counts))
+    return problem.sparse(mask)
+
+
+def schedule(size: int, density: float, rounds: int) -> tuple[int, ...]:
+    """How many of `size` weights are gone after each round: int((1 - density^(k / rounds)) size)."""
+    return tuple(int((1 - density ** (k / rounds)) * size) for k in range(1, rounds + 1))
+
+
+def synaptic_flow(model: nn.Module, source: Subnetwork, mask: PyTree, *, canvas_size: int) -> PyTree:
+    """S of every weight that `mask` names, as a share of the largest: float32, zero where it is pruned.
+
+    Activations grow from layer to layer where nothing cancels, beyond what float32 holds: this is done in float64,
+    and on the CPU where the accelerator has none.
+    """
+    platform = jax.devices()[0].platform
+    where = jax.local_devices(backend="cpu" if platform == "tpu" else platform)[0]
+    model = model.clone(dtype="float64") if hasattr(model, "dtype") else model
+    weights, stats, mask = jax.device_put((source.weights, source.batch_stats, mask), where)
+    with jax.enable_x64(True):
+        scores = _flow(model, canvas_size, weights, stats, mask)
+    # Back to where the weights are.
+    kernels = sparsity.subtree(source.weights, mask)
+    return jax.tree.map(lambda s, w: jax.device_put(s, w.sharding), scores, kernels)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), compiler_options=_QUICKLY)
+def _flow(model: nn.Module, canvas_size: int, weights: PyTree, batch_stats: PyTree, mask: PyTree) -> PyTree:
+    weights, batch_stats = jax.tree.map(lambda x: jnp.abs(x).astype(jnp.float64), (weights, batch_stats))
+    kernels = sparsity.apply(sparsity.subtree(weights, mask), mask)
+    ones = jnp.ones((1, canvas_size, canvas_size, 3), jnp.float64)
+
+    def flow(kernels: PyTree) -> jax.Array:
+        variables = {"params": sparsity.overlay(weights, kernels), "batch_stats": batch_stats}
+        with nn.intercept_methods(linearise):
+            logits: Any = model.apply(variables, ones, train=False)
+        return jnp.sum(logits)
+
+    scores = jax.tree.map(jnp.multiply, kernels, jax.grad(flow)(kernels))
+    largest = functools.reduce(jnp.maximum, [jnp.max(leaf) for leaf in jax.tree.leaves(scores)])
+    return jax.tree.map(lambda s: _scaled(s, largest).astype(jnp.float32), scores)
+
+
+def linearise(
+    call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], context: nn.module.InterceptorContext
+) -> Any:
+    """Makes linear what in a transformer is not, so that flow is conserved there too.
+
+    Layer normalisation and softmax keep their scale, which here is a constant, and lose the rest: x / rms(x), and
+    q k / sum(q k). (Batch normalisation in eval mode is linear, and so is ReLU on what is positive.)
+    """
+    module = context.module
+    if isinstance(module, nn.LayerNorm) and context.method_name == "__call__":
+        (x,) = args
+        affine = module.variables["params"]
+        return _scaled(x, jnp.sqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True))) * affine["scale"] + affine["bias"]
+    if isinstance(module, Attention) and context.method_name == "attend":
+        query, key, value = args
+        weights = jnp.einsum("bqhd,bkhd->bhqk", query, key)
+        return jnp.einsum("bhqk,bkhd->bqhd", _scaled(weights, weights.sum(-1, keepdims=True)), value)
+    return call(*args, **kwargs)
+
+
+def _scaled(x: jax.Array, scale: jax.Array) -> jax.Array:
+    """`x` over a scale that no gradient sees; where that is zero, `x` is too."""
+    return x / jax.lax.stop_gradient(jnp.where(scale > 0, scale, 1))
