@@ -75,7 +75,8 @@ def get_config() -> ConfigDict:
     config.prompt.stage = "both"
 
     config.mapping = ConfigDict()
-    # "frequency", "iterative" (anew every epoch), "random", "head" (a new linear layer).
+    # "frequency", "iterative" (anew every epoch), "random", "head" (a new linear layer, never
+    # pruned).
     config.mapping.kind = "frequency"
     # Estimated on the "sparse" network or the "dense" one.
     config.mapping.network = "sparse"
@@ -83,7 +84,8 @@ def get_config() -> ConfigDict:
     # Stage 1: scores and prompt, weights frozen.
     config.prune = ConfigDict()
     config.prune.epochs = 30
-    # "update" (batch statistics, running ones move), "prompted" (only in prompted passes), "frozen".
+    # "update" (batch statistics, running ones move), "prompted" (only in prompted passes), "frozen". Passes that
+    # leave them alone run as in evaluation, without dropout too.
     config.prune.batch_norm = "update"
     config.prune.scores = adam(1e-4)
     config.prune.prompt = adam(1e-4)

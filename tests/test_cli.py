@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from absl import flags
 from absl.testing import flagsaver
+from PIL import Image
 
 import main
 from vpns_jax import pretraining
@@ -69,6 +70,10 @@ def assert_refused(outcome, *words):
         ("--config.seeds=(7, 7)", ("seeds", "each once")),
         ("--config.prompt.pad_size=17", ("pad_size is 17", "canvas of 32 px", "1 ... 16")),
         ("--config.data.image_size=40", ("image_size is 40", "canvas_size = 32")),
+        ("--config.seeds=(7, 4294967303)", ("4294967303", "[0, 2**32)")),
+        ("--config.prune.prompt.learning_rate=-1.0", ("config.prune.prompt", "learning_rate is -1.0")),
+        ("--config.densities=(0.1, 0.10000000001)", ("densities", "s90-seed7")),
+        ("--config.model.name=vit_ti16", ("width",)),
         ("--config.data.batch_size=0", ("batch_size is 0", "at least 1")),
         ("--config.data.batch_size=4000", ("batch_size is 4000", "images of digits")),
         ("--config.data.val_fraction=1.0", ("val_fraction is 1.0", "(0, 1)")),
@@ -103,6 +108,59 @@ def test_more_target_than_source_classes(call, tmp_path):
 def test_data_that_is_not_prepared_says_what_to_do(call, tmp_path):
     missing = ("--config.data.name=cifar10", f"--config.data.directory={tmp_path / 'none'}")
     assert_refused(call(*missing), "python -m vpns_jax.data prepare cifar10")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (("model.name=vgg16", "prompt.canvas_size=16", "data.image_size=16"), ("16x16", "too small", "32")),
+        (("model.prune_include=('head',)", "mapping.kind=head"), ("no kernel is left", "head")),
+    ],
+)
+def test_a_network_that_cannot_do_what_is_asked(call, tmp_path, changes, words):
+    assert_refused(call(*(f"--config.{change}" for change in changes)), *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_vit_cannot_run_plain_images_at_their_own_size(call):
+    base = (
+        "--config=configs/vit_imagenet.py:ti",
+        "--config.data.name=digits",
+        "--config.data.batch_size=64",
+        "--config.data.image_size=16",
+        "--config.prompt.canvas_size=32",
+        "--config.prompt.pad_size=4",
+        "--config.protocol=reference",
+    )
+    assert_refused(call(base=base), "image_size is 16", "vit_ti16", "protocol paper")
+
+
+def test_a_cache_that_cannot_be_written(call, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("VPNS_JAX_CACHE", str(tmp_path / "file" / "cache"))
+    assert_refused(call(), "cannot be written", "VPNS_JAX_CACHE")
+
+
+def test_too_few_images_for_every_split(call, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(2):
+            Image.new("L", (8, 8), 40 * i).save(tmp_path / "images" / name / f"{i}.png")
+    few = (f"--config.data.name=folder:{tmp_path / 'images'}",)
+    assert_refused(call(*few), "no validation images", "2 to train on")
+
+
+def test_a_finished_cell_that_was_damaged(call, tmp_path):
+    from vpns_jax import command, workdir
+
+    argv = ["main.py", *BASE]
+    with flagsaver.flagsaver(), pytest.MonkeyPatch.context() as patch:
+        flags.FLAGS.unparse_flags()
+        patch.setattr(sys, "argv", argv)
+        parsed, _ = command.parse(argv)
+    folder = workdir.Workdir(tmp_path / "run", parsed)
+    folder.write_cell("dense-s0-seed7", {})
+    assert_refused(call(), "dense-s0-seed7.json", "remove it")
 
 
 def test_a_workdir_that_cannot_be_written(call, tmp_path):

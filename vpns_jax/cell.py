@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from vpns_jax import models, sparsity
 from vpns_jax.analysis.density import density_report
 from vpns_jax.config import Config
+from vpns_jax.errors import UserError
 from vpns_jax.prompting import create, label_mapping
 from vpns_jax.pruners import Method, Problem, Settings, imp, method
 from vpns_jax.training import optim, steps
@@ -91,7 +92,6 @@ class CellRun:
         self.network = self._networks["posthoc" if self._method.posthoc else "retrain"]
         self.recorder = Recorder(cell.name, setup.folder.log, setup.folder.tensorboard(cell.name), setup.progress)
         self._source = self._make_source()
-        self._passes = len(steps.PROTOCOLS[self._config.protocol])
         self._iterations = setup.train.size // self._config.data.batch_size
         # By stage; a resumed run counts what was done before, too.
         self._optimizer_steps: Counter[str] = Counter()
@@ -100,9 +100,7 @@ class CellRun:
     def problem(self) -> Problem:
         """The cell as its pruner sees it."""
         config, kernels = self._config, prunable_kernels(self._config, self._source.weights)
-        if config.mapping.kind == "head":
-            kernels = {name: branch for name, branch in kernels.items() if name != models.HEAD}
-        first = steps.PROTOCOLS[config.protocol][0]
+        first = steps.passes(config.protocol, self._networks["prune"])[0]
         return Problem(
             network=self._networks["prune"],
             source=self._source,
@@ -154,8 +152,13 @@ class CellRun:
         cell, rows, report = self._cell, self.recorder.rows(), density_report(best.mask, head=models.HEAD)
         # The stages in order: the last is what is judged.
         stages = tuple(dict.fromkeys(row["stage"] for row in rows))
-        judged = [row for row in rows if row["stage"] == stages[-1]]
-        best_row = next(row for row in judged if row["epoch"] == self.best_epoch)
+        judged = [row for row in rows if row["stage"] in stages[-1:]]
+        best_row = next((row for row in judged if row["epoch"] == self.best_epoch), None)
+        if best_row is None:
+            raise UserError(
+                f"{self._setup.folder.log.path} has lost the row of {cell.name}, epoch {self.best_epoch}; remove "
+                f"{self._setup.folder.checkpoints(cell.name, '')} to run the cell anew"
+            )
         scores = {
             "val": {
                 "last": {way: judged[-1][f"val_{way}"] for way in ("plain", "prompted")},
@@ -188,8 +191,8 @@ class CellRun:
         classes, network = len(self._setup.classes), self._networks["prune"]
         if self._config.mapping.kind == "head":
             size = self._config.prompt.canvas_size
-            fresh = network.model.init(self._keys["head"], jnp.zeros((1, size, size, 3)))
-            weights = {**weights, models.HEAD: fresh["params"][models.HEAD]}
+            fresh = models.new_head(network.model, self._keys["head"], image_size=size)
+            weights = {**weights, models.HEAD: fresh}
         return Subnetwork(
             weights=weights,
             mask={},
@@ -264,9 +267,10 @@ class CellRun:
         return task, state, Fixed(weights={}, mask=mask, pruned=jnp.int32(0))
 
     def _task(self, stage: str, network: Network, rules: dict[str, Any], epochs: int) -> steps.Task:
+        passes = steps.passes(self._config.protocol, network)
         updates = {
             # The prompt moves in prompted passes only, everything else in all of them.
-            group: self._iterations * (1 if group == "prompt" else self._passes)
+            group: self._iterations * (1 if group == "prompt" else len(passes))
             for group in rules
         }
         made: dict[str, optim.Rule] = {
@@ -380,4 +384,7 @@ def planned_epochs(config: Config, cell: Cell) -> int:
 
 
 def prunable_kernels(config: Config, weights: PyTree) -> PyTree:
-    return models.prunable(weights, include=config.model.prune_include, exclude=config.model.prune_exclude)
+    """What may be pruned: as the config says, and never a head that is learned anew."""
+    new_head = (models.HEAD,) if config.mapping.kind == "head" else ()
+    exclude = (*config.model.prune_exclude, *new_head)
+    return models.prunable(weights, include=config.model.prune_include, exclude=exclude)

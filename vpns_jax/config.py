@@ -7,7 +7,6 @@ it means. A key that is missing, unknown or of another type ends the run before 
 import dataclasses
 import hashlib
 import json
-import types
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -180,10 +179,10 @@ class Config:
         """Names this configuration: SHA-256 of its JSON."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
 
-    def make_prompt(self, kind: str | None = None) -> Prompt:
-        """The configured prompt, or one of another kind on the same canvas."""
+    def make_prompt(self) -> Prompt:
+        """The configured prompt."""
         return create(
-            self.prompt.kind if kind is None else kind,
+            self.prompt.kind,
             canvas_size=self.prompt.canvas_size,
             pad_size=self.prompt.pad_size,
             patch_size=self.prompt.patch_size,
@@ -215,11 +214,18 @@ def _check(config: Config) -> None:
         values = getattr(config, name)
         if not values or len(set(values)) != len(values):
             raise UserError(f"config.{name} is {values}; it must hold at least one value, each once")
+    for name, seeds in (("seeds", config.seeds), ("pretrain.seed", (config.pretrain.seed,))):
+        for seed in seeds:
+            # Others would be taken modulo 2**32, and two seeds be one.
+            if not 0 <= seed < 2**32:
+                raise UserError(f"config.{name} holds {seed}; a seed must lie in [0, 2**32)")
     for density in config.densities:
         if not 0 < density <= 1:
             raise UserError(f"config.densities holds {density}; a density must lie in (0, 1], the share kept")
     check_name("protocol", config.protocol, tuple(steps.PROTOCOLS))
     check_name("model", config.model.name, models.names())
+    for option in config.model.options:
+        check_name(f"option of {config.model.name}", option, models.options(config.model.name))
     models.create(config.model.name, **config.model.options)
     data.check(config.data.name)
     if config.model.weights == "pretrain":
@@ -265,10 +271,14 @@ def _check(config: Config) -> None:
 
 def _check_rules(config: Config) -> None:
     """Raises `UserError` if an optimizer cannot be made."""
-    for rule in (config.pretrain.weights, config.retrain.weights, config.retrain.prompt):
-        rule.rule(epochs=1, updates_per_epoch=1)
-    for rule in (config.prune.scores, config.prune.prompt, config.prune.head, config.bip.weights, config.bip.scores):
-        rule.rule(epochs=1, updates_per_epoch=1)
+    for stage in ("pretrain", "prune", "bip", "retrain"):
+        for field in dataclasses.fields(getattr(config, stage)):
+            rule = getattr(getattr(config, stage), field.name)
+            if isinstance(rule, RuleConfig):
+                try:
+                    rule.rule(epochs=1, updates_per_epoch=1)
+                except UserError as error:
+                    raise UserError(f"config.{stage}.{field.name}: {error}") from error
 
 
 def _check_positive(config: Config, name: str) -> None:
@@ -294,12 +304,10 @@ def _check_prompt(config: Config) -> None:
 
 
 def _build(kind: Any, value: Any, path: str) -> Any:
-    """`value` as an instance of `kind`: a dataclass, a tuple, a dict, a union with None or a plain type."""
+    """`value` as an instance of `kind`: a dataclass, a tuple, a dict or a plain type."""
     if dataclasses.is_dataclass(kind):
         return _build_dataclass(kind, value, path)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is types.UnionType:
-        return None if value is None else _build(arguments[0], value, path)
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise UserError(f"{path} is {value!r}; it must be a tuple")

@@ -23,7 +23,7 @@ from vpns_jax.training import subnetworks
 from vpns_jax.training.batches import Resident, Split, Streamed
 from vpns_jax.training.checkpoints import Checkpoints
 from vpns_jax.training.recorder import Progress, Recorder
-from vpns_jax.workdir import Workdir
+from vpns_jax.workdir import Workdir, check_folder
 
 PyTree = Any
 
@@ -32,7 +32,7 @@ def cells(config: Config) -> Iterator[Cell]:
     """All cells of an experiment, seed by seed. A dense network has one density, 1."""
     for seed in config.seeds:
         for name in config.methods:
-            densities = (1.0,) if name.startswith("dense") else config.densities
+            densities = config.densities if method(name).sparse else (1.0,)
             yield from (Cell(name, density, seed) for density in densities)
 
 
@@ -51,7 +51,9 @@ def run(config: Config, workdir: Path, command: str) -> dict[str, Any]:
       UserError: something about the configuration, the data or the folder that the caller can mend.
     """
     mesh = sharding.make_mesh(config.data.batch_size)
-    # All that can be wrong with data or weights first: a run that cannot start leaves no folder behind.
+    _check_names(config)
+    # All that can be wrong first: a run that cannot start leaves no folder behind.
+    check_folder(workdir, config)
     inputs = _open(config)
     folder = Workdir(workdir, config)
     todo = [cell for cell in cells(config) if folder.read_cell(cell.name) is None]
@@ -90,6 +92,7 @@ def _open(config: Config) -> _Inputs:
     else:
         pretrain_data = data.open_sources(config.pretrain.data, data_dir=directory)
         _check_batch(config.pretrain.data, config.pretrain.batch_size, len(pretrain_data.train))
+        pretraining.check_cache(config)
         classes = len(pretrain_data.classes)
     if source is not None:
         classes = source["params"][models.HEAD]["bias"].shape[0]
@@ -162,11 +165,24 @@ def _splits(config: Config, sources: Sources, *, image_size: int) -> tuple[Split
 
 
 def _check_kernels(config: Config) -> None:
-    """Raises `UserError` if what is to be pruned names nothing in the network."""
-    size = config.prompt.canvas_size
+    """Raises `UserError` if the network does not take the images, or what is to be pruned names nothing in it."""
     model = models.create(config.model.name, **config.model.options)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
-    prunable_kernels(config, shapes["params"])
+    sizes = (config.prompt.canvas_size, config.data.image_size)
+    first, plain = (jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, s, s, 3)))["params"] for s in sizes)
+    prunable_kernels(config, first)
+    if config.protocol == "reference" and jax.tree.map(jnp.shape, first) != jax.tree.map(jnp.shape, plain):
+        raise UserError(
+            f"config.data.image_size is {sizes[1]} on a canvas of {sizes[0]}: protocol reference runs plain images at "
+            f"their own size, which {config.model.name} cannot; use protocol paper, or equal sizes"
+        )
+
+
+def _check_names(config: Config) -> None:
+    """Raises `UserError` if two cells would share a name, and so a folder."""
+    names = [cell.name for cell in cells(config)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"config.densities are too close to tell apart: two cells would be called {twice[0]}")
 
 
 def _check_batch(name: str, batch_size: int, images: int) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from vpns_jax import cache, models
+from vpns_jax import cache, data, models
 from vpns_jax.config import Config
 from vpns_jax.errors import UserError
 from vpns_jax.models.formats.npz import read_npz
@@ -38,9 +39,21 @@ def cache_path(config: Config) -> Path:
         "model": [config.model.name, config.model.options],
         "pretrain": dataclasses.asdict(config.pretrain),
         "canvas_size": config.prompt.canvas_size,
+        "data": data.identity(config.pretrain.data),
     }
     name = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
-    return cache.directory() / "sources" / f"{config.model.name}-{config.pretrain.data}-{name}.npz"
+    return cache.directory() / "sources" / f"{config.model.name}-{Path(config.pretrain.data).name}-{name}.npz"
+
+
+def check_cache(config: Config) -> None:
+    """Raises `UserError` if the cache cannot be written: better now than when the network has been trained."""
+    folder = cache_path(config).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"cache folder {folder} cannot be written: {error.strerror}; set VPNS_JAX_CACHE") from error
 
 
 def pretrain(

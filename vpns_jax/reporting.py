@@ -13,8 +13,10 @@ import numpy as np
 from vpns_jax.analysis import figures
 from vpns_jax.analysis.density import DensityReport
 from vpns_jax.analysis.report import text_table, write_report
+from vpns_jax.analysis.summary import collapse_lines
 from vpns_jax.config import Config
 from vpns_jax.data import augment
+from vpns_jax.prompting import create
 from vpns_jax.training.batches import Split
 from vpns_jax.training.forward import Network
 from vpns_jax.training.state import Subnetwork
@@ -48,6 +50,8 @@ def report(config: Config, folder: Workdir, results: list[dict[str, Any]], about
     }
     write_json(folder.path / "summary.json", summary)
     write_report(summary, _figures(config, folder, summary), folder.path / "report.html")
+    for line in collapse_lines(summary):
+        sys.stdout.write(f"warning: {line}\n")
     sys.stdout.write(f"\n{text_table(summary)}\nreport: {folder.path / 'report.html'}\n")
     return summary
 
@@ -73,7 +77,8 @@ def draw_cell(
     figures.prompt_figure(np.asarray(delta), support, folder.figures / f"{cell}-prompt.png")
     pictures, labels = test.examples(_EXAMPLES)
     images = augment.to_float(pictures)
-    plain = images if network.plain is None else network.plain.apply({}, images)
+    # On the canvas, whatever plain passes take, so that the two can be compared.
+    plain = create("none", canvas_size=network.prompt.canvas_size).apply({}, images)
     prompted = network.prompt.apply(subnetwork.prompt, images)
     figures.examples_figure(
         np.asarray(plain),

@@ -31,6 +31,7 @@ class Workdir:
         """
         self.path = path.absolute()
         self._config = self.path / "config.json"
+        check_folder(path, config)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             # Asking the permission bits would not tell of a read-only disk.
@@ -39,12 +40,7 @@ class Workdir:
             probe.unlink()
         except OSError as error:
             raise UserError(f"--workdir {path} cannot be written: {error.strerror}") from error
-        if self._config.exists():
-            self._check_same(config)
-        # What a kill right here may leave behind is no reason to refuse.
-        elif {entry.name for entry in self.path.iterdir()} - {".writable", "config.json.tmp"}:
-            raise UserError(f"--workdir {path} is neither empty nor a run's folder; choose another")
-        else:
+        if not self._config.exists():
             write_json(self._config, config.to_json())
         for folder in (self.figures, self.path / "cells"):
             folder.mkdir(exist_ok=True)
@@ -73,26 +69,44 @@ class Workdir:
     def read_cell(self, cell: str) -> dict[str, Any] | None:
         """A finished cell's result; None if it is not finished."""
         path = self.path / "cells" / f"{cell}.json"
-        return _read_json(path) if path.exists() else None
+        if not path.exists():
+            return None
+        result = _read_json(path)
+        if result.get("cell") != cell:
+            raise UserError(f"{path} is not the result of {cell}; remove it to evaluate the cell again")
+        return result
 
-    def _check_same(self, config: Config) -> None:
-        wanted, found = _flat(config.to_json()), _flat(_read_json(self._config))
-        changed = sorted(key for key in wanted | found if wanted.get(key) != found.get(key))
-        if changed:
-            key = changed[0]
-            raise UserError(
-                f"--workdir {self.path} holds a run of another config: {key} is {found.get(key)!r} there and "
-                f"{wanted.get(key)!r} here ({len(changed)} keys differ); choose another --workdir"
-            )
+
+def check_folder(path: Path, config: Config) -> None:
+    """Raises `UserError` if `path` is not for `config` to run in; touches nothing."""
+    known = path / "config.json"
+    if path.exists() and not path.is_dir():
+        raise UserError(f"--workdir {path} cannot be written: it is not a folder")
+    if known.exists():
+        _check_same(path, config, _read_json(known))
+    # What a kill may leave behind before there is a config is no reason to refuse.
+    elif path.exists() and {entry.name for entry in path.iterdir()} - {".writable", "config.json.tmp"}:
+        raise UserError(f"--workdir {path} is neither empty nor a run's folder; choose another")
+
+
+def _check_same(path: Path, config: Config, found: dict[str, Any]) -> None:
+    wanted, found = _flat(config.to_json()), _flat(found)
+    changed = sorted(key for key in wanted | found if wanted.get(key) != found.get(key))
+    if changed:
+        key = changed[0]
+        raise UserError(
+            f"--workdir {path} holds a run of another config: {key} is {found.get(key)!r} there and "
+            f"{wanted.get(key)!r} here ({len(changed)} keys differ); choose another --workdir"
+        )
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
+        raise UserError(f"{path} cannot be read: {error}; mend or remove it") from error
     if not isinstance(value, dict):
-        raise UserError(f"{path} is not a JSON object")
+        raise UserError(f"{path} is not a JSON object; mend or remove it")
     return value
 
 

@@ -136,6 +136,18 @@ def test_stopped_within_an_epoch_it_goes_on_with_the_very_next_batch(tmp_path, s
     assert rows == expected[1]
 
 
+def test_within_an_epoch_also_where_no_epoch_is_better_than_the_first(tmp_path):
+    """Every epoch's end must be there to go on from, or rows of skipped epochs would be lost."""
+    rules = {"weights": tiny.rule(learning_rate=0.0), "prompt": tiny.rule(learning_rate=0.0)}
+    task, data = tiny.task("retrain", rules=rules), streamed(tiny.split())
+    expected = run(tmp_path / "unbroken", task, train=data, save_every=9)
+    with pytest.raises(StoppedError):
+        run(tmp_path / "broken", task, train=data, save_every=9, every=2, stop_at_step=8)
+    state, rows = run(tmp_path / "broken", task, train=data, save_every=9, every=2)
+    assert tiny.same(state, expected[0])
+    assert rows == expected[1]
+
+
 def test_a_finished_stage_is_not_run_again(tmp_path):
     task = tiny.task()
     state, _ = run(tmp_path, task)

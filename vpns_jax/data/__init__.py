@@ -2,7 +2,7 @@
 
 from vpns_jax.data.dataset import Dataset, Split, TrainSplit, large_size
 from vpns_jax.data.materialize import BUDGET_BYTES, materialize, resident_bytes
-from vpns_jax.data.registry import check, load, names, open_sources
+from vpns_jax.data.registry import check, identity, load, names, open_sources
 from vpns_jax.data.source import Source, Sources
 from vpns_jax.data.stream import Stream, eval_stream, train_stream
 
@@ -16,6 +16,7 @@ __all__ = [
     "TrainSplit",
     "check",
     "eval_stream",
+    "identity",
     "large_size",
     "load",
     "materialize",

@@ -63,6 +63,14 @@ def check(name: str) -> Path:
     return path.resolve()
 
 
+def identity(name: str) -> str:
+    """Changes when a file of the folder does, by its path, size or time."""
+    root = check(name)
+    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    listing = "".join(f"{path.relative_to(root).as_posix()} {_stamp(path)}\n" for path in files)
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
 def open_folder(name: str, *, progress: bool = False) -> Original:
     """The images below a folder, every one of which has been decoded once to see whether it can be.
 

@@ -28,6 +28,11 @@ def check(name: str) -> None:
         check_name("data set", name, (*names(), f"{folder.PREFIX}/path/to/images"))
 
 
+def identity(name: str) -> str:
+    """What tells the images of a data set from others of the same name: only a folder's may change."""
+    return folder.identity(name) if name.startswith(folder.PREFIX) else name
+
+
 def open_sources(name: str, *, val_fraction: float = 0.1, seed: int = 0, data_dir: str | None = None) -> Sources:
     """The data set `name`, its images not yet decoded; arguments and errors as `load`'s."""
     check(name)

@@ -97,6 +97,12 @@ def with_validation(original: Original, name: str, *, val_fraction: float, seed:
     if val is None:
         kept, held = stratified_holdout(train.labels, val_fraction, seed=seed)
         train, val = Subset(train, kept), Subset(train, held)
+    for split, source in (("training", train), ("validation", val), ("test", original.test)):
+        if not len(source):
+            raise UserError(
+                f"data set {name!r} has no {split} images: {len(train)} to train on, {len(val)} for validation and "
+                f"{len(original.test)} to test on; give it more images, or a split of its own for each"
+            )
     return Sources(name, original.classes, original.flip, train, val, original.test, original.skipped)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vpns_jax.data.decode import decode_image
+from vpns_jax.data.decode import UnreadableImageError, decode_image
 from vpns_jax.data.source import Original
 from vpns_jax.errors import UserError
 
@@ -82,7 +82,13 @@ class TfdsSource:
 
     def __getitem__(self, index: int, /) -> tuple[np.ndarray, int]:
         record = self._records[index]
-        return decode_image(record["image"]), int(record["label"])
+        try:
+            return decode_image(record["image"]), int(record["label"])
+        except UnreadableImageError as error:
+            raise UserError(
+                f"data set {self.name!r}: image {index} of {self.split} in {self._builder.data_dir} cannot be read "
+                f"({error}); remove that folder and prepare it anew"
+            ) from error
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TfdsSource, (self.name, self.data_dir, self.split)

@@ -2,9 +2,9 @@
 
 from vpns_jax.models.formats import save_safetensors
 from vpns_jax.models.head import HEAD
-from vpns_jax.models.loading import export, load_pretrained
+from vpns_jax.models.loading import export, load_pretrained, new_head
 from vpns_jax.models.prunable import prunable
-from vpns_jax.models.registry import create, default_source, names, normalisation
+from vpns_jax.models.registry import create, default_source, names, normalisation, options
 
 __all__ = [
     "HEAD",
@@ -13,7 +13,9 @@ __all__ = [
     "export",
     "load_pretrained",
     "names",
+    "new_head",
     "normalisation",
+    "options",
     "prunable",
     "save_safetensors",
 ]

@@ -81,7 +81,7 @@ def load_pretrained(
     for rule in wanted:
         tensor = tensors.get(rule.name, np.zeros(rule.fold, rule.dtype))
         leaves |= rule.from_file(tensor, shapes)
-    leaves |= initialise(model, images, seed, fresh)
+    leaves |= initialise(model, images, jax.random.key(seed), fresh)
     return paths.unflatten({path: jnp.asarray(leaves[path]) for path in shapes})
 
 
@@ -145,7 +145,14 @@ def resize_positions(embedding: np.ndarray, shape: Shape) -> np.ndarray:
     return np.concatenate([embedding[:, :1], np.asarray(resized).reshape(1, new**2, -1)], axis=1)
 
 
-def initialise(model: nn.Module, images: jax.Array, seed: int, wanted: set[str]) -> dict[str, jax.Array]:
+def new_head(model: nn.Module, rng: jax.Array, *, image_size: int) -> dict[str, jax.Array]:
+    """A freshly initialised head of `model`: its `kernel` [c, s] and `bias` [s]."""
+    images = jnp.zeros((1, image_size, image_size, 3))
+    wanted = {path for path in _shapes(model, images) if path.startswith(f"params/{HEAD}/")}
+    return paths.unflatten(initialise(model, images, rng, wanted))["params"][HEAD]
+
+
+def initialise(model: nn.Module, images: jax.Array, rng: jax.Array, wanted: set[str]) -> dict[str, jax.Array]:
     """Freshly initialised leaves by path, those `wanted` alone: the compiler drops the work for the rest."""
     if not wanted:
         return {}
@@ -153,7 +160,7 @@ def initialise(model: nn.Module, images: jax.Array, seed: int, wanted: set[str])
     def init(rng: jax.Array) -> dict[str, jax.Array]:
         return {p: leaf for p, leaf in paths.flatten(model.init(rng, images)).items() if p in wanted}
 
-    return jax.jit(init)(jax.random.key(seed))
+    return jax.jit(init)(rng)
 
 
 def export(name: str, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:

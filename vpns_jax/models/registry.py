@@ -146,6 +146,11 @@ def normalisation(name: str) -> tuple[Colour, Colour]:
     return entry(name).normalisation
 
 
+def options(name: str) -> tuple[str, ...]:
+    """The options that `create` takes for `name`, beside `num_classes`."""
+    return entry(name).options
+
+
 def default_source(name: str) -> str:
     """Hub id of the default weights of `name`. Raises `UserError` if none were published."""
     source = entry(name).source

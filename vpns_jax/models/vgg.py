@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vpns_jax.errors import UserError
 from vpns_jax.models.conv import Conv
 from vpns_jax.models.head import Head
 from vpns_jax.models.norm import BatchNorm
@@ -37,6 +38,12 @@ class VGG(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps normalised images `[b, h, w, 3]`, h and w >= 32, to logits `[b, s]`, float32."""
+        _, h, w, _ = images.shape
+        least = 2 ** len(self.stages)
+        if min(h, w) < least:
+            raise UserError(
+                f"image size {h}x{w} is too small for a VGG, whose stages halve it to nothing; at least {least}"
+            )
         x = images
         for stage, (depth, features) in enumerate(self.stages, start=1):
             for i in range(1, depth + 1):

@@ -17,18 +17,20 @@ class Method:
       prune: the pruner.
       trains: how it trains in stage prune, before the retraining that all methods share: "" where it does not,
         "learn" for `Problem.learn`, "rounds" for `Problem.rounds`.
+      sparse: false for one that keeps every weight, so that densities make no difference.
       prompted: the prompt is learned where the pruner trains, and in retraining (`config.prompt.stage` says which).
       posthoc: the prompt is fitted alone, on the finished network.
     """
 
     prune: Pruner
     trains: str = ""
+    sparse: bool = True
     prompted: bool = False
     posthoc: bool = False
 
 
 METHODS = {
-    "dense": Method(one_shot.dense),
+    "dense": Method(one_shot.dense, sparse=False),
     "random": Method(one_shot.random),
     "magnitude": Method(one_shot.magnitude),
     "snip": Method(by_gradient.snip),

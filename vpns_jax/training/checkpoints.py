@@ -37,6 +37,7 @@ class Checkpoints:
           fingerprint: names the configuration; a checkpoint of another one is refused.
           keep_best: whether the best is kept beside the newest; without, accuracies play no part.
         """
+        self.keeps_best = keep_best
         self._directory = directory.absolute()
         self._fingerprint = fingerprint
         kept: list[preservation_policy.PreservationPolicy] = [preservation_policy.LatestN(1)]
@@ -54,7 +55,9 @@ class Checkpoints:
         """Writes `tree` as it is after `epoch` epochs, with its accuracy on validation."""
         arrays = _named(tree)
         packed = _pack(arrays)
-        meta = {"fingerprint": self._fingerprint, "layout": _layout(packed), "digest": digest(arrays)}
+        before = self.best_accuracy()
+        best = epoch if accuracy is not None and (before is None or accuracy > before) else self._best_epoch()
+        meta = {"fingerprint": self._fingerprint, "layout": _layout(packed), "digest": digest(arrays), "best": best}
         saved = self._manager.save(
             epoch,
             args=ocp.args.Composite(
@@ -72,21 +75,43 @@ class Checkpoints:
         return self._manager.latest_step() or 0
 
     def newest(self, like: PyTree) -> tuple[int, PyTree] | None:
-        """The newest epoch and its tree, or None if there is none yet; see `restore`."""
-        epoch = self._manager.latest_step()
-        return None if epoch is None else (epoch, self.restore(epoch, like))
+        """The newest epoch and its tree, or None if there is none yet; see `restore`.
+
+        The best one is read too: that it is damaged or gone should be known before training goes on.
+        """
+        epoch, best = self._manager.latest_step(), self._best_epoch()
+        if epoch is None:
+            return None
+        if self.keeps_best and self._meta(epoch).get("best") != best:
+            raise UserError(
+                f"checkpoint {self._directory / str(self._meta(epoch).get('best'))}, the best so far, is gone; remove "
+                f"{self._directory} to run the stage anew"
+            )
+        if best not in (None, epoch):
+            self.restore(best, like)
+        return epoch, self.restore(epoch, like)
 
     def best(self, like: PyTree) -> tuple[int, PyTree]:
         """The epoch that is best on validation, the earliest of equals, and its tree; see `restore`."""
-        epoch = self._manager.best_step()
+        epoch = self._best_epoch()
         if epoch is None:
             raise ValueError(f"no checkpoint has been saved under {self._directory}")
         return epoch, self.restore(epoch, like)
 
     def best_accuracy(self) -> float | None:
         """The accuracy on validation of the best checkpoint; None if there is none yet."""
-        epoch = self._manager.best_step()
-        return None if epoch is None else self._manager.metrics(epoch)[_METRIC] + 1e-9 * epoch
+        epoch = self._best_epoch()
+        if epoch is None:
+            return None
+        with self._readable(self._directory / str(epoch)):
+            return self._manager.metrics(epoch)[_METRIC] + 1e-9 * epoch
+
+    def _best_epoch(self) -> int | None:
+        """The best epoch; None if there is none yet, or none is kept for being best."""
+        if not self.keeps_best:
+            return None
+        with self._readable():
+            return self._manager.best_step()
 
     def restore(self, epoch: int, like: PyTree) -> PyTree:
         """Reads a checkpoint back, bit for bit.
@@ -98,9 +123,7 @@ class Checkpoints:
         Raises:
           UserError: it is of another configuration, cannot be read, or is not what was saved.
         """
-        where = self._directory / str(epoch)
-        with self._readable(where):
-            meta = self._manager.restore(epoch, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+        where, meta = self._directory / str(epoch), self._meta(epoch)
         if meta.get("fingerprint") != self._fingerprint:
             raise UserError(f"checkpoint {where} was made by another config; choose another --workdir")
         arrays = _named(like)
@@ -116,6 +139,10 @@ class Checkpoints:
         if digest(found) != meta["digest"]:
             raise UserError(f"checkpoint {where} is damaged: its contents do not match their checksum; remove it")
         return jax.tree.unflatten(jax.tree.structure(like), [found[name] for name in arrays])
+
+    def _meta(self, epoch: int) -> dict[str, Any]:
+        with self._readable(self._directory / str(epoch)):
+            return self._manager.restore(epoch, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
 
     def close(self) -> None:
         """Waits for what is being written."""

@@ -43,13 +43,13 @@ def evaluate(network: Network, subnetwork: Subnetwork, data: Split, *, batch_siz
 
 
 def estimate_mapping(network: Network, subnetwork: Subnetwork, data: Split, *, batch_size: int) -> jax.Array:
-    """Frequency label mapping of `subnetwork` on a whole split with the prompt on: int32 [t].
+    """Frequency label mapping of `subnetwork` on a whole split, with the prompt on if there is one: int32 [t].
 
     t is the size of the subnetwork's present mapping, whose values play no part.
     """
     counts: jax.Array | int = 0
     for images, labels, weights in data.eval_batches(batch_size):
-        source_logits = steps.predict(network, subnetwork, images, prompted=True)
+        source_logits = steps.predict(network, subnetwork, images, prompted=network.prompt.kind != "none")
         counts = counts + _count(source_logits, labels, weights, target_classes=subnetwork.mapping.size)
     return jnp.asarray(label_mapping.frequency(jax.device_get(counts)))
 

@@ -12,6 +12,7 @@ from jax import lax
 
 from vpns_jax import sparsity
 from vpns_jax.data.order import epoch_order
+from vpns_jax.errors import UserError
 from vpns_jax.training import steps
 from vpns_jax.training.batches import Resident, Split, crop, take
 from vpns_jax.training.checkpoints import Checkpoints
@@ -99,9 +100,12 @@ EpochRunner = Callable[[TrainState, Fixed, int, Totals], tuple[TrainState, Total
 
 @contextlib.contextmanager
 def epoch_runner(
-    task: steps.Task, data: Split, key: jax.Array, step: int, within: Within | None
+    task: steps.Task, data: Split, key: jax.Array, step: int, within: Within | None, tick: Callable[[float], None]
 ) -> Iterator[EpochRunner]:
-    """What runs the epochs of a stage from iteration `step` on, whether its data are on the device or stream in."""
+    """What runs the epochs of a stage from iteration `step` on, whether its data are on the device or stream in.
+
+    `tick` hears what share of an epoch is done.
+    """
     if isinstance(data, Resident):
         yield lambda state, fixed, epoch, _: run_epoch(task, state, fixed, data, key, epoch)
         return
@@ -116,6 +120,7 @@ def epoch_runner(
                 task, state, fixed, total, next(batches), step_key, size=data.image_size, flip=data.flip
             )
             done += 1
+            tick(done % iterations / iterations)
             if within and done % within.every == 0:
                 within.checkpoints.save(done, (state, total))
         return state, total
@@ -150,7 +155,7 @@ def run_stage(
     Args:
       state: at the start of the stage; a checkpoint past `start`, if there is one, takes its place.
       epochs: how many the stage has once this is done, those of earlier rounds included.
-      remap: re-estimate the label mapping before every epoch (iterative label mapping).
+      remap: re-estimate the label mapping before every epoch but the first (iterative label mapping).
       within: where checkpoints go that are made within epochs, of data that stream in; None for none.
       recorder: is given each epoch's row.
       name: the stage as rows have it; by default that of its steps.
@@ -169,12 +174,12 @@ def run_stage(
         return state, fixed
     best = checkpoints.best_accuracy()
     recorder.start(name, first, int(state.step))
-    state, total, resumed = _newest_within(within, state, _nothing(task))
-    with epoch_runner(task, train, key, int(state.step), within) as run:
+    state, total, resumed = _newest_within(within, state, _nothing(task), train.size // task.batch_size)
+    with epoch_runner(task, train, key, int(state.step), within, recorder.tick) as run:
         for epoch in range(first, epochs):
             began, compiled = time.perf_counter(), COMPILE_CLOCK.seconds
-            # An epoch that is resumed has had its mapping.
-            if remap and not resumed:
+            # A stage begins with the mapping it is given, and an epoch that is resumed has had its own.
+            if remap and epoch > start and not resumed:
                 mapping = estimate_mapping(
                     task.network, steps.subnetwork(state, fixed), train, batch_size=task.batch_size
                 )
@@ -187,19 +192,28 @@ def run_stage(
             # The row first: a run killed before the checkpoint is there drops it and writes it again.
             recorder.epoch(row)
             accuracy = row["val_prompted"] if row["val_prompted"] is not None else row["val_plain"]
-            improved = best is None or accuracy > best
-            if improved or (epoch + 1) % save_every == 0 or epoch + 1 == epochs:
+            improved = checkpoints.keeps_best and (best is None or accuracy > best)
+            # Checkpoints within an epoch go on from its start.
+            due = within is not None or (epoch + 1) % save_every == 0 or epoch + 1 == epochs
+            if improved or due:
                 checkpoints.save(epoch + 1, (state, fixed.mask), accuracy=accuracy)
             best = accuracy if improved else best
     return state, fixed
 
 
-def _newest_within(within: Within | None, state: TrainState, total: Totals) -> tuple[TrainState, Totals, bool]:
+def _newest_within(
+    within: Within | None, state: TrainState, total: Totals, iterations: int
+) -> tuple[TrainState, Totals, bool]:
     """State, metrics so far, and true if that is the middle of the epoch that `state` is the start of."""
     found = within.checkpoints.newest((state, total)) if within else None
     # One of an epoch that has been finished since says nothing.
     if found is None or found[0] <= int(state.step):
         return state, total, False
+    if found[0] > int(state.step) + iterations:
+        raise UserError(
+            f"the checkpoint within an epoch is of step {found[0]}, and that of its start, of step "
+            f"{int(state.step)}, is too old; remove the cell's folder under checkpoints/ to run it anew"
+        )
     return *found[1], True
 
 

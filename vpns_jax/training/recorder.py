@@ -29,16 +29,21 @@ class Progress:
     def __init__(self, epochs: int) -> None:
         # Off a terminal the bar is off, and the lines of `say` remain.
         self._bar = tqdm(total=epochs, unit="epoch", disable=None, dynamic_ncols=True, smoothing=0.1)
+        self._done = 0
 
     def advance(self, what: str, epochs: int = 1, row: dict[str, Any] | None = None) -> None:
         """Moves on, showing a row's loss, accuracy and density."""
         self._bar.set_description(what, refresh=False)
         if row is not None:
-            accuracy = row["val_plain"] if row["val_prompted"] is None else row["val_prompted"]
-            self._bar.set_postfix_str(
-                f"loss {row['loss']:.3f} val {accuracy:.1%} density {row['density']:.1%}", refresh=False
-            )
-        self._bar.update(epochs)
+            self._bar.set_postfix_str(_numbers(row), refresh=False)
+            if self._bar.disable:
+                self.say(f"{what} epoch {row['epoch']}: {_numbers(row)}")
+        self._done += epochs
+        self._bar.update(self._done - self._bar.n)
+
+    def tick(self, share: float) -> None:
+        """So much of the epoch under way is done, in [0, 1)."""
+        self._bar.update(self._done + round(share, 2) - self._bar.n)
 
     def say(self, line: str) -> None:
         """Prints a line above the bar."""
@@ -47,6 +52,11 @@ class Progress:
     def close(self) -> None:
         """Ends the bar."""
         self._bar.close()
+
+
+def _numbers(row: dict[str, Any]) -> str:
+    accuracy = row["val_plain"] if row["val_prompted"] is None else row["val_prompted"]
+    return f"loss {row['loss']:.3f} val {accuracy:.1%} density {row['density']:.1%}"
 
 
 class Recorder:
@@ -78,6 +88,10 @@ class Recorder:
         scalars = {name: row[name] for name in ("loss", "train_accuracy", "val_plain", "val_prompted", "density")}
         self._tensorboard.scalars(self._offset + row["step"], scalars)
         self._progress.advance(f"{self._cell} {row['stage']}", row=row)
+
+    def tick(self, share: float) -> None:
+        """So much of the epoch under way is done, in [0, 1)."""
+        self._progress.tick(share)
 
     def rows(self) -> list[dict[str, Any]]:
         """This cell's rows so far."""

@@ -44,6 +44,12 @@ PROTOCOLS = {
 BATCH_NORMS = ("update", "prompted", "frozen")
 
 
+def passes(protocol: str, network: Network) -> tuple[Pass, ...]:
+    """The passes of an iteration; without a prompt the released code's come down to HYDRA's: one, plain, augmented."""
+    plain = tuple(one for one in PROTOCOLS[protocol] if not one.prompted)
+    return plain if plain and network.prompt.kind == "none" else PROTOCOLS[protocol]
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """The static half of a stage: the network, its protocol and its optimizers. Hashable.
@@ -67,10 +73,10 @@ class Task:
     @property
     def passes(self) -> tuple[Pass, ...]:
         """The passes of an iteration; those of stage bilevel's lower level, then those of its upper one."""
-        passes = PROTOCOLS[self.protocol]
+        found = passes(self.protocol, self.network)
         if self.stage == "bilevel":
-            return passes + passes
-        return tuple(one for one in passes if one.prompted) if self.stage == "prompt" else passes
+            return found + found
+        return tuple(one for one in found if one.prompted) if self.stage == "prompt" else found
 
 
 # The images uint8 [b, h, w, c] and labels int32 [b] of one pass.
