@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import default, paper, quickstart, resnet50_imagenet, vit_imagenet
-from vpns_jax import cell, config, data, models
+from vpns_jax import cell, config, data, models, stages
 from vpns_jax.errors import UserError
 from vpns_jax.pruners import METHODS
 from vpns_jax.training.batches import Resident
@@ -74,7 +74,7 @@ def test_a_prune_and_a_retrain_step_compile(name, monkeypatch, tmp_path):
         compiled.append(task.stage)
         return state, fixed
 
-    monkeypatch.setattr(cell, "run_stage", compile_only)
+    monkeypatch.setattr(stages, "run_stage", compile_only)
     subnetwork = METHODS["vpns"].prune(run.problem())
     # Retraining asks for its best checkpoint afterwards, and there is none.
     with pytest.raises(ValueError, match="no checkpoint"):

@@ -1,11 +1,8 @@
 """One cell of an experiment: prune, retrain, evaluate, from its start or from where it was interrupted."""
 
-import contextlib
 import dataclasses
 import functools
-import zlib
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,13 +14,12 @@ from vpns_jax.config import Config
 from vpns_jax.errors import UserError
 from vpns_jax.prompting import create, label_mapping
 from vpns_jax.pruners import Method, Problem, Settings, imp, method
-from vpns_jax.training import optim, steps
+from vpns_jax.stages import Stages
 from vpns_jax.training import state as states
-from vpns_jax.training.batches import Resident, Split, sample
-from vpns_jax.training.checkpoints import Checkpoints
+from vpns_jax.training import steps
+from vpns_jax.training.batches import Split, sample
 from vpns_jax.training.evaluation import estimate_mapping, evaluate
 from vpns_jax.training.forward import Network
-from vpns_jax.training.loop import Within, run_stage
 from vpns_jax.training.recorder import Progress, Recorder
 from vpns_jax.training.state import Fixed, Subnetwork, TrainState
 from vpns_jax.workdir import Workdir
@@ -91,11 +87,8 @@ class CellRun:
         self._networks = {stage: _network(setup, self._method, stage) for stage in ("prune", "retrain", "posthoc")}
         self.network = self._networks["posthoc" if self._method.posthoc else "retrain"]
         self.recorder = Recorder(cell.name, setup.folder.log, setup.folder.tensorboard(cell.name), setup.progress)
+        self._stages = Stages(self._config, setup.folder, cell.name, self.recorder, setup.train, setup.val, self._keys)
         self._source = self._make_source()
-        self._iterations = setup.train.size // self._config.data.batch_size
-        # By stage; a resumed run counts what was done before, too.
-        self._optimizer_steps: Counter[str] = Counter()
-        self._forward_passes: Counter[str] = Counter()
 
     def problem(self) -> Problem:
         """The cell as its pruner sees it."""
@@ -122,7 +115,7 @@ class CellRun:
             learn=self._learn,
             warm_up=self._warm_up,
             rounds=self._rounds,
-            spend=lambda passes: self._forward_passes.update({"prune": passes}),
+            spend=lambda passes: self._stages.forward_passes.update({"prune": passes}),
         )
 
     def retrain(self, start: Subnetwork) -> tuple[TrainState, Fixed, Subnetwork]:
@@ -131,21 +124,23 @@ class CellRun:
         # What was learned while pruning goes on, unless the config says that one of the stages has no prompt.
         prompt = start.prompt if network.prompt == self._networks["prune"].prompt else network.prompt.init()
         rules = {"weights": config.weights, "prompt": config.prompt}
-        task = self._task("retrain", network, rules, config.epochs)
+        task = self._stages.task("retrain", network, rules, config.epochs)
         state = states.create(
             task.rules, {"weights": start.weights, "prompt": prompt}, start.batch_stats, start.mapping
         )
         fixed = Fixed(weights={}, mask=start.mask, pruned=jnp.int32(0))
-        return self._run_to_best("retrain", task, state, fixed, config.epochs)
+        state, fixed, self.best_epoch, best = self._stages.run_to_best("retrain", task, state, fixed, config.epochs)
+        return state, fixed, best
 
     def fit_prompt(self, finished: Subnetwork) -> tuple[TrainState, Fixed, Subnetwork]:
         """The prompt alone, on a finished network that nothing changes; returns what `retrain` does."""
         config, network = self._config.retrain, self._networks["posthoc"]
-        task = self._task("prompt", network, {"prompt": config.prompt}, config.epochs)
+        task = self._stages.task("prompt", network, {"prompt": config.prompt}, config.epochs)
         learned = {"prompt": network.prompt.init()}
         state = states.create(task.rules, learned, finished.batch_stats, finished.mapping)
         fixed = Fixed(weights=finished.weights, mask=finished.mask, pruned=jnp.int32(0))
-        return self._run_to_best("posthoc", task, state, fixed, config.epochs)
+        state, fixed, self.best_epoch, best = self._stages.run_to_best("posthoc", task, state, fixed, config.epochs)
+        return state, fixed, best
 
     def result(self, state: TrainState, fixed: Fixed, best: Subnetwork) -> dict[str, Any]:
         """The cell's entry in the summary; here, and only here, the test split is used."""
@@ -177,8 +172,8 @@ class CellRun:
             "collapsed": list(report.collapsed),
             "layers": report.to_json()["layers"],
             **scores,
-            "optimizer_steps": dict(self._optimizer_steps),
-            "forward_passes": dict(self._forward_passes),
+            "optimizer_steps": dict(self._stages.optimizer_steps),
+            "forward_passes": dict(self._stages.forward_passes),
             **{
                 kind: {stage: sum(row[kind] for row in rows if row["stage"] == stage) for stage in stages}
                 for kind in ("seconds", "compile_seconds")
@@ -223,13 +218,13 @@ class CellRun:
             rules["head"] = config.head
             learned["head"] = start.weights[models.HEAD]
         stage = "bilevel" if "weights" in groups else "prune"
-        task = self._task(stage, self._networks["prune"], rules, config.epochs)
+        task = self._stages.task(stage, self._networks["prune"], rules, config.epochs)
         state = states.create(task.rules, learned, start.batch_stats, start.mapping)
         fixed = Fixed(
             weights={} if "weights" in groups else start.weights, mask={}, pruned=jax.tree.map(jnp.int32, pruned)
         )
-        with self._checkpoints("prune") as checkpoints, self._within("prune") as within:
-            return self._run_stage("prune", task, state, fixed, config.epochs, checkpoints, within)
+        with self._stages.open("prune") as files:
+            return self._stages.run("prune", task, state, fixed, config.epochs, files)
 
     def _warm_up(self, start: Subnetwork) -> Subnetwork:
         """What the rounds of iterative pruning rewind to: `start` after the first epochs of dense training."""
@@ -237,113 +232,33 @@ class CellRun:
         if not epochs:
             return start
         task, state, fixed = self._round(start, start.mask)
-        with self._checkpoints("rewind") as checkpoints, self._within("rewind") as within:
-            state, fixed = self._run_stage("prune", task, state, fixed, epochs, checkpoints, within)
+        with self._stages.open("rewind") as files:
+            state, fixed = self._stages.run("prune", task, state, fixed, epochs, files)
         return steps.subnetwork(state, fixed)
 
     def _rounds(self, start: Subnetwork, counts: tuple[int, ...], drop: Callable[[Subnetwork, int], PyTree]) -> PyTree:
         """The rounds of iterative pruning, which share one folder: the newest checkpoint holds its round's mask."""
         config, mask = self._config.imp, start.mask
-        with self._checkpoints("prune") as checkpoints, self._within("prune") as within:
+        with self._stages.open("prune") as files:
             for number, pruned in enumerate(counts):
                 begin = config.rewind_epochs + number * config.epochs
                 end = begin + config.epochs
                 task, state, fixed = self._round(start, mask)
-                if checkpoints.newest_epoch() > end:
+                if files.checkpoints.newest_epoch() > end:
                     # All that came of this round is the mask of a later one, whose checkpoint has it.
-                    self.recorder.skip("prune", config.epochs)
-                    self._count("prune", task, config.epochs)
+                    self._stages.skip("prune", task, config.epochs)
                     continue
-                state, fixed = self._run_stage("prune", task, state, fixed, end, checkpoints, within, start=begin)
+                state, fixed = self._stages.run("prune", task, state, fixed, end, files, start=begin)
                 mask = drop(steps.subnetwork(state, fixed), pruned)
         return mask
 
     def _round(self, start: Subnetwork, mask: PyTree) -> tuple[steps.Task, TrainState, Fixed]:
         """Training as a round of iterative pruning has it, at its beginning."""
         rules = {"weights": self._config.retrain.weights, "prompt": self._config.retrain.prompt}
-        task = self._task("retrain", self._networks["prune"], rules, self._config.imp.epochs)
+        task = self._stages.task("retrain", self._networks["prune"], rules, self._config.imp.epochs)
         learned = {"weights": start.weights, "prompt": start.prompt}
         state = states.create(task.rules, learned, start.batch_stats, start.mapping)
         return task, state, Fixed(weights={}, mask=mask, pruned=jnp.int32(0))
-
-    def _task(self, stage: str, network: Network, rules: dict[str, Any], epochs: int) -> steps.Task:
-        passes = steps.passes(self._config.protocol, network)
-        updates = {
-            # The prompt moves in prompted passes only, everything else in all of them.
-            group: self._iterations * (1 if group == "prompt" else len(passes))
-            for group in rules
-        }
-        made: dict[str, optim.Rule] = {
-            group: rule.rule(epochs=epochs, updates_per_epoch=updates[group]) for group, rule in rules.items()
-        }
-        return steps.Task(
-            stage=stage,
-            network=network,
-            protocol=self._config.protocol,
-            batch_norm=self._config.prune.batch_norm if stage in ("prune", "bilevel") else "update",
-            batch_size=self._config.data.batch_size,
-            rules=tuple(made.items()),
-            gamma=self._config.bip.gamma,
-        )
-
-    def _run_to_best(
-        self, name: str, task: steps.Task, state: TrainState, fixed: Fixed, epochs: int
-    ) -> tuple[TrainState, Fixed, Subnetwork]:
-        with self._checkpoints(name) as checkpoints, self._within(name) as within:
-            state, fixed = self._run_stage(name, task, state, fixed, epochs, checkpoints, within)
-            self.best_epoch, (best, _) = checkpoints.best((state, fixed.mask))
-        return state, fixed, steps.subnetwork(best, fixed)
-
-    def _run_stage(
-        self,
-        name: str,
-        task: steps.Task,
-        state: TrainState,
-        fixed: Fixed,
-        epochs: int,
-        checkpoints: Checkpoints,
-        within: Within | None,
-        start: int = 0,
-    ) -> tuple[TrainState, Fixed]:
-        self._count(name, task, epochs - start)
-        return run_stage(
-            task,
-            state,
-            fixed,
-            self._setup.train,
-            self._setup.val,
-            epochs=epochs,
-            key=self._keys[name],
-            remap=self._config.mapping.kind == "iterative",
-            checkpoints=checkpoints,
-            save_every=self._config.checkpoint_every_epochs,
-            within=within,
-            recorder=self.recorder,
-            name=name,
-            start=start,
-        )
-
-    def _count(self, name: str, task: steps.Task, epochs: int) -> None:
-        """Every pass of training is a forward, a backward and an optimizer step."""
-        count = epochs * self._iterations * len(task.passes)
-        self._optimizer_steps[name] += count
-        self._forward_passes[name] += count
-
-    @contextlib.contextmanager
-    def _within(self, stage: str) -> Iterator[Within | None]:
-        """Checkpoints within epochs, where data stream in."""
-        every = self._config.checkpoint_every_steps
-        if not every or isinstance(self._setup.train, Resident):
-            yield None
-            return
-        with self._checkpoints(f"{stage}-within", keep_best=False) as checkpoints:
-            yield Within(checkpoints, every)
-
-    def _checkpoints(self, stage: str, *, keep_best: bool = True) -> Checkpoints:
-        # The density is part of the cell's name, so of the folder, and so of what is resumed.
-        fingerprint = f"{self._config.fingerprint()}-{zlib.crc32(self._cell.name.encode()):08x}"
-        folder = self._setup.folder.checkpoints(self._cell.name, stage)
-        return Checkpoints(folder, fingerprint, keep_best=keep_best)
 
     def _test_accuracies(self, subnetwork: Subnetwork) -> dict[str, float | None]:
         seen = evaluate(self.network, subnetwork, self._setup.test, batch_size=self._config.data.batch_size)

@@ -89,8 +89,8 @@ def linearise(
     module = context.module
     if isinstance(module, nn.LayerNorm) and context.method_name == "__call__":
         (x,) = args
-        affine = module.variables["params"]
-        return _scaled(x, jnp.sqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True))) * affine["scale"] + affine["bias"]
+        scale, bias = (module.variables["params"][name].reshape(1, 1, -1) for name in ("scale", "bias"))
+        return _scaled(x, jnp.sqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True))) * scale + bias
     if isinstance(module, Attention) and context.method_name == "attend":
         query, key, value = args
         weights = jnp.einsum("bqhd,bkhd->bhqk", query, key)

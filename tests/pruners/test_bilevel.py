@@ -1,0 +1,128 @@
+"""BiP: its upper gradient against lower levels whose solution is known, and its two steps on the tiny network."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.training import tiny
+from vpns_jax import sparsity
+from vpns_jax.training import steps
+from vpns_jax.training.forward import forward
+from vpns_jax.training.metrics import cross_entropy
+
+KEY = jax.random.key(3)
+
+
+def test_upper_gradient_where_the_loss_is_linear():
+    """l(z) = a z, whose Hessian is zero: w*(m) = -m a / gamma, and the formula is the derivative through it."""
+    a, m, gamma = jnp.asarray([1.0, -2.0, 0.5]), jnp.asarray([1.0, 0.25, 0.0]), 0.7
+
+    def upper(m):
+        solution = -m * a / gamma
+        return jnp.sum(a * m * solution)
+
+    solution = -m * a / gamma
+    found = sparsity.bilevel_gradient(solution, m, a, gamma)
+    np.testing.assert_allclose(found, jax.grad(upper)(m), rtol=1e-6)
+    # By hand for the first: d(-a^2 m^2 / gamma) / dm = -2 / 0.7.
+    assert float(found[0]) == pytest.approx(-2 / 0.7)
+
+
+def test_upper_gradient_where_the_loss_is_quadratic():
+    """l(z) = c (z - t)^2 / 2: w*(m) = c m t / (c m^2 + gamma). What the formula leaves out is the loss's curvature."""
+    c, t, m = jnp.asarray([0.5, 2.0, 1.0]), jnp.asarray([1.0, -1.0, 2.0]), jnp.asarray([1.0, 1.0, 0.5])
+
+    def solution(m, gamma):
+        return c * m * t / (c * m**2 + gamma)
+
+    def upper(m, gamma):
+        return jnp.sum(c * (m * solution(m, gamma) - t) ** 2 / 2)
+
+    errors = []
+    for gamma in (10.0, 100.0, 1000.0):
+        g = c * (m * solution(m, gamma) - t)
+        exact = jax.grad(upper)(m, gamma)
+        found = sparsity.bilevel_gradient(solution(m, gamma), m, g, gamma)
+        # By the implicit function theorem, with the Hessian c of l in z: dw*/dm = -(g + c m w*) / (c m^2 + gamma).
+        w = solution(m, gamma)
+        np.testing.assert_allclose(exact, w * g - m * g * (g + c * m * w) / (c * m**2 + gamma), rtol=1e-4)
+        errors.append(float(jnp.max(jnp.abs(found - exact) / jnp.abs(exact))))
+    # So the relative error falls like 1 / gamma.
+    np.testing.assert_allclose(np.asarray(errors[:-1]) / np.asarray(errors[1:]), 10, rtol=0.25)
+
+
+def start(**changes):
+    """A state of stage bilevel, at the pretrained weights and their scaled scores."""
+    plain = {"decay": "none", "momentum": 0.0}
+    rules = {"scores": tiny.rule(learning_rate=1.0, **plain), "weights": tiny.rule(**plain), "prompt": tiny.rule()}
+    task = tiny.task("bilevel", rules=rules, **changes)
+    weights = tiny.variables()["params"]
+    state, fixed = tiny.start(tiny.task(), density=0.5)
+    learned = {"scores": state.learned["scores"], "weights": weights, "prompt": task.network.prompt.init()}
+    state = tiny.states.create(task.rules, learned, state.batch_stats, state.mapping)
+    return task, state, tiny.states.Fixed(weights={}, mask={}, pruned=fixed.pruned)
+
+
+def run(step, *arguments, static=2):
+    return jax.jit(step, static_argnums=tuple(range(static)))(*arguments)
+
+
+def test_the_upper_step_moves_scores_by_the_formula():
+    task, state, fixed = start()
+    scores, weights = state.learned["scores"], state.learned["weights"]
+    mask = sparsity.prune_smallest(scores, fixed.pruned)
+    kernels = sparsity.subtree(weights, mask)
+    images, labels = tiny.batches(task)[0]
+
+    def loss(z):
+        logits, _ = forward(
+            task.network,
+            weights=sparsity.overlay(weights, z),
+            mask={},
+            batch_stats=state.batch_stats,
+            prompt=state.learned["prompt"],
+            images=images,
+            mapping=state.mapping,
+            train=True,
+        )
+        return cross_entropy(logits=logits, labels=labels)
+
+    g = jax.jit(jax.grad(loss))(sparsity.apply(kernels, mask))
+    expected = jax.tree.map(lambda s, w, m, g: s - jnp.sign(s) * (w - m * g / 1.0) * g, scores, kernels, mask, g)
+    after, _ = run(steps.upper_pass, task, task.passes[0], state, fixed, (images, labels), KEY)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), after.learned["scores"], expected)
+    assert tiny.same(after.learned["weights"], weights)
+    assert not tiny.same(after.learned["prompt"], state.learned["prompt"])
+    # Pruned weights are told, too, how the loss would like them.
+    assert float(jnp.abs(jnp.where(mask["conv1"]["kernel"], 0, g["conv1"]["kernel"])).max()) > 1e-4
+
+
+def test_the_lower_step_moves_the_kept_weights_and_nothing_else():
+    task, state, fixed = start()
+    after, _ = run(steps.lower_pass, task, task.passes[0], state, fixed, tiny.batches(task)[0], KEY)
+    for group in ("scores", "prompt"):
+        assert tiny.same(after.learned[group], state.learned[group])
+    mask = sparsity.prune_smallest(state.learned["scores"], fixed.pruned)["conv1"]["kernel"]
+    moved = np.asarray(after.learned["weights"]["conv1"]["kernel"] != state.learned["weights"]["conv1"]["kernel"])
+    assert not moved[~np.asarray(mask)].any()
+    assert moved[np.asarray(mask)].all()
+
+
+def test_an_iteration_is_the_lower_passes_and_then_the_upper_ones():
+    task, state, fixed = start(protocol="reference")
+    batches = tiny.batches(task)
+    after, metrics = run(steps.bilevel_step, task, state, fixed, batches, KEY, static=1)
+    assert len(metrics) == len(batches) == 4
+    for i, (one, batch) in enumerate(zip(task.passes, batches, strict=True)):
+        run_pass = steps.lower_pass if i < 2 else steps.upper_pass
+        state, _ = run(run_pass, task, one, state, fixed, batch, jax.random.fold_in(KEY, i))
+    for group in ("weights", "scores", "prompt"):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+            after.learned[group],
+            state.learned[group],
+        )
+    network = steps.subnetwork(after, fixed)
+    assert sum(int((~leaf).sum()) for leaf in jax.tree.leaves(network.mask)) == int(fixed.pruned)
+    assert tiny.same(network.weights, after.learned["weights"])

@@ -1,0 +1,120 @@
+"""SNIP and GraSP against finite differences, explicit Hessians and numbers worked by hand."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from tests.pruners import cells
+from tests.training import tiny
+from vpns_jax import sparsity
+from vpns_jax.pruners import METHODS, by_gradient
+from vpns_jax.sparsity import bilevel_gradient, connection_sensitivity, gradient_flow
+
+
+def test_scores_by_hand():
+    w, g = {"a": jnp.asarray([2.0, -3.0, 0.5])}, {"a": jnp.asarray([-1.0, -2.0, 4.0])}
+    np.testing.assert_allclose(connection_sensitivity(w, g)["a"], [2, 6, 2])
+    np.testing.assert_allclose(gradient_flow(w, g)["a"], [-2, 6, 2])
+    # (w - m g / gamma) g with gamma = 2: (2 + 0.5) (-1), (-3 - 0) (-2), (0.5 - 2) 4.
+    mask = {"a": jnp.asarray([True, False, True])}
+    np.testing.assert_allclose(bilevel_gradient(w, mask, g, 2.0)["a"], [-2.5, 6, -6])
+
+
+def test_grasp_keeps_the_gradient_flow_of_a_quadratic():
+    """For l = w A w / 2, g = A w and H g = A A w; |g|^2 without weight i is worked out whole, and i chosen by hand."""
+    a = jnp.asarray([[2.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    w = jnp.asarray([1.0, -1.5, 1.0])
+    scores = gradient_flow({"w": w}, {"w": a @ a @ w})["w"]
+    # A w = (0.5, -0.5, 1), A A w = (0.5, 0, 1).
+    np.testing.assert_allclose(scores, [0.5, 0.0, 1.0])
+
+    def flow(w):
+        return float(jnp.sum((a @ w) ** 2))
+
+    # To first order in how much of weight i goes: -2 score.
+    for i, score in enumerate(scores):
+        less = w.at[i].multiply(1 - 1e-3)
+        assert (flow(less) - flow(w)) / 1e-3 == pytest.approx(-2 * float(score), abs=0.02)
+
+
+@pytest.fixture
+def problem(tmp_path):
+    """Two batches on running statistics, so that the loss is one smooth function of 68 weights."""
+    run = cells.cell(tmp_path, "grasp", prune__batch_norm="frozen", scoring__batches=2, scoring__temperature=2.0)
+    return run.problem()
+
+
+def mean_loss(problem, source, temperature, flat, unravel):
+    losses = [
+        by_gradient.loss(problem.network, problem.train, temperature, source, unravel(flat), batch, rng)
+        for batch, rng in problem.batches()
+    ]
+    return jnp.mean(jnp.stack(losses))
+
+
+def test_against_finite_differences_and_the_whole_hessian(problem):
+    source, temperature = problem.dense(), 2.0
+    flat, unravel = ravel_pytree(problem.kernels)
+    loss = functools.partial(mean_loss, problem, source, temperature, unravel=unravel)
+    some = np.asarray([0, 17, 47, 48, 67])  # of the convolution, and the head's rows of mapped classes
+    value, steps = jax.jit(loss), 1e-2 * np.eye(flat.size, dtype=np.float32)[some]
+    slopes = [float(value(flat + step) - value(flat - step)) / 2e-2 for step in steps]
+    gradient = by_gradient.mean_gradient(problem, source, temperature=temperature)
+    np.testing.assert_allclose(ravel_pytree(gradient)[0][some], slopes, atol=1e-3)
+    hessian = jax.jit(jax.hessian(loss))(flat)
+    product = by_gradient.mean_hessian_vector(problem, source, gradient, temperature=temperature)
+    expected = hessian @ ravel_pytree(gradient)[0]
+    np.testing.assert_allclose(ravel_pytree(product)[0], expected, rtol=1e-3, atol=1e-6)
+
+
+def test_grasp_drops_what_adds_gradient_flow(problem):
+    """Shrinking the weights it drops moves |g|^2 up by what the paper says; those it keeps, down."""
+    source, temperature = problem.dense(), problem.settings.temperature
+    mask = METHODS["grasp"].prune(problem).mask
+    gradient = by_gradient.mean_gradient(problem, source, temperature=temperature)
+    product = by_gradient.mean_hessian_vector(problem, source, gradient, temperature=temperature)
+    scores, _ = ravel_pytree(sparsity.gradient_flow(problem.kernels, product))
+    kept, _ = ravel_pytree(mask)
+    assert float(scores[kept].min()) >= float(scores[~kept].max())
+    assert float(scores[~kept].sum()) < 0 < float(scores[kept].sum())
+    flat, unravel = ravel_pytree(problem.kernels)
+    loss = functools.partial(mean_loss, problem, source, temperature, unravel=unravel)
+    flow = jax.jit(lambda x: jnp.sum(jax.grad(loss)(x) ** 2))
+    for part in (kept, ~kept):
+        # A step so small that no ReLU switches, where the gradient jumps.
+        change = (flow(flat * (1 - 1e-4 * part)) - flow(flat * (1 + 1e-4 * part))) / 2e-4
+        np.testing.assert_allclose(change, -2 * scores[part].sum(), rtol=0.02)
+
+
+def test_snip_scores_how_the_loss_changes_with_the_mask(problem):
+    source = problem.dense()
+    flat, unravel = ravel_pytree(problem.kernels)
+    loss = functools.partial(mean_loss, problem, source, 1.0, unravel=unravel)
+    by_mask = jax.jit(jax.grad(lambda m: loss(m * flat)))(jnp.ones_like(flat))
+    expected = sparsity.prune_smallest(unravel(by_mask), problem.pruned)
+    assert tiny.same(METHODS["snip"].prune(problem).mask, expected)
+
+
+def test_batches_are_the_same_at_every_call_and_cover_the_data(tmp_path):
+    problem = cells.cell(tmp_path, "snip", scoring__batches=4).problem()
+    first, second = list(problem.batches()), list(problem.batches())
+    assert len(first) == 4
+    assert all(tiny.same(one[0], other[0]) for one, other in zip(first, second, strict=True))
+    # Three batches hold each of the 24 images once, by their labels; the fourth begins anew.
+    labels = np.concatenate([batch[1] for batch, _ in first[:3]])
+    np.testing.assert_array_equal(np.bincount(labels), [8, 8, 8])
+    assert not tiny.same(first[0][0], first[3][0])
+
+
+def test_streamed_batches_serve_too(tmp_path):
+    from tests.training.test_loop import streamed
+
+    problem = cells.cell(tmp_path, "snip", train=streamed(tiny.split())).problem()
+    first, second = list(problem.batches()), list(problem.batches())
+    assert all(tiny.same(one[0], other[0]) for one, other in zip(first, second, strict=True))
+    mask = METHODS["snip"].prune(problem).mask
+    assert sum(int(leaf.sum()) for leaf in jax.tree.leaves(mask)) == 34

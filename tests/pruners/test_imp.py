@@ -1,0 +1,133 @@
+"""Iterative magnitude pruning: its counts, its rewinding, and that a killed run ends where an unbroken one ends."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.pruners import cells
+from tests.training import tiny
+from tests.training.test_loop import StoppedError, StoppingRecorder, streamed
+from vpns_jax import sparsity
+from vpns_jax.pruners import METHODS, imp
+
+N = 68
+
+
+def test_the_schedule_by_hand():
+    # 0.8, 0.64, 0.512 are left, and then a half.
+    assert imp.schedule(1000, 0.5, 0.2) == (199, 359, 487, 500)
+    assert imp.schedule(64, 0.25, 0.5) == (32, 48)
+    assert imp.schedule(10, 1.0, 0.2) == (0,)
+
+
+@pytest.mark.parametrize(("density", "expected"), [(1.0, 1), (0.9, 1), (0.8, 1), (0.64, 2), (0.63, 3), (0.512, 3)])
+def test_as_many_rounds_as_it_takes(density, expected):
+    assert imp.rounds(density, 0.2) == expected
+
+
+@given(st.integers(1, 10**7), st.floats(0.01, 1), st.floats(0.05, 0.9))
+def test_schedules_rise_to_the_target(size, density, drop):
+    counts = imp.schedule(size, density, drop)
+    assert list(counts) == sorted(counts)
+    assert counts[-1] == int((1 - density) * size)
+    assert len(counts) == imp.rounds(density, drop)
+    for n, gone in enumerate(counts[:-1], 1):
+        assert gone == int((1 - (1 - drop) ** n) * size)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**31), st.integers(0, 30), st.integers(0, 29))
+def test_what_is_dropped_stays_dropped(seed, first, second):
+    rng = np.random.default_rng(seed)
+    # Many zeros and ties: of these, too, what is gone comes first.
+    scores = {"a": jnp.asarray(rng.integers(-2, 3, 10), jnp.float32), "b": jnp.asarray(rng.normal(0, 1, (4, 5)))}
+    mask = sparsity.prune_smallest({"a": -scores["a"], "b": scores["b"] + 1}, min(first, second))
+    after = sparsity.prune_further(scores, mask, second)
+    gone = sum(int((~leaf).sum()) for leaf in jax.tree.leaves(after))
+    assert gone == second
+    assert all(bool((was | ~now).all()) for was, now in zip(*map(jax.tree.leaves, (mask, after)), strict=True))
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """Records what `drop_smallest` is given and makes of it."""
+    seen = []
+    drop = imp.drop_smallest
+
+    def watch(trained, pruned):
+        mask = drop(trained, pruned)
+        seen.append((trained, pruned, mask))
+        return mask
+
+    monkeypatch.setattr(imp, "drop_smallest", watch)
+    return seen
+
+
+def test_rounds_start_at_the_start_and_drop_the_smallest_trained_weights(tmp_path, watched):
+    run = cells.cell(tmp_path, "imp", density=0.4)
+    pruned = METHODS["imp"].prune(run.problem())
+    problem = run.problem()
+    assert [count for _, count, _ in watched] == list(imp.schedule(N, 0.4, 0.2)) == [13, 24, 33, 40, 40]
+    # Rewound: bit for bit the pretrained network, batch statistics and all, but for the mask.
+    assert tiny.same(pruned.weights, problem.source.weights)
+    assert tiny.same(pruned.batch_stats, problem.source.batch_stats)
+    before = jax.tree.map(lambda w: jnp.ones(w.shape, bool), problem.kernels)
+    for trained, count, mask in watched:
+        assert tiny.same(trained.mask, before)
+        assert not tiny.same(trained.weights, problem.source.weights)
+        weights = sparsity.apply(sparsity.subtree(trained.weights, before), before)
+        assert tiny.same(mask, sparsity.prune_smallest(weights, count))
+        before = mask
+    # No two rounds see the same batches: the first's weights are not the last's, were nothing dropped.
+    rows = run.recorder.rows()
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
+    assert [row["step"] for row in rows] == [3, 6, 9, 12, 15]
+    # A row has the density that was trained at.
+    np.testing.assert_allclose([row["density"] for row in rows], 1 - np.asarray([0, 13, 24, 33, 40]) / N, rtol=1e-6)
+
+
+def test_rewinding_to_an_early_epoch(tmp_path, watched):
+    run = cells.cell(tmp_path, "imp", density=0.7, imp__epochs=2, imp__rewind_epochs=1)
+    problem = run.problem()
+    pruned = METHODS["imp"].prune(problem)
+    early = problem.warm_up(problem.dense())  # Restored: it is there already.
+    assert tiny.same(pruned.weights, early.weights)
+    assert tiny.same(pruned.batch_stats, early.batch_stats)
+    assert not tiny.same(early.weights, problem.source.weights)
+    assert [row["epoch"] for row in run.recorder.rows()] == [1, 2, 3, 4, 5]
+    # The first epoch of dense training is the first epoch of a round that rewinds to the start, at the same rates.
+    whole = cells.cell(tmp_path / "whole", "imp", density=0.7, imp__epochs=2)
+    METHODS["imp"].prune(whole.problem())
+    assert whole.recorder.rows()[0]["loss"] == run.recorder.rows()[0]["loss"]
+
+
+def killed_and_resumed(folder, stops, train):
+    """A cell of three rounds of two epochs, stopped after each of those epochs in turn, then finished."""
+    changes = {"density": 0.6, "imp__epochs": 2, "checkpoint_every_epochs": 2, "train": train}
+    for stop in stops:
+        run = cells.cell(folder, "imp", **changes)
+        run.recorder.__class__ = StoppingRecorder
+        run.recorder.stop_after = stop
+        with pytest.raises(StoppedError):
+            METHODS["imp"].prune(run.problem())
+        run.recorder.close()
+    run = cells.cell(folder, "imp", **changes)
+    done = cells.finish(run, "imp")
+    times = {"seconds", "compile_seconds"}
+    rows = [{key: value for key, value in row.items() if key not in times} for row in run.recorder.rows()]
+    return done, rows, {key: value for key, value in done.result.items() if key not in times}
+
+
+@pytest.mark.parametrize("data", [tiny.split, lambda: streamed(tiny.split())], ids=["resident", "streamed"])
+def test_killed_and_resumed_bit_for_bit(tmp_path, data):
+    train = data()
+    unbroken, rows, result = killed_and_resumed(tmp_path / "unbroken", (), train)
+    # Within a round, at the end of one before its checkpoint, and at the start of another.
+    again, rows_again, result_again = killed_and_resumed(tmp_path / "killed", (1, 2, 3, 5), train)
+    assert len(rows) == 7
+    assert tiny.same(again.best, unbroken.best)
+    assert rows_again == rows
+    assert result_again == result

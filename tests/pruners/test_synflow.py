@@ -1,0 +1,159 @@
+"""SynFlow: its paper's theorems, which hold here for every layer of every network."""
+
+import dataclasses
+import functools
+import itertools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.pruners import cells
+from vpns_jax import models, sparsity
+from vpns_jax.pruners import METHODS, synflow
+from vpns_jax.training.forward import Network
+from vpns_jax.training.state import Subnetwork
+
+WIDTHS = (6, 100, 100)
+
+
+class Chain(nn.Module):
+    """Linear layers without biases on the 2 x 2 x 3 pixels of an image."""
+
+    num_classes: int = 4
+
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        x = x.reshape(x.shape[0], -1)
+        for i, width in enumerate((*WIDTHS, self.num_classes)):
+            x = nn.Dense(width, use_bias=False, name=f"layer{i}")(x)
+        return x
+
+
+def chain(seed=0, scale=1.0):
+    """The chain's weights; those of layer 2 are scaled."""
+    params = Chain().init(jax.random.key(seed), jnp.zeros((1, 2, 2, 3)))["params"]
+    return {**params, "layer2": jax.tree.map(lambda w: scale * w, params["layer2"])}
+
+
+def subnetwork(weights, stats=None):
+    return Subnetwork(weights, {}, stats or {}, {}, jnp.arange(4))
+
+
+def everything(weights):
+    return jax.tree.map(lambda w: jnp.ones(w.shape, bool), models.prunable(weights))
+
+
+@pytest.fixture
+def problem(tmp_path):
+    """Of the chain, at so low a density that each layer can keep a single weight."""
+    tiny = cells.cell(tmp_path, "synflow").problem()
+    weights = chain(scale=1e-2)
+    kernels, kept = models.prunable(weights), len(WIDTHS) + 1
+    size = sparsity.selection.count(kernels)
+    network = Network(
+        Chain(), dataclasses.replace(tiny.network.prompt, canvas_size=2), None, (0.5, 0.5, 0.5), (1.0, 1.0, 1.0)
+    )
+    return dataclasses.replace(
+        tiny,
+        network=network,
+        source=subnetwork(weights),
+        kernels=kernels,
+        # A little below kept / size, so that rounding leaves exactly that many.
+        density=(kept - 0.5) / size,
+        pruned=size - kept,
+        settings=dataclasses.replace(tiny.settings, synflow_rounds=100),
+        map_labels=lambda source, mask: source.mapping,
+    )
+
+
+def test_scores_by_hand():
+    """A chain of 1 input pixel (3 channels), 2 units, 1 logit: S = |w v| for each path, and its sums."""
+    w, v = np.asarray([[1.0, -2.0], [0.0, 3.0], [-1.0, 0.0]], np.float32), np.asarray([[-4.0], [0.5]], np.float32)
+
+    class Pair(nn.Module):
+        @nn.compact
+        def __call__(self, x, *, train=False):
+            x = nn.Dense(2, use_bias=False, name="a")(x.reshape(1, -1))
+            return nn.Dense(1, use_bias=False, name="b")(x)
+
+    weights = {"a": {"kernel": jnp.asarray(w)}, "b": {"kernel": jnp.asarray(v)}}
+    scores = synflow.synaptic_flow(Pair(), subnetwork(weights), everything(weights), canvas_size=1)
+    # Through unit 1: (1 + 0 + 1) 4 = 8; through unit 2: (2 + 3 + 0) 0.5 = 2.5. Shares of the largest, 8.
+    np.testing.assert_allclose(scores["a"]["kernel"], np.asarray([[4, 1], [0, 1.5], [4, 0]]) / 8)
+    np.testing.assert_allclose(scores["b"]["kernel"], [[1.0], [2.5 / 8]])
+    pruned = {"a": {"kernel": jnp.asarray([[False, True], [True, True], [True, True]])}, "b": everything(weights)["b"]}
+    scores = synflow.synaptic_flow(Pair(), subnetwork(weights), pruned, canvas_size=1)
+    np.testing.assert_allclose(scores["a"]["kernel"], np.asarray([[0, 1], [0, 1.5], [4, 0]]) / 4)
+
+
+def test_what_flows_into_a_unit_flows_out_of_it():
+    """Theorem 1, unit by unit, on a masked chain."""
+    weights = chain()
+    mask = sparsity.topk_mask(models.prunable(weights), 0.6)
+    scores = synflow.synaptic_flow(Chain(), subnetwork(weights), mask, canvas_size=2)
+    layers = [np.asarray(scores[f"layer{i}"]["kernel"], np.float64) for i in range(len(WIDTHS) + 1)]
+    for before, after in itertools.pairwise(layers):
+        np.testing.assert_allclose(before.sum(axis=0), after.sum(axis=1), rtol=1e-5)
+    for leaf, keep in zip(jax.tree.leaves(scores), jax.tree.leaves(mask), strict=True):
+        assert float(leaf.min()) >= 0
+        assert not np.any(np.asarray(leaf)[~np.asarray(keep)])
+
+
+def test_no_layer_is_emptied_before_it_must_be(problem):
+    """Theorem 3: one path is left at the end, where the others have emptied a layer long before."""
+    mask = synflow.prune(problem).mask
+    assert [int(leaf.sum()) for leaf in jax.tree.leaves(mask)] == [1, 1, 1, 1]
+    left = sparsity.apply(problem.source.weights, mask)
+    assert float(jnp.abs(Chain().apply({"params": left}, jnp.ones((1, 2, 2, 3)))).max()) > 0
+    for pruner, kept in (("magnitude", 40), ("snip", 12)):
+        batches = [(_batch(), jax.random.key(0))]
+        easier = dataclasses.replace(
+            problem,
+            pruned=problem.pruned + len(WIDTHS) + 1 - kept,
+            train=False,
+            batches=functools.partial(iter, batches),
+        )
+        counts = [int(leaf.sum()) for leaf in jax.tree.leaves(METHODS[pruner].prune(easier).mask)]
+        assert sum(counts) == kept
+        assert min(counts) == 0, pruner
+
+
+def _batch():
+    images = jnp.asarray(np.random.default_rng(0).integers(0, 255, (8, 2, 2, 3)), jnp.uint8)
+    return images, jnp.arange(8) % 4
+
+
+@pytest.mark.parametrize(("density", "rounds"), [(0.01, 100), (0.5, 3), (1.0, 4), (0.2, 1)])
+def test_the_schedule_is_exponential_and_ends_at_the_target(density, rounds):
+    counts = synflow.schedule(1000, density, rounds)
+    assert len(counts) == rounds
+    assert counts[-1] == sparsity.pruned_count(np.zeros(1000), density)
+    left = 1 - np.asarray(counts) / 1000
+    np.testing.assert_allclose(left, density ** (np.arange(1, rounds + 1) / rounds), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["vgg16", "vit_ti32"])
+def test_flow_is_conserved_from_layer_to_layer(name):
+    """Also where biases add to it, and where attention and layer normalisation stand in its way."""
+    options = {"width": 0.03} if name == "vgg16" else {}
+    model = models.create(name, num_classes=3, **options)
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    rng = np.random.default_rng(0)
+    weights = jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.05, x.shape), jnp.float32), variables["params"])
+    scores = synflow.synaptic_flow(model, subnetwork(weights), everything(weights), canvas_size=32)
+    flows = {path: float(leaf.sum()) for path, leaf in models.paths.flatten(scores).items()}
+    assert all(flow > 0 for flow in flows.values())
+    if name == "vgg16":
+        names = [f"conv{stage}_{i}" for stage, depth in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, depth + 1)]
+        path = [flows[f"{layer}/kernel"] for layer in [*names, "fc1", "fc2", "head"]]
+        # What biases add joins the flow on its way.
+        assert all(after >= before * (1 - 1e-5) for before, after in itertools.pairwise(path))
+    else:
+        for i in range(12):
+            inside = {part: flows[f"block_{i}/attention/{part}/kernel"] for part in ("query", "key", "value", "out")}
+            # Biases of query, key and value take the rest.
+            assert max(inside.values()) == inside["out"]
+            assert min(inside.values()) > 0.2 * inside["out"]
