@@ -7,6 +7,7 @@ equal magnitude at the threshold are pruned in the order of the tree's leaves, a
 order. (The released code prunes every score equal to the threshold; without ties both are the same.)
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -47,22 +48,36 @@ def prune_smallest(scores: PyTree, pruned: int | jax.Array) -> PyTree:
     return _prune_smallest(scores, jnp.asarray(pruned, jnp.int32))
 
 
-@jax.jit
-def _prune_smallest(scores: PyTree, pruned: jax.Array) -> PyTree:
-    leaves, structure = jax.tree.flatten(scores)
-    keys = [selection.order_key(jnp.abs(leaf)) for leaf in leaves]
-    key, rank = selection.kth_smallest_key(keys, jnp.maximum(pruned, 1))
-    # Nothing to prune: a rank of zero below the smallest key there is.
-    key, rank = jnp.where(pruned == 0, jnp.uint32(0), key), jnp.where(pruned == 0, 0, rank)
-    tied = sum(jnp.sum(leaf == key, dtype=jnp.int32) for leaf in keys)
-    first_kept = lax.cond(
-        tied == rank,
-        lambda: jnp.int32(selection.count(scores)),  # the usual case: whatever equals the threshold is pruned
-        lambda: _first_kept_tie(keys, key, rank),
-    )
+@functools.partial(jax.jit, static_argnames="search")
+def _prune_smallest(scores: PyTree, pruned: jax.Array, search: selection.Search = selection.by_platform) -> PyTree:
+    leaves, structure = jax.tree.flatten(lax.stop_gradient(scores))
+    total = selection.count(scores)
+
+    def magnitudes(leaves: list[jax.Array]) -> list[jax.Array]:
+        return [selection.magnitude_key(leaf) for leaf in leaves]
+
+    everything = selection.Bracket.of(0, selection.END, total)
+    by_magnitude = selection.Task(magnitudes, exact=False, sampled=True)
+    found = search(by_magnitude, leaves, jnp.maximum(pruned, 1), everything)
+
+    def last_pruned() -> jax.Array:
+        """The position of the last of those within the bracket that are pruned: they are all equal."""
+
+        def positions(leaves: list[jax.Array]) -> list[jax.Array]:
+            keys = zip(magnitudes(leaves), _flat_indices(leaves), strict=True)
+            return [jnp.where(key == found.low, index, total) for key, index in keys]
+
+        ties = found.under_high - found.under_low
+        anywhere = selection.Bracket.of(0, total, 0)._replace(under_high=ties)
+        by_position = selection.Task(positions, exact=False, sampled=False)
+        return search(by_position, leaves, jnp.maximum(pruned - found.under_low, 1), anywhere).high - 1
+
+    # What lies below the bracket is pruned, and what lies in it too, or of ties the first.
+    last = lax.cond(found.under_high > pruned, last_pruned, lambda: jnp.int32(total))
+    last = jnp.where(pruned == 0, -1, last)
     kept = [
-        (leaf > key) | ((leaf == key) & (index >= first_kept))
-        for leaf, index in zip(keys, _flat_indices(keys), strict=True)
+        (key >= found.high) | ((key >= found.low) & (index > last))
+        for key, index in zip(magnitudes(leaves), _flat_indices(leaves), strict=True)
     ]
     return jax.tree.unflatten(structure, kept)
 
@@ -145,22 +160,3 @@ def _flat_indices(leaves: list[jax.Array]) -> list[jax.Array]:
         indices.append(position)
         start += leaf.size
     return indices
-
-
-def _first_kept_tie(keys: list[jax.Array], key: jax.Array, rank: jax.Array) -> jax.Array:
-    """The smallest flat index that has `rank` ties before it, by bisection: only counts leave a device."""
-    indices = _flat_indices(keys)
-
-    def ties_before(end: jax.Array) -> jax.Array:
-        ties = [(leaf == key) & (index < end) for leaf, index in zip(keys, indices, strict=True)]
-        return jnp.sum(jnp.stack([jnp.sum(tie, dtype=jnp.int32) for tie in ties]))
-
-    def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        low, high = bounds  # ties_before(low) < rank <= ties_before(high), or low is 0
-        middle = low + (high - low) // 2
-        enough = ties_before(middle) >= rank
-        return jnp.where(enough, low, middle), jnp.where(enough, middle, high)
-
-    total = sum(leaf.size for leaf in keys)
-    _, end = lax.fori_loop(0, total.bit_length(), halve, (jnp.int32(0), jnp.int32(total)))
-    return jnp.where(rank == 0, 0, end)
