@@ -6,7 +6,7 @@ automatic and of explicit axes alike.
 """
 
 import itertools
-from collections.abc import Iterator
+import math
 from typing import Any
 
 import jax
@@ -61,24 +61,31 @@ def _partition(stride: int, mesh: Mesh, operands: tuple[Any, ...], result: Any) 
     """How each device counts its shards: (mesh, function of the shards, sharding of the result, of the operands)."""
     del result
     replicated = NamedSharding(mesh, PartitionSpec(None))
-    shardings = [operand.sharding for operand in operands[1:]]
+    specs = [_even(mesh, operand) for operand in operands[1:]]
 
     def count_shards(pivots: jax.Array, *shards: jax.Array) -> jax.Array:
         split: dict[tuple[str, ...], list[jax.Array]] = {}
-        for shard, sharding in zip(shards, shardings, strict=True):
-            split.setdefault(tuple(sorted(_mesh_axes(sharding.spec))), []).append(shard)
+        for shard, spec in zip(shards, specs, strict=True):
+            split.setdefault(tuple(sorted(itertools.chain(*map(_mesh_axes, spec)))), []).append(shard)
         # Arrays that no axis splits are whole on every device.
         return sum(
             (lax.psum(_count_here(stride, pivots, *group), axes) for axes, group in split.items()),
             start=jnp.zeros(pivots.shape, jnp.int32),
         )
 
-    return mesh, count_shards, replicated, (replicated, *shardings)
+    return mesh, count_shards, replicated, (replicated, *(NamedSharding(mesh, spec) for spec in specs))
 
 
-def _mesh_axes(spec: PartitionSpec) -> Iterator[str]:
-    for entry in spec:
-        yield from (entry,) if isinstance(entry, str) else entry or ()
+def _even(mesh: Mesh, operand: Any) -> PartitionSpec:
+    """The operand's sharding as far as it is even: where it is not, shards are padded, and pads would be counted."""
+    parts = [math.prod(mesh.shape[axis] for axis in _mesh_axes(entry)) for entry in operand.sharding.spec]
+    entries = zip(operand.sharding.spec, operand.shape, parts, strict=True)
+    return PartitionSpec(*(entry if length % part == 0 else None for entry, length, part in entries))
+
+
+def _mesh_axes(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The mesh axes that an entry of a PartitionSpec names."""
+    return (entry,) if isinstance(entry, str) else entry or ()
 
 
 def _rule(stride: int, mesh: Mesh, operands: list[Any], results: list[Any]) -> tuple[str, dict[str, tuple[str, ...]]]:
