@@ -11,5 +11,7 @@ def prepare() -> None:
     """Keeps compiled programs between runs, and keeps libraries' chatter out of the terminal."""
     jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    # Selection on several devices has a partitioning rule in Python, whose address differs from run to run.
+    jax.config.update("jax_remove_custom_partitioning_ptr_from_cache_key", True)
     for name in ("absl", "orbax", "jax"):
         logging.getLogger(name).setLevel(logging.ERROR)
