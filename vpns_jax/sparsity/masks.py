@@ -63,14 +63,17 @@ def _prune_smallest(scores: PyTree, pruned: jax.Array, search: selection.Search 
     def last_pruned() -> jax.Array:
         """The position of the last of those within the bracket that are pruned: they are all equal."""
 
-        def positions(leaves: list[jax.Array]) -> list[jax.Array]:
-            keys = zip(magnitudes(leaves), _flat_indices(leaves), strict=True)
+        def positions(operands: list[jax.Array]) -> list[jax.Array]:
+            *leaves, first = operands
+            keys = zip(magnitudes(leaves), _flat_indices(leaves, first), strict=True)
             return [jnp.where(key == found.low, index, total) for key, index in keys]
 
         ties = found.under_high - found.under_low
         anywhere = selection.Bracket.of(0, total, 0)._replace(under_high=ties)
         by_position = selection.Task(positions, exact=False, sampled=False)
-        return search(by_position, leaves, jnp.maximum(pruned - found.under_low, 1), anywhere).high - 1
+        # The first position is an operand, so that XLA does not store all positions ahead of the search's loop.
+        operands = [*leaves, jnp.int32(0)]
+        return search(by_position, operands, jnp.maximum(pruned - found.under_low, 1), anywhere).high - 1
 
     # What lies below the bracket is pruned, and what lies in it too, or of ties the first.
     last = lax.cond(found.under_high > pruned, last_pruned, lambda: jnp.int32(total))
@@ -149,9 +152,9 @@ def _apply(weights: PyTree, mask: PyTree, path: tuple[str, ...]) -> PyTree:
     return {key: _apply(value, mask[key], (*path, key)) if key in mask else value for key, value in weights.items()}
 
 
-def _flat_indices(leaves: list[jax.Array]) -> list[jax.Array]:
+def _flat_indices(leaves: list[jax.Array], first: int | jax.Array = 0) -> list[jax.Array]:
     """For each leaf the row-major position of its elements in the concatenation of all leaves, int32."""
-    indices, start = [], 0
+    indices, start = [], first
     for leaf in leaves:
         position, stride = jnp.full(leaf.shape, start, jnp.int32), 1
         for axis in range(leaf.ndim - 1, -1, -1):

@@ -87,7 +87,7 @@ def bisection(task: Task, arrays: list[jax.Array], k: jax.Array, start: Bracket)
 
 # Pivots on both sides of the place where the k-th smallest is expected, in units of the expected error.
 _OFFSETS = (-2.4, -0.9, -0.3, 0.3, 0.9, 2.4)
-_AROUND_SAMPLE = (-4, -1.4, -0.5, 0, 0.5, 1.4, 4)
+_AROUND_SAMPLE = (-24, -2, -0.6, 0, 0.6, 2, 24)
 # With the middle these are seven pivots, too. More cost more time than the passes they save.
 _PARTS = 8
 # What the sample takes; arrays of fewer elements in all are not worth one.
