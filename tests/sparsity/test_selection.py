@@ -1,4 +1,7 @@
-"""`kth_smallest` is `numpy.partition`, bit for bit, on whatever floats there are."""
+"""The k-th smallest is `numpy.partition`'s, bit for bit, on whatever floats there are and by every algorithm."""
+
+import functools
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -7,9 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jax.sharding import NamedSharding, PartitionSpec
 
-from vpns_jax import sharding, sparsity
+from vpns_jax import sparsity
+from vpns_jax.sparsity import selection
+from vpns_jax.sparsity.selection import search
 
 FLOATS = st.one_of(
     st.floats(width=32, allow_nan=False),
@@ -17,29 +21,46 @@ FLOATS = st.one_of(
 )
 # One shape for all examples, so that one compilation serves them.
 LENGTH = 12
-SELECT = jax.jit(sparsity.kth_smallest)
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.lists(FLOATS, min_size=LENGTH, max_size=LENGTH), st.integers(1, LENGTH))
-def test_equals_partition(values, k):
+def sampling(*operands):
+    """Interpolation that takes a sample of the smallest trees."""
+    with mock.patch.object(search, "_SAMPLE_FROM", 1):
+        return search.interpolation(*operands)
+
+
+SEARCHES = [search.by_platform, search.interpolation, sampling, search.bisection]
+every_search = pytest.mark.parametrize("algorithm", SEARCHES, ids=lambda algorithm: algorithm.__name__)
+
+
+def select(tree, k, algorithm):
+    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+    key, _ = selection.kth_smallest_key(leaves, jnp.int32(k), algorithm)
+    return selection.key_to_float(key, leaves[0].dtype)
+
+
+@every_search
+@settings(max_examples=100, deadline=None)
+@given(values=st.lists(FLOATS, min_size=LENGTH, max_size=LENGTH), k=st.integers(1, LENGTH))
+def test_equals_partition(algorithm, values, k):
     x = np.array(values, np.float32)
     tree = {"a": x[:5].reshape(5, 1), "b": [x[5:6].reshape(()), x[6:]]}
-    found, expected = np.asarray(SELECT(tree, k)), np.partition(x, k - 1)[k - 1]
+    found, expected = np.asarray(select(tree, k, algorithm)), np.partition(x, k - 1)[k - 1]
     if expected == 0 and not expected.view(np.uint32) & 0x7FFFFFFF:
         assert found.view(np.uint32) & 0x7FFFFFFF == 0
     else:
         assert found.view(np.uint32) == expected.view(np.uint32)
 
 
+@every_search
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.integers(0, 2**16 - 1), min_size=LENGTH, max_size=LENGTH), st.integers(1, LENGTH))
-def test_bfloat16(patterns, k):
+@given(patterns=st.lists(st.integers(0, 2**16 - 1), min_size=LENGTH, max_size=LENGTH), k=st.integers(1, LENGTH))
+def test_bfloat16(algorithm, patterns, k):
     x = np.array(patterns, np.uint16)
     # NaNs are left to their own test.
     x = np.where((x & 0x7F80 == 0x7F80) & (x & 0x7F != 0), 0, x).astype(np.uint16)
     wide = (x.astype(np.uint32) << 16).view(np.float32)
-    found = SELECT([jnp.asarray(x.view(ml_dtypes.bfloat16))], k)
+    found = select([x.view(ml_dtypes.bfloat16)], k, algorithm)
     assert found.dtype == jnp.bfloat16
     # Compared on the host: a device may take subnormal numbers for zero.
     bits = np.asarray(found).view(np.uint16).astype(np.uint32) << 16
@@ -47,10 +68,37 @@ def test_bfloat16(patterns, k):
     assert bits == expected or (bits | expected) == 0x80000000
 
 
-@pytest.mark.parametrize("k", [1, 2, 500, 9_999, 10_000])
-def test_many_ties(k):
-    x = np.random.default_rng(0).integers(-3, 4, 10_000).astype(np.float32)
-    assert SELECT({"w": x}, k) == np.partition(x, k - 1)[k - 1]
+@functools.cache
+def distribution(name):
+    """100,000 floats, enough for a sample, and many of them unlike what interpolation expects."""
+    rng = np.random.default_rng(0)
+    normal = rng.standard_normal(100_000)
+    drawn = {
+        "normal": normal,
+        "any scale": normal * 10.0 ** rng.integers(-44, 37, normal.size),
+        "two clusters": np.where(normal > 0.5, 1e30, 1e-30) * (1 + 1e-6 * normal),
+        "seven values": rng.integers(-3, 4, normal.size),
+        "equal": np.full(normal.size, 0.25),
+        # Each 64th slice of the leaf below is of another kind, so that the sample misleads.
+        "biased sample": np.where(np.arange(normal.size) // 250 % 64 == 0, 1e9, 1) * normal,
+    }
+    return drawn[name].astype(np.float32)
+
+
+@every_search
+@pytest.mark.parametrize("name", ["normal", "any scale", "two clusters", "seven values", "equal", "biased sample"])
+def test_distributions(name, algorithm):
+    x = distribution(name)
+    tree = [x.reshape(400, 250)]
+    for k in (1, 2, 500, 50_000, 90_000, 99_999, 100_000):
+        assert select(tree, k, algorithm) == np.partition(x, k - 1)[k - 1]
+
+
+@every_search
+def test_rank_among_ties(algorithm):
+    leaves = [jnp.array([2.0, 1.0, 2.0]), jnp.array([[2.0, 3.0]])]
+    key, rank = selection.kth_smallest_key(leaves, jnp.int32(3), algorithm)
+    assert (key, rank) == (selection.order_key(jnp.float32(2)), 2)
 
 
 def test_one_element():
@@ -59,8 +107,8 @@ def test_one_element():
 
 def test_nan_comes_last():
     x = np.array([np.nan, -np.nan, np.inf, 1.0], np.float32)
-    assert [float(SELECT([x], k)) for k in (1, 2)] == [1.0, np.inf]
-    assert np.isnan(SELECT([x], 3))
+    assert [float(sparsity.kth_smallest([x], k)) for k in (1, 2)] == [1.0, np.inf]
+    assert np.isnan(sparsity.kth_smallest([x], 3))
 
 
 def test_float16_and_mixed_dtypes():
@@ -70,6 +118,27 @@ def test_float16_and_mixed_dtypes():
     found = sparsity.kth_smallest([half, single], 2)
     assert found.dtype == jnp.float32
     assert found == np.float32(half[0])
+
+
+def test_keys_are_odd_and_ordered():
+    x = np.array([0.0, 1e-45, 1e-38, 1.0, 3.4028235e38, np.inf], np.float32)
+    key = np.asarray(selection.order_key(jnp.asarray(x)))
+    assert key[0] == 0
+    assert (np.diff(key) > 0).all()
+    assert (selection.order_key(jnp.asarray(-x)) == -key).all()
+    assert (selection.magnitude_key(jnp.asarray(-x)) == key).all()
+    assert (np.asarray(selection.key_to_float(jnp.asarray(-key[1:]))).view(np.uint32) == (-x[1:]).view(np.uint32)).all()
+
+
+def test_inside_a_scan_with_a_traced_k():
+    x = np.random.default_rng(0).standard_normal((16, 64)).astype(np.float32)
+
+    @jax.jit
+    def scores_move(x, ks):
+        return jax.lax.scan(lambda x, k: (x + 1, sparsity.kth_smallest([x], k)), x, ks)[1]
+
+    expected = [np.sort((x + np.float32(i)).ravel())[k - 1] for i, k in enumerate((5, 700, 1024))]
+    np.testing.assert_array_equal(scores_move(x, jnp.array([5, 700, 1024])), expected)
 
 
 def test_one_compilation_serves_every_k():
@@ -96,16 +165,3 @@ def test_refuses_other_dtypes_and_empty_trees():
         sparsity.kth_smallest([np.ones(3, np.int32)], 1)
     with pytest.raises(ValueError, match="found 0"):
         sparsity.kth_smallest({}, 1)
-
-
-@pytest.mark.parametrize("devices", [2, 8])
-def test_sharded_trees_send_counts_only(devices):
-    mesh = sharding.make_mesh(8, jax.devices()[:devices])
-    x = np.random.default_rng(1).normal(size=(8, 1000)).astype(np.float32)
-    tree = [jax.device_put(x, NamedSharding(mesh, PartitionSpec("data"))), np.float32([[0.5]])]
-    everything = np.append(x.ravel(), np.float32(0.5))
-    compiled = SELECT.lower(tree, 4321).compile()
-    text = compiled.as_text()
-    assert "all-gather" not in text
-    assert " sort" not in text
-    assert SELECT(tree, 4321) == np.partition(everything, 4320)[4320]

@@ -7,6 +7,8 @@ equal magnitude at the threshold are pruned in the order of the tree's leaves, a
 order. (The released code prunes every score equal to the threshold; without ties both are the same.)
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -56,7 +58,7 @@ def prune_smallest(scores: PyTree, pruned: int | jax.Array | dict[str, Any]) -> 
 
 def prune_lowest(scores: PyTree, pruned: int | jax.Array) -> PyTree:
     """The mask that drops the `pruned` lowest scores, sign and all; see `prune_smallest`."""
-    return _prune_lowest(scores, jnp.asarray(pruned, jnp.int32))
+    return _prune(scores, jnp.asarray(pruned, jnp.int32), key=selection.order_key, least=selection.LOWEST)
 
 
 @jax.jit
@@ -65,30 +67,55 @@ def prune_further(scores: PyTree, mask: PyTree, pruned: int | jax.Array) -> PyTr
     tiny = jnp.finfo(jnp.float32).tiny
     # So that what is gone stays below what is left, were that zero.
     left = jax.tree.map(lambda s, keep: jnp.where(keep, jnp.maximum(jnp.abs(s), tiny), 0), scores, mask)
-    return _prune_lowest(left, jnp.asarray(pruned, jnp.int32))
+    return _prune_smallest(left, jnp.asarray(pruned, jnp.int32))
 
 
-@jax.jit
-def _prune_smallest(scores: PyTree, pruned: jax.Array) -> PyTree:
-    return _prune_lowest(jax.tree.map(jnp.abs, scores), pruned)
+@functools.partial(jax.jit, static_argnames="search")
+def _prune_smallest(scores: PyTree, pruned: jax.Array, search: selection.Search = selection.by_platform) -> PyTree:
+    return _prune(scores, pruned, key=selection.magnitude_key, least=0, search=search)
 
 
-@jax.jit
-def _prune_lowest(scores: PyTree, pruned: jax.Array) -> PyTree:
-    leaves, structure = jax.tree.flatten(scores)
-    keys = [selection.order_key(leaf) for leaf in leaves]
-    key, rank = selection.kth_smallest_key(keys, jnp.maximum(pruned, 1))
-    # Nothing to prune: a rank of zero below the smallest key there is.
-    key, rank = jnp.where(pruned == 0, jnp.uint32(0), key), jnp.where(pruned == 0, 0, rank)
-    tied = sum(jnp.sum(leaf == key, dtype=jnp.int32) for leaf in keys)
-    first_kept = lax.cond(
-        tied == rank,
-        lambda: jnp.int32(selection.count(scores)),  # the usual case: whatever equals the threshold is pruned
-        lambda: _first_kept_tie(keys, key, rank),
-    )
+@functools.partial(jax.jit, static_argnames=("key", "least", "search"))
+def _prune(
+    scores: PyTree,
+    pruned: jax.Array,
+    *,
+    key: Callable[[jax.Array], jax.Array],
+    least: int,
+    search: selection.Search = selection.by_platform,
+) -> PyTree:
+    """The mask that drops the `pruned` elements of lowest `key`, which is `least` or more."""
+    leaves, structure = jax.tree.flatten(lax.stop_gradient(scores))
+    total = selection.count(scores)
+
+    def keys(leaves: list[jax.Array]) -> list[jax.Array]:
+        return [key(leaf) for leaf in leaves]
+
+    everything = selection.Bracket.of(least, selection.END, total)
+    by_key = selection.Task(keys, exact=False, sampled=True)
+    found = search(by_key, leaves, jnp.maximum(pruned, 1), everything)
+
+    def last_pruned() -> jax.Array:
+        """The position of the last of those within the bracket that are pruned: they are all equal."""
+
+        def positions(operands: list[jax.Array]) -> list[jax.Array]:
+            *leaves, first = operands
+            pairs = zip(keys(leaves), _flat_indices(leaves, first), strict=True)
+            return [jnp.where(one == found.low, index, total) for one, index in pairs]
+
+        ties = found.under_high - found.under_low
+        anywhere = selection.Bracket.of(0, total, 0)._replace(under_high=ties)
+        by_position = selection.Task(positions, exact=False, sampled=False)
+        # The first position is an operand, so that XLA does not store all positions ahead of the search's loop.
+        operands = [*leaves, jnp.int32(0)]
+        return search(by_position, operands, jnp.maximum(pruned - found.under_low, 1), anywhere).high - 1
+
+    # What lies below the bracket is pruned, and what lies in it too, or of ties the first.
+    last = lax.cond(found.under_high > pruned, last_pruned, lambda: jnp.int32(total))
+    last = jnp.where(pruned == 0, -1, last)
     kept = [
-        (leaf > key) | ((leaf == key) & (index >= first_kept))
-        for leaf, index in zip(keys, _flat_indices(keys), strict=True)
+        (one >= found.high) | ((one >= found.low) & (index > last))
+        for one, index in zip(keys(leaves), _flat_indices(leaves), strict=True)
     ]
     return jax.tree.unflatten(structure, kept)
 
@@ -160,9 +187,9 @@ def _apply(weights: PyTree, mask: PyTree, path: tuple[str, ...]) -> PyTree:
     return {key: _apply(value, mask[key], (*path, key)) if key in mask else value for key, value in weights.items()}
 
 
-def _flat_indices(leaves: list[jax.Array]) -> list[jax.Array]:
+def _flat_indices(leaves: list[jax.Array], first: int | jax.Array = 0) -> list[jax.Array]:
     """For each leaf the row-major position of its elements in the concatenation of all leaves, int32."""
-    indices, start = [], 0
+    indices, start = [], first
     for leaf in leaves:
         position, stride = jnp.full(leaf.shape, start, jnp.int32), 1
         for axis in range(leaf.ndim - 1, -1, -1):
@@ -171,22 +198,3 @@ def _flat_indices(leaves: list[jax.Array]) -> list[jax.Array]:
         indices.append(position)
         start += leaf.size
     return indices
-
-
-def _first_kept_tie(keys: list[jax.Array], key: jax.Array, rank: jax.Array) -> jax.Array:
-    """The smallest flat index that has `rank` ties before it, by bisection: only counts leave a device."""
-    indices = _flat_indices(keys)
-
-    def ties_before(end: jax.Array) -> jax.Array:
-        ties = [(leaf == key) & (index < end) for leaf, index in zip(keys, indices, strict=True)]
-        return jnp.sum(jnp.stack([jnp.sum(tie, dtype=jnp.int32) for tie in ties]))
-
-    def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        low, high = bounds  # ties_before(low) < rank <= ties_before(high), or low is 0
-        middle = low + (high - low) // 2
-        enough = ties_before(middle) >= rank
-        return jnp.where(enough, low, middle), jnp.where(enough, middle, high)
-
-    total = sum(leaf.size for leaf in keys)
-    _, end = lax.fori_loop(0, total.bit_length(), halve, (jnp.int32(0), jnp.int32(total)))
-    return jnp.where(rank == 0, 0, end)

@@ -1,0 +1,128 @@
+"""The exact threshold and mask of a whole tree of scores, beside other ways to the same number.
+
+    python -m benchmarks.selection [--sizes 1.3M 11.7M ...] [--repeats N] [--json PATH]
+
+The others get the scores as one flat array, for nothing; PyTorch takes part where it is installed. All must find the
+same number, bit for bit, before they are timed. A tenth of the weights is kept.
+"""
+
+import argparse
+import importlib.util
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import measure
+from vpns_jax import models, sparsity
+
+PyTree = Any
+Shapes = list[tuple[int, ...]]
+
+DENSITY = 0.1
+OURS = "kth_smallest"
+
+
+def prunable_shapes(name: str) -> Shapes:
+    """The shapes of a backbone's prunable weights."""
+    variables = jax.eval_shape(models.create(name).init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
+    return [leaf.shape for leaf in jax.tree.leaves(models.prunable(variables["params"]))]
+
+
+def thin(shapes: Shapes) -> Shapes:
+    """A third of the channels."""
+    return [tuple(size // 3 if size >= 64 else size for size in shape) for shape in shapes]
+
+
+TREES: dict[str, tuple[str, Callable[[], Shapes]]] = {
+    "1.3M": ("ResNet-18, a third as wide", lambda: thin(prunable_shapes("resnet18"))),
+    "11.7M": ("ResNet-18", lambda: prunable_shapes("resnet18")),
+    "25M": ("ResNet-50", lambda: prunable_shapes("resnet50")),
+    "86M": ("ViT-B/16", lambda: prunable_shapes("vit_b16")),
+    "138M": ("VGG-16", lambda: prunable_shapes("vgg16")),
+}
+
+
+def draw(shapes: Shapes) -> list[np.ndarray]:
+    """Magnitudes of scores as they begin: |normal| numbers, scaled by fan-in."""
+    rng = np.random.default_rng(0)
+    return [
+        np.abs(rng.standard_normal(shape, np.float32)) * np.float32(math.sqrt(2 / math.prod(shape[:-1])))
+        for shape in shapes
+    ]
+
+
+def contenders(scores: list[np.ndarray]) -> dict[str, Callable[[], Any]]:
+    """By name: what returns the threshold (and, from `topk_mask`, a mask), compiled."""
+    tree, flat = jax.device_put(scores), np.concatenate([leaf.ravel() for leaf in scores])
+    on_device, k = jnp.asarray(flat), sparsity.pruned_count(scores, DENSITY)
+    kept = flat.size - k
+
+    def compiled(function: Callable[..., Any], argument: PyTree) -> Callable[[], Any]:
+        ready = jax.jit(function).lower(argument).compile()
+        return lambda: ready(argument)
+
+    functions = {
+        OURS: compiled(lambda tree: sparsity.kth_smallest(tree, k), tree),
+        "topk_mask": compiled(lambda tree: sparsity.topk_mask(tree, DENSITY), tree),
+        "numpy.partition": lambda: np.partition(flat, k - 1)[k - 1],
+    }
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        on_host = torch.from_numpy(flat)
+        functions["torch.kthvalue"] = lambda: torch.kthvalue(on_host, k).values.numpy()
+    functions["jnp.sort"] = compiled(lambda flat: jnp.sort(flat)[k - 1], on_device)
+    # One more than is kept, whose last is the threshold.
+    functions["lax.top_k"] = compiled(lambda flat: jax.lax.top_k(flat, kept + 1)[0][-1], on_device)
+    return functions
+
+
+def check(functions: dict[str, Callable[[], Any]], scores: list[np.ndarray]) -> None:
+    """That all find the same threshold, bit for bit, and that the mask keeps what it should."""
+    flat = np.concatenate([leaf.ravel() for leaf in scores])
+    k = sparsity.pruned_count(scores, DENSITY)
+    expected = np.partition(flat, k - 1)[k - 1]
+    for name, function in functions.items():
+        found = function()
+        if name == "topk_mask":
+            kept = sum(int(np.count_nonzero(leaf)) for leaf in found)
+            if kept != flat.size - k:
+                raise AssertionError(f"topk_mask keeps {kept} of {flat.size}, not {flat.size - k}")
+        elif np.asarray(found).tobytes() != expected.tobytes():
+            raise AssertionError(f"{name} found {found}, not {expected}")
+
+
+def compare(shapes: Shapes, repeats: int) -> dict[str, float]:
+    """Seconds by name."""
+    scores = draw(shapes)
+    functions = contenders(scores)
+    check({name: function for name, function in functions.items() if name not in ("jnp.sort", "lax.top_k")}, scores)
+    return measure.interleaved(functions, repeats)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Prints a table and, if asked to, writes JSON."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.selection", description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", nargs="+", choices=list(TREES), default=list(TREES))
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--json")
+    chosen = parser.parse_args(arguments)
+    rows = []
+    for size in chosen.sizes:
+        name, shapes = TREES[size]
+        seconds = compare(shapes(), chosen.repeats)
+        rows.append({"scores": size, "tree": name} | {f"{name}, ms": 1e3 * s for name, s in seconds.items()})
+        ratios = ", ".join(f"{name} {s / seconds[OURS]:.1f}" for name, s in seconds.items())
+        print(f"{size}: as multiples of {OURS}: {ratios}", flush=True)
+    print(measure.table(rows))
+    print(measure.facts())
+    if chosen.json:
+        measure.write_json(chosen.json, "selection", rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""Selection on sharded trees: only counts leave a device, and masks do not depend on how many devices there are."""
+
+import math
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from vpns_jax import sparsity
+from vpns_jax.sparsity import masks
+from vpns_jax.sparsity.selection import search
+
+both = pytest.mark.parametrize("algorithm", [search.interpolation, search.bisection], ids=lambda f: f.__name__)
+# How the leaves of `scores` lie on a mesh of axes "data" and "fsdp".
+LAYOUTS = {
+    "first axes": ("fsdp", (None, None, "fsdp"), "fsdp", "fsdp"),
+    "last axes": ((None, "fsdp"), (None, None, None, "fsdp"), "fsdp", (None, "fsdp")),
+    "both mesh axes": (("fsdp", "data"), (None, None, "data", "fsdp"), (("data", "fsdp"),), ("data",)),
+    "some": (("data",), (), (), (None, "fsdp")),
+}
+
+
+def scores():
+    """A tree of 75,848 floats, enough for a sample, a third of them in ties."""
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal(75_848).astype(np.float32)
+    x = np.where(rng.random(x.size) < 0.35, np.round(2 * x) / 2, x)
+    shapes, leaves, start = ((256, 128), (3, 3, 64, 64), (8,), (8, 776)), [], 0
+    for shape in shapes:
+        leaves.append(x[start : start + math.prod(shape)].reshape(shape))
+        start += math.prod(shape)
+    return leaves
+
+
+def put(leaves, layout, shape, axis_type=AxisType.Auto):
+    devices = jax.devices()[: math.prod(shape)]
+    mesh = jax.make_mesh(shape, ("data", "fsdp"), axis_types=(axis_type,) * 2, devices=devices)
+    specs = [PartitionSpec(*((spec,) if isinstance(spec, str) else spec)) for spec in LAYOUTS[layout]]
+    return [jax.device_put(leaf, NamedSharding(mesh, spec)) for leaf, spec in zip(leaves, specs, strict=True)]
+
+
+def communication(text):
+    """The bytes of each collective of a compiled module, and the names of the operations that selection shuns."""
+    sizes = []
+    for line in re.findall(r"= (.*?) all-reduce(?:-start)?\(", text):
+        for dtype, shape in re.findall(r"([a-z]+\d+)\[([\d,]*)\]", line):
+            sizes.append(int(re.sub(r"\D", "", dtype)) // 8 * math.prod(int(d) for d in shape.split(",") if d))
+    shunned = r" (all-gather|all-to-all|collective-permute|reduce-scatter|gather|sort|scatter)(?:-start)?\("
+    return sizes, sorted(set(re.findall(shunned, text)))
+
+
+def test_communication_is_found_where_there_is_some():
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    x = jax.device_put(jnp.ones((8, 4)), NamedSharding(mesh, PartitionSpec("data")))
+    text = jax.jit(lambda x: (x.sum(0), jnp.sort(x.ravel()))).lower(x).compile().as_text()
+    sizes, shunned = communication(text)
+    assert 16 in sizes
+    assert {"all-gather", "sort"} <= set(shunned)
+
+
+@both
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_only_counts_are_sent(layout, algorithm):
+    tree = put(scores(), layout, (2, 4))
+    text = masks._prune_smallest.lower(tree, jnp.int32(1000), algorithm).compile().as_text()
+    sizes, shunned = communication(text)
+    assert shunned == []
+    assert sizes
+    # A pass reduces each of these once, and there are fewer than thirty passes.
+    assert 30 * sum(sizes) < 1_000_000
+
+
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 1), (1, 4), (2, 4)])
+def test_masks_do_not_depend_on_the_devices(shape, axis_type):
+    tree = scores()
+    flat = np.abs(np.concatenate([leaf.ravel() for leaf in tree]))
+    for pruned in (0, 1, 30_000, 60_000, flat.size - 1):
+        expected = np.ones(flat.size, bool)
+        expected[np.argsort(flat, kind="stable")[:pruned]] = False
+        mask = sparsity.prune_smallest(put(tree, "both mesh axes", shape, axis_type), pruned)
+        np.testing.assert_array_equal(np.concatenate([np.asarray(leaf).ravel() for leaf in mask]), expected)
+
+
+def test_uneven_shards_are_counted_once():
+    """XLA may split an intermediate array unevenly; what it pads the shards with is no score."""
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    x = np.random.default_rng(0).standard_normal((16, 15)).astype(np.float32)
+    sharded = jax.device_put(x, NamedSharding(mesh, PartitionSpec("data")))
+    for k in (1, 80, 165):
+        found = jax.jit(lambda x, k=k: sparsity.kth_smallest([x[:11]], k))(sharded)
+        assert found == np.sort(x[:11], axis=None)[k - 1]
+
+
+WORKER = """
+import sys
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+jax.distributed.initialize(sys.argv[1], num_processes=2, process_id=int(sys.argv[2]))
+import numpy as np
+from jax.experimental import multihost_utils
+from tests.sparsity import test_sharded
+from vpns_jax import sparsity
+mask = sparsity.prune_smallest(test_sharded.put(test_sharded.scores(), "both mesh axes", (2, 2)), 60_000)
+whole = multihost_utils.process_allgather(mask, tiled=True)
+np.savez(sys.argv[3], *whole)
+"""
+
+
+def test_two_processes_find_the_same_mask(tmp_path):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)}
+    files = [tmp_path / f"{i}.npz" for i in range(2)]
+    workers = [
+        subprocess.Popen([sys.executable, "-c", WORKER, address, str(i), files[i]], cwd=root, env=environment)
+        for i in range(2)
+    ]
+    try:
+        assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+    finally:
+        for worker in workers:
+            worker.kill()
+    expected = sparsity.prune_smallest(scores(), 60_000)
+    for file in files:
+        found = np.load(file)
+        for name, leaf in zip(found.files, expected, strict=True):
+            np.testing.assert_array_equal(found[name], leaf)

@@ -1,0 +1,80 @@
+"""Exact selection over a whole tree of scores: the k-th smallest value, without sorting or concatenating."""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from vpns_jax.sparsity.selection.keys import END, LOWEST, key_to_float, magnitude_key, order_key
+from vpns_jax.sparsity.selection.search import Bracket, Search, Task, by_platform
+
+__all__ = [
+    "END",
+    "LOWEST",
+    "Bracket",
+    "Search",
+    "Task",
+    "by_platform",
+    "count",
+    "key_to_float",
+    "kth_smallest",
+    "kth_smallest_key",
+    "magnitude_key",
+    "order_key",
+]
+
+PyTree = Any
+
+
+def kth_smallest(tree: PyTree, k: int | jax.Array) -> jax.Array:
+    """The k-th smallest element over all leaves of `tree`, bit-equal to `numpy.partition` on their concatenation.
+
+    Args:
+      tree: any pytree of float32, bfloat16 or float16 arrays of any shapes, sharded or not.
+      k: in 1 ... N, N the number of elements. It may be traced: one compilation serves every k.
+
+    Returns:
+      A scalar in the leaves' common dtype (float32 if they differ).
+
+    Raises:
+      ValueError: the tree has no elements, or `k` is a Python number outside 1 ... N.
+      TypeError: a leaf is of another dtype.
+    """
+    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+    total = count(tree)
+    if isinstance(k, int) and not 1 <= k <= total:
+        raise ValueError(f"k is {k}; a tree of {total} elements allows 1 ... {total}")
+    dtypes = {leaf.dtype for leaf in leaves}
+    key, _ = kth_smallest_key(leaves, jnp.asarray(k, jnp.int32))
+    return key_to_float(key, dtypes.pop() if len(dtypes) == 1 else jnp.float32.dtype)
+
+
+@functools.partial(jax.jit, static_argnames="search")
+def kth_smallest_key(
+    leaves: list[jax.Array], k: jax.Array, search: Search = by_platform
+) -> tuple[jax.Array, jax.Array]:
+    """The key of the k-th smallest float and its rank among the floats of that key.
+
+    Args:
+      leaves: float arrays of any shapes and shardings.
+      k: int32 scalar in 1 ... N, may be traced.
+      search: how to find it.
+
+    Returns:
+      `(key, rank)`, int32: of the floats whose `order_key` is `key`, `rank` (1 ... their number) belong to the k
+      smallest.
+    """
+    task = Task(lambda leaves: [order_key(leaf) for leaf in leaves], exact=True, sampled=True)
+    found = search(task, lax.stop_gradient(leaves), k, Bracket.of(LOWEST, END, count(leaves)))
+    return found.low, k - found.under_low
+
+
+def count(tree: PyTree) -> int:
+    """The number of elements of a tree's arrays; at least 1 and below 2**31, the range of the counters."""
+    total = sum(math.prod(jnp.shape(leaf)) for leaf in jax.tree.leaves(tree))
+    if not 1 <= total < 2**31:
+        raise ValueError(f"selection counts in int32: a tree must have 1 ... {2**31 - 1} elements, found {total}")
+    return total

@@ -1,0 +1,99 @@
+"""One pass over many arrays: how many of their elements lie below each of several pivots.
+
+An array's shards are counted where they are, and only the counts are summed over the devices. XLA's partitioner left
+to itself gathers the parts of a reduction of several operands; hence the rule for it here, which holds for meshes of
+automatic and of explicit axes alike.
+"""
+
+import itertools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+
+def count_below(arrays: list[jax.Array], pivots: jax.Array, stride: int = 1) -> jax.Array:
+    """How many elements of all `arrays` lie below each pivot.
+
+    Args:
+      arrays: int32, any shapes and shardings.
+      pivots: int32 [p], p at least 2 for speed.
+      stride: above 1, a sample is counted: of each shard, each `stride`-th slice along its longest axis.
+
+    Returns:
+      int32 [p].
+    """
+    return _count(stride, pivots, *arrays)
+
+
+def _count_here(stride: int, pivots: jax.Array, *arrays: jax.Array) -> jax.Array:
+    counts = jnp.zeros(pivots.shape, jnp.int32)
+    for array in arrays:
+        drawn = _sample(array, stride) if stride > 1 else array
+        # One reduction of many operands, so that the array is read once.
+        below = [(drawn < pivot).astype(jnp.int32) for pivot in pivots]
+        zeros = [jnp.int32(0)] * len(below)
+        counts += jnp.stack(lax.reduce(below, zeros, _add, tuple(range(drawn.ndim))))
+    return counts
+
+
+def _add(left: list[jax.Array], right: list[jax.Array]) -> list[jax.Array]:
+    return [a + b for a, b in zip(left, right, strict=True)]
+
+
+def _sample(array: jax.Array, stride: int) -> jax.Array:
+    # While tracing, an axis of explicit type that is split cannot be sliced; a device's own shard has none.
+    whole = [axis for axis, split in enumerate(jax.typeof(array).sharding.spec) if split is None]
+    if not whole:
+        return array
+    axis = max(whole, key=array.shape.__getitem__)
+    return lax.slice_in_dim(array, 0, None, stride, axis)
+
+
+_count = custom_partitioning(_count_here, static_argnums=(0,))
+
+
+def _partition(stride: int, mesh: Mesh, operands: tuple[Any, ...], result: Any) -> tuple[Any, ...]:
+    """How each device counts its shards: (mesh, function of the shards, sharding of the result, of the operands)."""
+    del result
+    replicated = NamedSharding(mesh, PartitionSpec(None))
+    specs = [_even(mesh, operand) for operand in operands[1:]]
+
+    def count_shards(pivots: jax.Array, *shards: jax.Array) -> jax.Array:
+        split: dict[tuple[str, ...], list[jax.Array]] = {}
+        for shard, spec in zip(shards, specs, strict=True):
+            split.setdefault(tuple(sorted(itertools.chain(*map(_mesh_axes, spec)))), []).append(shard)
+        # Arrays that no axis splits are whole on every device.
+        return sum(
+            (lax.psum(_count_here(stride, pivots, *group), axes) for axes, group in split.items()),
+            start=jnp.zeros(pivots.shape, jnp.int32),
+        )
+
+    return mesh, count_shards, replicated, (replicated, *(NamedSharding(mesh, spec) for spec in specs))
+
+
+def _even(mesh: Mesh, operand: Any) -> PartitionSpec:
+    """The operand's sharding as far as it is even: where it is not, shards are padded, and pads would be counted."""
+    parts = [math.prod(mesh.shape[axis] for axis in _mesh_axes(entry)) for entry in operand.sharding.spec]
+    entries = zip(operand.sharding.spec, operand.shape, parts, strict=True)
+    return PartitionSpec(*(entry if length % part == 0 else None for entry, length, part in entries))
+
+
+def _mesh_axes(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The mesh axes that an entry of a PartitionSpec names."""
+    return (entry,) if isinstance(entry, str) else entry or ()
+
+
+def _rule(stride: int, mesh: Mesh, operands: list[Any], results: list[Any]) -> tuple[str, dict[str, tuple[str, ...]]]:
+    """Shardy's rule: every axis of the arrays may be split and is summed over; the pivots and counts are whole."""
+    del stride, mesh, results
+    arrays = [[f"i{j}_{axis}" for axis in range(len(array.shape))] for j, array in enumerate(operands[1:])]
+    rule = ", ".join(["p", *map(" ".join, arrays)]) + " -> p"
+    return rule, {"reduction_factors": tuple(itertools.chain(*arrays)), "need_replication_factors": ("p",)}
+
+
+_count.def_partition(_partition, sharding_rule=_rule)

@@ -1,0 +1,51 @@
+"""Integers in the order of floats.
+
+Floats are compared through their bits, which is exact for every input, subnormal numbers too: XLA's float
+comparisons flush those to zero.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+_SIGN = 1 << 31
+_INFINITY = 0x7F800000
+_NAN = 0x7FC00000
+_SUPPORTED = (jnp.float32.dtype, jnp.bfloat16.dtype, jnp.float16.dtype)
+
+# All keys lie in LOWEST <= key < END, those of magnitudes in 0 <= key < END.
+LOWEST, END = -_INFINITY, _NAN + 1
+
+
+def order_key(x: jax.Array) -> jax.Array:
+    """int32 keys in the order of the floats `x` (float32, bfloat16 or float16; any shape): odd, as x is.
+
+    Both zeros have key 0, and every NaN has one key above infinity's, as in `numpy.partition`.
+    """
+    magnitude = magnitude_key(x)
+    return jnp.where((_bits(x) < 0) & (magnitude < _NAN), -magnitude, magnitude)
+
+
+def magnitude_key(x: jax.Array) -> jax.Array:
+    """`order_key(abs(x))`, cheaper: the bits of x without its sign."""
+    magnitude = _bits(x) & jnp.int32(_SIGN - 1)
+    return jnp.where(magnitude > _INFINITY, jnp.int32(_NAN), magnitude)
+
+
+def key_to_float(key: jax.Array, dtype: jnp.dtype = jnp.float32.dtype) -> jax.Array:
+    """The float whose `order_key` is `key`, which must be exact in `dtype`."""
+    magnitude = lax.bitcast_convert_type(jnp.abs(key), jnp.uint32)
+    bits = jnp.where(key < 0, magnitude | jnp.uint32(_SIGN), magnitude)
+    if dtype == jnp.bfloat16:
+        return lax.bitcast_convert_type((bits >> 16).astype(jnp.uint16), jnp.bfloat16)
+    return lax.bitcast_convert_type(bits, jnp.float32).astype(dtype)
+
+
+def _bits(x: jax.Array) -> jax.Array:
+    """The bits of x as float32, an int32."""
+    if x.dtype not in _SUPPORTED:
+        raise TypeError(f"selection takes float32, bfloat16 or float16 arrays, found {x.dtype}")
+    if x.dtype == jnp.bfloat16:
+        # By the bits: a conversion may flush subnormal numbers to zero.
+        return lax.bitcast_convert_type(x, jnp.int16).astype(jnp.int32) << 16
+    return lax.bitcast_convert_type(x.astype(jnp.float32), jnp.int32)
