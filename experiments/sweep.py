@@ -10,6 +10,7 @@ import dataclasses
 import json
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +55,28 @@ def one_cell(config: Config, method: str, density: float, seed: int) -> Config:
     return dataclasses.replace(config, methods=(method,), densities=(density,), seeds=(seed,))
 
 
-# The name of a run -> its config, its folder and the command that made it.
-Runs = dict[str, tuple[Config, Path, str]]
+# A run: its config, its folder and the command that made it.
+Run = tuple[Config, Path, str]
 
 
-def run_cells(runs: Runs, folder: Path, line: str, *, jobs: int, devices: list[str]) -> int:
-    """Runs all that have no result yet; gathers all results in FOLDER/summary.json. Returns the exit code."""
+def run_one(run: Run) -> None:
+    """One cell, in a process that may have run others: what they compiled is used again."""
+    from vpns_jax import experiment, startup
+
+    startup.prepare()
+    experiment.run(*run)
+
+
+def run_cells(
+    runs: dict[str, Run],
+    folder: Path,
+    line: str,
+    *,
+    jobs: int,
+    devices: list[str],
+    work: Callable[[Run], None] = run_one,
+) -> int:
+    """Does the runs that have no result yet; gathers all results in FOLDER/summary.json. Returns the exit code."""
     missing = {name: run for name, run in runs.items() if not (run[1] / "summary.json").exists()}
     # One alone first: it leaves the source network and the compiled programs to the others.
     first = dict(list(missing.items())[:1])
@@ -67,7 +84,7 @@ def run_cells(runs: Runs, folder: Path, line: str, *, jobs: int, devices: list[s
     failed = 0
     with tqdm(total=len(runs), initial=len(runs) - len(missing), unit="cell", disable=None) as bar:
         for part, count in ((first, 1), (rest, jobs)):
-            for outcome in workers.run_all(part, run_one, workers=count, devices=devices):
+            for outcome in workers.run_all(part, work, workers=count, devices=devices):
                 bar.update()
                 if outcome.error:
                     failed += 1
@@ -78,20 +95,12 @@ def run_cells(runs: Runs, folder: Path, line: str, *, jobs: int, devices: list[s
     _gather(runs, folder, line)
     if failed:
         sys.stderr.write(
-            f"{failed} of {len(runs)} cells failed; FOLDER/failed-CELL.txt says how. Run again to retry.\n"
+            f"{failed} of {len(runs)} cells failed, {folder}/failed-CELL.txt says how; run again to retry\n"
         )
     return 1 if failed else 0
 
 
-def run_one(run: tuple[Config, Path, str]) -> None:
-    """One cell, in a process that may have run others: what they compiled is used again."""
-    from vpns_jax import experiment, startup
-
-    startup.prepare()
-    experiment.run(*run)
-
-
-def _gather(runs: Runs, folder: Path, line: str) -> None:
+def _gather(runs: dict[str, Run], folder: Path, line: str) -> None:
     """One summary of all finished runs, its table and its figure."""
     from vpns_jax.analysis import figures, tables
     from vpns_jax.training.writers import write_json

@@ -19,7 +19,7 @@ from vpns_jax.analysis.summary import methods, rows
 from vpns_jax.analysis.tables import sparsity_name
 from vpns_jax.errors import UserError, check_name
 
-_FOLDER = flags.DEFINE_string("folder", None, "A folder with a summary.json, of a sweep or of a run.")
+FOLDER = flags.DEFINE_string("folder", None, "A folder with a summary.json, of a sweep or of a run.")
 _REFERENCE = flags.DEFINE_string("reference", "hydra", "The method that the others are compared with.")
 
 # A heading and lines of cells.
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
 
     def run() -> None:
         flags.FLAGS(argv)
-        folder = Path(_FOLDER.value or ".")
+        folder = Path(FOLDER.value or ".")
         summary = read_summary(folder)
         write_tables(summary, folder, reference=_REFERENCE.value)
 

@@ -1,0 +1,77 @@
+"""Sweeps: every cell a run of its own, one that fails stops no other, and what is there is not run again."""
+
+import json
+
+import pytest
+
+from configs import quickstart
+from experiments import sweep
+from tests.analysis.samples import cell as sample
+from vpns_jax import config, experiment
+from vpns_jax.errors import UserError
+
+
+def parsed(**changes):
+    tree = quickstart.get_config().to_dict() | {"methods": ("dense", "vpns", "hydra"), "densities": (0.1, 0.05)}
+    return config.parse(tree | changes)
+
+
+def pretend(run):
+    """Stands for a run of minutes; cells of HYDRA at 95% fail until a file says that they are mended."""
+    one, folder, line = run
+    (cell,) = experiment.cells(one)
+    if cell.name == "hydra-s95-seed7" and not (folder.parent / "mended").exists():
+        raise RuntimeError("out of luck")
+    folder.mkdir(parents=True)
+    (folder / "runs.txt").write_text("once")
+    result = sample(cell.method, cell.density, cell.seed, 0.9, None)
+    (folder / "summary.json").write_text(json.dumps({"name": one.name, "command": line, "cells": [result]}))
+
+
+def go(folder):
+    runs = {
+        cell.name: (sweep.one_cell(parsed(), cell.method, cell.density, cell.seed), folder / "runs" / cell.name, "line")
+        for cell in experiment.cells(parsed())
+    }
+    folder.mkdir(exist_ok=True)
+    (folder / "runs").mkdir(exist_ok=True)
+    return sweep.run_cells(runs, folder, "the command", jobs=2, devices=[], work=pretend)
+
+
+def test_a_broken_cell_is_named_and_done_when_it_can_be(tmp_path, capsys):
+    folder = tmp_path / "sweep"
+    assert go(folder) == 1
+    err = capsys.readouterr().err
+    assert "hydra-s95-seed7 failed: out of luck" in err
+    assert "1 of 5 cells failed" in err
+    assert "RuntimeError" in (folder / "failed-hydra-s95-seed7.txt").read_text()
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["command"] == "the command"
+    assert {cell["cell"] for cell in summary["cells"]} == {
+        "dense-s0-seed7",
+        "vpns-s90-seed7",
+        "vpns-s95-seed7",
+        "hydra-s90-seed7",
+    }
+    times = {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/runs.txt")}
+
+    (folder / "runs" / "mended").write_text("")
+    assert go(folder) == 0
+    assert len(json.loads((folder / "summary.json").read_text())["cells"]) == 5
+    assert not (folder / "failed-hydra-s95-seed7.txt").exists()
+    # What was there was not run again.
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+
+
+def test_the_folder_of_another_sweep_is_refused(tmp_path):
+    from vpns_jax.workdir import Workdir
+
+    Workdir(tmp_path / "sweep", parsed())
+    with pytest.raises(UserError, match=r"another config: config\.seeds"):
+        sweep.sweep(parsed(seeds=(9,)), tmp_path / "sweep", "line", jobs=1, devices=[])
+
+
+def test_one_cell_is_a_whole_config():
+    one = sweep.one_cell(parsed(seeds=(7, 9)), "vpns", 0.05, 9)
+    assert [cell.name for cell in experiment.cells(one)] == ["vpns-s95-seed9"]
+    assert one.fingerprint() != parsed().fingerprint()

@@ -1,0 +1,68 @@
+"""Tables of a sweep, with differences worked by hand."""
+
+import csv
+import io
+import json
+import math
+
+import pytest
+
+from experiments import tables
+from tests.analysis.samples import cell
+from vpns_jax.analysis import comparison
+from vpns_jax.errors import UserError
+
+
+def summary():
+    """VPNs over HYDRA: by 1, 3 and 2 points at 90%; by 2 and -2 at 95%; magnitude far behind at 90%."""
+    cells = []
+    for seed, hydra, vpns in ((7, 0.90, 0.91), (9, 0.91, 0.94), (17, 0.92, 0.94)):
+        cells += [cell("hydra", 0.1, seed, hydra, None), cell("vpns", 0.1, seed, 0.5, vpns)]
+        cells += [cell("magnitude", 0.1, seed, hydra - 0.1, None)]
+    for seed, hydra, vpns in ((7, 0.90, 0.92), (9, 0.90, 0.88)):
+        cells += [cell("hydra", 0.05, seed, hydra, None), cell("vpns", 0.05, seed, 0.5, vpns)]
+    return {"name": "sweep", "cells": [*cells, cell("vpns", 0.05, 17, 0.5, 0.99)]}
+
+
+def test_differences_are_paired_by_seed():
+    found = {(one.method, one.density): one for one in comparison.differences(summary(), "hydra")}
+    vpns = found["vpns", 0.1]
+    assert (vpns.seeds, vpns.mean) == (3, pytest.approx(0.02))
+    # Differences 1, 3, 2: standard deviation 1; t of 2 degrees of freedom at 97.5% is 4.303.
+    assert vpns.high - vpns.mean == pytest.approx(4.302653 * 0.01 / math.sqrt(3), rel=1e-5)
+    assert vpns.verdict == "ties"
+    # Seed 17 has no partner at 95%.
+    assert (found["vpns", 0.05].seeds, found["vpns", 0.05].mean) == (2, pytest.approx(0.0))
+    assert found["magnitude", 0.1].verdict == "loses"
+    assert ("hydra", 0.1) not in found
+
+
+def test_one_seed_has_no_interval():
+    (one,) = comparison.differences({"cells": [cell("a", 0.1, 7, 0.5, None), cell("b", 0.1, 7, 0.6, None)]}, "a")
+    assert (one.mean, one.low, one.verdict) == (pytest.approx(0.1), None, "?")
+
+
+def test_the_files_hold_the_same_numbers(tmp_path):
+    tables.write_tables(summary(), tmp_path, reference="hydra")
+    rows = list(csv.reader(io.StringIO((tmp_path / "accuracy.csv").read_text())))
+    assert rows[0] == ["method", "90%", "95%"]
+    assert rows[1] == ["hydra", "91.0 ± 1.0", "90.0 ± 0.0"]
+    assert rows[3] == ["magnitude", "81.0 ± 1.0", ""]
+    markdown = (tmp_path / "accuracy.md").read_text().splitlines()
+    assert markdown[0] == "| method | 90% | 95% |"
+    assert markdown[2] == "| hydra | 91.0 ± 1.0 | 90.0 ± 0.0 |"
+    latex = (tmp_path / "accuracy.tex").read_text().splitlines()
+    assert latex[0] == r"\begin{tabular}{lrr}"
+    assert r"hydra & 91.0 $\pm$ 1.0 & 90.0 $\pm$ 0.0 \\" in latex
+    differences = list(csv.reader(io.StringIO((tmp_path / "differences.csv").read_text())))
+    assert ["vpns", "90%", "3", "+2.00", "-0.48 to +4.48", "ties"] in differences
+
+
+def test_bad_folders(tmp_path):
+    with pytest.raises(UserError, match=r"summary\.json cannot be read"):
+        tables.read_summary(tmp_path)
+    (tmp_path / "summary.json").write_text(json.dumps({"cells": []}))
+    with pytest.raises(UserError, match="holds no cells"):
+        tables.read_summary(tmp_path)
+    with pytest.raises(UserError, match=r"'snip'.*hydra, vpns, magnitude"):
+        tables.write_tables(summary(), tmp_path, reference="snip")
