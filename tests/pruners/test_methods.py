@@ -1,13 +1,15 @@
 """Every method from the config to its result, with its prompt where the config puts it, at the cost it says."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
 from tests.pruners import cells
 from tests.training import tiny
-from vpns_jax import config, sparsity
-from vpns_jax.cell import Cell, planned_epochs
+from vpns_jax import config, sharding, sparsity
+from vpns_jax.cell import Cell, CellRun, planned_epochs
 from vpns_jax.errors import UserError
 from vpns_jax.pruners import METHODS, method
 
@@ -51,6 +53,23 @@ def test_a_cell_from_start_to_end(name, tmp_path):
     assert len(done.run.recorder.rows()) == planned_epochs(config.parse(cells.tree()), Cell(name, density, 7))
     if prompted:
         assert not tiny.same(done.best.prompt, done.run.network.prompt.init())
+
+
+@pytest.mark.parametrize("name", ["synflow", "imp"])
+def test_on_all_devices_and_again_from_the_checkpoints(name, tmp_path):
+    mesh = sharding.make_mesh(tiny.BATCH)
+    with jax.set_mesh(mesh):
+        made = cells.cell(tmp_path, name)
+        setup = dataclasses.replace(
+            made._setup,
+            **{
+                part: sharding.replicate(getattr(made._setup, part), mesh)
+                for part in ("train", "val", "test", "source")
+            },
+        )
+        first, again = (cells.finish(CellRun(setup, made._cell), name) for _ in range(2))
+    assert tiny.same(first.best, again.best)
+    assert first.result == again.result
 
 
 def test_hydra_with_a_prompt_is_vpns(tmp_path):
