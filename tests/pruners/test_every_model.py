@@ -5,24 +5,32 @@ import jax.numpy as jnp
 import pytest
 
 from vpns_jax import models, prompting
+from vpns_jax.models.resnet import ResNet
+from vpns_jax.models.vgg import VGG
+from vpns_jax.models.vit import ViT
 from vpns_jax.pruners import by_gradient, synflow
 from vpns_jax.training.forward import Network
 from vpns_jax.training.state import Subnetwork
 
 SIZE = 32
-OPTIONS = {
-    "resnet18": {"width": 0.1},
-    "resnet50": {"width": 0.1, "stem": "small"},
-    "vgg16": {"width": 0.1, "dtype": "bfloat16"},
-    "vgg16_bn": {"width": 0.1},
-    "vit_ti32": {"dropout": 0.1},
+# Of every module in the registry one that is quick to trace.
+MODELS = {
+    "basic": ResNet(depths=(1, 1), block="basic", num_classes=5, width=0.1),
+    "bottleneck": ResNet(depths=(1, 1), block="bottleneck", num_classes=5, width=0.1, stem="small"),
+    "vgg": VGG(stages=((1, 8), (2, 8)), batch_norm=False, num_classes=5, width=0.1, dtype=jnp.dtype("bfloat16")),
+    "vgg_bn": VGG(stages=((1, 8), (2, 8)), batch_norm=True, num_classes=5, width=0.1),
+    "vit": ViT(patch=16, features=64, depth=2, num_classes=5, dropout=0.1),
 }
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+def test_every_module_is_tested():
+    known = {type(model) for model in MODELS.values()}
+    assert {entry.module for name, entry in models.registry.ENTRIES.items() if name != "tiny"} == known
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_gradients_hessian_products_and_flow(name):
-    model = models.create(name, num_classes=5, **OPTIONS[name])
-    prompt = prompting.create("pad", canvas_size=SIZE, pad_size=4)
+    model, prompt = MODELS[name], prompting.create("pad", canvas_size=SIZE, pad_size=4)
     network = Network(model, prompt, None, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
     kernels = models.prunable(variables["params"])
