@@ -52,20 +52,19 @@ def test_upper_gradient_where_the_loss_is_quadratic():
     np.testing.assert_allclose(np.asarray(errors[:-1]) / np.asarray(errors[1:]), 10, rtol=0.25)
 
 
-def start(**changes):
+LOWER, UPPER = (jax.jit(run_pass, static_argnums=(0, 1)) for run_pass in (steps.lower_pass, steps.upper_pass))
+
+
+def start():
     """A state of stage bilevel, at the pretrained weights and their scaled scores."""
     plain = {"decay": "none", "momentum": 0.0}
     rules = {"scores": tiny.rule(learning_rate=1.0, **plain), "weights": tiny.rule(**plain), "prompt": tiny.rule()}
-    task = tiny.task("bilevel", rules=rules, **changes)
+    task = tiny.task("bilevel", rules=rules)
     weights = tiny.variables()["params"]
     state, fixed = tiny.start(tiny.task(), density=0.5)
     learned = {"scores": state.learned["scores"], "weights": weights, "prompt": task.network.prompt.init()}
     state = tiny.states.create(task.rules, learned, state.batch_stats, state.mapping)
     return task, state, tiny.states.Fixed(weights={}, mask={}, pruned=fixed.pruned)
-
-
-def run(step, *arguments, static=2):
-    return jax.jit(step, static_argnums=tuple(range(static)))(*arguments)
 
 
 def test_the_upper_step_moves_scores_by_the_formula():
@@ -90,7 +89,7 @@ def test_the_upper_step_moves_scores_by_the_formula():
 
     g = jax.jit(jax.grad(loss))(sparsity.apply(kernels, mask))
     expected = jax.tree.map(lambda s, w, m, g: s - jnp.sign(s) * (w - m * g / 1.0) * g, scores, kernels, mask, g)
-    after, _ = run(steps.upper_pass, task, task.passes[0], state, fixed, (images, labels), KEY)
+    after, _ = UPPER(task, task.passes[0], state, fixed, (images, labels), KEY)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), after.learned["scores"], expected)
     assert tiny.same(after.learned["weights"], weights)
     assert not tiny.same(after.learned["prompt"], state.learned["prompt"])
@@ -100,7 +99,7 @@ def test_the_upper_step_moves_scores_by_the_formula():
 
 def test_the_lower_step_moves_the_kept_weights_and_nothing_else():
     task, state, fixed = start()
-    after, _ = run(steps.lower_pass, task, task.passes[0], state, fixed, tiny.batches(task)[0], KEY)
+    after, _ = LOWER(task, task.passes[0], state, fixed, tiny.batches(task)[0], KEY)
     for group in ("scores", "prompt"):
         assert tiny.same(after.learned[group], state.learned[group])
     mask = sparsity.prune_smallest(state.learned["scores"], fixed.pruned)["conv1"]["kernel"]
@@ -109,20 +108,24 @@ def test_the_lower_step_moves_the_kept_weights_and_nothing_else():
     assert moved[np.asarray(mask)].all()
 
 
-def test_an_iteration_is_the_lower_passes_and_then_the_upper_ones():
-    task, state, fixed = start(protocol="reference")
-    batches = tiny.batches(task)
-    after, metrics = run(steps.bilevel_step, task, state, fixed, batches, KEY, static=1)
-    assert len(metrics) == len(batches) == 4
-    for i, (one, batch) in enumerate(zip(task.passes, batches, strict=True)):
-        run_pass = steps.lower_pass if i < 2 else steps.upper_pass
-        state, _ = run(run_pass, task, one, state, fixed, batch, jax.random.fold_in(KEY, i))
+def test_an_iteration_is_a_lower_pass_and_then_an_upper_one():
+    task, state, fixed = start()
+    first, second = tiny.batches(task)
+    after, metrics = jax.jit(steps.bilevel_step, static_argnums=0)(task, state, fixed, (first, second), KEY)
+    assert len(metrics) == 2
+    between, _ = LOWER(task, task.passes[0], state, fixed, first, jax.random.fold_in(KEY, 0))
+    expected, _ = UPPER(task, task.passes[1], between, fixed, second, jax.random.fold_in(KEY, 1))
     for group in ("weights", "scores", "prompt"):
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
             after.learned[group],
-            state.learned[group],
+            expected.learned[group],
         )
     network = steps.subnetwork(after, fixed)
     assert sum(int((~leaf).sum()) for leaf in jax.tree.leaves(network.mask)) == int(fixed.pruned)
     assert tiny.same(network.weights, after.learned["weights"])
+
+
+def test_in_the_reference_protocol_each_level_has_both_passes():
+    passes = tiny.task("bilevel", protocol="reference").passes
+    assert [(one.prompted, one.augmented) for one in passes] == [(True, False), (False, True)] * 2

@@ -106,7 +106,8 @@ def test_rewinding_to_an_early_epoch(tmp_path, watched):
 
 def killed_and_resumed(folder, stops, train):
     """A cell of three rounds of two epochs, stopped after each of those epochs in turn, then finished."""
-    changes = {"density": 0.6, "imp__epochs": 2, "checkpoint_every_epochs": 2, "train": train}
+    changes = {"density": 0.6, "imp__epochs": 2, "checkpoint_every_epochs": 2, "checkpoint_every_steps": 2}
+    changes |= {"train": train}
     for stop in stops:
         run = cells.cell(folder, "imp", **changes)
         run.recorder.__class__ = StoppingRecorder

@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vpns_jax import sparsity
+from vpns_jax import sharding, sparsity
 from vpns_jax.models.vit import Attention
 from vpns_jax.pruners.problem import Problem
 from vpns_jax.training.state import Subnetwork
@@ -53,8 +53,9 @@ def synaptic_flow(model: nn.Module, source: Subnetwork, mask: PyTree, *, canvas_
     platform = jax.devices()[0].platform
     where = jax.local_devices(backend="cpu" if platform == "tpu" else platform)[0]
     model = model.clone(dtype="float64") if hasattr(model, "dtype") else model
-    weights, stats, mask = jax.device_put((source.weights, source.batch_stats, mask), where)
-    with jax.enable_x64(True):
+    mesh = sharding.make_mesh(1, [where])
+    weights, stats, mask = sharding.replicate((source.weights, source.batch_stats, mask), mesh)
+    with jax.set_mesh(mesh), jax.enable_x64(True):
         scores = _flow(model, canvas_size, weights, stats, mask)
     # Back to where the weights are.
     kernels = sparsity.subtree(source.weights, mask)

@@ -33,17 +33,17 @@ class TrainState:
 
 @struct.dataclass
 class Fixed:
-    """What a stage holds fixed: the frozen weights and how many to prune (prune), or the mask (retrain).
+    """What a stage holds fixed: whatever of weights and mask it does not learn.
 
     Attributes:
-      weights: the pretrained `params` in stage prune, {} in retrain, where they are learned.
-      mask: {} in stage prune, where scores give it; a tree of bool in retrain ({} masks nothing).
-      pruned: int32 scalar: the number of weights to prune.
+      weights: `params`, the pretrained ones in stage prune and the finished ones in stage prompt; {} where learned.
+      mask: a tree of bool ({} masks nothing); {} in stages prune and bilevel, where scores give it.
+      pruned: the number of weights to prune where scores give the mask: int32 scalar, or a tree with one a layer.
     """
 
     weights: PyTree
     mask: PyTree
-    pruned: jax.Array
+    pruned: PyTree
 
 
 @struct.dataclass
