@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import default, paper, quickstart, resnet50_imagenet, vit_imagenet
+from configs import default, digits_sweep, paper, quickstart, resnet50_imagenet, vit_imagenet
 from vpns_jax import cell, config, data, models, stages
 from vpns_jax.errors import UserError
 from vpns_jax.pruners import METHODS
@@ -19,6 +19,7 @@ from vpns_jax.workdir import Workdir
 
 CONFIGS = {
     "default": default.get_config,
+    "digits_sweep": digits_sweep.get_config,
     "quickstart": quickstart.get_config,
     "resnet50_imagenet": resnet50_imagenet.get_config,
     **{f"vit_imagenet:{size}": lambda size=size: vit_imagenet.get_config(size) for size in vit_imagenet.NETWORKS},

@@ -1,0 +1,128 @@
+"""What learning a mask and a prompt costs beside fine-tuning the dense network: time and memory of one iteration.
+
+    python -m benchmarks.step --model resnet18 --image-size 32 --batch 64
+
+Every step runs on the same images, in turns; `as dense` is its share of the dense step's time, or, for the released
+code's protocol with its two passes, of two of them.
+"""
+
+import argparse
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import measure
+from vpns_jax import models, prompting, sparsity
+from vpns_jax.training import optim, steps
+from vpns_jax.training import state as states
+from vpns_jax.training.forward import Network
+from vpns_jax.training.loop import STEPS
+
+CLASSES = 10
+# Name -> stage, protocol, whether there is a prompt, whether there is a mask.
+CASES = {
+    "dense": ("retrain", "paper", False, False),
+    "retrain, masked": ("retrain", "paper", False, True),
+    "retrain, masked, prompt": ("retrain", "paper", True, True),
+    "prune (HYDRA)": ("prune", "paper", False, True),
+    "prune (VPNs)": ("prune", "paper", True, True),
+    "prune (VPNs, reference)": ("prune", "reference", True, True),
+}
+
+
+class Case:
+    """One step, compiled; it owns its state, which every call moves on in place."""
+
+    def __init__(self, name: str, variables: dict[str, Any], *, model: str, image_size: int, batch: int) -> None:
+        stage, protocol, prompted, masked = CASES[name]
+        task = make_task(stage, protocol, prompted, model=model, image_size=image_size, batch=batch)
+        kernels = models.prunable(variables["params"])
+        pruned = jnp.int32(sparsity.pruned_count(kernels, 0.1))
+        learned: dict[str, Any] = {"prompt": task.network.prompt.init()}
+        if stage == "prune":
+            learned["scores"] = sparsity.scaled_init(kernels)
+            fixed = states.Fixed(weights=variables["params"], mask={}, pruned=pruned)
+        else:
+            learned["weights"] = variables["params"]
+            mask = sparsity.prune_smallest(kernels, pruned) if masked else {}
+            fixed = states.Fixed(weights={}, mask=mask, pruned=jnp.int32(0))
+        self._state = states.create(task.rules, learned, variables.get("batch_stats", {}), jnp.arange(CLASSES))
+        rng = np.random.default_rng(0)
+        images = jnp.asarray(rng.integers(0, 256, (batch, image_size, image_size, 3)), jnp.uint8)
+        self._rest = (fixed, ((images, jnp.arange(batch) % CLASSES),) * len(task.passes), jax.random.key(0))
+        step = jax.jit(STEPS[stage], static_argnums=0, donate_argnums=1)
+        self._step: Callable[..., Any] = step.lower(task, self._state, *self._rest).compile()
+        self.passes = len(task.passes)
+
+    def __call__(self) -> Any:
+        self._state, metrics = self._step(self._state, *self._rest)
+        return metrics
+
+    def bytes(self) -> int:
+        """Arguments, outputs that are not arguments, and temporaries, by XLA's own account."""
+        found = self._step.memory_analysis()  # type: ignore[attr-defined]
+        own = found.output_size_in_bytes - found.alias_size_in_bytes
+        return found.argument_size_in_bytes + own + found.temp_size_in_bytes
+
+
+def make_task(stage: str, protocol: str, prompted: bool, *, model: str, image_size: int, batch: int) -> steps.Task:
+    """The paper's optimizers and, where asked for, its prompt."""
+    rule = functools.partial(
+        optim.Rule,
+        weight_decay=1e-4,
+        decay="coupled",
+        schedule="cosine_epochs",
+        warmup_epochs=0.0,
+        epochs=30,
+        updates_per_epoch=1000,
+    )
+    adam = rule(optimizer="adam", learning_rate=1e-4, momentum=0.0)
+    sgd = rule(optimizer="sgd", learning_rate=0.01, momentum=0.9)
+    rules = {"scores": adam, "prompt": adam} if stage == "prune" else {"weights": sgd, "prompt": sgd}
+    blank = prompting.create("none", canvas_size=image_size)
+    pad = prompting.create("pad", canvas_size=image_size, pad_size=max(1, image_size // 14))
+    mean, std = models.normalisation(model)
+    network = Network(models.create(model, num_classes=CLASSES), pad if prompted else blank, blank, mean, std)
+    return steps.Task(stage, network, protocol, "update", batch, tuple(rules.items()))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Prints a table and, if asked to, writes JSON."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.step", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", choices=models.names(), default="resnet18")
+    parser.add_argument("--image-size", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--json")
+    chosen = parser.parse_args(arguments)
+    sizes = {"model": chosen.model, "image_size": chosen.image_size, "batch": chosen.batch}
+    images = jnp.zeros((1, chosen.image_size, chosen.image_size, 3))
+    model = models.create(chosen.model, num_classes=CLASSES)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    rng = np.random.default_rng(0)
+    # Small and positive: variances too must make sense.
+    variables = jax.tree.map(lambda x: jnp.asarray(0.02 * rng.random(x.shape) + 0.01, x.dtype), shapes)
+    cases = {name: Case(name, variables, **sizes) for name in CASES}
+    seconds = measure.interleaved(cases, chosen.repeats)
+    rows = [
+        {
+            "step": name,
+            "ms": 1e3 * seconds[name],
+            "as dense": seconds[name] / (case.passes * seconds["dense"]),
+            "MB": case.bytes() / 1e6,
+            "memory as dense": case.bytes() / cases["dense"].bytes(),
+        }
+        for name, case in cases.items()
+    ]
+    print(measure.table(rows))
+    print(measure.facts())
+    if chosen.json:
+        measure.write_json(chosen.json, "step", rows)
+
+
+if __name__ == "__main__":
+    main()
