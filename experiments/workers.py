@@ -35,7 +35,8 @@ def run_all(
     try:
         while waiting or any(worker.job for worker in running):
             for number, worker in enumerate(running):
-                if not worker.process.is_alive():
+                # One that died with a job is for `collect` to tell of first.
+                if worker.job is None and not worker.process.is_alive():
                     running[number] = worker = _Worker(worker.number, workers, devices, work)
                 if worker.job is None and waiting:
                     worker.start(*waiting.pop(0))
