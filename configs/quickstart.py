@@ -30,8 +30,8 @@ def get_config() -> ConfigDict:
     config.prompt.canvas_size = 32
     config.prompt.pad_size = 4
 
-    config.prune.epochs = 7
+    config.prune.epochs = 6
     config.prune.scores.learning_rate = 1e-3
     config.prune.prompt.learning_rate = 1e-2
-    config.retrain.epochs = 7
+    config.retrain.epochs = 6
     return config

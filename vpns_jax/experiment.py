@@ -167,13 +167,17 @@ def _splits(config: Config, sources: Sources, *, image_size: int) -> tuple[Split
 def _check_kernels(config: Config) -> None:
     """Raises `UserError` if the network does not take the images, or what is to be pruned names nothing in it."""
     model = models.create(config.model.name, **config.model.options)
-    sizes = (config.prompt.canvas_size, config.data.image_size)
-    first, plain = (jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, s, s, 3)))["params"] for s in sizes)
-    prunable_kernels(config, first)
-    if config.protocol == "reference" and jax.tree.map(jnp.shape, first) != jax.tree.map(jnp.shape, plain):
+    canvas_size, image_size = config.prompt.canvas_size, config.data.image_size
+
+    def shapes(size: int) -> PyTree:
+        variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+        return jax.tree.map(jnp.shape, variables["params"])
+
+    prunable_kernels(config, shapes(canvas_size))
+    if config.protocol == "reference" and image_size != canvas_size and shapes(image_size) != shapes(canvas_size):
         raise UserError(
-            f"config.data.image_size is {sizes[1]} on a canvas of {sizes[0]}: protocol reference runs plain images at "
-            f"their own size, which {config.model.name} cannot; use protocol paper, or equal sizes"
+            f"config.data.image_size is {image_size} on a canvas of {canvas_size}: protocol reference runs plain images "
+            f"at their own size, which {config.model.name} cannot; use protocol paper, or equal sizes"
         )
 
 

@@ -1,5 +1,6 @@
 """Pretrained weights in and out: strict, every tensor used and every parameter filled."""
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -145,6 +146,12 @@ def resize_positions(embedding: np.ndarray, shape: Shape) -> np.ndarray:
     return np.concatenate([embedding[:, :1], np.asarray(resized).reshape(1, new**2, -1)], axis=1)
 
 
+@functools.cache
+def _leaves(name: str) -> frozenset[str]:
+    """The paths of a network's variables, which no option changes."""
+    return frozenset(_shapes(create(name), jnp.zeros((1, 224, 224, 3))))
+
+
 def new_head(model: nn.Module, rng: jax.Array, *, image_size: int) -> dict[str, jax.Array]:
     """A freshly initialised head of `model`: its `kernel` [c, s] and `bias` [s]."""
     images = jnp.zeros((1, image_size, image_size, 3))
@@ -181,7 +188,7 @@ def export(name: str, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """
     model = create(name)
     leaves = {path: np.asarray(leaf) for path, leaf in paths.flatten(variables).items()}
-    expected = set(paths.flatten(jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))))
+    expected = _leaves(name)
     if set(leaves) != expected:
         missing, unknown = sorted(expected - set(leaves)), sorted(set(leaves) - expected)
         raise UserError(f"not the variables of {name}: missing {missing}, unknown {unknown}")
