@@ -176,8 +176,8 @@ def _check_kernels(config: Config) -> None:
     prunable_kernels(config, shapes(canvas_size))
     if config.protocol == "reference" and image_size != canvas_size and shapes(image_size) != shapes(canvas_size):
         raise UserError(
-            f"config.data.image_size is {image_size} on a canvas of {canvas_size}: protocol reference runs plain images "
-            f"at their own size, which {config.model.name} cannot; use protocol paper, or equal sizes"
+            f"config.data.image_size is {image_size} on a canvas of {canvas_size}: protocol reference runs plain "
+            f"images at their own size, which {config.model.name} cannot; use protocol paper, or equal sizes"
         )
 
 
