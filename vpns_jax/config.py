@@ -1,194 +1,25 @@
-"""A run's configuration: parsed once, checked whole, immutable after. No module below reads a config by key.
+"""A run's configuration: parsed once, checked whole, immutable after.
 
-The dataclasses say which keys there are and of which type; `configs/default.py` gives each its value and says what
-it means. A key that is missing, unknown or of another type ends the run before anything else happens.
+A key that is missing, unknown, of another type or of a value that is not allowed ends the run before anything else
+happens.
 """
 
 import dataclasses
-import hashlib
-import json
 import typing
 from collections.abc import Mapping
 from typing import Any
 
 from vpns_jax import data, models
 from vpns_jax.errors import UserError, check_name
-from vpns_jax.prompting import Prompt, create, label_mapping
+from vpns_jax.prompting import label_mapping
 from vpns_jax.pruners import method
-from vpns_jax.training import optim, steps
+from vpns_jax.schema import Config, RuleConfig
+from vpns_jax.training import steps
+
+__all__ = ["Config", "parse"]
 
 # Where a prompt is learned: while pruning, in retraining, or in both.
 PROMPT_STAGES = ("prune", "retrain", "both")
-
-
-@dataclasses.dataclass(frozen=True)
-class RuleConfig:
-    """One group's optimizer; see `optim.Rule`."""
-
-    optimizer: str
-    learning_rate: float
-    momentum: float
-    weight_decay: float
-    decay: str
-    schedule: str
-    warmup_epochs: float
-
-    def rule(self, *, epochs: int, updates_per_epoch: int) -> optim.Rule:
-        """The rule of a stage of that length; raises `UserError` on a bad value."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return optim.Rule(**fields, epochs=epochs, updates_per_epoch=updates_per_epoch)
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """The backbone, its weights, and what of it may be pruned."""
-
-    name: str
-    options: dict[str, Any]
-    weights: str
-    prune_include: tuple[str, ...]
-    prune_exclude: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class PretrainConfig:
-    """How the source network is trained here, where `model.weights` is "pretrain"."""
-
-    data: str
-    epochs: int
-    batch_size: int
-    seed: int
-    weights: RuleConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """The downstream data set."""
-
-    name: str
-    image_size: int
-    batch_size: int
-    val_fraction: float
-    directory: str
-    budget_gib: float
-    workers: int
-
-
-@dataclasses.dataclass(frozen=True)
-class PromptConfig:
-    """The visual prompt of the methods that have one; see `prompting.create`."""
-
-    kind: str
-    canvas_size: int
-    pad_size: int
-    patch_size: int
-    parametrisation: str
-    clamp: str
-    stage: str
-
-
-@dataclasses.dataclass(frozen=True)
-class MappingConfig:
-    """The label mapping, and the network it is first estimated on."""
-
-    kind: str
-    network: str
-
-
-@dataclasses.dataclass(frozen=True)
-class PruneConfig:
-    """Stage 1."""
-
-    epochs: int
-    batch_norm: str
-    scores: RuleConfig
-    prompt: RuleConfig
-    head: RuleConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class ScoringConfig:
-    """What SNIP and GraSP score weights on."""
-
-    batches: int
-    temperature: float
-
-
-@dataclasses.dataclass(frozen=True)
-class SynflowConfig:
-    """SynFlow; see `pruners.synflow`."""
-
-    rounds: int
-
-
-@dataclasses.dataclass(frozen=True)
-class ImpConfig:
-    """Iterative magnitude pruning; see `pruners.imp`."""
-
-    epochs: int
-    drop: float
-    rewind_epochs: int
-
-
-@dataclasses.dataclass(frozen=True)
-class BipConfig:
-    """BiP; see `pruners.bilevel`."""
-
-    gamma: float
-    weights: RuleConfig
-    scores: RuleConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class RetrainConfig:
-    """Stage 2."""
-
-    epochs: int
-    weights: RuleConfig
-    prompt: RuleConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """A whole experiment: every method at every density with every seed."""
-
-    name: str
-    methods: tuple[str, ...]
-    densities: tuple[float, ...]
-    seeds: tuple[int, ...]
-    protocol: str
-    model: ModelConfig
-    pretrain: PretrainConfig
-    data: DataConfig
-    prompt: PromptConfig
-    mapping: MappingConfig
-    prune: PruneConfig
-    scoring: ScoringConfig
-    synflow: SynflowConfig
-    imp: ImpConfig
-    bip: BipConfig
-    retrain: RetrainConfig
-    checkpoint_every_epochs: int
-    checkpoint_every_steps: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain nested dicts, as written beside the results."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
-
-    def fingerprint(self) -> str:
-        """Names this configuration: SHA-256 of its JSON."""
-        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
-
-    def make_prompt(self) -> Prompt:
-        """The configured prompt."""
-        return create(
-            self.prompt.kind,
-            canvas_size=self.prompt.canvas_size,
-            pad_size=self.prompt.pad_size,
-            patch_size=self.prompt.patch_size,
-            parametrisation=self.prompt.parametrisation or None,
-            clamp=self.prompt.clamp,
-        )
 
 
 def parse(tree: Mapping[str, Any]) -> Config:
@@ -203,6 +34,15 @@ def parse(tree: Mapping[str, Any]) -> Config:
 
 
 def _check(config: Config) -> None:
+    _check_names(config)
+    _check_cells(config)
+    _check_numbers(config)
+    _check_prompt(config)
+    _check_rules(config)
+
+
+def _check_names(config: Config) -> None:
+    """Raises `UserError` listing those there are for a name that is not."""
     check_name("prompt.stage", config.prompt.stage, PROMPT_STAGES)
     for name in config.methods:
         found = method(name)
@@ -210,6 +50,21 @@ def _check(config: Config) -> None:
             raise UserError(
                 f"config.prompt.stage is 'prune', where {name} learns nothing; it allows 'retrain' and 'both'"
             )
+    check_name("protocol", config.protocol, tuple(steps.PROTOCOLS))
+    check_name("model", config.model.name, models.names())
+    for option in config.model.options:
+        check_name(f"option of {config.model.name}", option, models.options(config.model.name))
+    models.create(config.model.name, **config.model.options)
+    data.check(config.data.name)
+    if config.model.weights == "pretrain":
+        data.check(config.pretrain.data)
+    check_name("mapping", config.mapping.kind, label_mapping.KINDS)
+    check_name("network to estimate the mapping on", config.mapping.network, ("sparse", "dense"))
+    check_name("batch_norm", config.prune.batch_norm, steps.BATCH_NORMS)
+
+
+def _check_cells(config: Config) -> None:
+    """Raises `UserError` if methods, densities and seeds make no grid."""
     for name in ("methods", "densities", "seeds"):
         values = getattr(config, name)
         if not values or len(set(values)) != len(values):
@@ -222,17 +77,10 @@ def _check(config: Config) -> None:
     for density in config.densities:
         if not 0 < density <= 1:
             raise UserError(f"config.densities holds {density}; a density must lie in (0, 1], the share kept")
-    check_name("protocol", config.protocol, tuple(steps.PROTOCOLS))
-    check_name("model", config.model.name, models.names())
-    for option in config.model.options:
-        check_name(f"option of {config.model.name}", option, models.options(config.model.name))
-    models.create(config.model.name, **config.model.options)
-    data.check(config.data.name)
-    if config.model.weights == "pretrain":
-        data.check(config.pretrain.data)
-    check_name("mapping", config.mapping.kind, label_mapping.KINDS)
-    check_name("network to estimate the mapping on", config.mapping.network, ("sparse", "dense"))
-    check_name("batch_norm", config.prune.batch_norm, steps.BATCH_NORMS)
+
+
+def _check_numbers(config: Config) -> None:
+    """Raises `UserError` for a number out of its range."""
     for name in (
         "pretrain.epochs",
         "pretrain.batch_size",
@@ -265,8 +113,6 @@ def _check(config: Config) -> None:
             f"config.imp.rewind_epochs is {config.imp.rewind_epochs}; "
             f"with config.imp.epochs = {config.imp.epochs} it allows 0 ... {config.imp.epochs - 1}"
         )
-    _check_prompt(config)
-    _check_rules(config)
 
 
 def _check_rules(config: Config) -> None:

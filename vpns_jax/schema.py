@@ -1,0 +1,182 @@
+"""Which keys a configuration has and of which type; `configs/default.py` gives each its value and says what it means.
+
+Immutable once made; no module below the constructors reads a config by key.
+"""
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+from vpns_jax.prompting import Prompt, create
+from vpns_jax.training import optim
+
+
+@dataclasses.dataclass(frozen=True)
+class RuleConfig:
+    """One group's optimizer; see `optim.Rule`."""
+
+    optimizer: str
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    decay: str
+    schedule: str
+    warmup_epochs: float
+
+    def rule(self, *, epochs: int, updates_per_epoch: int) -> optim.Rule:
+        """The rule of a stage of that length; raises `UserError` on a bad value."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return optim.Rule(**fields, epochs=epochs, updates_per_epoch=updates_per_epoch)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The backbone, its weights, and what of it may be pruned."""
+
+    name: str
+    options: dict[str, Any]
+    weights: str
+    prune_include: tuple[str, ...]
+    prune_exclude: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainConfig:
+    """How the source network is trained here, where `model.weights` is "pretrain"."""
+
+    data: str
+    epochs: int
+    batch_size: int
+    seed: int
+    weights: RuleConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """The downstream data set."""
+
+    name: str
+    image_size: int
+    batch_size: int
+    val_fraction: float
+    directory: str
+    budget_gib: float
+    workers: int
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptConfig:
+    """The visual prompt of the methods that have one; see `prompting.create`."""
+
+    kind: str
+    canvas_size: int
+    pad_size: int
+    patch_size: int
+    parametrisation: str
+    clamp: str
+    stage: str
+
+
+@dataclasses.dataclass(frozen=True)
+class MappingConfig:
+    """The label mapping, and the network it is first estimated on."""
+
+    kind: str
+    network: str
+
+
+@dataclasses.dataclass(frozen=True)
+class PruneConfig:
+    """Stage 1."""
+
+    epochs: int
+    batch_norm: str
+    scores: RuleConfig
+    prompt: RuleConfig
+    head: RuleConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoringConfig:
+    """What SNIP and GraSP score weights on."""
+
+    batches: int
+    temperature: float
+
+
+@dataclasses.dataclass(frozen=True)
+class SynflowConfig:
+    """SynFlow; see `pruners.synflow`."""
+
+    rounds: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ImpConfig:
+    """Iterative magnitude pruning; see `pruners.imp`."""
+
+    epochs: int
+    drop: float
+    rewind_epochs: int
+
+
+@dataclasses.dataclass(frozen=True)
+class BipConfig:
+    """BiP; see `pruners.bilevel`."""
+
+    gamma: float
+    weights: RuleConfig
+    scores: RuleConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class RetrainConfig:
+    """Stage 2."""
+
+    epochs: int
+    weights: RuleConfig
+    prompt: RuleConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A whole experiment: every method at every density with every seed."""
+
+    name: str
+    methods: tuple[str, ...]
+    densities: tuple[float, ...]
+    seeds: tuple[int, ...]
+    protocol: str
+    model: ModelConfig
+    pretrain: PretrainConfig
+    data: DataConfig
+    prompt: PromptConfig
+    mapping: MappingConfig
+    prune: PruneConfig
+    scoring: ScoringConfig
+    synflow: SynflowConfig
+    imp: ImpConfig
+    bip: BipConfig
+    retrain: RetrainConfig
+    checkpoint_every_epochs: int
+    checkpoint_every_steps: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain nested dicts, as written beside the results."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    def fingerprint(self) -> str:
+        """Names this configuration: SHA-256 of its JSON."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+
+    def make_prompt(self) -> Prompt:
+        """The configured prompt."""
+        return create(
+            self.prompt.kind,
+            canvas_size=self.prompt.canvas_size,
+            pad_size=self.prompt.pad_size,
+            patch_size=self.prompt.patch_size,
+            parametrisation=self.prompt.parametrisation or None,
+            clamp=self.prompt.clamp,
+        )
