@@ -8,7 +8,6 @@ code's protocol with its two passes, of two of them.
 
 import argparse
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -55,7 +54,7 @@ class Case:
         images = jnp.asarray(rng.integers(0, 256, (batch, image_size, image_size, 3)), jnp.uint8)
         self._rest = (fixed, ((images, jnp.arange(batch) % CLASSES),) * len(task.passes), jax.random.key(0))
         step = jax.jit(STEPS[stage], static_argnums=0, donate_argnums=1)
-        self._step: Callable[..., Any] = step.lower(task, self._state, *self._rest).compile()
+        self._step: Any = step.lower(task, self._state, *self._rest).compile()
         self.passes = len(task.passes)
 
     def __call__(self) -> Any:
@@ -64,7 +63,7 @@ class Case:
 
     def bytes(self) -> int:
         """Arguments, outputs that are not arguments, and temporaries, by XLA's own account."""
-        found = self._step.memory_analysis()  # type: ignore[attr-defined]
+        found = self._step.memory_analysis()
         own = found.output_size_in_bytes - found.alias_size_in_bytes
         return found.argument_size_in_bytes + own + found.temp_size_in_bytes
 
