@@ -1,6 +1,7 @@
 """Checkpoints: what is kept, that it comes back bit for bit, and that damage is noticed."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +50,41 @@ def test_the_newest_and_the_best_are_kept_and_come_back_bit_for_bit(tmp_path):
     assert_same(newest[1], tree(3))
     assert_same(best[1], tree(2))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "3"]
+
+
+def test_of_equals_the_earliest_is_best_whatever_they_are(tmp_path):
+    small = {"step": jnp.int32(0)}
+    for number, accuracy in enumerate((0.7, 0.1, 1 / 3, 0.24686191976070404, 1.0, 0.0)):
+        with Checkpoints(tmp_path / str(number), "config-a") as checkpoints:
+            for epoch in (1, 2, 30):
+                checkpoints.save(epoch, small, accuracy=accuracy)
+                assert checkpoints.best_accuracy() == accuracy
+            assert checkpoints.newest(small)[0] == 30
+            assert checkpoints.best(small)[0] == 1
+
+
+def test_a_best_checkpoint_that_is_gone_or_damaged_is_noticed_before_training_goes_on(tmp_path):
+    save_three(tmp_path)
+    meta = tmp_path / "2" / "meta" / "metadata"
+    text = meta.read_text()
+    meta.write_text(json.dumps(json.loads(text) | {"digest": "0" * 64}))
+    with Checkpoints(tmp_path, "config-a") as checkpoints, pytest.raises(UserError, match=r"/2 is damaged"):
+        checkpoints.newest(LIKE)
+    shutil.rmtree(tmp_path / "2")
+    with (
+        Checkpoints(tmp_path, "config-a") as checkpoints,
+        pytest.raises(UserError, match=r"/2, the best so far, is gone"),
+    ):
+        checkpoints.newest(LIKE)
+
+
+def test_without_a_best_the_newest_alone_is_kept(tmp_path):
+    with Checkpoints(tmp_path, "config-a", keep_best=False) as checkpoints:
+        for epoch, accuracy in ((1, 0.9), (2, 0.5), (3, 0.1)):
+            checkpoints.save(epoch, {"step": jnp.int32(epoch)}, accuracy=accuracy)
+        assert checkpoints.newest({"step": jnp.int32(0)}) == (3, {"step": 3})
+        assert checkpoints.best_accuracy() is None
+    assert [path.name for path in tmp_path.iterdir()] == ["3"]
 
 
 def test_of_equals_the_earliest_is_best(tmp_path):

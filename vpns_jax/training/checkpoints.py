@@ -56,6 +56,7 @@ class Checkpoints:
         arrays = _named(tree)
         packed = _pack(arrays)
         before = self.best_accuracy()
+        # Of equal accuracies the earlier epoch is the better one.
         best = epoch if accuracy is not None and (before is None or accuracy > before) else self._best_epoch()
         meta = {"fingerprint": self._fingerprint, "layout": _layout(packed), "digest": digest(arrays), "best": best}
         saved = self._manager.save(
@@ -64,8 +65,7 @@ class Checkpoints:
                 state=ocp.args.StandardSave(packed),
                 meta=ocp.args.JsonSave(meta),
             ),
-            # Of equal accuracies the earlier epoch is the better one.
-            metrics=None if accuracy is None else {_METRIC: accuracy - 1e-9 * epoch},
+            metrics=None if accuracy is None else {_METRIC: accuracy - 1e-9 * epoch, "accuracy": accuracy},
         )
         if not saved:
             raise RuntimeError(f"checkpoint of epoch {epoch} was not saved: a later one is there")
@@ -104,7 +104,7 @@ class Checkpoints:
         if epoch is None:
             return None
         with self._readable(self._directory / str(epoch)):
-            return self._manager.metrics(epoch)[_METRIC] + 1e-9 * epoch
+            return self._manager.metrics(epoch)["accuracy"]
 
     def _best_epoch(self) -> int | None:
         """The best epoch; None if there is none yet, or none is kept for being best."""
