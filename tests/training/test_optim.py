@@ -79,7 +79,8 @@ def test_schedules(schedule, update, expected):
 
 
 def test_an_epoch_begins_with_its_own_rate_whatever_its_length():
-    for updates in range(1, 401):
+    # Among them those whose reciprocal, times a multiple of them, falls short of a whole number in float32.
+    for updates in (*range(1, 9), 41, 47, 61, 82, 94, 109, 115, 122, 351, 390):
         one = rule(schedule="cosine_epochs", epochs=30, updates_per_epoch=updates)
         first = jnp.arange(30) * updates
         found = jax.jit(jax.vmap(optim.learning_rate(one)))(first)
