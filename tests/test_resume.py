@@ -76,12 +76,19 @@ def without_times(value):
 
 
 def outcome(workdir):
-    """Results and log without times, and the digests of all arrays in the newest and best checkpoints."""
+    """Results and log without times, the digests of all arrays in the newest and best checkpoints, and the networks."""
     digests = {
         str(path.relative_to(workdir)): json.loads(path.read_text())["digest"]
         for path in sorted((workdir / "checkpoints" / CELL).rglob("meta/metadata"))
     }
-    return without_times(json.loads((workdir / "summary.json").read_text())), without_times(rows(workdir)), digests
+    networks = {path.name: path.read_bytes() for path in sorted((workdir / "subnetworks").iterdir())}
+    assert set(networks) == {"source.safetensors", f"{CELL}.safetensors", f"{CELL}.task.safetensors"}
+    return (
+        without_times(json.loads((workdir / "summary.json").read_text())),
+        without_times(rows(workdir)),
+        digests,
+        networks,
+    )
 
 
 @pytest.fixture(scope="module")

@@ -120,6 +120,10 @@ def _prepare(config: Config, inputs: _Inputs, folder: Workdir, progress: Progres
     source, accuracy = inputs.source, inputs.source_accuracy
     if inputs.pretrain_data is not None:
         source, accuracy = _pretrain(config, inputs.pretrain_data, folder, progress)
+    if source is not None and config.model.weights == "pretrain":
+        exported = folder.subnetwork(pretraining.CELL)
+        exported.parent.mkdir(exist_ok=True)
+        models.save_safetensors(exported, models.export(config.model.name, jax.device_get(source)))
     for line in inputs.target.skipped:
         progress.say(f"skipped {line}")
     train, val, test = _splits(config, inputs.target, image_size=config.data.image_size)

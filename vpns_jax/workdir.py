@@ -19,7 +19,7 @@ class Workdir:
     figures/             its pictures
     checkpoints/CELL/    of each stage, the newest and the best
     tensorboard/CELL/    events
-    subnetworks/         each finished cell's best network, to be loaded elsewhere
+    subnetworks/         each finished cell's best network, and the source's if it was trained here, to load elsewhere
     cells/CELL.json      the result of each finished cell
     """
 
