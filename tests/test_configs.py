@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from configs import default, digits_sweep, paper, quickstart, resnet50_imagenet, vit_imagenet
-from vpns_jax import cell, config, data, models, stages
+from vpns_jax import cell, config, data, models, sparsity, stages
 from vpns_jax.errors import UserError
 from vpns_jax.pruners import METHODS
 from vpns_jax.training.batches import Resident
@@ -37,6 +38,23 @@ def test_every_config_parses(name):
     assert parsed.model.name in models.names()
     assert parsed.data.name in data.names()
     assert config.parse(parsed.to_json()).fingerprint() == parsed.fingerprint()
+
+
+@functools.cache
+def shapes(name, options, size):
+    """Of a network's parameters at its full size, without making any."""
+    model = models.create(name, **dict(options))
+    return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))["params"]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_has_its_network_and_something_to_prune(name):
+    parsed = config.parse(CONFIGS[name]().to_dict())
+    params = shapes(parsed.model.name, tuple(parsed.model.options.items()), parsed.prompt.canvas_size)
+    kernels = cell.prunable_kernels(parsed, params)
+    share = sparsity.selection.count(kernels) / sparsity.selection.count(params)
+    assert 0.98 < share < 1
+    assert all(sparsity.pruned_count(kernels, density) > 0 for density in parsed.densities)
 
 
 def test_the_papers_cells_have_its_schedule():
