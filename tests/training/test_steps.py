@@ -115,6 +115,14 @@ def test_the_reference_iteration_is_its_two_passes():
     )
 
 
+def test_without_a_prompt_the_reference_protocol_is_hydras_one_pass():
+    blank = tiny.network("none", pad_size=0)
+    (one,) = tiny.task(protocol="reference", network=blank).passes
+    assert one == steps.Pass(prompted=False, augmented=True)
+    (one,) = tiny.task(protocol="paper", network=blank).passes
+    assert one == steps.Pass(prompted=True, augmented=True)
+
+
 # (does the prompted pass move the statistics, does the plain one)
 @pytest.mark.parametrize(
     ("choice", "moves"), [("update", (True, True)), ("prompted", (True, False)), ("frozen", (False, False))]
