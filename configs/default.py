@@ -19,6 +19,8 @@ def get_config() -> ConfigDict:
     config.seeds = (7,)
     # "paper": one prompted, augmented batch an iteration. "reference": the released code's two batches.
     config.protocol = "paper"
+    # "own": every method's stages are as long as below. "matched": all methods get VPNs' passes through the network.
+    config.budget = "own"
     config.checkpoint_every_epochs = 5
     # Within epochs too, where the data stream in from the host; 0 for none.
     config.checkpoint_every_steps = 500

@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vpns_jax import models, sparsity
+from vpns_jax import budget, models, sparsity
 from vpns_jax.analysis.density import density_report
 from vpns_jax.config import Config
 from vpns_jax.errors import UserError
 from vpns_jax.prompting import create, label_mapping
-from vpns_jax.pruners import Method, Problem, Settings, imp, method
+from vpns_jax.pruners import Method, Problem, Settings, method
 from vpns_jax.stages import Stages
 from vpns_jax.training import state as states
 from vpns_jax.training import steps
@@ -76,6 +76,7 @@ class CellRun:
     def __init__(self, setup: Setup, cell: Cell) -> None:
         self._setup, self._cell, self._config = setup, cell, setup.config
         self._method = method(cell.method)
+        self._epochs = budget.epochs(setup.config, cell.method, cell.density)
         # By the seed alone: all methods and densities see the same batches in the same order.
         self._keys = dict(
             zip(
@@ -93,7 +94,7 @@ class CellRun:
     def problem(self) -> Problem:
         """The cell as its pruner sees it."""
         config, kernels = self._config, prunable_kernels(self._config, self._source.weights)
-        first = steps.passes(config.protocol, self._networks["prune"])[0]
+        first = steps.passes(config.protocol, prompted=self._networks["prune"].prompted)[0]
         return Problem(
             network=self._networks["prune"],
             source=self._source,
@@ -120,26 +121,27 @@ class CellRun:
 
     def retrain(self, start: Subnetwork) -> tuple[TrainState, Fixed, Subnetwork]:
         """Stage 2. Returns the state after the last epoch, what was fixed, and the best network on validation."""
-        config, network = self._config.retrain, self._networks["retrain"]
+        config, network, epochs = self._config.retrain, self._networks["retrain"], self._epochs.retrain
         # What was learned while pruning goes on, unless the config says that one of the stages has no prompt.
         prompt = start.prompt if network.prompt == self._networks["prune"].prompt else network.prompt.init()
         rules = {"weights": config.weights, "prompt": config.prompt}
-        task = self._stages.task("retrain", network, rules, config.epochs)
+        task = self._stages.task("retrain", network, rules, epochs)
         state = states.create(
             task.rules, {"weights": start.weights, "prompt": prompt}, start.batch_stats, start.mapping
         )
         fixed = Fixed(weights={}, mask=start.mask, pruned=jnp.int32(0))
-        state, fixed, self.best_epoch, best = self._stages.run_to_best("retrain", task, state, fixed, config.epochs)
+        state, fixed, self.best_epoch, best = self._stages.run_to_best("retrain", task, state, fixed, epochs)
         return state, fixed, best
 
     def fit_prompt(self, finished: Subnetwork) -> tuple[TrainState, Fixed, Subnetwork]:
         """The prompt alone, on a finished network that nothing changes; returns what `retrain` does."""
-        config, network = self._config.retrain, self._networks["posthoc"]
-        task = self._stages.task("prompt", network, {"prompt": config.prompt}, config.epochs)
+        network, epochs = self._networks["posthoc"], self._epochs.posthoc
+        rules = {"prompt": self._config.retrain.prompt}
+        task = self._stages.task("prompt", network, rules, epochs)
         learned = {"prompt": network.prompt.init()}
         state = states.create(task.rules, learned, finished.batch_stats, finished.mapping)
         fixed = Fixed(weights=finished.weights, mask=finished.mask, pruned=jnp.int32(0))
-        state, fixed, self.best_epoch, best = self._stages.run_to_best("posthoc", task, state, fixed, config.epochs)
+        state, fixed, self.best_epoch, best = self._stages.run_to_best("posthoc", task, state, fixed, epochs)
         return state, fixed, best
 
     def result(self, state: TrainState, fixed: Fixed, best: Subnetwork) -> dict[str, Any]:
@@ -209,7 +211,7 @@ class CellRun:
 
     def _learn(self, groups: dict[str, PyTree], start: Subnetwork, pruned: PyTree) -> tuple[TrainState, Fixed]:
         """Stage 1 from `groups` of parameters; the prompt and a new head are learned beside them."""
-        config, bip = self._config.prune, self._config.bip
+        config, bip, epochs = self._config.prune, self._config.bip, self._epochs.prune
         learned = {**groups, "prompt": start.prompt}
         rules = {"scores": config.scores, "prompt": config.prompt}
         if "weights" in groups:
@@ -218,13 +220,13 @@ class CellRun:
             rules["head"] = config.head
             learned["head"] = start.weights[models.HEAD]
         stage = "bilevel" if "weights" in groups else "prune"
-        task = self._stages.task(stage, self._networks["prune"], rules, config.epochs)
+        task = self._stages.task(stage, self._networks["prune"], rules, epochs)
         state = states.create(task.rules, learned, start.batch_stats, start.mapping)
         fixed = Fixed(
             weights={} if "weights" in groups else start.weights, mask={}, pruned=jax.tree.map(jnp.int32, pruned)
         )
         with self._stages.open("prune") as files:
-            return self._stages.run("prune", task, state, fixed, config.epochs, files)
+            return self._stages.run("prune", task, state, fixed, epochs, files)
 
     def _warm_up(self, start: Subnetwork) -> Subnetwork:
         """What the rounds of iterative pruning rewind to: `start` after the first epochs of dense training."""
@@ -238,15 +240,15 @@ class CellRun:
 
     def _rounds(self, start: Subnetwork, counts: tuple[int, ...], drop: Callable[[Subnetwork, int], PyTree]) -> PyTree:
         """The rounds of iterative pruning, which share one folder: the newest checkpoint holds its round's mask."""
-        config, mask = self._config.imp, start.mask
+        mask, rewind, epochs = start.mask, self._config.imp.rewind_epochs, self._epochs.round
         with self._stages.open("prune") as files:
             for number, pruned in enumerate(counts):
-                begin = config.rewind_epochs + number * config.epochs
-                end = begin + config.epochs
+                begin = rewind + number * epochs
+                end = begin + epochs
                 task, state, fixed = self._round(start, mask)
                 if files.checkpoints.newest_epoch() > end:
                     # All that came of this round is the mask of a later one, whose checkpoint has it.
-                    self._stages.skip("prune", task, config.epochs)
+                    self._stages.skip("prune", task, epochs)
                     continue
                 state, fixed = self._stages.run("prune", task, state, fixed, end, files, start=begin)
                 mask = drop(steps.subnetwork(state, fixed), pruned)
@@ -255,7 +257,7 @@ class CellRun:
     def _round(self, start: Subnetwork, mask: PyTree) -> tuple[steps.Task, TrainState, Fixed]:
         """Training as a round of iterative pruning has it, at its beginning."""
         rules = {"weights": self._config.retrain.weights, "prompt": self._config.retrain.prompt}
-        task = self._stages.task("retrain", self._networks["prune"], rules, self._config.imp.epochs)
+        task = self._stages.task("retrain", self._networks["prune"], rules, self._epochs.round)
         learned = {"weights": start.weights, "prompt": start.prompt}
         state = states.create(task.rules, learned, start.batch_stats, start.mapping)
         return task, state, Fixed(weights={}, mask=mask, pruned=jnp.int32(0))
@@ -273,29 +275,11 @@ def _network(setup: Setup, chosen: Method, stage: str) -> Network:
     blank = create("none", canvas_size=config.prompt.canvas_size)
     return Network(
         model=models.create(config.model.name, num_classes=classes, **config.model.options),
-        prompt=config.make_prompt() if _has_prompt(config, chosen, stage) else blank,
+        prompt=config.make_prompt() if budget.has_prompt(config, chosen, stage) else blank,
         plain=blank if config.protocol == "paper" else None,
         mean=mean,
         std=std,
     )
-
-
-def _has_prompt(config: Config, chosen: Method, stage: str) -> bool:
-    if stage == "posthoc":
-        return chosen.posthoc
-    return chosen.prompted and config.prompt.stage in (stage, "both")
-
-
-def planned_epochs(config: Config, cell: Cell) -> int:
-    """How many epochs a cell trains for, in all its stages."""
-    planned = method(cell.method)
-    rounds = imp.rounds(cell.density, config.imp.drop)
-    prune = {
-        "": 0,
-        "learn": config.prune.epochs,
-        "rounds": config.imp.rewind_epochs + rounds * config.imp.epochs,
-    }[planned.trains]
-    return prune + config.retrain.epochs * (2 if planned.posthoc else 1)
 
 
 def prunable_kernels(config: Config, weights: PyTree) -> PyTree:

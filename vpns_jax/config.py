@@ -9,7 +9,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from vpns_jax import data, models
+from vpns_jax import budget, data, models
 from vpns_jax.errors import UserError, check_name
 from vpns_jax.prompting import label_mapping
 from vpns_jax.pruners import method
@@ -51,6 +51,7 @@ def _check_names(config: Config) -> None:
                 f"config.prompt.stage is 'prune', where {name} learns nothing; it allows 'retrain' and 'both'"
             )
     check_name("protocol", config.protocol, tuple(steps.PROTOCOLS))
+    check_name("budget", config.budget, budget.BUDGETS)
     check_name("model", config.model.name, models.names())
     for option in config.model.options:
         check_name(f"option of {config.model.name}", option, models.options(config.model.name))

@@ -12,8 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vpns_jax import data, models, pretraining, reporting, sharding
-from vpns_jax.cell import Cell, CellRun, Setup, planned_epochs, prunable_kernels
+from vpns_jax import budget, data, models, pretraining, reporting, sharding
+from vpns_jax.cell import Cell, CellRun, Setup, prunable_kernels
 from vpns_jax.config import Config
 from vpns_jax.data import Sources
 from vpns_jax.errors import UserError
@@ -52,12 +52,14 @@ def run(config: Config, workdir: Path, command: str) -> dict[str, Any]:
     """
     mesh = sharding.make_mesh(config.data.batch_size)
     _check_names(config)
+    for cell in cells(config):
+        budget.epochs(config, cell.method, cell.density)
     # All that can be wrong first: a run that cannot start leaves no folder behind.
     check_folder(workdir, config)
     inputs = _open(config)
     folder = Workdir(workdir, config)
     todo = [cell for cell in cells(config) if folder.read_cell(cell.name) is None]
-    epochs = sum(planned_epochs(config, cell) for cell in todo)
+    epochs = sum(budget.epochs(config, cell.method, cell.density).total for cell in todo)
     progress = Progress(epochs + (0 if inputs.source else config.pretrain.epochs))
     with jax.set_mesh(mesh):
         setup = _prepare(config, inputs, folder, progress)

@@ -67,7 +67,7 @@ def draw_cell(
 ) -> None:
     """Draws a cell's curves and, where it has a prompt, the prompt alone and on examples."""
     figures.curves_figure(rows, folder.figures / f"{cell}-curves.png")
-    if network.prompt.kind == "none":
+    if not network.prompted:
         return
     zeros = jax.tree.map(jnp.zeros_like, subnetwork.prompt)
     delta = network.prompt.perturbation(subnetwork.prompt)

@@ -148,6 +148,7 @@ class Config:
     densities: tuple[float, ...]
     seeds: tuple[int, ...]
     protocol: str
+    budget: str
     model: ModelConfig
     pretrain: PretrainConfig
     data: DataConfig

@@ -54,7 +54,7 @@ class Stages:
 
     def task(self, stage: str, network: Network, rules: dict[str, Any], epochs: int) -> steps.Task:
         """The static half of a stage; `rules` are a config's, by group, and `epochs` the length of their schedules."""
-        passes = len(steps.passes(self._config.protocol, network))
+        passes = len(steps.passes(self._config.protocol, prompted=network.prompted))
         updates = {
             # The prompt moves in prompted passes only, everything else in all of them.
             group: self._iterations * (1 if group == "prompt" else passes)

@@ -8,8 +8,8 @@ import pytest
 
 from tests.pruners import cells
 from tests.training import tiny
-from vpns_jax import config, sharding, sparsity
-from vpns_jax.cell import Cell, CellRun, planned_epochs
+from vpns_jax import budget, config, sharding, sparsity
+from vpns_jax.cell import CellRun
 from vpns_jax.errors import UserError
 from vpns_jax.pruners import METHODS, method
 
@@ -50,9 +50,18 @@ def test_a_cell_from_start_to_end(name, tmp_path):
     assert result["optimizer_steps"] == ({"prune": steps} if steps else {}) | {"retrain": STEPS}
     assert result["forward_passes"] == ({"prune": passes} if passes else {}) | {"retrain": STEPS}
     # As many epochs as the progress bar was promised.
-    assert len(done.run.recorder.rows()) == planned_epochs(config.parse(cells.tree()), Cell(name, density, 7))
+    assert len(done.run.recorder.rows()) == budget.epochs(config.parse(cells.tree()), name, density).total
     if prompted:
         assert not tiny.same(done.best.prompt, done.run.network.prompt.init())
+
+
+@pytest.mark.parametrize("name", ["vpns", "hydra", "magnitude", "bip", "imp", "snip+posthoc"])
+def test_with_a_matched_budget_all_train_for_as_many_passes(name, tmp_path):
+    run = cells.cell(tmp_path, name, budget="matched", prune__epochs=2, retrain__epochs=2, imp__drop=0.5)
+    done = cells.finish(run, name)
+    assert sum(done.result["optimizer_steps"].values()) == 4 * STEPS
+    # What scoring takes is on top, and is told.
+    assert sum(done.result["forward_passes"].values()) == 4 * STEPS + (4 if name.startswith("snip") else 0)
 
 
 def test_on_all_devices_and_again_from_the_checkpoints(tmp_path):

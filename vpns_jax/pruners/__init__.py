@@ -16,7 +16,7 @@ class Method:
     Attributes:
       prune: the pruner.
       trains: how it trains in stage prune, before the retraining that all methods share: "" where it does not,
-        "learn" for `Problem.learn`, "rounds" for `Problem.rounds`.
+        "learn" for `Problem.learn`, "levels" where that is on two levels, "rounds" for `Problem.rounds`.
       sparse: false for one that keeps every weight, so that densities make no difference.
       prompted: the prompt is learned where the pruner trains, and in retraining (`config.prompt.stage` says which).
       posthoc: the prompt is fitted alone, on the finished network.
@@ -39,7 +39,7 @@ METHODS = {
     "imp": Method(imp.prune, trains="rounds"),
     "hydra": Method(learned.prune, trains="learn"),
     "hydra_layerwise": Method(learned.prune_layerwise, trains="learn"),
-    "bip": Method(bilevel.prune, trains="learn"),
+    "bip": Method(bilevel.prune, trains="levels"),
     # The paper's: hydra+prompt by its own name.
     "vpns": Method(learned.prune, trains="learn", prompted=True),
 }

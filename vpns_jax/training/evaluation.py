@@ -33,7 +33,7 @@ class Evaluation(NamedTuple):
 
 def evaluate(network: Network, subnetwork: Subnetwork, data: Split, *, batch_size: int) -> Evaluation:
     """Both evaluations over a whole split; every image counts once."""
-    ways = (False,) if network.prompt.kind == "none" else (False, True)
+    ways = (False, True) if network.prompted else (False,)
     total = [Metrics.zero() for _ in ways]
     for images, labels, weights in data.eval_batches(batch_size):
         for i, prompted in enumerate(ways):
@@ -49,7 +49,7 @@ def estimate_mapping(network: Network, subnetwork: Subnetwork, data: Split, *, b
     """
     counts: jax.Array | int = 0
     for images, labels, weights in data.eval_batches(batch_size):
-        source_logits = steps.predict(network, subnetwork, images, prompted=network.prompt.kind != "none")
+        source_logits = steps.predict(network, subnetwork, images, prompted=network.prompted)
         counts = counts + _count(source_logits, labels, weights, target_classes=subnetwork.mapping.size)
     return jnp.asarray(label_mapping.frequency(jax.device_get(counts)))
 

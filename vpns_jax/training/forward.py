@@ -31,6 +31,11 @@ class Network:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
+    @property
+    def prompted(self) -> bool:
+        """Whether there is a prompt at all."""
+        return self.prompt.kind != "none"
+
 
 def forward(
     network: Network,

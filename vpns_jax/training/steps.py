@@ -44,10 +44,10 @@ PROTOCOLS = {
 BATCH_NORMS = ("update", "prompted", "frozen")
 
 
-def passes(protocol: str, network: Network) -> tuple[Pass, ...]:
+def passes(protocol: str, *, prompted: bool) -> tuple[Pass, ...]:
     """The passes of an iteration; without a prompt the released code's come down to HYDRA's: one, plain, augmented."""
     plain = tuple(one for one in PROTOCOLS[protocol] if not one.prompted)
-    return plain if plain and network.prompt.kind == "none" else PROTOCOLS[protocol]
+    return plain if plain and not prompted else PROTOCOLS[protocol]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Task:
     @property
     def passes(self) -> tuple[Pass, ...]:
         """The passes of an iteration; those of stage bilevel's lower level, then those of its upper one."""
-        found = passes(self.protocol, self.network)
+        found = passes(self.protocol, prompted=self.network.prompted)
         if self.stage == "bilevel":
             return found + found
         return tuple(one for one in found if one.prompted) if self.stage == "prompt" else found
