@@ -3,6 +3,8 @@
 python main.py --config=configs/default.py --workdir=runs/default --config.densities="(0.2, 0.1)"
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
@@ -120,7 +122,19 @@ def get_config() -> ConfigDict:
     config.retrain.epochs = 30
     config.retrain.weights = sgd(0.01)
     config.retrain.prompt = sgd(0.01)
+
+    # Read by experiments.sweep: values for methods to choose from, on validation, at this density and with this seed.
+    # grid(key, values, methods), such as grid("prune.scores.learning_rate", (1e-4, 1e-3), ("vpns", "hydra")).
+    config.tuning = ConfigDict()
+    config.tuning.density = 0.1
+    config.tuning.seed = 0
+    config.tuning.grids = ()
     return config
+
+
+def grid(key: str, values: tuple[float, ...], methods: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Values of one key, for `config.tuning.grids`; no methods means all."""
+    return {"key": key, "values": values, "methods": methods}
 
 
 def adam(learning_rate: float) -> ConfigDict:

@@ -17,7 +17,7 @@ from typing import Any
 from absl import flags
 from tqdm import tqdm
 
-from experiments import workers
+from experiments import tuning, workers
 from vpns_jax import command
 from vpns_jax.config import Config
 
@@ -43,11 +43,26 @@ def sweep(config: Config, folder: Path, line: str, *, jobs: int, devices: list[s
 
     # Refuses the folder of another sweep.
     Workdir(folder, config)
-    todo = {
-        cell.name: (one_cell(config, cell.method, cell.density, cell.seed), folder / "runs" / cell.name, line)
-        for cell in experiment.cells(config)
+    tried = {
+        one.name: (tuning.cell_of(config, one), folder / "tuning" / one.name, line) for one in tuning.candidates(config)
     }
-    return run_cells(todo, folder, line, jobs=jobs, devices=devices)
+    failed = run_missing(tried, folder, jobs=jobs, devices=devices)
+    chosen = tuning.choose(config, folder / "tuning") if tried else {}
+    open_ = {one.method for one in tuning.candidates(config)} - chosen.keys()
+    runs = {
+        cell.name: (
+            one_cell(tuning.with_values(config, chosen.get(cell.method, {})), cell.method, cell.density, cell.seed),
+            folder / "runs" / cell.name,
+            line,
+        )
+        for cell in experiment.cells(config)
+        # One that could not be tuned waits for the next call.
+        if cell.method not in open_
+    }
+    code = run_cells(runs, folder, line, jobs=jobs, devices=devices)
+    if tried:
+        sys.stdout.write(f"chosen on validation: {folder / 'tuning' / 'tuning.json'}\n")
+    return 1 if failed else code
 
 
 def one_cell(config: Config, method: str, density: float, seed: int) -> Config:
@@ -77,7 +92,16 @@ def run_cells(
     work: Callable[[Run], None] = run_one,
 ) -> int:
     """Does the runs that have no result yet; gathers all results in FOLDER/summary.json. Returns the exit code."""
-    missing = {name: run for name, run in runs.items() if not (run[1] / "summary.json").exists()}
+    failed = run_missing(runs, folder, jobs=jobs, devices=devices, work=work)
+    _gather(runs, folder, line)
+    return 1 if failed else 0
+
+
+def run_missing(
+    runs: dict[str, Run], folder: Path, *, jobs: int, devices: list[str], work: Callable[[Run], None] = run_one
+) -> int:
+    """Does the runs that have no result yet; writes FOLDER/failed-NAME.txt for those that fail, and counts them."""
+    missing = {name: run for name, run in runs.items() if not _has_summary(run[1])}
     # One alone first: it leaves the source network and the compiled programs to the others.
     first = dict(list(missing.items())[:1])
     rest = {name: run for name, run in missing.items() if name not in first}
@@ -92,12 +116,11 @@ def run_cells(
                     tqdm.write(f"{outcome.name} failed: {outcome.error[0]}", file=sys.stderr)
                 else:
                     (folder / f"failed-{outcome.name}.txt").unlink(missing_ok=True)
-    _gather(runs, folder, line)
     if failed:
         sys.stderr.write(
             f"{failed} of {len(runs)} cells failed, {folder}/failed-CELL.txt says how; run again to retry\n"
         )
-    return 1 if failed else 0
+    return failed
 
 
 def _gather(runs: dict[str, Run], folder: Path, line: str) -> None:

@@ -39,6 +39,7 @@ def _check(config: Config) -> None:
     _check_numbers(config)
     _check_prompt(config)
     _check_rules(config)
+    _check_grids(config)
 
 
 def _check_names(config: Config) -> None:
@@ -70,7 +71,11 @@ def _check_cells(config: Config) -> None:
         values = getattr(config, name)
         if not values or len(set(values)) != len(values):
             raise UserError(f"config.{name} is {values}; it must hold at least one value, each once")
-    for name, seeds in (("seeds", config.seeds), ("pretrain.seed", (config.pretrain.seed,))):
+    for name, seeds in (
+        ("seeds", config.seeds),
+        ("pretrain.seed", (config.pretrain.seed,)),
+        ("tuning.seed", (config.tuning.seed,)),
+    ):
         for seed in seeds:
             # Others would be taken modulo 2**32, and two seeds be one.
             if not 0 <= seed < 2**32:
@@ -126,6 +131,28 @@ def _check_rules(config: Config) -> None:
                     rule.rule(epochs=1, updates_per_epoch=1)
                 except UserError as error:
                     raise UserError(f"config.{stage}.{field.name}: {error}") from error
+
+
+def _check_grids(config: Config) -> None:
+    """Raises `UserError` if there is nothing to choose from, or a value to choose makes no configuration."""
+    tuning, named = config.tuning, []
+    if not 0 < tuning.density <= 1:
+        raise UserError(f"config.tuning.density is {tuning.density}; a density must lie in (0, 1], the share kept")
+    for grid in tuning.grids:
+        methods = grid.methods or config.methods
+        for name in methods:
+            check_name("method of a grid", name, config.methods)
+        if not grid.values or len(set(grid.values)) != len(grid.values):
+            raise UserError(f"the grid over {grid.key} is {grid.values}; it must hold at least one value, each once")
+        named += [(name, grid.key) for name in methods]
+        for value in grid.values:
+            plain = dataclasses.replace(
+                config.with_value(grid.key, value), tuning=dataclasses.replace(tuning, grids=())
+            )
+            _check(plain)
+    twice = sorted({f"{name}: {key}" for name, key in named if named.count((name, key)) > 1})
+    if twice:
+        raise UserError(f"config.tuning.grids name {twice[0]} twice")
 
 
 def _check_positive(config: Config, name: str) -> None:

@@ -51,6 +51,8 @@ def run(config: Config, workdir: Path, command: str) -> dict[str, Any]:
       UserError: something about the configuration, the data or the folder that the caller can mend.
     """
     mesh = sharding.make_mesh(config.data.batch_size)
+    if config.tuning.grids:
+        raise UserError("config.tuning.grids leave values open, and experiments.sweep chooses them; here set it to ()")
     _check_names(config)
     for cell in cells(config):
         budget.epochs(config, cell.method, cell.density)

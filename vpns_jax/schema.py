@@ -8,6 +8,7 @@ import hashlib
 import json
 from typing import Any
 
+from vpns_jax.errors import UserError
 from vpns_jax.prompting import Prompt, create
 from vpns_jax.training import optim
 
@@ -140,6 +141,24 @@ class RetrainConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class GridConfig:
+    """Values of one key for methods to choose from."""
+
+    methods: tuple[str, ...]
+    key: str
+    values: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class TuningConfig:
+    """What sweeps choose on validation before they run; see `experiments.tuning`."""
+
+    density: float
+    seed: int
+    grids: tuple[GridConfig, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """A whole experiment: every method at every density with every seed."""
 
@@ -160,6 +179,7 @@ class Config:
     imp: ImpConfig
     bip: BipConfig
     retrain: RetrainConfig
+    tuning: TuningConfig
     checkpoint_every_epochs: int
     checkpoint_every_steps: int
 
@@ -171,6 +191,14 @@ class Config:
         """Names this configuration: SHA-256 of its JSON."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
 
+    def with_value(self, key: str, value: float) -> "Config":
+        """This configuration with another value for a key such as "prune.scores.learning_rate".
+
+        Raises:
+          UserError: there is no such key, or it is not a float.
+        """
+        return _with_value(self, key.split("."), value, f"config.{key}")
+
     def make_prompt(self) -> Prompt:
         """The configured prompt."""
         return create(
@@ -181,3 +209,16 @@ class Config:
             parametrisation=self.prompt.parametrisation or None,
             clamp=self.prompt.clamp,
         )
+
+
+def _with_value(group: Any, path: list[str], value: float, key: str) -> Any:
+    name, *rest = path
+    known = [field.name for field in dataclasses.fields(group)] if dataclasses.is_dataclass(group) else []
+    found = getattr(group, name) if name in known else None
+    if rest and dataclasses.is_dataclass(found):
+        value = _with_value(found, rest, value, key)
+    elif rest or not isinstance(found, float):
+        raise UserError(
+            f"a grid over {key}: there is no such key that holds a float; configs/default.py lists all keys"
+        )
+    return dataclasses.replace(group, **{name: value})

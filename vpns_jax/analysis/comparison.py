@@ -37,9 +37,9 @@ class Difference:
         return "wins" if self.low > 0 else "loses" if self.high < 0 else "ties"
 
 
-def headline(cell: Mapping[str, Any]) -> float:
-    """Test accuracy of the weights best on validation: prompted if the cell has a prompt, plain if not."""
-    best = cell["test"]["best"]
+def headline(cell: Mapping[str, Any], *, split: str = "test") -> float:
+    """Accuracy of the weights best on validation: prompted if the cell has a prompt, plain if not."""
+    best = cell[split]["best"]
     return best["plain"] if best["prompted"] is None else best["prompted"]
 
 
