@@ -1,0 +1,111 @@
+"""Hyper-parameters: what is tried, and that validation alone chooses."""
+
+import json
+
+import pytest
+
+from configs import default, quickstart
+from experiments import sweep, tuning
+from tests.analysis.samples import cell as sample
+from vpns_jax import config, experiment
+from vpns_jax.errors import UserError
+
+RATES = default.grid("retrain.weights.learning_rate", (0.01, 0.03))
+SCORES = default.grid("prune.scores.learning_rate", (1e-4, 1e-3, 1e-2), ("vpns", "hydra"))
+
+
+def parsed(*grids, **changes):
+    tree = quickstart.get_config().to_dict() | {"methods": ("magnitude", "vpns", "hydra")} | changes
+    tree["tuning"] |= {"grids": grids, "density": 0.2, "seed": 3}
+    return config.parse(tree)
+
+
+def test_each_method_tries_all_combinations_of_its_grids():
+    found = tuning.candidates(parsed(RATES, SCORES))
+    assert [one.name for one in found[:3]] == ["magnitude-0", "magnitude-1", "vpns-0"]
+    assert len(found) == 2 + 6 + 6
+    assert found[3].values == {"retrain.weights.learning_rate": 0.01, "prune.scores.learning_rate": 1e-3}
+    one = tuning.cell_of(parsed(RATES, SCORES), found[3])
+    assert (one.retrain.weights.learning_rate, one.prune.scores.learning_rate) == (0.01, 1e-3)
+    # What is tried is a run as any other, which leaves nothing open.
+    assert one.tuning.grids == ()
+    assert [cell.name for cell in experiment.cells(one)] == ["vpns-s80-seed3"]
+
+
+def test_methods_without_a_grid_have_no_candidates():
+    assert {one.method for one in tuning.candidates(parsed(SCORES))} == {"vpns", "hydra"}
+    assert tuning.candidates(parsed()) == []
+
+
+def write(folder, name, val, test):
+    """The summary of a candidate."""
+    result = sample("vpns", 0.2, 3, 0.0, None)
+    result["val"]["best"] |= {"plain": 1.0, "prompted": val}
+    result["test"]["best"] = {"plain": 1.0, "prompted": test}
+    (folder / name).mkdir(parents=True)
+    (folder / name / "summary.json").write_text(json.dumps({"cells": [result]}))
+
+
+def test_the_best_on_validation_is_chosen_whatever_test_says(tmp_path):
+    open_ = parsed(SCORES, methods=("vpns", "hydra"))
+    for i, (val, test) in enumerate([(0.5, 0.99), (0.7, 0.1), (0.7, 0.8)]):
+        write(tmp_path, f"vpns-{i}", val, test)
+    # HYDRA's last candidate has no result.
+    write(tmp_path, "hydra-0", 0.9, 0.9)
+    write(tmp_path, "hydra-1", 0.9, 0.9)
+    assert tuning.choose(open_, tmp_path) == {"vpns": {"prune.scores.learning_rate": 1e-3}}
+    written = json.loads((tmp_path / "tuning.json").read_text())
+    assert [(one["val_accuracy"], one["chosen"]) for one in written["tried"]] == [
+        (0.5, False),
+        (0.7, True),
+        (0.7, False),
+    ]
+
+
+def test_a_sweep_runs_with_what_was_chosen(tmp_path, monkeypatch):
+    def pretend(runs, folder, *, jobs, devices, work=None):
+        """Finishes every run; the middle rate does best, and HYDRA's candidates fail."""
+        for one, where, _ in runs.values():
+            (cell,) = experiment.cells(one)
+            if cell.method == "hydra":
+                continue
+            rate = one.prune.scores.learning_rate
+            ran.append((where.parent.name, cell.name, rate))
+            result = sample(cell.method, cell.density, cell.seed, 0.9 if rate == 1e-3 else 0.8, None)
+            where.mkdir(parents=True)
+            (where / "summary.json").write_text(json.dumps({"name": "x", "command": "", "cells": [result]}))
+        return sum(not (where / "summary.json").exists() for _, where, _ in runs.values())
+
+    ran = []
+    monkeypatch.setattr(sweep, "run_missing", pretend)
+    open_ = parsed(SCORES, methods=("vpns", "hydra"), densities=(0.1,), seeds=(7, 9))
+    assert sweep.sweep(open_, tmp_path / "sweep", "line", jobs=1, devices=[]) == 1
+    assert [one for one in ran if one[0] == "tuning"] == [
+        ("tuning", "vpns-s80-seed3", 1e-4),
+        ("tuning", "vpns-s80-seed3", 1e-3),
+        ("tuning", "vpns-s80-seed3", 1e-2),
+    ]
+    assert [one for one in ran if one[0] == "runs"] == [("runs", f"vpns-s90-seed{seed}", 1e-3) for seed in (7, 9)]
+
+
+@pytest.mark.parametrize(
+    ("grids", "message"),
+    [
+        ((default.grid("retrain.epochs", (1.0,)),), r"a grid over config\.retrain\.epochs: there is no such key"),
+        ((default.grid("retrain.weights.rate", (1.0,)),), r"config\.retrain\.weights\.rate: there is no such key"),
+        ((default.grid("name.x", (1.0,)),), r"config\.name\.x: there is no such key"),
+        ((default.grid("bip.gamma", ()),), r"the grid over bip\.gamma is \(\); it must hold at least one value"),
+        ((default.grid("bip.gamma", (1.0, -1.0)),), r"config\.bip\.gamma is -1\.0; it must be above zero"),
+        ((default.grid("bip.gamma", (1.0,), ("snip",)),), "unknown method of a grid 'snip'; known: magnitude, vpns"),
+        ((SCORES, SCORES), r"config\.tuning\.grids name hydra: prune\.scores\.learning_rate twice"),
+    ],
+)
+def test_grids_that_make_no_sense_are_refused(grids, message):
+    with pytest.raises(UserError, match=message):
+        parsed(*grids)
+
+
+def test_a_single_run_leaves_nothing_open(tmp_path):
+    with pytest.raises(UserError, match=r"experiments\.sweep chooses them"):
+        experiment.run(parsed(SCORES), tmp_path / "run", "line")
+    assert not (tmp_path / "run").exists()
