@@ -1,5 +1,7 @@
 """Scores, exact global selection, and masks: pure functions on trees that know nothing of images."""
 
+from vpns_jax.sparsity.granularity import Granularity
+from vpns_jax.sparsity.granularity import parse as parse_granularity
 from vpns_jax.sparsity.masks import (
     apply,
     attach_gradient,
@@ -10,19 +12,27 @@ from vpns_jax.sparsity.masks import (
     threshold,
     topk_mask,
 )
+from vpns_jax.sparsity.pattern import Pattern, prune_groups, pruned_groups, structured_mask, validate
 from vpns_jax.sparsity.scores import magnitude, scaled_init
 from vpns_jax.sparsity.selection import kth_smallest
 
 __all__ = [
+    "Granularity",
+    "Pattern",
     "apply",
     "attach_gradient",
     "density",
     "kth_smallest",
     "magnitude",
+    "parse_granularity",
+    "prune_groups",
     "prune_smallest",
     "pruned_count",
+    "pruned_groups",
     "scaled_init",
     "straight_through",
+    "structured_mask",
     "threshold",
     "topk_mask",
+    "validate",
 ]
