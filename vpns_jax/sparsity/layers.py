@@ -1,6 +1,8 @@
 """The layers of a tree of kernels as structured pruning sees them: some are one, and some cannot be pruned."""
 
-from collections.abc import Sequence
+import fnmatch
+import re
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -60,7 +62,7 @@ def layers(grain: Granularity, shapes: PyTree, coupled: Sequence[Coupled] = ()) 
         if reason := fixed or granularity.refusal(grain, shape, width):
             refused[path] = reason
         elif missing:
-            refused[path] = f"it shares its output channels with {few(missing)}, not to be pruned"
+            refused[path] = f"it shares its output channels with {_few(missing)}, not to be pruned"
         elif position[path] == min(position[other] for other in others):
             kernels = tuple(granularity.groups(grain, named[other], width) for other in others)
             if len({kernel.number for kernel in kernels}) > 1:
@@ -70,11 +72,20 @@ def layers(grain: Granularity, shapes: PyTree, coupled: Sequence[Coupled] = ()) 
         path, reason = next(iter(refused.items()))
         raise UserError(
             f"granularity {grain} cannot prune {path} {list(named[path])}: {reason};"
-            f" exclude, to leave dense: {few(list(refused))}"
+            f" exclude, to leave dense: {_few(_globs(refused, named))}"
         )
     return tuple(found)
 
 
-def few(names: Sequence[str]) -> str:
+def _globs(chosen: Collection[str], paths: Collection[str]) -> list[str]:
+    """`chosen` of the `paths`, those alike in numbered blocks as one glob: "block_*/mlp/fc2/kernel"."""
+    globs = {path: re.sub(r"_\d+/", "_*/", path) for path in chosen}
+    for path, glob in globs.items():
+        if any(fnmatch.fnmatchcase(other, glob) and other not in chosen for other in paths):
+            globs[path] = path
+    return list(dict.fromkeys(globs.values()))
+
+
+def _few(names: Sequence[str]) -> str:
     """The first names, and how many more there are."""
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

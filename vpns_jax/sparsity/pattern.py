@@ -10,7 +10,8 @@ pruned, the rule of `masks` and, among equal scores, its order. Where groups dif
 is not that of weights, which reports count.
 
 `masks.attach_gradient` serves every pattern. It gives each weight its own sign(s) * dm; a group's mean |s| then
-moves by the mean of its dm, just as if the group had a single mask variable and a single score.
+moves by the mean of its dm, just as if the group had a single mask variable and a single score. A channel that is
+pruned whole is a constant to what follows: where that constant turns its ReLU off, its scores get no gradient.
 """
 
 import dataclasses
@@ -21,6 +22,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from vpns_jax.errors import UserError, check_name
 from vpns_jax.sparsity import allocation, masks, selection
@@ -156,12 +158,14 @@ def _prune_in_each(scores: jax.Array, m: int, pruned: Any) -> jax.Array:
     """Drops the `pruned` smallest |score| of every `m` inputs that follow each other; of equals, the first ones."""
     *lead, rows, columns = scores.shape
     keys = selection.order_key(jnp.abs(scores)).reshape(*lead, rows // m, m, columns)
-    position = jax.lax.broadcasted_iota(jnp.int32, keys.shape, keys.ndim - 2)
-    rank = jnp.zeros(keys.shape, jnp.int32)
-    # Each is compared with the m - 1 others: sorting many short rows takes far longer.
-    for shift in range(1, m):
-        other = jnp.roll(keys, shift, axis=-2)
-        rank += (other < keys) | ((other == keys) & (position >= shift))
+    position = lax.broadcasted_iota(jnp.int32, keys.shape, keys.ndim - 2)
+
+    def count_before(j: int, rank: jax.Array) -> jax.Array:
+        other = lax.dynamic_index_in_dim(keys, j, axis=keys.ndim - 2)
+        return rank + ((other < keys) | ((other == keys) & (position > j)))
+
+    # All against all: sorting many short rows takes ten times as long.
+    rank = lax.fori_loop(0, m, count_before, jnp.zeros(keys.shape, jnp.int32))
     return (rank >= pruned).reshape(scores.shape)
 
 
