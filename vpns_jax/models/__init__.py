@@ -1,5 +1,6 @@
 """Backbones in Flax Linen, with their pretrained weights; importable alone, usable in any training loop."""
 
+from vpns_jax.models.coupling import Coupled, coupled
 from vpns_jax.models.formats import save_safetensors
 from vpns_jax.models.head import HEAD
 from vpns_jax.models.loading import export, load_pretrained, new_head
@@ -8,6 +9,8 @@ from vpns_jax.models.registry import create, default_source, names, normalisatio
 
 __all__ = [
     "HEAD",
+    "Coupled",
+    "coupled",
     "create",
     "default_source",
     "export",

@@ -1,5 +1,7 @@
 """Scores, exact global selection, and masks: pure functions on trees that know nothing of images."""
 
+from vpns_jax.sparsity.granularity import Granularity
+from vpns_jax.sparsity.granularity import parse as parse_granularity
 from vpns_jax.sparsity.masks import (
     apply,
     attach_gradient,
@@ -12,6 +14,7 @@ from vpns_jax.sparsity.masks import (
     threshold,
     topk_mask,
 )
+from vpns_jax.sparsity.pattern import Pattern, prune_groups, pruned_groups, structured_mask, validate
 from vpns_jax.sparsity.scores import (
     bilevel_gradient,
     connection_sensitivity,
@@ -23,6 +26,8 @@ from vpns_jax.sparsity.selection import kth_smallest
 from vpns_jax.sparsity.trees import overlay, subtree
 
 __all__ = [
+    "Granularity",
+    "Pattern",
     "apply",
     "attach_gradient",
     "bilevel_gradient",
@@ -32,13 +37,18 @@ __all__ = [
     "kth_smallest",
     "magnitude",
     "overlay",
+    "parse_granularity",
     "prune_further",
+    "prune_groups",
     "prune_lowest",
     "prune_smallest",
     "pruned_count",
+    "pruned_groups",
     "scaled_init",
     "straight_through",
+    "structured_mask",
     "subtree",
     "threshold",
     "topk_mask",
+    "validate",
 ]

@@ -1,0 +1,91 @@
+"""The layers of a tree of kernels as structured pruning sees them: some are one, and some cannot be pruned."""
+
+import fnmatch
+import re
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from vpns_jax.errors import UserError
+from vpns_jax.sparsity import granularity
+from vpns_jax.sparsity.granularity import Granularity, Groups
+
+PyTree = Any
+# (paths, width, fixed): kernels whose output channels are pruned together, `width` in a row as one, or not at all if
+# `fixed` says why; as `models.coupled` lists them.
+Coupled = tuple[tuple[str, ...], int, str]
+
+
+class Layer(NamedTuple):
+    """Kernels that share their groups: one kernel, or several whose channels are coupled.
+
+    Attributes:
+      leaves: their positions among the tree's leaves.
+      kernels: how each falls into groups, equally many.
+    """
+
+    leaves: tuple[int, ...]
+    kernels: tuple[Groups, ...]
+
+    @property
+    def groups(self) -> int:
+        """How many groups they share."""
+        return self.kernels[0].number
+
+    @property
+    def size(self) -> int:
+        """Weights in a group, of all the kernels."""
+        return sum(kernel.size for kernel in self.kernels)
+
+
+def layers(grain: Granularity, shapes: PyTree, coupled: Sequence[Coupled] = ()) -> tuple[Layer, ...]:
+    """The layers of a tree, in the order of its leaves (of their first kernels, where coupled).
+
+    Args:
+      shapes: tree of arrays or `jax.ShapeDtypeStruct`s.
+      coupled: for granularity "channel"; the others have no channels to share.
+
+    Raises:
+      UserError: the granularity cannot serve a kernel, its output channels are fixed, or it is coupled to a kernel
+        that the tree lacks; one line with all such kernels, for the caller to exclude.
+    """
+    leaves, _ = jax.tree_util.tree_flatten_with_path(shapes)
+    named = {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
+    position = {path: i for i, path in enumerate(named)}
+    sharing = {} if grain.kind != "channel" else {path: entry for entry in coupled for path in entry[0]}
+
+    found, refused = [], {}
+    for path, shape in named.items():
+        others, width, fixed = sharing.get(path, ((path,), 1, ""))
+        missing = [other for other in others if other not in named]
+        if reason := fixed or granularity.refusal(grain, shape, width):
+            refused[path] = reason
+        elif missing:
+            refused[path] = f"it shares its output channels with {_few(missing)}, not to be pruned"
+        elif position[path] == min(position[other] for other in others):
+            kernels = tuple(granularity.groups(grain, named[other], width) for other in others)
+            if len({kernel.number for kernel in kernels}) > 1:
+                raise ValueError(f"coupled kernels differ in output channels: {', '.join(others)}")
+            found.append(Layer(tuple(position[other] for other in others), kernels))
+    if refused:
+        path, reason = next(iter(refused.items()))
+        raise UserError(
+            f"granularity {grain} cannot prune {path} {list(named[path])}: {reason};"
+            f" exclude, to leave dense: {_few(_globs(refused, named))}"
+        )
+    return tuple(found)
+
+
+def _globs(chosen: Collection[str], paths: Collection[str]) -> list[str]:
+    """`chosen` of the `paths`, those alike in numbered blocks as one glob: "block_*/mlp/fc2/kernel"."""
+    globs = {path: re.sub(r"_\d+/", "_*/", path) for path in chosen}
+    for path, glob in globs.items():
+        if any(fnmatch.fnmatchcase(other, glob) and other not in chosen for other in paths):
+            globs[path] = path
+    return list(dict.fromkeys(globs.values()))
+
+
+def _few(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

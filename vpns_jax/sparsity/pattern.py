@@ -1,0 +1,179 @@
+"""Structured masks: whole groups of weights are kept or pruned, by one threshold or layer by layer.
+
+A group's score is the mean of its weights' |score|: the 1-norm by which filters (Li et al., arXiv 1608.08710) and
+other grains (Mao et al., arXiv 1705.08922) are ranked, per weight, so that groups of different size compare under
+one threshold, and so that single weights are ranked as ever. Channels that are coupled across layers make one group:
+their 1-norms are summed, and the mean is over all their weights.
+
+The number of groups kept is exact, ties or not: of G groups, in all or in a layer, `int((1 - density) * G)` are
+pruned, the rule of `masks` and, among equal scores, its order. Where groups differ in size, the share of groups kept
+is not that of weights, which reports count.
+
+`masks.attach_gradient` serves every pattern. It gives each weight its own sign(s) * dm; a group's mean |s| then
+moves by the mean of its dm, just as if the group had a single mask variable and a single score. A channel that is
+pruned whole is a constant to what follows: where that constant turns its ReLU off, its scores get no gradient.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from vpns_jax.errors import UserError, check_name
+from vpns_jax.sparsity import allocation, masks, selection
+from vpns_jax.sparsity.granularity import WEIGHT, Granularity
+from vpns_jax.sparsity.layers import Coupled, Layer, layers
+
+PyTree = Any
+# How many groups to prune: in all, of each layer, or (N:M) of every M weights. All may be traced.
+Counts = int | jax.Array | Sequence[int | jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pattern:
+    """What masks may look like. Hashable, so it can be static under `jax.jit`.
+
+    Attributes:
+      granularity: which weights make a group.
+      allocation: "global" is one threshold; "uniform" and "erk" give each layer its own.
+      coupled: which kernels share the masks of their output channels, from `models.coupled`; it has a say where
+        the granularity is "channel".
+    """
+
+    granularity: Granularity = WEIGHT
+    allocation: str = "global"
+    coupled: tuple[Coupled, ...] = ()
+
+    def layers(self, shapes: PyTree) -> tuple[Layer, ...]:
+        """The layers of a tree of arrays or shapes. Raises `UserError`, see `validate`."""
+        return layers(self.granularity, shapes, self.coupled)
+
+
+def validate(pattern: Pattern, shapes: PyTree, density: float) -> None:
+    """Raises `UserError`, one line, if kernels of these `shapes` cannot be pruned so.
+
+    That is: an unknown allocation; a kernel that the granularity cannot serve, such as one whose inputs M does not
+    divide, or whose channels are coupled to a kernel that is left out (the line names it; the caller may exclude it,
+    and it stays dense); a density outside (0, 1], other than N / M, or too low to leave layers a group.
+
+    Args:
+      shapes: tree of arrays or `jax.ShapeDtypeStruct`s, as `models.prunable` gives it.
+    """
+    grain = pattern.granularity
+    check_name("allocation", pattern.allocation, allocation.ALLOCATIONS)
+    if not 0 < density <= 1:
+        raise UserError(f"density is {density}; it must lie in (0, 1], the share of groups kept")
+    found = pattern.layers(shapes)
+    if grain.kind == "N:M":
+        n, m = grain.size
+        if not math.isclose(density, n / m, abs_tol=1e-3):
+            raise UserError(f"granularity {grain} has density {n / m:.3g} and no other, found {density:g}")
+        if pattern.allocation == "erk":
+            raise UserError(f"granularity {grain} has one density in all layers: allocation must be global or uniform")
+    elif pattern.allocation == "global":
+        groups = sum(layer.groups for layer in found)
+        kept = groups - _pruned(groups, density)
+        if kept < len(found):
+            raise UserError(
+                f"density {density:g} keeps {kept} of {groups} groups (granularity {grain}), fewer than the"
+                f" {len(found)} layers: layers would be empty"
+            )
+    elif all(share * layer.groups < 1 for share, layer in zip(_shares(pattern, found, density), found, strict=True)):
+        raise UserError(
+            f"density {density:g} is less than one group in every layer (granularity {grain}, at most"
+            f" {max(layer.groups for layer in found)} groups): all layers would be empty"
+        )
+
+
+def pruned_groups(pattern: Pattern, shapes: PyTree, density: float) -> Counts:
+    """How many groups go: a number; for "uniform" and "erk" one a layer; for N:M, M - N of every M weights.
+
+    Raises:
+      UserError: see `validate`, which this calls.
+    """
+    validate(pattern, shapes, density)
+    if pattern.granularity.kind == "N:M":
+        n, m = pattern.granularity.size
+        return m - n
+    found = pattern.layers(shapes)
+    if pattern.allocation == "global":
+        return _pruned(sum(layer.groups for layer in found), density)
+    shares = _shares(pattern, found, density)
+    return tuple(_pruned(layer.groups, share) for layer, share in zip(found, shares, strict=True))
+
+
+def structured_mask(scores: PyTree, density: float, pattern: Pattern) -> PyTree:
+    """Keeps the `density` share of groups of largest mean |score|, in all or layer by layer.
+
+    Args:
+      scores: pytree of float arrays in the shapes of kernels.
+      density: share of groups kept, in (0, 1]; for N:M it is N / M.
+
+    Returns:
+      A tree of bool arrays shaped as `scores`; for the default pattern that of `masks.topk_mask`.
+
+    Raises:
+      UserError: see `validate`.
+    """
+    return prune_groups(scores, pruned_groups(pattern, scores, density), pattern)
+
+
+@functools.partial(jax.jit, static_argnames="pattern")
+def prune_groups(scores: PyTree, pruned: Counts, pattern: Pattern) -> PyTree:
+    """The mask that drops the groups of smallest mean |score|.
+
+    Args:
+      pruned: from `pruned_groups`; traced, so that one compilation serves every density.
+    """
+    if pattern.granularity.kind == "N:M":
+        _, m = pattern.granularity.size
+        return jax.tree.map(lambda leaf: _prune_in_each(leaf, m, pruned), scores)
+    leaves, structure = jax.tree.flatten(scores)
+    found = pattern.layers(scores)
+    means = [_mean(layer, leaves) for layer in found]
+    if isinstance(pruned, Sequence):
+        keep = [masks.prune_smallest(mean, number) for mean, number in zip(means, pruned, strict=True)]
+    else:
+        keep = masks.prune_smallest(means, pruned)
+    spread = {
+        leaf: kernel.spread(kept)
+        for layer, kept in zip(found, keep, strict=True)
+        for leaf, kernel in zip(layer.leaves, layer.kernels, strict=True)
+    }
+    return jax.tree.unflatten(structure, [spread[i] for i in range(len(leaves))])
+
+
+def _mean(layer: Layer, leaves: list[jax.Array]) -> jax.Array:
+    """One number a group: the mean |score| of its weights, over all the layer's kernels."""
+    first, *others = [kernel.total(jnp.abs(leaves[i])) for i, kernel in zip(layer.leaves, layer.kernels, strict=True)]
+    return sum(others, first) / layer.size if layer.size > 1 else first
+
+
+def _prune_in_each(scores: jax.Array, m: int, pruned: Any) -> jax.Array:
+    """Drops the `pruned` smallest |score| of every `m` inputs that follow each other; of equals, the first ones."""
+    *lead, rows, columns = scores.shape
+    keys = selection.order_key(jnp.abs(scores)).reshape(*lead, rows // m, m, columns)
+    position = lax.broadcasted_iota(jnp.int32, keys.shape, keys.ndim - 2)
+
+    def count_before(j: int, rank: jax.Array) -> jax.Array:
+        other = lax.dynamic_index_in_dim(keys, j, axis=keys.ndim - 2)
+        return rank + ((other < keys) | ((other == keys) & (position > j)))
+
+    # All against all: sorting many short rows takes ten times as long.
+    rank = lax.fori_loop(0, m, count_before, jnp.zeros(keys.shape, jnp.int32))
+    return (rank >= pruned).reshape(scores.shape)
+
+
+def _pruned(groups: int, density: float) -> int:
+    """As `masks.pruned_count`, of groups."""
+    return int((1 - density) * groups)
+
+
+def _shares(pattern: Pattern, found: Sequence[Layer], density: float) -> list[float]:
+    shapes = [[kernel.shape for kernel in layer.kernels] for layer in found]
+    return allocation.PER_LAYER[pattern.allocation](shapes, density)
