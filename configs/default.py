@@ -23,6 +23,11 @@ def get_config() -> ConfigDict:
     config.protocol = "paper"
     # "own": every method's stages are as long as below. "matched": all methods get VPNs' passes through the network.
     config.budget = "own"
+    # What is kept or pruned: "weight" by weight, or a "kernel" (h x w), "channel" (output; coupled ones as one),
+    # "input_channel", "2:4" (any N of M inputs), "block:4x4" (dense layers) at a time. Densities are shares of these.
+    config.granularity = "weight"
+    # "global" (one threshold), "uniform" (each layer at the density) or "erk" (large layers sparser).
+    config.allocation = "global"
     config.checkpoint_every_epochs = 5
     # Within epochs too, where the data stream in from the host; 0 for none.
     config.checkpoint_every_steps = 500

@@ -115,6 +115,11 @@ def test_data_that_is_not_prepared_says_what_to_do(call, tmp_path):
     [
         (("model.name=vgg16", "prompt.canvas_size=16", "data.image_size=16"), ("16x16", "too small", "32")),
         (("model.prune_include=('head',)", "mapping.kind=head"), ("no kernel is left", "head")),
+        (("granularity=2:4", "densities=(0.5,)"), ("conv1/kernel", "3 inputs are no multiple of 4", "exclude")),
+        (("granularity=2:4", "densities=(0.4,)", "model.prune_exclude=('conv1',)"), ("2:4 has density 0.5", "0.4")),
+        (("granularity=block:4x4",), ("conv1/kernel", "blocks are for dense layers")),
+        (("granularity=channel", "densities=(0.001,)"), ("density 0.001 keeps", "layers would be empty")),
+        (("budget=matched", "methods=('imp',)"), ("'matched'", "rounds of imp", "prune.epochs")),
     ],
 )
 def test_a_network_that_cannot_do_what_is_asked(call, tmp_path, changes, words):

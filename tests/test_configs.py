@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from configs import default, digits_sweep, paper, quickstart, resnet50_imagenet, vit_imagenet
-from vpns_jax import cell, config, data, models, sparsity, stages
+from vpns_jax import cell, config, data, kernels, models, sparsity, stages
 from vpns_jax.errors import UserError
 from vpns_jax.pruners import METHODS
 from vpns_jax.training.batches import Resident
@@ -51,10 +51,10 @@ def shapes(name, options, size):
 def test_every_config_has_its_network_and_something_to_prune(name):
     parsed = config.parse(CONFIGS[name]().to_dict())
     params = shapes(parsed.model.name, tuple(parsed.model.options.items()), parsed.prompt.canvas_size)
-    kernels = cell.prunable_kernels(parsed, params)
-    share = sparsity.selection.count(kernels) / sparsity.selection.count(params)
+    found = kernels.prunable(parsed, params)
+    share = sparsity.selection.count(found) / sparsity.selection.count(params)
     assert 0.98 < share < 1
-    assert all(sparsity.pruned_count(kernels, density) > 0 for density in parsed.densities)
+    assert all(sparsity.pruned_count(found, density) > 0 for density in parsed.densities)
 
 
 def test_the_papers_cells_have_its_schedule():

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vpns_jax import budget, models, sparsity
+from vpns_jax import budget, kernels, models, sparsity
 from vpns_jax.analysis.density import density_report
 from vpns_jax.config import Config
 from vpns_jax.errors import UserError
@@ -61,12 +61,12 @@ class Setup:
 
     def about(self, command: str) -> dict[str, Any]:
         """What the summary says of the whole experiment."""
-        kernels = prunable_kernels(self.config, self.source["params"])
+        prunable = kernels.prunable(self.config, self.source["params"])
         return {
             "command": command,
             "source": {"test_accuracy": self.source_accuracy},
             "dense_parameters": sparsity.selection.count(self.source["params"]),
-            "prunable": sparsity.selection.count(kernels),
+            "prunable": sparsity.selection.count(prunable),
         }
 
 
@@ -93,14 +93,14 @@ class CellRun:
 
     def problem(self) -> Problem:
         """The cell as its pruner sees it."""
-        config, kernels = self._config, prunable_kernels(self._config, self._source.weights)
+        config = self._config
         first = steps.passes(config.protocol, prompted=self._networks["prune"].prompted)[0]
         return Problem(
             network=self._networks["prune"],
             source=self._source,
-            kernels=kernels,
+            kernels=kernels.prunable(config, self._source.weights),
             density=self._cell.density,
-            pruned=sparsity.pruned_count(kernels, self._cell.density),
+            pattern=kernels.pattern(config),
             key=self._keys["lot"],
             settings=Settings(config.scoring.temperature, config.synflow.rounds, config.imp.drop),
             train=config.prune.batch_norm != "frozen",
@@ -209,7 +209,9 @@ class CellRun:
             source = dataclasses.replace(source, mask=mask)
         return estimate_mapping(network, source, self._setup.train, batch_size=self._config.data.batch_size)
 
-    def _learn(self, groups: dict[str, PyTree], start: Subnetwork, pruned: PyTree) -> tuple[TrainState, Fixed]:
+    def _learn(
+        self, groups: dict[str, PyTree], start: Subnetwork, pattern: sparsity.Pattern
+    ) -> tuple[TrainState, Fixed]:
         """Stage 1 from `groups` of parameters; the prompt and a new head are learned beside them."""
         config, bip, epochs = self._config.prune, self._config.bip, self._epochs.prune
         learned = {**groups, "prompt": start.prompt}
@@ -222,9 +224,9 @@ class CellRun:
         stage = "bilevel" if "weights" in groups else "prune"
         task = self._stages.task(stage, self._networks["prune"], rules, epochs)
         state = states.create(task.rules, learned, start.batch_stats, start.mapping)
-        fixed = Fixed(
-            weights={} if "weights" in groups else start.weights, mask={}, pruned=jax.tree.map(jnp.int32, pruned)
-        )
+        pruned = sparsity.pruned_groups(pattern, groups["scores"], self._cell.density)
+        frozen = {} if "weights" in groups else start.weights
+        fixed = Fixed(weights=frozen, mask={}, pruned=jax.tree.map(jnp.int32, pruned), pattern=pattern)
         with self._stages.open("prune") as files:
             return self._stages.run("prune", task, state, fixed, epochs, files)
 
@@ -238,11 +240,13 @@ class CellRun:
             state, fixed = self._stages.run("prune", task, state, fixed, epochs, files)
         return steps.subnetwork(state, fixed)
 
-    def _rounds(self, start: Subnetwork, counts: tuple[int, ...], drop: Callable[[Subnetwork, int], PyTree]) -> PyTree:
+    def _rounds(
+        self, start: Subnetwork, densities: tuple[float, ...], drop: Callable[[Subnetwork, float], PyTree]
+    ) -> PyTree:
         """The rounds of iterative pruning, which share one folder: the newest checkpoint holds its round's mask."""
         mask, rewind, epochs = start.mask, self._config.imp.rewind_epochs, self._epochs.round
         with self._stages.open("prune") as files:
-            for number, pruned in enumerate(counts):
+            for number, density in enumerate(densities):
                 begin = rewind + number * epochs
                 end = begin + epochs
                 task, state, fixed = self._round(start, mask)
@@ -251,7 +255,7 @@ class CellRun:
                     self._stages.skip("prune", task, epochs)
                     continue
                 state, fixed = self._stages.run("prune", task, state, fixed, end, files, start=begin)
-                mask = drop(steps.subnetwork(state, fixed), pruned)
+                mask = drop(steps.subnetwork(state, fixed), density)
         return mask
 
     def _round(self, start: Subnetwork, mask: PyTree) -> tuple[steps.Task, TrainState, Fixed]:
@@ -280,10 +284,3 @@ def _network(setup: Setup, chosen: Method, stage: str) -> Network:
         mean=mean,
         std=std,
     )
-
-
-def prunable_kernels(config: Config, weights: PyTree) -> PyTree:
-    """What may be pruned: as the config says, and never a head that is learned anew."""
-    new_head = (models.HEAD,) if config.mapping.kind == "head" else ()
-    exclude = (*config.model.prune_exclude, *new_head)
-    return models.prunable(weights, include=config.model.prune_include, exclude=exclude)

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from vpns_jax import budget, data, models
+from vpns_jax import budget, data, models, sparsity
 from vpns_jax.errors import UserError, check_name
 from vpns_jax.prompting import label_mapping
 from vpns_jax.pruners import method
@@ -52,6 +52,11 @@ def _check_names(config: Config) -> None:
                 f"config.prompt.stage is 'prune', where {name} learns nothing; it allows 'retrain' and 'both'"
             )
     check_name("protocol", config.protocol, tuple(steps.PROTOCOLS))
+    grain = sparsity.parse_granularity(config.granularity)
+    check_name("allocation", config.allocation, sparsity.allocation.ALLOCATIONS)
+    for name in config.methods:
+        if grain.kind == "N:M" and method(name).in_rounds:
+            raise UserError(f"config.granularity {grain} has one density, and {name} gets there by others")
     check_name("budget", config.budget, budget.BUDGETS)
     check_name("model", config.model.name, models.names())
     for option in config.model.options:

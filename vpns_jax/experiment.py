@@ -12,8 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vpns_jax import budget, data, models, pretraining, reporting, sharding
-from vpns_jax.cell import Cell, CellRun, Setup, prunable_kernels
+from vpns_jax import budget, data, kernels, models, pretraining, reporting, sharding
+from vpns_jax.cell import Cell, CellRun, Setup
 from vpns_jax.config import Config
 from vpns_jax.data import Sources
 from vpns_jax.errors import UserError
@@ -178,10 +178,9 @@ def _check_kernels(config: Config) -> None:
     canvas_size, image_size = config.prompt.canvas_size, config.data.image_size
 
     def shapes(size: int) -> PyTree:
-        variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
-        return jax.tree.map(jnp.shape, variables["params"])
+        return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))["params"]
 
-    prunable_kernels(config, shapes(canvas_size))
+    kernels.check(config, shapes(canvas_size))
     if config.protocol == "reference" and image_size != canvas_size and shapes(image_size) != shapes(canvas_size):
         raise UserError(
             f"config.data.image_size is {image_size} on a canvas of {canvas_size}: protocol reference runs plain "

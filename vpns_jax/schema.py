@@ -168,6 +168,8 @@ class Config:
     seeds: tuple[int, ...]
     protocol: str
     budget: str
+    granularity: str
+    allocation: str
     model: ModelConfig
     pretrain: PretrainConfig
     data: DataConfig

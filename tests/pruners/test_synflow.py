@@ -64,7 +64,6 @@ def problem(tmp_path):
         kernels=kernels,
         # A little below kept / size, so that rounding leaves exactly that many.
         density=(kept - 0.5) / size,
-        pruned=size - kept,
         settings=dataclasses.replace(tiny.settings, synflow_rounds=100),
         map_labels=lambda source, mask: source.mapping,
     )
@@ -113,7 +112,7 @@ def test_no_layer_is_emptied_before_it_must_be(problem):
         batches = [(_batch(), jax.random.key(0))]
         easier = dataclasses.replace(
             problem,
-            pruned=problem.pruned + len(WIDTHS) + 1 - kept,
+            density=(kept - 0.5) / sparsity.selection.count(problem.kernels),
             train=False,
             batches=functools.partial(iter, batches),
         )
@@ -129,11 +128,10 @@ def _batch():
 
 @pytest.mark.parametrize(("density", "rounds"), [(0.01, 100), (0.5, 3), (1.0, 4), (0.2, 1)])
 def test_the_schedule_is_exponential_and_ends_at_the_target(density, rounds):
-    counts = synflow.schedule(1000, density, rounds)
-    assert len(counts) == rounds
-    assert counts[-1] == sparsity.pruned_count(np.zeros(1000), density)
-    left = 1 - np.asarray(counts) / 1000
-    np.testing.assert_allclose(left, density ** (np.arange(1, rounds + 1) / rounds), atol=1e-3)
+    left = synflow.schedule(density, rounds)
+    assert len(left) == rounds
+    assert left[-1] == density
+    np.testing.assert_allclose(np.diff(np.log([1.0, *left])), np.log(density) / rounds)
 
 
 @pytest.mark.parametrize("name", ["vgg", "vit"])

@@ -20,6 +20,7 @@ class Method:
       sparse: false for one that keeps every weight, so that densities make no difference.
       prompted: the prompt is learned where the pruner trains, and in retraining (`config.prompt.stage` says which).
       posthoc: the prompt is fitted alone, on the finished network.
+      in_rounds: it gets to a density by way of larger ones.
     """
 
     prune: Pruner
@@ -27,6 +28,7 @@ class Method:
     sparse: bool = True
     prompted: bool = False
     posthoc: bool = False
+    in_rounds: bool = False
 
 
 METHODS = {
@@ -35,8 +37,8 @@ METHODS = {
     "magnitude": Method(one_shot.magnitude),
     "snip": Method(by_gradient.snip),
     "grasp": Method(by_gradient.grasp),
-    "synflow": Method(synflow.prune),
-    "imp": Method(imp.prune, trains="rounds"),
+    "synflow": Method(synflow.prune, in_rounds=True),
+    "imp": Method(imp.prune, trains="rounds", in_rounds=True),
     "hydra": Method(learned.prune, trains="learn"),
     "hydra_layerwise": Method(learned.prune_layerwise, trains="learn"),
     "bip": Method(bilevel.prune, trains="levels"),

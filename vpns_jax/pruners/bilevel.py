@@ -16,5 +16,5 @@ def prune(problem: Problem) -> Subnetwork:
     """Learns scores, from the scaled weights on, and weights, from the pretrained ones; keeps both."""
     scores = sparsity.scaled_init(problem.kernels)
     start = problem.by_score(scores)
-    state, fixed = problem.learn({"scores": scores, "weights": start.weights}, start, problem.pruned)
+    state, fixed = problem.learn({"scores": scores, "weights": start.weights}, start, problem.pattern)
     return steps.subnetwork(state, fixed)

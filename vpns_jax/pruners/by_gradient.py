@@ -28,7 +28,7 @@ def grasp(problem: Problem) -> Subnetwork:
     gradient = mean_gradient(problem, source, temperature=temperature)
     hessian_gradient = mean_hessian_vector(problem, source, gradient, temperature=temperature)
     scores = sparsity.gradient_flow(problem.kernels, hessian_gradient)
-    return problem.sparse(sparsity.prune_lowest(scores, problem.pruned))
+    return problem.sparse(problem.keep(scores, signed=True))
 
 
 def mean_gradient(problem: Problem, source: Subnetwork, *, temperature: float) -> PyTree:

@@ -4,6 +4,7 @@ Frankle and Carbin, arXiv 1803.03635; rewound to an early epoch instead of the s
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -17,24 +18,22 @@ PyTree = Any
 def prune(problem: Problem) -> Subnetwork:
     """Round by round: trains what is left, drops the smallest of it, and rewinds everything but the mask."""
     start = problem.warm_up(problem.dense())
-    size = sparsity.selection.count(problem.kernels)
-    counts = schedule(size, problem.density, problem.settings.imp_drop)
-    mask = problem.rounds(start, counts, drop_smallest)
+    densities = schedule(problem.density, problem.settings.imp_drop)
+    mask = problem.rounds(start, densities, functools.partial(drop_smallest, problem))
     return dataclasses.replace(start, mask=mask, mapping=problem.map_labels(start, mask))
 
 
-def drop_smallest(trained: Subnetwork, pruned: int) -> PyTree:
-    """The mask that is left when of the weights in `trained.mask` the smallest go, `pruned` in all."""
-    return sparsity.prune_further(sparsity.subtree(trained.weights, trained.mask), trained.mask, pruned)
+def drop_smallest(problem: Problem, trained: Subnetwork, density: float) -> PyTree:
+    """The mask that is left when of the weights in `trained.mask` the smallest go, until `density` of all is left."""
+    return problem.keep_fewer(sparsity.subtree(trained.weights, trained.mask), trained.mask, density)
 
 
-def schedule(size: int, density: float, drop: float) -> tuple[int, ...]:
-    """How many of `size` weights are gone after each round: int((1 - (1 - drop)^n) size), at the end the target's.
+def schedule(density: float, drop: float) -> tuple[float, ...]:
+    """What is left after each round: (1 - drop)^n, at the end `density`.
 
     The last round drops less than the others where `density` is no power of 1 - drop.
     """
-    counts = [int((1 - (1 - drop) ** n) * size) for n in range(1, rounds(density, drop))]
-    return (*counts, int((1 - density) * size))
+    return (*((1 - drop) ** n for n in range(1, rounds(density, drop))), density)
 
 
 def rounds(density: float, drop: float) -> int:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from vpns_jax import sparsity
+from vpns_jax.sparsity import Pattern
 from vpns_jax.training.forward import Network
 from vpns_jax.training.state import Fixed, Subnetwork, TrainState
 from vpns_jax.training.steps import Batch
@@ -18,7 +19,7 @@ PyTree = Any
 class Learn(Protocol):
     """Runs stage prune and returns its final state and what was held fixed."""
 
-    def __call__(self, groups: dict[str, PyTree], start: Subnetwork, pruned: PyTree) -> tuple[TrainState, Fixed]:
+    def __call__(self, groups: dict[str, PyTree], start: Subnetwork, pattern: Pattern) -> tuple[TrainState, Fixed]:
         """Learns `groups` beside the prompt: {"scores"} on frozen weights, or {"scores", "weights"} on two levels."""
         ...
 
@@ -26,8 +27,10 @@ class Learn(Protocol):
 class Rounds(Protocol):
     """Runs rounds of training, each from `start`, and returns the mask that the last one leads to."""
 
-    def __call__(self, start: Subnetwork, counts: tuple[int, ...], drop: Callable[[Subnetwork, int], PyTree]) -> PyTree:
-        """Trains weights (and prompt) under the mask so far, round by round; `drop(trained, count)` is the next."""
+    def __call__(
+        self, start: Subnetwork, densities: tuple[float, ...], drop: Callable[[Subnetwork, float], PyTree]
+    ) -> PyTree:
+        """Trains weights (and prompt) under the mask so far, round by round; `drop(trained, density)` is the next."""
         ...
 
 
@@ -48,8 +51,8 @@ class Problem:
       network: the static half of the network, as stage prune runs it: with a prompt or without.
       source: the pretrained network with no mask, a prompt at its start, and a mapping whose values say nothing yet.
       kernels: the subtree of `source.weights` that may be pruned.
-      density: the share of its weights to keep.
-      pruned: how many of them must go.
+      density: the share of its groups to keep.
+      pattern: what its groups are: single weights, or more of them.
       key: for what a pruner draws by lot.
       settings: of single pruners.
       train: whether scores are taken on batch statistics and with dropout, as training has them.
@@ -65,7 +68,7 @@ class Problem:
     source: Subnetwork
     kernels: PyTree
     density: float
-    pruned: int
+    pattern: Pattern
     key: jax.Array
     settings: Settings
     train: bool
@@ -84,9 +87,21 @@ class Problem:
         """The source under `mask`, its labels mapped."""
         return dataclasses.replace(self.source, mask=mask, mapping=self.map_labels(self.source, mask))
 
+    def keep(self, scores: PyTree, *, signed: bool = False) -> PyTree:
+        """The mask that scores of the kernels give; see `sparsity.prune_groups`."""
+        return sparsity.prune_groups(scores, self._pruned(self.density), self.pattern, signed=signed)
+
+    def keep_fewer(self, scores: PyTree, mask: PyTree, density: float) -> PyTree:
+        """The mask that keeps, of what `mask` keeps, the largest |score|: `density` of all there is."""
+        return sparsity.prune_groups_further(scores, mask, self._pruned(density), self.pattern)
+
     def by_score(self, scores: PyTree) -> Subnetwork:
         """The source with the kernels' weights of the largest |score|."""
-        return self.sparse(sparsity.prune_smallest(scores, self.pruned))
+        return self.sparse(self.keep(scores))
+
+    def _pruned(self, density: float) -> PyTree:
+        # As arrays, so that one compilation serves every density.
+        return jax.tree.map(jnp.int32, sparsity.pruned_groups(self.pattern, self.kernels, density))
 
 
 Pruner = Callable[[Problem], Subnetwork]

@@ -28,20 +28,19 @@ _QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_pas
 
 def prune(problem: Problem) -> Subnetwork:
     """In rounds of exponentially falling density: scores what is left, drops the smallest."""
-    size = sparsity.selection.count(problem.kernels)
     canvas = problem.network.prompt.canvas_size
     mask = jax.tree.map(lambda w: jnp.ones(w.shape, bool), problem.kernels)
-    counts = schedule(size, problem.density, problem.settings.synflow_rounds)
-    for count in counts:
+    densities = schedule(problem.density, problem.settings.synflow_rounds)
+    for density in densities:
         scores = synaptic_flow(problem.network.model, problem.source, mask, canvas_size=canvas)
-        mask = sparsity.prune_further(scores, mask, count)
-    problem.spend(len(counts))
+        mask = problem.keep_fewer(scores, mask, density)
+    problem.spend(len(densities))
     return problem.sparse(mask)
 
 
-def schedule(size: int, density: float, rounds: int) -> tuple[int, ...]:
-    """How many of `size` weights are gone after each round: int((1 - density^(k / rounds)) size)."""
-    return tuple(int((1 - density ** (k / rounds)) * size) for k in range(1, rounds + 1))
+def schedule(density: float, rounds: int) -> tuple[float, ...]:
+    """What is left after each round: density^(k / rounds)."""
+    return tuple(density ** (k / rounds) for k in range(1, rounds + 1))
 
 
 def synaptic_flow(model: nn.Module, source: Subnetwork, mask: PyTree, *, canvas_size: int) -> PyTree:

@@ -6,7 +6,6 @@ from vpns_jax.sparsity.masks import (
     apply,
     attach_gradient,
     density,
-    prune_further,
     prune_lowest,
     prune_smallest,
     pruned_count,
@@ -14,7 +13,14 @@ from vpns_jax.sparsity.masks import (
     threshold,
     topk_mask,
 )
-from vpns_jax.sparsity.pattern import Pattern, prune_groups, pruned_groups, structured_mask, validate
+from vpns_jax.sparsity.pattern import (
+    Pattern,
+    prune_groups,
+    prune_groups_further,
+    pruned_groups,
+    structured_mask,
+    validate,
+)
 from vpns_jax.sparsity.scores import (
     bilevel_gradient,
     connection_sensitivity,
@@ -38,8 +44,8 @@ __all__ = [
     "magnitude",
     "overlay",
     "parse_granularity",
-    "prune_further",
     "prune_groups",
+    "prune_groups_further",
     "prune_lowest",
     "prune_smallest",
     "pruned_count",

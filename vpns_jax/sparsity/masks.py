@@ -61,15 +61,6 @@ def prune_lowest(scores: PyTree, pruned: int | jax.Array) -> PyTree:
     return _prune(scores, jnp.asarray(pruned, jnp.int32), key=selection.order_key, least=selection.LOWEST)
 
 
-@jax.jit
-def prune_further(scores: PyTree, mask: PyTree, pruned: int | jax.Array) -> PyTree:
-    """The mask that drops what `mask` drops and then the smallest |score|, `pruned` in all (no fewer than so far)."""
-    tiny = jnp.finfo(jnp.float32).tiny
-    # So that what is gone stays below what is left, were that zero.
-    left = jax.tree.map(lambda s, keep: jnp.where(keep, jnp.maximum(jnp.abs(s), tiny), 0), scores, mask)
-    return _prune_smallest(left, jnp.asarray(pruned, jnp.int32))
-
-
 @functools.partial(jax.jit, static_argnames="search")
 def _prune_smallest(scores: PyTree, pruned: jax.Array, search: selection.Search = selection.by_platform) -> PyTree:
     return _prune(scores, pruned, key=selection.magnitude_key, least=0, search=search)

@@ -123,23 +123,25 @@ def structured_mask(scores: PyTree, density: float, pattern: Pattern) -> PyTree:
     return prune_groups(scores, pruned_groups(pattern, scores, density), pattern)
 
 
-@functools.partial(jax.jit, static_argnames="pattern")
-def prune_groups(scores: PyTree, pruned: Counts, pattern: Pattern) -> PyTree:
-    """The mask that drops the groups of smallest mean |score|.
+@functools.partial(jax.jit, static_argnames=("pattern", "signed"))
+def prune_groups(scores: PyTree, pruned: Counts, pattern: Pattern, *, signed: bool = False) -> PyTree:
+    """The mask that drops the groups of smallest mean |score|, or of lowest mean score where `signed`.
 
     Args:
       pruned: from `pruned_groups`; traced, so that one compilation serves every density.
+      signed: whether a score's sign says which way, as GraSP's does: a group's effect is the sum of its weights'.
     """
     if pattern.granularity.kind == "N:M":
         _, m = pattern.granularity.size
-        return jax.tree.map(lambda leaf: _prune_in_each(leaf, m, pruned), scores)
+        return jax.tree.map(lambda leaf: _prune_in_each(leaf if signed else jnp.abs(leaf), m, pruned), scores)
     leaves, structure = jax.tree.flatten(scores)
     found = pattern.layers(scores)
-    means = [_mean(layer, leaves) for layer in found]
+    prune = masks.prune_lowest if signed else masks.prune_smallest
+    means = [_mean(layer, leaves, signed=signed) for layer in found]
     if isinstance(pruned, Sequence):
-        keep = [masks.prune_smallest(mean, number) for mean, number in zip(means, pruned, strict=True)]
+        keep = [prune(mean, number) for mean, number in zip(means, pruned, strict=True)]
     else:
-        keep = masks.prune_smallest(means, pruned)
+        keep = prune(means, pruned)
     spread = {
         leaf: kernel.spread(kept)
         for layer, kept in zip(found, keep, strict=True)
@@ -148,16 +150,34 @@ def prune_groups(scores: PyTree, pruned: Counts, pattern: Pattern) -> PyTree:
     return jax.tree.unflatten(structure, [spread[i] for i in range(len(leaves))])
 
 
-def _mean(layer: Layer, leaves: list[jax.Array]) -> jax.Array:
-    """One number a group: the mean |score| of its weights, over all the layer's kernels."""
-    first, *others = [kernel.total(jnp.abs(leaves[i])) for i, kernel in zip(layer.leaves, layer.kernels, strict=True)]
-    return sum(others, first) / layer.size if layer.size > 1 else first
+@functools.partial(jax.jit, static_argnames="pattern")
+def prune_groups_further(scores: PyTree, mask: PyTree, pruned: Counts, pattern: Pattern) -> PyTree:
+    """The mask that drops what `mask` drops and then the smallest, `pruned` in all; see `prune_groups`.
+
+    Args:
+      mask: whole groups, and no more of them than `pruned` are gone.
+    """
+    tiny = 2 * jnp.finfo(jnp.float32).tiny
+    # So that what is gone stays below what is left, were that zero.
+    left = jax.tree.map(lambda s, keep: jnp.where(keep, jnp.maximum(jnp.abs(s), tiny), 0), scores, mask)
+    return prune_groups(left, pruned, pattern)
+
+
+def _mean(layer: Layer, leaves: list[jax.Array], *, signed: bool) -> jax.Array:
+    """One number a group: the mean |score| (or score) of its weights, over all the layer's kernels."""
+    if not layer.kernels[0].within:
+        return leaves[layer.leaves[0]]
+    totals = [
+        kernel.total(leaves[i] if signed else jnp.abs(leaves[i]))
+        for i, kernel in zip(layer.leaves, layer.kernels, strict=True)
+    ]
+    return sum(totals[1:], totals[0]) / layer.size
 
 
 def _prune_in_each(scores: jax.Array, m: int, pruned: Any) -> jax.Array:
-    """Drops the `pruned` smallest |score| of every `m` inputs that follow each other; of equals, the first ones."""
+    """Drops the `pruned` lowest of every `m` inputs that follow each other; of equals, the first ones."""
     *lead, rows, columns = scores.shape
-    keys = selection.order_key(jnp.abs(scores)).reshape(*lead, rows // m, m, columns)
+    keys = selection.order_key(scores).reshape(*lead, rows // m, m, columns)
     position = lax.broadcasted_iota(jnp.int32, keys.shape, keys.ndim - 2)
 
     def count_before(j: int, rank: jax.Array) -> jax.Array:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from vpns_jax import sparsity
 from vpns_jax.training import optim
 
 PyTree = Any
@@ -38,12 +39,18 @@ class Fixed:
     Attributes:
       weights: `params`, the pretrained ones in stage prune and the finished ones in stage prompt; {} where learned.
       mask: a tree of bool ({} masks nothing); {} in stages prune and bilevel, where scores give it.
-      pruned: the number of weights to prune where scores give the mask: int32 scalar, or a tree with one a layer.
+      pruned: how many groups to prune where scores give the mask, from `sparsity.pruned_groups`: int32.
+      pattern: what these groups are; single weights under one threshold, unless the config says otherwise.
     """
 
     weights: PyTree
     mask: PyTree
     pruned: PyTree
+    pattern: sparsity.Pattern = struct.field(pytree_node=False, default=sparsity.Pattern())
+
+    def keep(self, scores: PyTree) -> PyTree:
+        """The mask that scores give."""
+        return sparsity.prune_groups(scores, self.pruned, self.pattern)
 
 
 @struct.dataclass

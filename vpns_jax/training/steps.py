@@ -126,7 +126,7 @@ def prune_pass(
     task: Task, one: Pass, state: TrainState, fixed: Fixed, batch: Batch, rng: jax.Array
 ) -> tuple[TrainState, Metrics]:
     """One pass of stage 1: threshold the scores, run, and update what the pass moves."""
-    keep = masks.prune_smallest(state.learned["scores"], fixed.pruned)
+    keep = fixed.keep(state.learned["scores"])
 
     def sparse(learned: dict[str, PyTree]) -> tuple[PyTree, PyTree]:
         return with_head(fixed.weights, learned), masks.attach_gradient(learned["scores"], keep)
@@ -149,7 +149,7 @@ def lower_pass(
     task: Task, one: Pass, state: TrainState, fixed: Fixed, batch: Batch, rng: jax.Array
 ) -> tuple[TrainState, Metrics]:
     """One pass of stage bilevel's lower level: the weights move, mask and prompt stay."""
-    keep = masks.prune_smallest(state.learned["scores"], fixed.pruned)
+    keep = fixed.keep(state.learned["scores"])
 
     def sparse(learned: dict[str, PyTree]) -> tuple[PyTree, PyTree]:
         return learned["weights"], keep
@@ -166,7 +166,7 @@ def upper_pass(
     plain gradient: how the lower level's solution depends on the prompt is left out.
     """
     scores, weights = state.learned["scores"], state.learned["weights"]
-    keep = masks.prune_smallest(scores, fixed.pruned)
+    keep = fixed.keep(scores)
     kernels = sparsity.subtree(weights, keep)
 
     def sparse(learned: dict[str, PyTree]) -> tuple[PyTree, PyTree]:
@@ -215,7 +215,7 @@ def subnetwork(state: TrainState, fixed: Fixed) -> Subnetwork:
     """The sparse network a state stands for, in any stage."""
     learned = state.learned
     weights = learned["weights"] if "weights" in learned else with_head(fixed.weights, learned)
-    mask = masks.prune_smallest(learned["scores"], fixed.pruned) if "scores" in learned else fixed.mask
+    mask = fixed.keep(learned["scores"]) if "scores" in learned else fixed.mask
     return Subnetwork(weights, mask, state.batch_stats, learned["prompt"], state.mapping)
 
 

@@ -1,0 +1,96 @@
+"""Every pruner on structured masks: whole groups, exactly as many as the density says."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from tests.pruners import cells
+from tests.training import tiny
+from vpns_jax import config, sparsity
+from vpns_jax.errors import UserError
+from vpns_jax.pruners import METHODS
+
+SPARSE = [name for name, method in METHODS.items() if method.sparse]
+# The 3 x 4 kernels of 2 x 2 weights of the tiny network's convolution; its head has none.
+KERNELS = {"granularity": "kernel", "model__prune_include": ("conv1",)}
+
+
+@pytest.mark.parametrize("name", SPARSE)
+def test_whole_kernels_are_kept(name, tmp_path):
+    problem = cells.cell(tmp_path, name, density=0.25, **KERNELS).problem()
+    mask = METHODS[name].prune(problem).mask
+    assert set(mask) == {"conv1"}
+    keep = np.asarray(mask["conv1"]["kernel"])
+    assert np.array_equal(keep, np.broadcast_to(keep[:1, :1], keep.shape))
+    # Of 12 kernels int(0.75 * 12) go.
+    assert keep[0, 0].sum() == 3
+
+
+@pytest.mark.parametrize("name", [name for name in SPARSE if not METHODS[name].in_rounds])
+def test_of_every_two_inputs_one_is_kept(name, tmp_path):
+    changes = {"granularity": "1:2", "model__prune_include": ("head",)}
+    problem = cells.cell(tmp_path, name, density=0.5, **changes).problem()
+    keep = np.asarray(METHODS[name].prune(problem).mask["head"]["kernel"])
+    assert keep.shape == (4, 5)
+    assert (keep.reshape(2, 2, 5).sum(axis=1) == 1).all()
+
+
+@pytest.mark.parametrize("name", ["magnitude", "vpns", "imp"])
+def test_each_layer_by_itself(name, tmp_path):
+    problem = cells.cell(tmp_path, name, density=0.5, allocation="erk").problem()
+    mask = METHODS[name].prune(problem).mask
+    # 0.5 * 68 = e (2 + 2 + 3 + 4 + 4 + 5) weights, e = 1.7: 18.7 of 48 and 15.3 of 20, pruned whole weights only.
+    assert int(mask["conv1"]["kernel"].sum()) == 48 - int(48 - 18.7)
+    assert int(mask["head"]["kernel"].sum()) == 20 - int(20 - 15.3)
+
+
+def test_grasp_ranks_groups_by_the_sum_of_their_weights_scores(tmp_path):
+    """What the gradient flow loses with a group is, to first order, the sum over its weights, sign and all."""
+    name, weight = "grasp", {"model__prune_include": ("conv1",)}
+    problem = cells.cell(tmp_path, name, **weight).problem()
+    kept = []
+    keep = type(problem).keep
+
+    def watch(self, scores, *, signed=False):
+        kept.append((scores, signed))
+        return keep(self, scores, signed=signed)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(problem), "keep", watch)
+        METHODS[name].prune(problem)
+    ((scores, signed),) = kept
+    assert signed
+    grouped = dataclasses.replace(problem, pattern=sparsity.Pattern(sparsity.parse_granularity("kernel")))
+    mask = np.asarray(METHODS[name].prune(grouped).mask["conv1"]["kernel"])[0, 0]
+    sums = np.asarray(scores["conv1"]["kernel"]).sum(axis=(0, 1))
+    assert sums[mask].min() > sums[~mask].max()
+    # By magnitude it would be others.
+    sizes = np.abs(np.asarray(scores["conv1"]["kernel"])).sum(axis=(0, 1))
+    assert not sizes[mask].min() > sizes[~mask].max()
+
+
+def test_a_cell_from_start_to_end_reports_weights(tmp_path):
+    run = cells.cell(tmp_path, "vpns", density=0.25, **KERNELS)
+    done = cells.finish(run, "vpns")
+    assert done.result["achieved_density"] == pytest.approx(3 / 12)
+    (layer,) = done.result["layers"]
+    assert (layer["path"], layer["size"], layer["kept"]) == ("conv1/kernel", 48, 12)
+    # The scores moved, and the mask with them stays whole.
+    assert all(tiny.same(leaf, leaf[:1, :1] & np.ones_like(leaf)) for leaf in jax.tree.leaves(done.best.mask))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"granularity": "filter"}, "unknown granularity 'filter'; known: weight, kernel, channel"),
+        ({"granularity": "4:2"}, "'4:2' keeps 4 of every 2 weights"),
+        ({"allocation": "even"}, "unknown allocation 'even'; known: global, uniform, erk"),
+        ({"granularity": "2:4", "methods": ("vpns", "imp")}, "2:4 has one density, and imp gets there by others"),
+        ({"granularity": "2:4", "methods": ("synflow+prompt",)}, "and synflow\\+prompt gets there by others"),
+    ],
+)
+def test_what_cannot_be_is_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        config.parse(cells.tree(**changes))
