@@ -178,10 +178,11 @@ def _check_kernels(config: Config) -> None:
     canvas_size, image_size = config.prompt.canvas_size, config.data.image_size
 
     def shapes(size: int) -> PyTree:
-        return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))["params"]
+        return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
 
     kernels.check(config, shapes(canvas_size))
-    if config.protocol == "reference" and image_size != canvas_size and shapes(image_size) != shapes(canvas_size):
+    small = config.protocol == "reference" and image_size != canvas_size
+    if small and shapes(image_size)["params"] != shapes(canvas_size)["params"]:
         raise UserError(
             f"config.data.image_size is {image_size} on a canvas of {canvas_size}: protocol reference runs plain "
             f"images at their own size, which {config.model.name} cannot; use protocol paper, or equal sizes"

@@ -4,6 +4,7 @@ from typing import Any
 
 from vpns_jax import models, sparsity
 from vpns_jax.config import Config
+from vpns_jax.errors import UserError
 from vpns_jax.pruners import method
 
 PyTree = Any
@@ -25,9 +26,17 @@ def pattern(config: Config) -> sparsity.Pattern:
     return sparsity.Pattern(grain, config.allocation, models.coupled(model))
 
 
-def check(config: Config, weights: PyTree) -> None:
-    """Raises `UserError` if the config's masks cannot be had of these weights, or their shapes, at its densities."""
-    found, wanted = prunable(config, weights), pattern(config)
+def check(config: Config, variables: PyTree) -> None:
+    """Raises `UserError` if the config's masks cannot be had of a network's variables, or their shapes."""
+    found, wanted = prunable(config, variables["params"]), pattern(config)
     if any(method(name).sparse for name in config.methods):
         for density in config.densities:
             sparsity.validate(wanted, found, density)
+    if wanted.granularity.kind == "channel" and "batch_stats" in variables:
+        for name in config.methods:
+            # The loss is the same for any multiple of a channel's weights w, so the gradient in its mask, w g, is zero.
+            if method(name).trains in ("learn", "levels"):
+                raise UserError(
+                    f"config.granularity is channel, which {name} cannot learn: batch normalisation hides from the "
+                    "loss how large an output channel is; use input_channel, or another method"
+                )

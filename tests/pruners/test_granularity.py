@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -69,6 +70,18 @@ def test_grasp_ranks_groups_by_the_sum_of_their_weights_scores(tmp_path):
     # By magnitude it would be others.
     sizes = np.abs(np.asarray(scores["conv1"]["kernel"])).sum(axis=(0, 1))
     assert not sizes[mask].min() > sizes[~mask].max()
+
+
+def test_learned_scores_of_groups_start_equally_large_in_all_layers(tmp_path):
+    def means(grain):
+        problem = cells.cell(tmp_path / grain, "vpns", granularity=grain).problem()
+        return [float(jnp.abs(leaf).mean()) for leaf in jax.tree.leaves(problem.first_scores())]
+
+    first, second = means("input_channel")
+    assert first == pytest.approx(second, rel=1e-5)
+    # The paper's own start, weight by weight, is left alone.
+    first, second = means("weight")
+    assert abs(first / second - 1) > 0.1
 
 
 def test_a_cell_from_start_to_end_reports_weights(tmp_path):

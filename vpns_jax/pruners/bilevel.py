@@ -6,7 +6,6 @@ A step of the weights alternates with one of the mask, whose gradient knows how 
 `sparsity.bilevel_gradient`. Both are in `training.steps.bilevel_step`.
 """
 
-from vpns_jax import sparsity
 from vpns_jax.pruners.problem import Problem
 from vpns_jax.training import steps
 from vpns_jax.training.state import Subnetwork
@@ -14,7 +13,7 @@ from vpns_jax.training.state import Subnetwork
 
 def prune(problem: Problem) -> Subnetwork:
     """Learns scores, from the scaled weights on, and weights, from the pretrained ones; keeps both."""
-    scores = sparsity.scaled_init(problem.kernels)
+    scores = problem.first_scores()
     start = problem.by_score(scores)
     state, fixed = problem.learn({"scores": scores, "weights": start.weights}, start, problem.pattern)
     return steps.subnetwork(state, fixed)

@@ -7,7 +7,6 @@ global threshold it is VPNs without the prompt.
 import dataclasses
 from typing import Any
 
-from vpns_jax import sparsity
 from vpns_jax.pruners.problem import Problem
 from vpns_jax.training import steps
 from vpns_jax.training.state import Subnetwork
@@ -17,7 +16,7 @@ PyTree = Any
 
 def prune(problem: Problem) -> Subnetwork:
     """Learns scores, and the prompt if there is one, jointly; the scores start at the scaled weights."""
-    scores = sparsity.scaled_init(problem.kernels)
+    scores = problem.first_scores()
     mapping = problem.map_labels(problem.source, problem.keep(scores))
     start = dataclasses.replace(problem.source, mapping=mapping)
     state, fixed = problem.learn({"scores": scores}, start, problem.pattern)

@@ -87,6 +87,11 @@ class Problem:
         """The source under `mask`, its labels mapped."""
         return dataclasses.replace(self.source, mask=mask, mapping=self.map_labels(self.source, mask))
 
+    def first_scores(self) -> PyTree:
+        """Where learned scores start: at the scaled weights, equally large in all layers where groups are pruned."""
+        scores = sparsity.scaled_init(self.kernels)
+        return scores if self.pattern.granularity.kind in ("weight", "N:M") else sparsity.level(scores)
+
     def keep(self, scores: PyTree, *, signed: bool = False) -> PyTree:
         """The mask that scores of the kernels give; see `sparsity.prune_groups`."""
         return sparsity.prune_groups(scores, self._pruned(self.density), self.pattern, signed=signed)

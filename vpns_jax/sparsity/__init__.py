@@ -25,6 +25,7 @@ from vpns_jax.sparsity.scores import (
     bilevel_gradient,
     connection_sensitivity,
     gradient_flow,
+    level,
     magnitude,
     scaled_init,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "density",
     "gradient_flow",
     "kth_smallest",
+    "level",
     "magnitude",
     "overlay",
     "parse_granularity",

@@ -28,6 +28,17 @@ def _scaled(w: jax.Array) -> jax.Array:
     return math.sqrt(6 / fan_in) * w / jnp.where(largest == 0, 1, largest)
 
 
+def level(scores: PyTree) -> PyTree:
+    """The scores with every leaf scaled to the same mean |s|, that of all (after Molchanov et al., arXiv 1611.06440).
+
+    Means over groups of weights differ little within a layer and much between layers: under one threshold, the
+    layers of smaller scores would go whole.
+    """
+    sizes = jax.tree.map(lambda s: jnp.sum(jnp.abs(s)), scores)
+    total = sum(jax.tree.leaves(sizes)) / sum(leaf.size for leaf in jax.tree.leaves(scores))
+    return jax.tree.map(lambda s, size: s * jnp.where(size > 0, total * s.size / size, 1), scores, sizes)
+
+
 def magnitude(weights: PyTree) -> PyTree:
     """One-shot magnitude pruning, globally: the weight itself is its score (Han et al., arXiv 1506.02626)."""
     return jax.tree.map(jnp.abs, weights)
