@@ -209,5 +209,5 @@ def _run_cell(setup: Setup, cell: Cell) -> None:
     reporting.draw_cell(setup.folder, cell.name, run.network, best, setup.test, setup.classes, run.recorder.rows())
     subnetworks.save(setup.folder.subnetwork(cell.name), setup.config.model.name, best)
     run.recorder.close()
-    setup.folder.write_cell(cell.name, result)
+    setup.folder.write_cell(cell.name, result | {"latency": run.latency(best)})
     setup.progress.say(reporting.one_line(result))
