@@ -44,9 +44,9 @@ def read_summary(folder: Path) -> dict[str, Any]:
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"--folder: {path} cannot be read: {error}") from error
+        raise UserError(f"{path} cannot be read: {error}") from error
     if not isinstance(summary, dict) or not summary.get("cells"):
-        raise UserError(f"--folder: {path} holds no cells")
+        raise UserError(f"{path} holds no cells")
     return summary
 
 
