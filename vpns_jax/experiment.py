@@ -68,6 +68,12 @@ def run(config: Config, workdir: Path, command: str) -> dict[str, Any]:
     return reporting.report(config, folder, [r for r in results if r is not None], setup.about(command))
 
 
+def check(config: Config) -> None:
+    """Raises the `UserError` that `run` would begin with: about network, data, weights, or how they fit together."""
+    _check_names(config)
+    _open(config)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Inputs:
     """What a run starts from: the downstream data, and the source network or the data to train it on."""
