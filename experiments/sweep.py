@@ -21,8 +21,8 @@ from experiments import tuning, workers
 from vpns_jax import command
 from vpns_jax.config import Config
 
-_JOBS = flags.DEFINE_integer("jobs", 1, "How many cells run at a time, each on its share of the cores.", lower_bound=1)
-_DEVICES = flags.DEFINE_list("devices", [], "CUDA_VISIBLE_DEVICES of each worker, such as 0,1,2,3.")
+JOBS = flags.DEFINE_integer("jobs", 1, "How many cells run at a time, each on its share of the cores.", lower_bound=1)
+DEVICES = flags.DEFINE_list("devices", [], "CUDA_VISIBLE_DEVICES of each worker, such as 0,1,2,3.")
 
 
 def main(argv: list[str]) -> int:
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
     def run() -> int:
         config, folder = command.parse(argv)
         line = shlex.join(["python", "-m", "experiments.sweep", *argv[1:]])
-        return sweep(config, folder, line, jobs=_JOBS.value, devices=_DEVICES.value)
+        return sweep(config, folder, line, jobs=JOBS.value, devices=DEVICES.value)
 
     return command.end(run)
 
@@ -46,7 +46,7 @@ def sweep(config: Config, folder: Path, line: str, *, jobs: int, devices: list[s
     tried = {
         one.name: (tuning.cell_of(config, one), folder / "tuning" / one.name, line) for one in tuning.candidates(config)
     }
-    failed = run_missing(tried, folder, jobs=jobs, devices=devices)
+    tuned = run_cells(tried, folder, jobs=jobs, devices=devices)
     chosen = tuning.choose(config, folder / "tuning") if tried else {}
     open_ = {one.method for one in tuning.candidates(config)} - chosen.keys()
     runs = {
@@ -59,10 +59,11 @@ def sweep(config: Config, folder: Path, line: str, *, jobs: int, devices: list[s
         # One that could not be tuned waits for the next call.
         if cell.method not in open_
     }
-    code = run_cells(runs, folder, line, jobs=jobs, devices=devices)
+    code = run_cells(runs, folder, jobs=jobs, devices=devices)
+    gather(runs, folder, line)
     if tried:
         sys.stdout.write(f"chosen on validation: {folder / 'tuning' / 'tuning.json'}\n")
-    return 1 if failed else code
+    return tuned or code
 
 
 def one_cell(config: Config, method: str, density: float, seed: int) -> Config:
@@ -85,23 +86,13 @@ def run_one(run: Run) -> None:
 def run_cells(
     runs: dict[str, Run],
     folder: Path,
-    line: str,
     *,
     jobs: int,
     devices: list[str],
     work: Callable[[Run], None] = run_one,
 ) -> int:
-    """Does the runs that have no result yet; gathers all results in FOLDER/summary.json. Returns the exit code."""
-    failed = run_missing(runs, folder, jobs=jobs, devices=devices, work=work)
-    _gather(runs, folder, line)
-    return 1 if failed else 0
-
-
-def run_missing(
-    runs: dict[str, Run], folder: Path, *, jobs: int, devices: list[str], work: Callable[[Run], None] = run_one
-) -> int:
-    """Does the runs that have no result yet; writes FOLDER/failed-NAME.txt for those that fail, and counts them."""
-    missing = {name: run for name, run in runs.items() if not _has_summary(run[1])}
+    """Does the runs that have no result yet; FOLDER/failed-NAME.txt tells of those that fail. Returns the exit code."""
+    missing = {name: run for name, run in runs.items() if not (run[1] / "summary.json").exists()}
     # One alone first: it leaves the source network and the compiled programs to the others.
     first = dict(list(missing.items())[:1])
     rest = {name: run for name, run in missing.items() if name not in first}
@@ -120,15 +111,15 @@ def run_missing(
         sys.stderr.write(
             f"{failed} of {len(runs)} cells failed, {folder}/failed-CELL.txt says how; run again to retry\n"
         )
-    return failed
+    return 1 if failed else 0
 
 
-def _gather(runs: dict[str, Run], folder: Path, line: str) -> None:
+def gather(runs: dict[str, Run], folder: Path, line: str) -> None:
     """One summary of all finished runs, its table and its figure."""
     from vpns_jax.analysis import figures, tables
     from vpns_jax.training.writers import write_json
 
-    done = [json.loads((where / "summary.json").read_text()) for _, where, _ in runs.values() if _has_summary(where)]
+    done = list(finished(runs).values())
     if not done:
         return
     summary: dict[str, Any] = done[0] | {"command": line, "cells": [cell for one in done for cell in one["cells"]]}
@@ -137,8 +128,10 @@ def _gather(runs: dict[str, Run], folder: Path, line: str) -> None:
     sys.stdout.write(f"\n{tables.text_table(summary)}\nsummary: {folder / 'summary.json'}\n")
 
 
-def _has_summary(where: Path) -> bool:
-    return (where / "summary.json").exists()
+def finished(runs: dict[str, Run]) -> dict[str, dict[str, Any]]:
+    """The summaries of the runs that have one, by name."""
+    paths = {name: where / "summary.json" for name, (_, where, _) in runs.items()}
+    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
 
 
 if __name__ == "__main__":

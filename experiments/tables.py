@@ -15,7 +15,7 @@ from absl import flags
 
 from vpns_jax import command
 from vpns_jax.analysis import comparison
-from vpns_jax.analysis.summary import methods, rows
+from vpns_jax.analysis.summary import Row, methods, rows
 from vpns_jax.analysis.tables import sparsity_name
 from vpns_jax.errors import UserError, check_name
 
@@ -44,9 +44,9 @@ def read_summary(folder: Path) -> dict[str, Any]:
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"--folder: {path} cannot be read: {error}") from error
+        raise UserError(f"{path} cannot be read: {error}") from error
     if not isinstance(summary, dict) or not summary.get("cells"):
-        raise UserError(f"--folder: {path} holds no cells")
+        raise UserError(f"{path} holds no cells")
     return summary
 
 
@@ -65,7 +65,7 @@ def accuracy_table(summary: Mapping[str, Any]) -> Table:
     """A line a method, a column a sparsity: mean and sample standard deviation over seeds, in per cent."""
     table = rows(summary)
     densities = sorted({row.density for row in table}, reverse=True)
-    found = {(row.method, row.density): _estimate(row) for row in table}
+    found = {(row.method, row.density): estimate(row) for row in table}
     lines = [(method, *(found.get((method, density), "") for density in densities)) for method in methods(summary)]
     return ("method", *(sparsity_name(density) for density in densities)), lines
 
@@ -77,13 +77,24 @@ def difference_table(summary: Mapping[str, Any], reference: str) -> Table:
             one.method,
             sparsity_name(one.density),
             str(one.seeds),
-            f"{100 * one.mean:+.2f}",
-            "" if one.low is None or one.high is None else f"{100 * one.low:+.2f} to {100 * one.high:+.2f}",
-            one.verdict,
+            *difference(one),
         )
         for one in comparison.differences(summary, reference)
     ]
     return ("method", "sparsity", "seeds", f"points over {reference}", "95% interval", "verdict"), lines
+
+
+def difference(one: comparison.Difference) -> tuple[str, str, str]:
+    """Its mean in points, its 95% interval, and what that says."""
+    interval = "" if one.low is None or one.high is None else f"{100 * one.low:+.2f} to {100 * one.high:+.2f}"
+    return f"{100 * one.mean:+.2f}", interval, one.verdict
+
+
+def estimate(row: Row) -> str:
+    """A row's accuracy: mean and sample standard deviation over seeds, in per cent."""
+    found = comparison.accuracy(row)
+    mean = f"{100 * (found.mean or 0.0):.1f}"
+    return mean if found.std is None else f"{mean} ± {100 * found.std:.1f}"
 
 
 def markdown(table: Table) -> str:
@@ -109,12 +120,6 @@ def latex(table: Table) -> str:
 def _latex_line(cells: Sequence[str]) -> str:
     escaped = [cell.replace("%", r"\%").replace("_", r"\_").replace("±", r"$\pm$") for cell in cells]
     return " & ".join(escaped) + r" \\"
-
-
-def _estimate(row: Any) -> str:
-    estimate = comparison.accuracy(row)
-    mean = f"{100 * (estimate.mean or 0.0):.1f}"
-    return mean if estimate.std is None else f"{mean} ± {100 * estimate.std:.1f}"
 
 
 if __name__ == "__main__":

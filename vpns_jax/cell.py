@@ -1,5 +1,6 @@
 """One cell of an experiment: prune, retrain, evaluate, from its start or from where it was interrupted."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from vpns_jax import budget, kernels, models, sparsity
+from vpns_jax.analysis import flops, latency
 from vpns_jax.analysis.density import density_report
 from vpns_jax.config import Config
 from vpns_jax.errors import UserError
@@ -18,7 +20,7 @@ from vpns_jax.stages import Stages
 from vpns_jax.training import state as states
 from vpns_jax.training import steps
 from vpns_jax.training.batches import Split, sample
-from vpns_jax.training.evaluation import estimate_mapping, evaluate
+from vpns_jax.training.evaluation import Evaluation, estimate_mapping, evaluate
 from vpns_jax.training.forward import Network
 from vpns_jax.training.recorder import Progress, Recorder
 from vpns_jax.training.state import Fixed, Subnetwork, TrainState
@@ -156,15 +158,15 @@ class CellRun:
                 f"{self._setup.folder.log.path} has lost the row of {cell.name}, epoch {self.best_epoch}; remove "
                 f"{self._setup.folder.checkpoints(cell.name, '')} to run the cell anew"
             )
+        tested = {"last": self._evaluate(steps.subnetwork(state, fixed)), "best": self._evaluate(best)}
+        kernels = flops.kernels(self.network.model, image_size=self._config.prompt.canvas_size)
         scores = {
             "val": {
                 "last": {way: judged[-1][f"val_{way}"] for way in ("plain", "prompted")},
                 "best": {way: best_row[f"val_{way}"] for way in ("plain", "prompted")} | {"epoch": self.best_epoch},
             },
-            "test": {
-                "last": self._test_accuracies(steps.subnetwork(state, fixed)),
-                "best": self._test_accuracies(best),
-            },
+            "test": {which: _numbers(seen.accuracies()) for which, seen in tested.items()},
+            "calibration_error": _numbers(tested["best"].calibration_errors()),
         }
         return {
             "cell": cell.name,
@@ -173,6 +175,7 @@ class CellRun:
             "density_without_head": report.density_without_head,
             "collapsed": list(report.collapsed),
             "layers": report.to_json()["layers"],
+            "multiply_adds": flops.multiply_adds(kernels, report.layers, head=models.HEAD),
             **scores,
             "optimizer_steps": dict(self._stages.optimizer_steps),
             "forward_passes": dict(self._stages.forward_passes),
@@ -181,6 +184,23 @@ class CellRun:
                 for kind in ("seconds", "compile_seconds")
             },
         }
+
+    def latency(self, best: Subnetwork) -> dict[str, Any] | None:
+        """The cell's measured speed, as `latency.compare` has it and the size of its batch; None of a dense network.
+
+        One plain batch of the test split, run as evaluation runs it: what that compiled is used again.
+        """
+        if not self._method.sparse:
+            return None
+        batch_size = self._config.data.batch_size
+        with contextlib.closing(self._setup.test.eval_batches(batch_size)) as batches:
+            images, _, _ = next(batches)
+        # Both multiply a mask onto the kernels: all that differs is what it holds.
+        whole = dataclasses.replace(best, mask=jax.tree.map(jnp.ones_like, best.mask))
+        dense, masked = (
+            functools.partial(steps.predict, self.network, one, images, prompted=False) for one in (whole, best)
+        )
+        return latency.compare(dense, masked) | {"batch_size": batch_size}
 
     def _make_source(self) -> Subnetwork:
         """The pretrained network with its prompt at the start, and a new head where one is asked for."""
@@ -266,9 +286,12 @@ class CellRun:
         state = states.create(task.rules, learned, start.batch_stats, start.mapping)
         return task, state, Fixed(weights={}, mask=mask, pruned=jnp.int32(0))
 
-    def _test_accuracies(self, subnetwork: Subnetwork) -> dict[str, float | None]:
-        seen = evaluate(self.network, subnetwork, self._setup.test, batch_size=self._config.data.batch_size)
-        return {way: None if value is None else float(value) for way, value in seen.accuracies().items()}
+    def _evaluate(self, subnetwork: Subnetwork) -> Evaluation:
+        return evaluate(self.network, subnetwork, self._setup.test, batch_size=self._config.data.batch_size)
+
+
+def _numbers(values: dict[str, jax.Array | None]) -> dict[str, float | None]:
+    return {way: None if value is None else float(value) for way, value in values.items()}
 
 
 def _network(setup: Setup, chosen: Method, stage: str) -> Network:

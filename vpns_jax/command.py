@@ -43,6 +43,21 @@ def parse(argv: list[str]) -> tuple["Config", Path]:
     return parsed, Path(_WORKDIR.value or f"runs/{parsed.name}")
 
 
+def folder(argv: list[str]) -> Path:
+    """The folder that a command line names, for a command that reads what a run has written.
+
+    Raises:
+      UserError: an unknown flag, or no folder.
+    """
+    try:
+        rest = flags.FLAGS(argv)[1:]
+    except flags.Error as error:
+        raise UserError(str(error)) from error
+    if rest or _WORKDIR.value is None:
+        raise UserError(f"found {rest or 'no --workdir'}; give --workdir=FOLDER of a finished run or sweep")
+    return Path(_WORKDIR.value)
+
+
 def _tree(argv: list[str]) -> dict[str, Any]:
     """The config as plain dicts."""
     try:

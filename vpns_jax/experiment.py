@@ -72,6 +72,12 @@ def run(config: Config, workdir: Path, command: str) -> dict[str, Any]:
     return reporting.report(config, folder, [r for r in results if r is not None], setup.about(command))
 
 
+def check(config: Config) -> None:
+    """Raises the `UserError` that `run` would begin with: about network, data, weights, or how they fit together."""
+    _check_names(config)
+    _open(config)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Inputs:
     """What a run starts from: the downstream data, and the source network or the data to train it on."""
@@ -213,5 +219,5 @@ def _run_cell(setup: Setup, cell: Cell) -> None:
     reporting.draw_cell(setup.folder, cell.name, run.network, best, setup.test, setup.classes, run.recorder.rows())
     subnetworks.save(setup.folder.subnetwork(cell.name), setup.config.model.name, best)
     run.recorder.close()
-    setup.folder.write_cell(cell.name, result)
+    setup.folder.write_cell(cell.name, result | {"latency": run.latency(best)})
     setup.progress.say(reporting.one_line(result))

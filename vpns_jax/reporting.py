@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vpns_jax.analysis import figures
+from vpns_jax.analysis import details, figures
 from vpns_jax.analysis.density import DensityReport
 from vpns_jax.analysis.report import text_table, write_report
 from vpns_jax.analysis.summary import collapse_lines
+from vpns_jax.analysis.tables import aligned
 from vpns_jax.config import Config
 from vpns_jax.data import augment
 from vpns_jax.prompting import create
@@ -28,7 +29,7 @@ _EXAMPLES = 6
 
 
 def report(config: Config, folder: Workdir, results: list[dict[str, Any]], about: dict[str, Any]) -> dict[str, Any]:
-    """Writes summary.json, the figures over all cells and report.html, and prints the table.
+    """Writes summary.json, the figures over all cells and report.html, and prints the tables.
 
     Args:
       results: one entry for each finished cell.
@@ -52,7 +53,8 @@ def report(config: Config, folder: Workdir, results: list[dict[str, Any]], about
     write_report(summary, _figures(config, folder, summary), folder.path / "report.html")
     for line in collapse_lines(summary):
         sys.stdout.write(f"warning: {line}\n")
-    sys.stdout.write(f"\n{text_table(summary)}\nreport: {folder.path / 'report.html'}\n")
+    sys.stdout.write(f"\n{text_table(summary)}\n{aligned(details.HEADINGS, details.details_cells(summary))}\n")
+    sys.stdout.write(f"{details.speed_line(summary)}\nreport: {folder.path / 'report.html'}\n")
     return summary
 
 

@@ -35,7 +35,9 @@ def go(folder):
     }
     folder.mkdir(exist_ok=True)
     (folder / "runs").mkdir(exist_ok=True)
-    return sweep.run_cells(runs, folder, "the command", jobs=2, devices=[], work=pretend)
+    code = sweep.run_cells(runs, folder, jobs=2, devices=[], work=pretend)
+    sweep.gather(runs, folder, "the command")
+    return code
 
 
 def test_a_broken_cell_is_named_and_done_when_it_can_be(tmp_path, capsys):

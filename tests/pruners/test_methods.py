@@ -12,6 +12,7 @@ from vpns_jax import budget, config, sharding, sparsity
 from vpns_jax.cell import CellRun
 from vpns_jax.errors import UserError
 from vpns_jax.pruners import METHODS, method
+from vpns_jax.training import steps
 
 N = 68  # prunable weights of the tiny network: 2 x 2 x 3 x 4 and 4 x 5
 STEPS = cells.ITERATIONS
@@ -43,11 +44,17 @@ def test_a_cell_from_start_to_end(name, tmp_path):
     result, kept = done.result, sum(int(leaf.sum()) for leaf in jax.tree.leaves(done.best.mask))
     assert kept == (N if base == "dense" else N // 2)
     assert result["achieved_density"] == pytest.approx(kept / N)
+    # Of 48 weights each is used at 16 positions, of the head's 20 at one.
+    conv, head = (int(leaf.sum()) for leaf in jax.tree.leaves(done.best.mask))
+    assert result["multiply_adds"]["masked"] == 16 * conv + head
+    assert result["multiply_adds"]["dense"] == 788
     prompted = name.endswith("+prompt") or name == "vpns"
     for split in ("val", "test"):
         assert (result[split]["best"]["prompted"] is not None) is prompted
-    steps, passes = COSTS[base]
-    assert result["optimizer_steps"] == ({"prune": steps} if steps else {}) | {"retrain": STEPS}
+    assert (result["calibration_error"]["prompted"] is not None) is prompted
+    assert 0 <= result["calibration_error"]["plain"] <= 1
+    updates, passes = COSTS[base]
+    assert result["optimizer_steps"] == ({"prune": updates} if updates else {}) | {"retrain": STEPS}
     assert result["forward_passes"] == ({"prune": passes} if passes else {}) | {"retrain": STEPS}
     # As many epochs as the progress bar was promised.
     assert len(done.run.recorder.rows()) == budget.epochs(config.parse(cells.tree()), name, density).total
@@ -76,6 +83,12 @@ def test_on_all_devices_and_again_from_the_checkpoints(tmp_path):
             },
         )
         first, again = (cells.finish(CellRun(setup, made._cell), name) for _ in range(2))
+        # Timing runs what evaluation compiled.
+        compiled = steps.predict._cache_size()
+        timed = first.run.latency(first.best)
+    assert steps.predict._cache_size() == compiled
+    assert timed["batch_size"] == tiny.BATCH
+    assert min(timed["dense"], timed["masked"]) > 0
     assert tiny.same(first.best, again.best)
     assert first.result == again.result
 

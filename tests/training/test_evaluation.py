@@ -10,6 +10,7 @@ import pytest
 from tests.training import tiny
 from vpns_jax.prompting import label_mapping
 from vpns_jax.training import steps
+from vpns_jax.training.calibration import Calibration
 from vpns_jax.training.evaluation import estimate_mapping, evaluate
 
 
@@ -34,6 +35,10 @@ def test_every_image_counts_once(trained, batch_size):
         right = np.asarray(source_logits)[:, [4, 0, 2]].argmax(1) == np.asarray(data.labels)
         assert float(metrics.count) == tiny.IMAGES
         assert float(metrics.correct) == right.sum()
+        weights = jnp.ones(tiny.IMAGES)
+        whole = Calibration.of(logits=source_logits[:, [4, 0, 2]], labels=data.labels, weights=weights)
+        name = "prompted" if prompted else "plain"
+        np.testing.assert_allclose(seen.calibration_errors()[name], whole.error, rtol=1e-5)
     assert float(seen.plain.loss) != float(seen.prompted.loss)
 
 
@@ -42,6 +47,7 @@ def test_a_network_without_a_prompt_is_evaluated_plain_only(trained):
     seen = evaluate(tiny.network("none"), dataclasses.replace(subnetwork, prompt={}), tiny.split(), batch_size=8)
     assert seen.prompted is None
     assert seen.accuracies()["prompted"] is None
+    assert seen.calibration_errors()["prompted"] is None
 
 
 @pytest.mark.parametrize("batch_size", [8, 7])

@@ -42,6 +42,9 @@ def test_all_of_it_comes_back(subnetwork, tmp_path):
     for field in ("mask", "batch_stats", "prompt", "mapping"):
         assert same(getattr(found, field), getattr(subnetwork, field))
     assert same(found.weights, sparsity.apply(subnetwork.weights, subnetwork.mask))
+    bits = subnetworks.load_bits(path)
+    assert set(bits) == {"/".join(key.key for key in keys) for keys, _ in jax.tree.leaves_with_path(subnetwork.mask)}
+    assert sum(int(np.unpackbits(one).sum()) for one in bits.values()) == sum(map(jnp.sum, jax.tree.leaves(found.mask)))
 
 
 def test_the_file_holds_true_zeros_in_torchvisions_layout(subnetwork, tmp_path):

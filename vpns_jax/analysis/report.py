@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vpns_jax.analysis import page
+from vpns_jax.analysis import details, latency, page
 from vpns_jax.analysis.summary import collapse_lines, dig
 from vpns_jax.analysis.tables import HEADINGS, NOTE, NOTHING, markdown_table, percent, table_cells, text_table
 
@@ -31,6 +31,7 @@ def write_report(summary: Mapping[str, Any], figures: Iterable[tuple[str, str, P
         page.element("h2", "Results"),
         page.table([heading.replace("\n", " ") for heading in HEADINGS], table_cells(summary)),
         page.element("p", NOTE, "note"),
+        *_details(summary),
         *_collapse(summary),
         *_figures(figures),
         page.element("h2", "Cells"),
@@ -49,6 +50,15 @@ def write_report(summary: Mapping[str, Any], figures: Iterable[tuple[str, str, P
 def _lead(summary: Mapping[str, Any]) -> str:
     names = [str(summary[key]) for key in ("model", "dataset", "device") if summary.get(key)]
     return ", ".join([*names, f"{summary['protocol']} protocol"] if summary.get("protocol") else names)
+
+
+def _details(summary: Mapping[str, Any]) -> list[str]:
+    headings, line = [heading.replace("\n", " ") for heading in details.HEADINGS], details.speed_line(summary)
+    return [
+        page.table(headings, details.details_cells(summary)),
+        page.element("p", details.NOTE, "note"),
+        *([page.element("p", line)] if line else []),
+    ]
 
 
 def _collapse(summary: Mapping[str, Any]) -> list[str]:
@@ -76,12 +86,21 @@ def _cell(cell: Mapping[str, Any]) -> str:
         ("density achieved", percent(cell.get("achieved_density"), 2)),
         ("density without head", percent(cell.get("density_without_head"), 2)),
     ]
+    errors = ("test, best", *(percent(dig(cell, "calibration_error", kind)) for kind in _KINDS))
+    work = [
+        (name, *(_number(dig(cell, "multiply_adds", which + end), ",") for which in ("dense", "masked")))
+        for name, end in (("all", ""), ("without head", "_without_head"))
+    ]
     layers = [_layer(layer) for layer in cell.get("layers") or ()]
     parts = [
         page.table(("accuracy, %", *_KINDS), accuracies),
+        page.table(("calibration error, %", *_KINDS), [errors]),
         page.table(("", "%"), densities),
+        page.table(("multiply-adds an image", "dense", "masked"), work),
         page.table(("stage", "optimizer steps", "forward passes", "seconds"), _stages(cell)),
     ]
+    if cell.get("latency"):
+        parts.append(page.element("p", latency.sentence(cell["latency"])))
     if layers:
         parts.append(page.fold("layers", [page.table(("layer", "weights", "kept", "density %"), layers)]))
     return page.fold(str(cell["cell"]), parts)

@@ -1,6 +1,6 @@
 """The headline table, a row for each method and sparsity, as cells, Markdown, or text for a terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vpns_jax.analysis.summary import Estimate, Row, rows
@@ -41,8 +41,12 @@ def markdown_table(summary: Mapping[str, Any]) -> str:
 
 def text_table(summary: Mapping[str, Any]) -> str:
     """The headline table in aligned columns for a terminal, ending in a newline."""
-    tops, bottoms = zip(*((*heading.split("\n"), "")[:2] for heading in HEADINGS), strict=True)
-    body = table_cells(summary)
+    return aligned(HEADINGS, table_cells(summary))
+
+
+def aligned(headings: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A table in aligned columns, ending in a newline; headings may have a line break."""
+    tops, bottoms = zip(*((*heading.split("\n"), "")[:2] for heading in headings), strict=True)
     widths = [max(map(len, column)) for column in zip(tops, bottoms, *body, strict=True)]
     lines = [tops, bottoms, tuple("-" * width for width in widths), *body]
     return "".join(_align(line, widths) + "\n" for line in lines)
@@ -92,6 +96,6 @@ def _seconds(estimate: Estimate) -> str:
     return NOTHING if estimate.mean is None else f"{estimate.mean:,.1f}"
 
 
-def _align(cells: tuple[str, ...], widths: list[int]) -> str:
+def _align(cells: Sequence[str], widths: list[int]) -> str:
     first, *rest = zip(cells, widths, strict=True)
     return "  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)]).rstrip()

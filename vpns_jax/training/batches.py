@@ -6,7 +6,7 @@ the host, ahead of time; it is cropped and flipped on the device all the same.
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import cast
 
 import jax
@@ -47,7 +47,7 @@ class Resident:
         """The number of images."""
         return self.labels.shape[0]
 
-    def eval_batches(self, batch_size: int) -> Iterator[EvalBatch]:
+    def eval_batches(self, batch_size: int) -> Generator[EvalBatch, None, None]:
         """Every image once, un-augmented; all batches of one shape, the last one padded."""
         for indices, weights in zip(*padded_batches(self.size, batch_size), strict=True):
             yield (*_take_padded(self, indices), weights)
@@ -97,7 +97,7 @@ class Streamed:
         stream.set_state(stream.get_state() | {"next_batch": step})
         return DeviceStream(stream, sharding.batch_sharding())
 
-    def eval_batches(self, batch_size: int) -> Iterator[EvalBatch]:
+    def eval_batches(self, batch_size: int) -> Generator[EvalBatch, None, None]:
         """Every image once, un-augmented; all batches of one shape, the last one padded."""
         stream = eval_stream(
             self.source,

@@ -66,6 +66,22 @@ def load(path: Path, name: str, *, image_size: int = 224, **options: Any) -> Sub
     )
 
 
+def load_bits(path: Path) -> dict[str, np.ndarray]:
+    """The mask that belongs to the network in `path`, without the network.
+
+    Returns:
+      By layer uint8, eight weights a byte as `np.packbits` has them.
+
+    Raises:
+      UserError: the file beside it is missing or damaged, or holds no mask.
+    """
+    tensors = formats.read(_task_path(path))
+    bits = {key.removeprefix("mask/"): np.array(x) for key, x in tensors.items() if key.startswith("mask/")}
+    if not bits or any(x.dtype != np.uint8 for x in bits.values()):
+        raise UserError(f"{_task_path(path)} holds no mask")
+    return bits
+
+
 def _unpack(path: Path, key: str, bits: np.ndarray, weights: dict[str, Any]) -> jax.Array:
     """A leaf of the mask, checked against the weight it is for."""
     if key not in weights or bits.dtype != np.uint8 or bits.shape != (-(-weights[key].size // 8),):

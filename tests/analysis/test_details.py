@@ -1,0 +1,55 @@
+"""The second table and its sentence, worked by hand."""
+
+from tests.analysis import samples
+from tests.analysis.test_report import read
+from vpns_jax.analysis import details
+from vpns_jax.analysis.report import write_report
+
+
+def summary():
+    """One mask at 80%, timed; VPNs at 95% with two seeds, one timed as faster; hydra's cells know nothing of it."""
+    found = samples.summary()
+    for cell, masked, speedup in zip(found["cells"][:2], (1_000_000, 3_000_000), (1.01, 1.25), strict=True):
+        _add(cell, masked, speedup)
+    _add(found["cells"][3], 4_000_000, 0.98)
+    return found
+
+
+def _add(cell, masked, speedup):
+    cell["multiply_adds"] = {
+        "dense": 10_000_000,
+        "masked": masked,
+        "dense_without_head": 8_000_000,
+        "masked_without_head": masked // 2,
+    }
+    cell["calibration_error"] = {"plain": 0.0312, "prompted": 0.0208}
+    cell["latency"] = {"dense": 0.0123, "masked": 0.0121, "speedup": speedup, "pairs": 9, "faster": speedup > 1.2}
+
+
+def test_table():
+    dense, vpns, hydra, many, _ = details.details_cells(summary())
+    assert vpns == ("vpns", "80%", "4", "40.00", "25.00", "2.1", "3.1", "12.1", "12.3")
+    assert many == ("vpns", "95%", "2", "20.00", "12.50", "2.1", "3.1", "12.1", "12.3")
+    assert hydra == ("hydra", "80%", *["—"] * 7)
+    assert dense[2:] == ("—",) * 7
+    assert len(vpns) == len(details.HEADINGS)
+
+
+def test_what_is_no_faster_is_said_plainly():
+    found = summary()
+    assert details.speed_line(found) == (
+        "These 2 masks do not make this device faster: dense over masked time is 0.98 to 1.01. "
+        "Masks that do, in every pair of batches timed: vpns-s95-seed9 by a factor of 1.25."
+    )
+    found["cells"] = found["cells"][3:]
+    assert details.speed_line(found) == "This mask does not make this device faster: dense over masked time is 0.98."
+    assert details.speed_line(samples.summary()) == ""
+
+
+def test_the_report_has_both(tmp_path):
+    found = summary()
+    _, page = read(write_report(found, [], tmp_path / "report.html"))
+    assert details.speed_line(found) in page.text
+    assert "This mask does not make this device faster (12.1 ms a batch masked, 12.3 ms dense)." in page.text
+    assert "all|10,000,000|4,000,000|without head|8,000,000|2,000,000" in "|".join(page.text)
+    assert "test, best|2.1|3.1" in "|".join(page.text)

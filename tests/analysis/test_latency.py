@@ -1,0 +1,36 @@
+"""What timings say, told by a clock that is not there."""
+
+import pytest
+
+from vpns_jax.analysis import latency
+
+
+def compare(dense, masked):
+    """Compares calls that take as long as the lists say, one entry a call; the first of each is not timed."""
+    now, left = [0.0], {"dense": [100.0, *dense], "masked": [100.0, *masked]}
+
+    def call(name):
+        def run():
+            now[0] += left[name].pop(0)
+            return ()
+
+        return run
+
+    found = latency.compare(call("dense"), call("masked"), clock=lambda: now[0])
+    assert left == {"dense": [], "masked": []}
+    return found
+
+
+def test_medians_and_a_mask_that_is_faster_every_time():
+    found = compare([4.0, 9.0, *[2.0] * 7], [1.0] * 9)
+    assert found == {"dense": 2.0, "masked": 1.0, "speedup": 2.0, "pairs": 9, "faster": True}
+    assert latency.sentence(found | {"dense": 0.002, "masked": 0.001}) == (
+        "This mask makes this device faster, by a factor of 2.00 (1 ms a batch masked, 2 ms dense)."
+    )
+
+
+@pytest.mark.parametrize("masked", [[1.0] * 9, [0.5] * 8 + [1.0], [2.0] * 9])
+def test_a_pair_that_is_no_faster_is_enough_to_say_so(masked):
+    found = compare([1.0] * 9, masked)
+    assert not found["faster"]
+    assert latency.sentence(found).startswith("This mask does not make this device faster (")

@@ -1,0 +1,118 @@
+"""Studies: their variants of a config, what is refused before anything runs, and the table at the end."""
+
+import csv
+import json
+
+import pytest
+
+from configs import default, quickstart
+from experiments import ablation, workers
+from experiments.workers import Outcome
+from tests.analysis.samples import cell as sample
+from vpns_jax import config, experiment
+from vpns_jax.errors import UserError
+
+# By variant: what VPNs gains on the config as it is, in points, with seed 7 and with seed 9.
+GAINS = {"raw": (0, 0), "sigmoid": (1, 3), "tanh": (-2, 2)}
+
+
+def parsed(made=quickstart, **changes):
+    tree = made.get_config().to_dict()
+    tree["prompt"] |= changes.pop("prompt", {})
+    return config.parse(tree | changes)
+
+
+def test_kinds_of_one_area():
+    found = ablation.variants("prompt_kind", parsed())
+    assert list(found) == ["pad (configured)", "expand", "corner", "random"]
+    assert (found["expand"].data.image_size, found["expand"].prompt.pad_size) == (24, 4)
+    # 32^2 - 24^2 = 448 pixels: a square of 21.
+    assert {found[kind].prompt.patch_size for kind in ("corner", "random")} == {21}
+    smaller = config.parse(found["expand"].to_json())
+    assert ablation.variants("prompt_kind", smaller)["pad"].data.image_size == 32
+
+
+def test_the_papers_sizes():
+    pads = ablation.variants("prompt_size", parsed(default))
+    assert [one.prompt.pad_size for one in pads.values()] == [16, 32, 48, 64, 80, 96, 112]
+    assert "16px (configured)" in pads
+    squares = ablation.variants("prompt_size", parsed(default, prompt={"kind": "corner"}))
+    assert [one.prompt.patch_size for one in squares.values()] == [115, 156, 183, 202, 214, 221, 224]
+    # The quickstart's 4 px are none of them.
+    assert next(iter(ablation.variants("prompt_size", parsed()))) == "configured"
+
+
+def test_other_studies_vary_one_key():
+    for study, key in (("stage", "prompt.stage"), ("mapping", "mapping.kind"), ("protocol", "protocol")):
+        for name, one in ablation.variants(study, parsed()).items():
+            assert one == ablation.changed(parsed(), {key: name.removesuffix(" (configured)")})
+    # Raw is what the frame has anyway.
+    assert list(ablation.variants("parametrisation", parsed())) == ["raw (configured)", "sigmoid", "tanh"]
+
+
+def test_what_a_config_cannot_serve_is_one_line_and_leaves_nothing(tmp_path):
+    def refused(study, match, **changes):
+        with pytest.raises(UserError, match=match):
+            ablation.ablate(parsed(**changes), tmp_path / "out", "line", study=study, jobs=1, devices=[], check=picky)
+        assert not (tmp_path / "out").exists()
+
+    refused("stage", "variant prune: .*where magnitude.prompt learns nothing", methods=("vpns", "magnitude+prompt"))
+    refused("stage", "changes nothing for dense, hydra, snip.posthoc", methods=("dense", "hydra", "snip+posthoc"))
+    refused("prompt_size", "prompt.kind is 'none'", prompt={"kind": "none"})
+    refused("protocol", "^--study=protocol, variant reference: of no use$")
+
+
+@pytest.fixture(autouse=True)
+def _in_this_process(monkeypatch):
+    """Processes have their own tests, and take seconds to start."""
+
+    def run_all(jobs, work, *, workers, devices):
+        for name, job in jobs.items():
+            try:
+                work(job)
+            except Exception as error:
+                yield Outcome(name, (str(error), ""))
+            else:
+                yield Outcome(name, None)
+
+    monkeypatch.setattr(workers, "run_all", run_all)
+
+
+def picky(one):
+    """Stands for the look at data and weights that a run begins with."""
+    if one.protocol == "reference":
+        raise UserError("of no use")
+
+
+def pretend(run):
+    """Stands for a run of minutes."""
+    one, folder, line = run
+    (cell,) = experiment.cells(one)
+    folder.mkdir(parents=True)
+    gain = GAINS[one.make_prompt().parametrisation][(7, 9).index(cell.seed)] / 100
+    result = sample(cell.method, cell.density, cell.seed, 0.5, 0.8 + gain)
+    (folder / "summary.json").write_text(json.dumps({"command": line, "cells": [result]}))
+
+
+def test_the_table_and_a_second_study_in_the_same_folder(tmp_path, capsys):
+    base, folder = parsed(methods=("hydra", "vpns"), densities=(0.1,), seeds=(7, 9)), tmp_path / "ablation"
+
+    def go(study):
+        assert ablation.ablate(base, folder, "a", study=study, jobs=1, devices=[], check=picky, work=pretend) == 0
+        return list(csv.reader((folder / f"{study}.csv").read_text().splitlines()))
+
+    # Differences of 1 and 3, and of -2 and 2; t of one degree of freedom at 97.5% is 12.71.
+    expected = [
+        ["method", "sparsity", "seeds", "test accuracy %", "points over configured", "95% interval", "verdict"],
+        ["vpns, raw (configured)", "90%", "2", "80.0 ± 0.0", "", "", ""],
+        ["vpns, sigmoid", "90%", "2", "82.0 ± 1.4", "+2.00", "-10.71 to +14.71", "ties"],
+        ["vpns, tanh", "90%", "2", "80.0 ± 2.8", "+0.00", "-25.41 to +25.41", "ties"],
+    ]
+    assert go("parametrisation") == expected
+    assert "| vpns, tanh | 90% |" in capsys.readouterr().out
+    # What is there is not run again, or `pretend` would fail to make its folder.
+    assert go("parametrisation") == expected
+    assert len(go("stage")) == 4
+    runs = {str(path.parent.relative_to(folder / "runs")) for path in folder.glob("runs/*/*/summary.json")}
+    homes = ("configured", "parametrisation-sigmoid", "parametrisation-tanh", "stage-prune", "stage-retrain")
+    assert runs == {f"{home}/vpns-s90-seed{seed}" for home in homes for seed in (7, 9)}
