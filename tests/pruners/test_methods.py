@@ -187,3 +187,16 @@ def test_bad_configs(changes, message):
     with pytest.raises(UserError, match=message) as caught:
         config.parse(cells.tree(**changes))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["snip", "grasp", "imp"])
+def test_a_mask_found_with_a_mapping_keeps_it(name, tmp_path):
+    """Head rows that the mapping left out get no gradient, so they are pruned: a new mapping could lead there."""
+    problem = cells.cell(tmp_path, name, density=0.15).problem()
+    pruned = METHODS[name].prune(problem)
+    assert tiny.same(pruned.mapping, problem.dense().mapping)
+    # Estimated anew on what is left, it would be another.
+    assert not tiny.same(pruned.mapping, problem.map_labels(problem.source, pruned.mask))
+    if name == "snip":
+        outside = sorted(set(range(5)) - set(pruned.mapping.tolist()))
+        assert not pruned.mask["head"]["kernel"][:, np.asarray(outside)].any()

@@ -1,5 +1,10 @@
-"""SNIP and GraSP: one score for each weight, from gradients of the training loss at the pretrained start."""
+"""SNIP and GraSP: one score for each weight, from gradients of the training loss at the pretrained start.
 
+The label mapping is the one that the scores were taken with: head rows of source classes outside of it get no
+gradient, so they are pruned, and no mapping found later may lead to them.
+"""
+
+import dataclasses
 import functools
 from typing import Any
 
@@ -18,8 +23,10 @@ PyTree = Any
 
 def snip(problem: Problem) -> Subnetwork:
     """Keeps the weights that the loss feels most, |w g| (Lee et al., arXiv 1810.02340)."""
-    gradient = mean_gradient(problem, problem.dense(), temperature=1.0)
-    return problem.by_score(sparsity.connection_sensitivity(problem.kernels, gradient))
+    source = problem.dense()
+    gradient = mean_gradient(problem, source, temperature=1.0)
+    scores = sparsity.connection_sensitivity(problem.kernels, gradient)
+    return dataclasses.replace(source, mask=problem.keep(scores))
 
 
 def grasp(problem: Problem) -> Subnetwork:
@@ -28,7 +35,7 @@ def grasp(problem: Problem) -> Subnetwork:
     gradient = mean_gradient(problem, source, temperature=temperature)
     hessian_gradient = mean_hessian_vector(problem, source, gradient, temperature=temperature)
     scores = sparsity.gradient_flow(problem.kernels, hessian_gradient)
-    return problem.sparse(problem.keep(scores, signed=True))
+    return dataclasses.replace(source, mask=problem.keep(scores, signed=True))
 
 
 def mean_gradient(problem: Problem, source: Subnetwork, *, temperature: float) -> PyTree:

@@ -20,7 +20,8 @@ def prune(problem: Problem) -> Subnetwork:
     start = problem.warm_up(problem.dense())
     densities = schedule(problem.density, problem.settings.imp_drop)
     mask = problem.rounds(start, densities, functools.partial(drop_smallest, problem))
-    return dataclasses.replace(start, mask=mask, mapping=problem.map_labels(start, mask))
+    # With the label mapping that the rounds were trained with.
+    return dataclasses.replace(start, mask=mask)
 
 
 def drop_smallest(problem: Problem, trained: Subnetwork, density: float) -> PyTree:
