@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vpns_jax import models, sparsity
+from vpns_jax import models, processes, sharding, sparsity
 from vpns_jax.analysis.density import density_report
 from vpns_jax.config import Config
 from vpns_jax.errors import UserError
@@ -142,9 +142,19 @@ class CellRun:
         state, fixed, self.best_epoch, best = self._stages.run_to_best("posthoc", task, state, fixed, config.epochs)
         return state, fixed, best
 
-    def result(self, state: TrainState, fixed: Fixed, best: Subnetwork) -> dict[str, Any]:
-        """The cell's entry in the summary; here, and only here, the test split is used."""
-        cell, rows, report = self._cell, self.recorder.rows(), density_report(best.mask, head=models.HEAD)
+    def result(self, state: TrainState, fixed: Fixed, best: Subnetwork) -> dict[str, Any] | None:
+        """The cell's entry in the summary; here, and only here, the test split is used.
+
+        Of several processes the first one has it, and the others None.
+        """
+        test = {
+            "last": self._test_accuracies(steps.subnetwork(state, fixed)),
+            "best": self._test_accuracies(best),
+        }
+        mask = sharding.to_host(best.mask)
+        if not processes.first():
+            return None
+        cell, rows, report = self._cell, self.recorder.rows(), density_report(mask, head=models.HEAD)
         # The stages in order: the last is what is judged.
         stages = tuple(dict.fromkeys(row["stage"] for row in rows))
         judged = [row for row in rows if row["stage"] in stages[-1:]]
@@ -159,10 +169,7 @@ class CellRun:
                 "last": {way: judged[-1][f"val_{way}"] for way in ("plain", "prompted")},
                 "best": {way: best_row[f"val_{way}"] for way in ("plain", "prompted")} | {"epoch": self.best_epoch},
             },
-            "test": {
-                "last": self._test_accuracies(steps.subnetwork(state, fixed)),
-                "best": self._test_accuracies(best),
-            },
+            "test": test,
         }
         return {
             "cell": cell.name,

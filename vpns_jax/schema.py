@@ -66,6 +66,14 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """How the devices are laid out; see `sharding.make_mesh`."""
+
+    data: int
+    fsdp: int
+
+
+@dataclasses.dataclass(frozen=True)
 class PromptConfig:
     """The visual prompt of the methods that have one; see `prompting.create`."""
 
@@ -151,6 +159,7 @@ class Config:
     model: ModelConfig
     pretrain: PretrainConfig
     data: DataConfig
+    mesh: MeshConfig
     prompt: PromptConfig
     mapping: MappingConfig
     prune: PruneConfig
@@ -166,9 +175,13 @@ class Config:
         """Plain nested dicts, as written beside the results."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
+    def identity(self) -> dict[str, Any]:
+        """What a run may not change once it has begun: all but the devices, on any number of which it can go on."""
+        return {key: value for key, value in self.to_json().items() if key != "mesh"}
+
     def fingerprint(self) -> str:
-        """Names this configuration: SHA-256 of its JSON."""
-        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+        """Names this configuration: SHA-256 of its identity's JSON."""
+        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
 
     def make_prompt(self) -> Prompt:
         """The configured prompt."""
