@@ -69,6 +69,12 @@ def get_config() -> ConfigDict:
     # Processes that decode a streamed set; with 0, threads of the main one do.
     config.data.workers = 0
 
+    # The devices as a grid, with -1 for what the other leaves. Batches are split over both; over fsdp so are weights,
+    # scores, masks and the optimizers' moments. A run may go on with other values, and on another number of devices.
+    config.mesh = ConfigDict()
+    config.mesh.data = -1
+    config.mesh.fsdp = 1
+
     config.prompt = ConfigDict()
     # "pad", "expand" (both of pad_size), "corner", "random" (both of patch_size), "none".
     config.prompt.kind = "pad"

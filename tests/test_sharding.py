@@ -1,9 +1,12 @@
-"""One device or eight: the same masks, the same numbers."""
+"""One device or eight, batches and parameters split one way or another: the same masks, the same numbers."""
+
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 from tests.training import tiny
 from vpns_jax import sharding
@@ -13,32 +16,96 @@ from vpns_jax.training.evaluation import evaluate
 from vpns_jax.training.loop import run_epoch
 
 
-def epoch_on(count, stage, protocol):
-    """One epoch on the first `count` devices."""
-    mesh = sharding.make_mesh(tiny.BATCH, jax.devices()[:count])
-    task = tiny.task(stage, protocol=protocol)
+@pytest.fixture(autouse=True)
+def _small_is_large(monkeypatch):
+    """So that the tiny network has something to split: its two kernels, and the prompt."""
+    monkeypatch.setattr(sharding, "LARGE", 8)
+
+
+def mesh_of(data, fsdp):
+    return sharding.make_mesh(tiny.BATCH, jax.devices()[: data * fsdp], data=data, fsdp=fsdp)
+
+
+def start_on(mesh, task):
+    """State, what is fixed and data, as a stage begins with them."""
+    state, fixed = tiny.start(task)
+    return state, sharding.place(fixed, mesh), sharding.replicate(tiny.split(), mesh)
+
+
+def epoch_on(layout, stage, protocol):
+    """One epoch on a mesh of that shape."""
+    mesh, task = mesh_of(*layout), tiny.task(stage, protocol=protocol)
     with jax.set_mesh(mesh):
-        state, fixed, data = sharding.replicate((*tiny.start(task), tiny.split()), mesh)
+        state, fixed, data = start_on(mesh, task)
         state, metrics = run_epoch(task, state, fixed, data, jax.random.key(3), jnp.int32(0))
         network = steps.subnetwork(state, fixed)
         seen = evaluate(task.network, network, data, batch_size=tiny.BATCH)
         return jax.device_get((network.mask, state.learned, state.batch_stats, metrics, seen))
 
 
-@pytest.mark.parametrize(("stage", "protocol"), [("prune", "paper"), ("retrain", "reference")])
-def test_every_layout_agrees_with_one_device(stage, protocol):
-    mask, *numbers = epoch_on(1, stage, protocol)
-    for count in (2, 8):
-        other_mask, *other = epoch_on(count, stage, protocol)
+@pytest.mark.parametrize(
+    ("stage", "protocol", "layouts"),
+    [("prune", "paper", [(2, 1), (4, 2), (8, 1)]), ("retrain", "reference", [(4, 2), (8, 1)])],
+)
+def test_every_layout_agrees_with_one_device(stage, protocol, layouts):
+    mask, *numbers = epoch_on((1, 1), stage, protocol)
+    for layout in layouts:
+        other_mask, *other = epoch_on(layout, stage, protocol)
         assert tiny.same(other_mask, mask)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), other, numbers)
 
 
-def test_a_batch_is_really_split():
-    mesh = sharding.make_mesh(16, jax.devices()[:8])
+def shard_shapes(tree):
+    """The shapes that each array has on its devices, by the shape it has as a whole."""
+    return {(x.shape, shard.data.shape) for x in jax.tree.leaves(tree) for shard in x.addressable_shards}
+
+
+def collectives(text):
+    """(operation, shape of its first result, where it comes from) of all communication in a compiled module."""
+    line = r"= \(?\w+\[([\d,]*)\].*? (all-\w+|collective-\w+|reduce-scatter)(?:-start)?\(.*op_name=\"([^\"]*)\""
+    return [
+        (name, tuple(map(int, filter(None, shape.split(",")))), where) for shape, name, where in re.findall(line, text)
+    ]
+
+
+def test_fsdp_splits_all_that_is_large_and_gathers_only_masked_weights():
+    mesh, task = mesh_of(4, 2), tiny.task()
+    kernels = {((2, 2, 3, 4), (2, 2, 3, 2)), ((4, 5), (2, 5))}
     with jax.set_mesh(mesh):
-        x = jax.jit(sharding.split_batch)(jnp.zeros((16, 3)))
-    assert {shard.data.shape for shard in x.addressable_shards} == {(2, 3)}
+        state, fixed, data = start_on(mesh, task)
+        program = run_epoch.lower(task, state, fixed, data, jax.random.key(3), jnp.int32(0)).compile()
+        state, _ = run_epoch(task, state, fixed, data, jax.random.key(3), jnp.int32(0))
+        assert shard_shapes(state.learned["scores"]) == kernels
+        assert shard_shapes(steps.subnetwork(state, fixed).mask) == kernels
+        assert kernels < shard_shapes(fixed.weights)
+        # Two moments, each as its scores, beside scalars and what the prompt's rule holds.
+        moments = [x for x in jax.tree.leaves(state.opt_state) if x.shape in dict(kernels)]
+        assert shard_shapes(moments) == kernels
+        assert len(moments) == 4
+    found = collectives(program.as_text())
+    # Each kernel once, under its mask, and the prompt: so none for the scores' selection, which sends seven counts.
+    prompt = [x.shape for x in jax.tree.leaves(state.learned["prompt"]) if x.size >= sharding.LARGE]
+    gathered = [shape for name, shape, _ in found if name == "all-gather"]
+    assert sorted(gathered) == sorted([*dict(kernels), *prompt])
+    assert {(name, shape) for name, shape, where in found if "prune" in where} == {("all-reduce", (7,))}
+
+
+def test_the_longest_axis_that_divides_is_split(monkeypatch):
+    monkeypatch.setattr(sharding, "LARGE", 2**15)
+    assert sharding.partition((3, 3, 64, 64), 8) == PartitionSpec(None, None, None, "fsdp")
+    assert sharding.partition((1024, 1000), 16) == PartitionSpec("fsdp")
+    assert sharding.partition((1024, 1000), 8) == PartitionSpec("fsdp")
+    # One too small, one that nothing divides, one axis of devices.
+    assert sharding.partition((64, 64), 8) == PartitionSpec()
+    assert sharding.partition((999, 999), 8) == PartitionSpec()
+    assert sharding.partition((1024, 1000), 1) == PartitionSpec()
+
+
+def test_a_batch_is_really_split():
+    for layout in ((8, 1), (2, 4)):
+        with jax.set_mesh(sharding.make_mesh(16, jax.devices()[:8], data=layout[0], fsdp=layout[1])):
+            x = jax.jit(sharding.split_batch)(jnp.zeros((16, 3)))
+        assert {shard.data.shape for shard in x.addressable_shards} == {(2, 3)}
 
 
 def test_a_batch_that_does_not_divide_is_refused():
@@ -46,6 +113,22 @@ def test_a_batch_that_does_not_divide_is_refused():
         sharding.make_mesh(12, jax.devices()[:8])
 
 
+@pytest.mark.parametrize(
+    ("data", "fsdp", "expected"), [(-1, 1, (8, 1)), (-1, 2, (4, 2)), (2, -1, (2, 4)), (8, 1, (8, 1))]
+)
+def test_one_axis_takes_what_the_other_leaves(data, fsdp, expected):
+    mesh = sharding.make_mesh(8, jax.devices()[:8], data=data, fsdp=fsdp)
+    assert (mesh.shape["data"], mesh.shape["fsdp"]) == expected
+
+
+@pytest.mark.parametrize(("data", "fsdp"), [(-1, 3), (3, -1), (2, 2), (16, 1)])
+def test_a_mesh_that_the_devices_do_not_fill_is_refused(data, fsdp):
+    with pytest.raises(UserError, match=rf"config.mesh is data {data} x fsdp {fsdp}, .* or one of 1, 2, 4, 8"):
+        sharding.make_mesh(48, jax.devices()[:8], data=data, fsdp=fsdp)
+
+
 def test_without_a_mesh_nothing_is_asked():
     x = jnp.arange(6)
     assert sharding.split_batch(x) is x
+    assert sharding.split_parameters(x) is x
+    assert sharding.gather_parameters(x) is x

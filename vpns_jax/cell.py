@@ -1,6 +1,5 @@
 """One cell of an experiment: prune, retrain, evaluate, from its start or from where it was interrupted."""
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -9,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vpns_jax import budget, kernels, models, sparsity
+from vpns_jax import budget, kernels, models, processes, sharding, sparsity
 from vpns_jax.analysis import flops, latency
 from vpns_jax.analysis.density import density_report
 from vpns_jax.config import Config
@@ -146,9 +145,18 @@ class CellRun:
         state, fixed, self.best_epoch, best = self._stages.run_to_best("posthoc", task, state, fixed, epochs)
         return state, fixed, best
 
-    def result(self, state: TrainState, fixed: Fixed, best: Subnetwork) -> dict[str, Any]:
-        """The cell's entry in the summary; here, and only here, the test split is used."""
-        cell, rows, report = self._cell, self.recorder.rows(), density_report(best.mask, head=models.HEAD)
+    def result(self, state: TrainState, fixed: Fixed, best: Subnetwork) -> dict[str, Any] | None:
+        """The cell's entry in the summary; here, and only here, the test split is used.
+
+        Of several processes the first one has it, and the others None.
+        """
+        tested = {"last": self._evaluate(steps.subnetwork(state, fixed)), "best": self._evaluate(best)}
+        test = {which: _numbers(seen.accuracies()) for which, seen in tested.items()}
+        calibration_error = _numbers(tested["best"].calibration_errors())
+        mask = sharding.to_host(best.mask)
+        if not processes.first():
+            return None
+        cell, rows, report = self._cell, self.recorder.rows(), density_report(mask, head=models.HEAD)
         # The stages in order: the last is what is judged.
         stages = tuple(dict.fromkeys(row["stage"] for row in rows))
         judged = [row for row in rows if row["stage"] in stages[-1:]]
@@ -158,15 +166,14 @@ class CellRun:
                 f"{self._setup.folder.log.path} has lost the row of {cell.name}, epoch {self.best_epoch}; remove "
                 f"{self._setup.folder.checkpoints(cell.name, '')} to run the cell anew"
             )
-        tested = {"last": self._evaluate(steps.subnetwork(state, fixed)), "best": self._evaluate(best)}
-        kernels = flops.kernels(self.network.model, image_size=self._config.prompt.canvas_size)
+        shapes = flops.kernels(self.network.model, image_size=self._config.prompt.canvas_size)
         scores = {
             "val": {
                 "last": {way: judged[-1][f"val_{way}"] for way in ("plain", "prompted")},
                 "best": {way: best_row[f"val_{way}"] for way in ("plain", "prompted")} | {"epoch": self.best_epoch},
             },
-            "test": {which: _numbers(seen.accuracies()) for which, seen in tested.items()},
-            "calibration_error": _numbers(tested["best"].calibration_errors()),
+            "test": test,
+            "calibration_error": calibration_error,
         }
         return {
             "cell": cell.name,
@@ -175,7 +182,7 @@ class CellRun:
             "density_without_head": report.density_without_head,
             "collapsed": list(report.collapsed),
             "layers": report.to_json()["layers"],
-            "multiply_adds": flops.multiply_adds(kernels, report.layers, head=models.HEAD),
+            "multiply_adds": flops.multiply_adds(shapes, report.layers, head=models.HEAD),
             **scores,
             "optimizer_steps": dict(self._stages.optimizer_steps),
             "forward_passes": dict(self._stages.forward_passes),
@@ -185,22 +192,19 @@ class CellRun:
             },
         }
 
-    def latency(self, best: Subnetwork) -> dict[str, Any] | None:
-        """The cell's measured speed, as `latency.compare` has it and the size of its batch; None of a dense network.
-
-        One plain batch of the test split, run as evaluation runs it: what that compiled is used again.
-        """
+    def latency(self, best: Subnetwork, images: Any) -> dict[str, Any] | None:
+        """The cell's measured speed on a plain batch, as `latency.compare` has it; None of a dense network."""
         if not self._method.sparse:
             return None
-        batch_size = self._config.data.batch_size
-        with contextlib.closing(self._setup.test.eval_batches(batch_size)) as batches:
-            images, _, _ = next(batches)
+        # Laid out as evaluation has them, so that what it compiled is used again.
+        best = sharding.replicate(best, jax.sharding.get_mesh())
+        images = jax.device_put(images, sharding.batch_sharding())
         # Both multiply a mask onto the kernels: all that differs is what it holds.
         whole = dataclasses.replace(best, mask=jax.tree.map(jnp.ones_like, best.mask))
         dense, masked = (
             functools.partial(steps.predict, self.network, one, images, prompted=False) for one in (whole, best)
         )
-        return latency.compare(dense, masked) | {"batch_size": batch_size}
+        return latency.compare(dense, masked) | {"batch_size": len(images)}
 
     def _make_source(self) -> Subnetwork:
         """The pretrained network with its prompt at the start, and a new head where one is asked for."""

@@ -112,6 +112,11 @@ def _check_numbers(config: Config) -> None:
     ):
         if not 0 <= value < float("inf"):
             raise UserError(f"config.{name} is {value}; it must be zero or more")
+    for axis, length in dataclasses.asdict(config.mesh).items():
+        if length != -1 and length < 1:
+            raise UserError(f"config.mesh.{axis} is {length}; it must be at least 1, or -1, what the other leaves")
+    if config.mesh.data == config.mesh.fsdp == -1:
+        raise UserError("config.mesh.data and config.mesh.fsdp are -1; only one of them can be what the other leaves")
     if not 0 < config.data.val_fraction < 1:
         raise UserError(f"config.data.val_fraction is {config.data.val_fraction}; it must lie in (0, 1)")
     for name, value in (("scoring.temperature", config.scoring.temperature), ("bip.gamma", config.bip.gamma)):

@@ -5,14 +5,16 @@ resumes from its newest checkpoint.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
-from vpns_jax import budget, data, kernels, models, pretraining, reporting, sharding
+from vpns_jax import budget, data, kernels, models, pretraining, processes, reporting, sharding
 from vpns_jax.cell import Cell, CellRun, Setup
 from vpns_jax.config import Config
 from vpns_jax.data import Sources
@@ -36,7 +38,7 @@ def cells(config: Config) -> Iterator[Cell]:
             yield from (Cell(name, density, seed) for density in densities)
 
 
-def run(config: Config, workdir: Path, command: str) -> dict[str, Any]:
+def run(config: Config, workdir: Path, command: str) -> dict[str, Any] | None:
     """Runs, or resumes, an experiment; afterwards `workdir` holds what `Workdir` lists.
 
     Args:
@@ -45,21 +47,18 @@ def run(config: Config, workdir: Path, command: str) -> dict[str, Any]:
       command: how to run this again, for the report.
 
     Returns:
-      The summary.
+      The summary; None in all processes but the first, if there are several.
 
     Raises:
       UserError: something about the configuration, the data or the folder that the caller can mend.
     """
-    mesh = sharding.make_mesh(config.data.batch_size)
-    if config.tuning.grids:
-        raise UserError("config.tuning.grids leave values open, and experiments.sweep chooses them; here set it to ()")
-    _check_names(config)
-    for cell in cells(config):
-        budget.epochs(config, cell.method, cell.density)
+    mesh = _plan(config)
     # All that can be wrong first: a run that cannot start leaves no folder behind.
     check_folder(workdir, config)
-    inputs = _open(config)
+    inputs = _open(config, mesh)
+    processes.wait("checked")
     folder = Workdir(workdir, config)
+    processes.wait("folder made")
     todo = [cell for cell in cells(config) if folder.read_cell(cell.name) is None]
     epochs = sum(budget.epochs(config, cell.method, cell.density).total for cell in todo)
     progress = Progress(epochs + (0 if inputs.source else config.pretrain.epochs))
@@ -68,14 +67,25 @@ def run(config: Config, workdir: Path, command: str) -> dict[str, Any]:
         for cell in todo:
             _run_cell(setup, cell)
     progress.close()
+    if not processes.first():
+        return None
     results = [folder.read_cell(cell.name) for cell in cells(config)]
     return reporting.report(config, folder, [r for r in results if r is not None], setup.about(command))
 
 
 def check(config: Config) -> None:
     """Raises the `UserError` that `run` would begin with: about network, data, weights, or how they fit together."""
+    _open(config, _plan(config))
+
+
+def _plan(config: Config) -> Mesh:
+    """The mesh that a run takes, once the config says all of it: names, values, epochs."""
+    if config.tuning.grids:
+        raise UserError("config.tuning.grids leave values open, and experiments.sweep chooses them; here set it to ()")
     _check_names(config)
-    _open(config)
+    for cell in cells(config):
+        budget.epochs(config, cell.method, cell.density)
+    return sharding.make_mesh(config.data.batch_size, data=config.mesh.data, fsdp=config.mesh.fsdp)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +98,7 @@ class _Inputs:
     pretrain_data: Sources | None
 
 
-def _open(config: Config) -> _Inputs:
+def _open(config: Config, mesh: Mesh) -> _Inputs:
     """Opens data and weights, and checks that they fit together."""
     _check_kernels(config)
     directory = config.data.directory or None
@@ -97,11 +107,12 @@ def _open(config: Config) -> _Inputs:
     source, accuracy, pretrain_data, classes = None, None, None, 0
     if config.model.weights != "pretrain":
         source = _load_pretrained(config, len(target.classes))
-    elif pretraining.cache_path(config).exists():
+    elif pretraining.cached(config):
         source, accuracy = pretraining.load(pretraining.cache_path(config))
     else:
         pretrain_data = data.open_sources(config.pretrain.data, data_dir=directory)
         _check_batch(config.pretrain.data, config.pretrain.batch_size, len(pretrain_data.train))
+        sharding.check_batch("config.pretrain.batch_size", config.pretrain.batch_size, mesh)
         pretraining.check_cache(config)
         classes = len(pretrain_data.classes)
     if source is not None:
@@ -130,19 +141,19 @@ def _prepare(config: Config, inputs: _Inputs, folder: Workdir, progress: Progres
     source, accuracy = inputs.source, inputs.source_accuracy
     if inputs.pretrain_data is not None:
         source, accuracy = _pretrain(config, inputs.pretrain_data, folder, progress)
-    if source is not None and config.model.weights == "pretrain":
+    if source is not None and config.model.weights == "pretrain" and processes.first():
         exported = folder.subnetwork(pretraining.CELL)
         exported.parent.mkdir(exist_ok=True)
-        models.save_safetensors(exported, models.export(config.model.name, jax.device_get(source)))
+        models.save_safetensors(exported, models.export(config.model.name, source))
     for line in inputs.target.skipped:
         progress.say(f"skipped {line}")
     train, val, test = _splits(config, inputs.target, image_size=config.data.image_size)
-    source = sharding.replicate(source, jax.sharding.get_mesh())
+    source = sharding.place(source, jax.sharding.get_mesh())
     return Setup(config, folder, progress, inputs.target.classes, train, val, test, source, accuracy)
 
 
 def _pretrain(config: Config, sources: Sources, folder: Workdir, progress: Progress) -> tuple[dict[str, PyTree], float]:
-    """Trains the source network and keeps it for later runs."""
+    """Trains the source network, which comes back to the host, and keeps it for later runs."""
     train, val, test = _splits(config, sources, image_size=config.prompt.canvas_size)
     recorder = Recorder(pretraining.CELL, folder.log, folder.tensorboard(pretraining.CELL), progress)
     directory = folder.checkpoints(pretraining.CELL, "retrain")
@@ -151,7 +162,9 @@ def _pretrain(config: Config, sources: Sources, folder: Workdir, progress: Progr
             config, len(sources.classes), train=train, val=val, test=test, checkpoints=checkpoints, recorder=recorder
         )
     recorder.close()
-    pretraining.save(pretraining.cache_path(config), variables, accuracy)
+    variables = sharding.to_host(variables)
+    if processes.first():
+        pretraining.save(pretraining.cache_path(config), variables, accuracy)
     progress.say(f"source: {config.model.name} pretrained on {config.pretrain.data}, test accuracy {accuracy:.1%}")
     return variables, accuracy
 
@@ -165,17 +178,18 @@ def _splits(config: Config, sources: Sources, *, image_size: int) -> tuple[Split
         ]
         return streamed[0], streamed[1], streamed[2]
     dataset = data.materialize(sources, image_size=image_size)
+    everywhere = functools.partial(sharding.replicate, mesh=jax.sharding.get_mesh())
     train = Resident(
-        images=jnp.asarray(dataset.train.images),
-        labels=jnp.asarray(dataset.train.labels),
-        large=jnp.asarray(dataset.train.large),
+        images=everywhere(dataset.train.images),
+        labels=everywhere(dataset.train.labels),
+        large=everywhere(dataset.train.large),
         flip=dataset.flip,
     )
     val, test = (
-        Resident(images=jnp.asarray(split.images), labels=jnp.asarray(split.labels))
+        Resident(images=everywhere(split.images), labels=everywhere(split.labels))
         for split in (dataset.val, dataset.test)
     )
-    return sharding.replicate((train, val, test), jax.sharding.get_mesh())
+    return train, val, test
 
 
 def _check_kernels(config: Config) -> None:
@@ -216,8 +230,17 @@ def _run_cell(setup: Setup, cell: Cell) -> None:
     if chosen.posthoc:
         state, fixed, best = run.fit_prompt(best)
     result = run.result(state, fixed, best)
-    reporting.draw_cell(setup.folder, cell.name, run.network, best, setup.test, setup.classes, run.recorder.rows())
-    subnetworks.save(setup.folder.subnetwork(cell.name), setup.config.model.name, best)
+    # The first process goes on alone, with all it needs.
+    size = min(setup.config.data.batch_size, setup.test.size)
+    best, examples, (images, _) = sharding.to_host(
+        (best, setup.test.examples(reporting.EXAMPLES), setup.test.examples(size))
+    )
     run.recorder.close()
-    setup.folder.write_cell(cell.name, result | {"latency": run.latency(best)})
-    setup.progress.say(reporting.one_line(result))
+    if result is not None:
+        with jax.set_mesh(sharding.local_mesh()):
+            rows = run.recorder.rows()
+            reporting.draw_cell(setup.folder, cell.name, run.network, best, examples, setup.classes, rows)
+            result["latency"] = run.latency(best, images)
+        subnetworks.save(setup.folder.subnetwork(cell.name), setup.config.model.name, best)
+        setup.folder.write_cell(cell.name, result)
+        setup.progress.say(reporting.one_line(result))

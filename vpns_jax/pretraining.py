@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from vpns_jax import cache, data, models
+from vpns_jax import cache, data, models, processes
 from vpns_jax.config import Config
 from vpns_jax.errors import UserError
 from vpns_jax.models.formats.npz import read_npz
@@ -43,6 +43,19 @@ def cache_path(config: Config) -> Path:
     }
     name = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
     return cache.directory() / "sources" / f"{config.model.name}-{Path(config.pretrain.data).name}-{name}.npz"
+
+
+def cached(config: Config) -> bool:
+    """Whether the source network is kept already.
+
+    Raises:
+      UserError: of several processes some have it and some have not, in all of them.
+    """
+    path = cache_path(config)
+    return processes.all_say(
+        path.exists(),
+        f"cache folder {path.parent} is not the same for all processes; set VPNS_JAX_CACHE to one that is",
+    )
 
 
 def check_cache(config: Config) -> None:
@@ -111,8 +124,8 @@ def pretrain(
 
 
 def save(path: Path, variables: dict[str, PyTree], test_accuracy: float) -> None:
-    """Writes the network to the cache; another process sees all of it or nothing."""
-    arrays = traverse_util.flatten_dict(jax.device_get(variables), sep="/")
+    """Writes the network, numpy arrays, to the cache; another process sees all of it or nothing."""
+    arrays = traverse_util.flatten_dict(variables, sep="/")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.stem}.{os.getpid()}.tmp.npz")
     np.savez(partial, test_accuracy=np.float64(test_accuracy), **arrays)

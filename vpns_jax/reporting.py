@@ -18,14 +18,14 @@ from vpns_jax.analysis.tables import aligned
 from vpns_jax.config import Config
 from vpns_jax.data import augment
 from vpns_jax.prompting import create
-from vpns_jax.training.batches import Split
 from vpns_jax.training.forward import Network
 from vpns_jax.training.state import Subnetwork
 from vpns_jax.training.writers import write_json
 from vpns_jax.workdir import Workdir
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-_EXAMPLES = 6
+# How many images a cell is shown on.
+EXAMPLES = 6
 
 
 def report(config: Config, folder: Workdir, results: list[dict[str, Any]], about: dict[str, Any]) -> dict[str, Any]:
@@ -63,11 +63,11 @@ def draw_cell(
     cell: str,
     network: Network,
     subnetwork: Subnetwork,
-    test: Split,
+    examples: tuple[Any, Any],
     classes: tuple[str, ...],
     rows: list[dict[str, Any]],
 ) -> None:
-    """Draws a cell's curves and, where it has a prompt, the prompt alone and on examples."""
+    """Draws a cell's curves and, where it has a prompt, the prompt alone and on examples (images and labels)."""
     figures.curves_figure(rows, folder.figures / f"{cell}-curves.png")
     if not network.prompted:
         return
@@ -77,7 +77,7 @@ def draw_cell(
     moved = network.prompt.perturbation(jax.tree.map(jnp.ones_like, zeros))
     support = np.asarray(jnp.any(moved != 0, axis=-1))
     figures.prompt_figure(np.asarray(delta), support, folder.figures / f"{cell}-prompt.png")
-    pictures, labels = test.examples(_EXAMPLES)
+    pictures, labels = examples
     images = augment.to_float(pictures)
     # On the canvas, whatever plain passes take, so that the two can be compared.
     plain = create("none", canvas_size=network.prompt.canvas_size).apply({}, images)

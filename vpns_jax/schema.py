@@ -67,6 +67,14 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """How the devices are laid out; see `sharding.make_mesh`."""
+
+    data: int
+    fsdp: int
+
+
+@dataclasses.dataclass(frozen=True)
 class PromptConfig:
     """The visual prompt of the methods that have one; see `prompting.create`."""
 
@@ -173,6 +181,7 @@ class Config:
     model: ModelConfig
     pretrain: PretrainConfig
     data: DataConfig
+    mesh: MeshConfig
     prompt: PromptConfig
     mapping: MappingConfig
     prune: PruneConfig
@@ -189,9 +198,13 @@ class Config:
         """Plain nested dicts, as written beside the results."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
+    def identity(self) -> dict[str, Any]:
+        """What a run may not change once it has begun: all but the devices, on any number of which it can go on."""
+        return {key: value for key, value in self.to_json().items() if key != "mesh"}
+
     def fingerprint(self) -> str:
-        """Names this configuration: SHA-256 of its JSON."""
-        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+        """Names this configuration: SHA-256 of its identity's JSON."""
+        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
 
     def with_value(self, key: str, value: float) -> "Config":
         """This configuration with another value for a key such as "prune.scores.learning_rate".

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from vpns_jax import processes
 from vpns_jax.config import Config
 from vpns_jax.errors import UserError
 from vpns_jax.training.writers import MetricLog, write_json
@@ -24,7 +25,7 @@ class Workdir:
     """
 
     def __init__(self, path: Path, config: Config) -> None:
-        """Opens `path` to start or resume `config`.
+        """Opens `path` to start or resume `config`; of several processes, the first one makes and writes it.
 
         Raises:
           UserError: the folder cannot be written, or holds a run of another configuration.
@@ -32,6 +33,8 @@ class Workdir:
         self.path = path.absolute()
         self._config = self.path / "config.json"
         check_folder(path, config)
+        if not processes.first():
+            return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             # Asking the permission bits would not tell of a read-only disk.
@@ -90,7 +93,7 @@ def check_folder(path: Path, config: Config) -> None:
 
 
 def _check_same(path: Path, config: Config, found: dict[str, Any]) -> None:
-    wanted, found = _flat(config.to_json()), _flat(found)
+    wanted, found = _flat(config.identity()), _flat({key: value for key, value in found.items() if key != "mesh"})
     changed = sorted(key for key in wanted | found if wanted.get(key) != found.get(key))
     if changed:
         key = changed[0]

@@ -58,7 +58,7 @@ def synaptic_flow(model: nn.Module, source: Subnetwork, mask: PyTree, *, canvas_
         scores = _flow(model, canvas_size, weights, stats, mask)
     # Back to where the weights are.
     kernels = sparsity.subtree(source.weights, mask)
-    return jax.tree.map(lambda s, w: jax.device_put(s, w.sharding), scores, kernels)
+    return jax.tree.map(lambda s, w: sharding.put(s, w.sharding), scores, kernels)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), compiler_options=_QUICKLY)

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.sharding import NamedSharding
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from vpns_jax import sharding
 from vpns_jax.errors import UserError
 
 PyTree = Any
@@ -169,10 +170,13 @@ class Checkpoints:
 
 
 def digest(arrays: dict[str, Any]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes, in the order of the names."""
+    """SHA-256 over names, dtypes, shapes and bytes, in the order of the names, however the arrays are laid out.
+
+    One array after the other comes to the host, whole.
+    """
     total = hashlib.sha256()
     for name in sorted(arrays):
-        value = np.asarray(jax.device_get(arrays[name]))
+        value = np.asarray(sharding.to_host(arrays[name]))
         total.update(f"{name} {value.dtype} {value.shape}\n".encode())
         total.update(np.ascontiguousarray(value).tobytes())
     return total.hexdigest()
@@ -191,21 +195,28 @@ def _pack(arrays: dict[str, Any]) -> dict[str, Any]:
     """
     packed: dict[str, Any] = {}
     for dtype, names in _small(arrays).items():
-        packed[f"small_{dtype}"] = jnp.concatenate([arrays[name].ravel() for name in names])
+        together = np.concatenate([np.ravel(x) for x in sharding.to_host([arrays[name] for name in names])])
+        packed[f"small_{dtype}"] = sharding.put(together, _everywhere())
     return packed | {f"large_{i}": arrays[name] for i, name in enumerate(_large(arrays))}
 
 
 def _packed_like(arrays: dict[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and places for reading what `_pack` made: large arrays go straight to where `arrays` has them."""
-    first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    target = {
-        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=first)
-        for name, x in jax.eval_shape(_pack, arrays).items()
-    }
+    target = {}
+    for dtype, names in _small(arrays).items():
+        shape = (sum(arrays[name].size for name in names),)
+        target[f"small_{dtype}"] = jax.ShapeDtypeStruct(shape, arrays[names[0]].dtype, sharding=_everywhere())
     for i, name in enumerate(_large(arrays)):
         x = arrays[name]
         target[f"large_{i}"] = jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
     return target
+
+
+def _everywhere() -> jax.sharding.Sharding:
+    """Where packed arrays are while they are written and read: a device of this process or, of several, all devices."""
+    if jax.process_count() == 1:
+        return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return NamedSharding(jax.sharding.get_mesh(), sharding.WHOLE)
 
 
 def _layout(packed: dict[str, Any]) -> dict[str, str]:
@@ -220,7 +231,7 @@ def _unpack(packed: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:
         ends = np.cumsum([like[name].size for name in names])
         parts = np.split(np.asarray(packed[f"small_{dtype}"]), ends[:-1])
         found |= {name: part.reshape(like[name].shape) for name, part in zip(names, parts, strict=True)}
-    return {name: jax.device_put(found[name], like[name].sharding) for name in like}
+    return {name: sharding.put(found[name], like[name].sharding) for name in like}
 
 
 def _small(arrays: dict[str, Any]) -> dict[str, list[str]]:

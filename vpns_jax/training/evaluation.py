@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from vpns_jax import sharding
 from vpns_jax.prompting import label_mapping
 from vpns_jax.training import steps
 from vpns_jax.training.batches import Split
@@ -60,7 +61,7 @@ def estimate_mapping(network: Network, subnetwork: Subnetwork, data: Split, *, b
     for images, labels, weights in data.eval_batches(batch_size):
         source_logits = steps.predict(network, subnetwork, images, prompted=network.prompted)
         counts = counts + _count(source_logits, labels, weights, target_classes=subnetwork.mapping.size)
-    return jnp.asarray(label_mapping.frequency(jax.device_get(counts)))
+    return jnp.asarray(label_mapping.frequency(sharding.to_host(counts)))
 
 
 @jax.jit

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vpns_jax import sharding
 from vpns_jax.data import augment
 from vpns_jax.prompting import Prompt, label_mapping
 from vpns_jax.sparsity import masks
@@ -67,12 +68,13 @@ def forward(
     place_key, dropout_key = (None, None) if rng is None else jax.random.split(rng)
     x = augment.to_float(images)
     if prompt is not None:
-        x = network.prompt.apply(prompt, x, place_key)
+        x = network.prompt.apply(sharding.gather_parameters(prompt), x, place_key)
     elif network.plain is not None:
         x = network.plain.apply({}, x)
     x = (x - jnp.asarray(network.mean)[None, None, None]) / jnp.asarray(network.std)[None, None, None]
 
-    variables = {"params": masks.apply(weights, mask), "batch_stats": batch_stats}
+    # Gathered once the mask is on, so that one array a kernel is sent.
+    variables = {"params": sharding.gather_parameters(masks.apply(weights, mask)), "batch_stats": batch_stats}
     rngs = {} if dropout_key is None else {"dropout": dropout_key}
     if train:
         source_logits, changed = network.model.apply(variables, x, train=True, mutable=["batch_stats"], rngs=rngs)

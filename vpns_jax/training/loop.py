@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from vpns_jax import sparsity
+from vpns_jax import sharding, sparsity
 from vpns_jax.data.order import epoch_order
 from vpns_jax.errors import UserError
 from vpns_jax.training import steps
@@ -56,7 +56,8 @@ def run_epoch(
             take(data, one, rows, jax.random.fold_in(rng, i))
             for i, (one, rows) in enumerate(zip(task.passes, indices, strict=True))
         )
-        return STEPS[task.stage](task, state, fixed, batches, jax.random.fold_in(rng, len(batches)))
+        state, seen = STEPS[task.stage](task, state, fixed, batches, jax.random.fold_in(rng, len(batches)))
+        return sharding.split_parameters(state), seen
 
     state, metrics = lax.scan(body, state, orders)
     return state, jax.tree.map(lambda x: x.sum(), metrics)
@@ -81,7 +82,8 @@ def _run_iteration(
         for i, (one, batch) in enumerate(zip(task.passes, batches, strict=True))
     )
     state, seen = STEPS[task.stage](task, state, fixed, cropped, jax.random.fold_in(rng, len(cropped)))
-    return state, tuple(sum_.merge(one) for sum_, one in zip(total, seen, strict=True))
+    merged = tuple(sum_.merge(one) for sum_, one in zip(total, seen, strict=True))
+    return sharding.split_parameters(state), merged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +170,8 @@ def run_stage(
     state = dataclasses.replace(state, step=state.step + start * (train.size // task.batch_size))
     saved = checkpoints.newest((state, fixed.mask)) if checkpoints.newest_epoch() > start else None
     first, (state, mask) = saved if saved else (start, (state, fixed.mask))
-    fixed = dataclasses.replace(fixed, mask=mask)
+    # Where they lie decides which program runs: the same for a mask that was just made and one from a checkpoint.
+    fixed = sharding.place(dataclasses.replace(fixed, mask=mask), jax.sharding.get_mesh())
     recorder.skip(name, first - start)
     if first == epochs:
         return state, fixed

@@ -6,6 +6,7 @@ from typing import Any
 import jax.monitoring
 from tqdm import tqdm
 
+from vpns_jax import processes
 from vpns_jax.training.writers import MetricLog, TensorBoard
 
 _COMPILATION = "/jax/core/compile/"
@@ -27,8 +28,9 @@ class Progress:
     """One bar over all epochs of a run: where it is, how it does, how long is left."""
 
     def __init__(self, epochs: int) -> None:
-        # Off a terminal the bar is off, and the lines of `say` remain.
-        self._bar = tqdm(total=epochs, unit="epoch", disable=None, dynamic_ncols=True, smoothing=0.1)
+        # Off a terminal the bar is off, and the lines of `say` remain. Of several processes the first one speaks.
+        self._silent = not processes.first()
+        self._bar = tqdm(total=epochs, unit="epoch", disable=self._silent or None, dynamic_ncols=True, smoothing=0.1)
         self._done = 0
 
     def advance(self, what: str, epochs: int = 1, row: dict[str, Any] | None = None) -> None:
@@ -47,7 +49,8 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Prints a line above the bar."""
-        tqdm.write(line)
+        if not self._silent:
+            tqdm.write(line)
 
     def close(self) -> None:
         """Ends the bar."""
@@ -60,7 +63,7 @@ def _numbers(row: dict[str, Any]) -> str:
 
 
 class Recorder:
-    """Takes the rows of one cell's stages."""
+    """Takes the rows of one cell's stages; of several processes, the first one writes and reads them."""
 
     def __init__(self, cell: str, log: MetricLog, directory: Path, progress: Progress) -> None:
         self._cell, self._log, self._directory, self._progress = cell, log, directory, progress
@@ -69,6 +72,8 @@ class Recorder:
 
     def start(self, stage: str, epoch: int, step: int) -> None:
         """A stage begins, or resumes, after `epoch` epochs and `step` steps: its rows past that will come again."""
+        if not processes.first():
+            return
         self._log.truncate(lambda row: (row["cell"], row["stage"]) != (self._cell, stage) or row["epoch"] <= epoch)
         # Rows are in order: the last of each stage says how long that was.
         ends = {row["stage"]: row["step"] for row in self.rows() if row["stage"] != stage}
@@ -83,6 +88,8 @@ class Recorder:
 
     def epoch(self, row: dict[str, Any]) -> None:
         """Logs one epoch."""
+        if not processes.first():
+            return
         self._log.append({"cell": self._cell, **row})
         assert self._tensorboard is not None, "start comes first"
         scalars = {name: row[name] for name in ("loss", "train_accuracy", "val_plain", "val_prompted", "density")}

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from vpns_jax import sparsity
+from vpns_jax import sharding, sparsity
 from vpns_jax.training import optim
 
 PyTree = Any
@@ -68,6 +68,11 @@ class Subnetwork:
 def create(
     rules: tuple[tuple[str, optim.Rule], ...], learned: dict[str, PyTree], batch_stats: PyTree, mapping: jax.Array
 ) -> TrainState:
-    """A fresh state with fresh optimizers. It owns its arrays, so a jitted epoch may be given them for good."""
+    """A fresh state with fresh optimizers. It owns its arrays, so a jitted epoch may be given them for good.
+
+    They lie where training will have them.
+    """
     learned, batch_stats, mapping = jax.tree.map(jnp.copy, (learned, batch_stats, mapping))
-    return TrainState(jnp.int32(0), learned, optim.joint(rules).init(learned), batch_stats, mapping.astype(jnp.int32))
+    opt_state = optim.joint(rules).init(learned)
+    state = TrainState(jnp.int32(0), learned, opt_state, batch_stats, mapping.astype(jnp.int32))
+    return sharding.split_parameters(state)
