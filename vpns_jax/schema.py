@@ -131,6 +131,13 @@ class BipConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class TransferConfig:
+    """The mask that is given; see `pruners.transfer`."""
+
+    mask: str
+
+
+@dataclasses.dataclass(frozen=True)
 class RetrainConfig:
     """Stage 2."""
 
@@ -158,6 +165,7 @@ class Config:
     synflow: SynflowConfig
     imp: ImpConfig
     bip: BipConfig
+    transfer: TransferConfig
     retrain: RetrainConfig
     checkpoint_every_epochs: int
     checkpoint_every_steps: int

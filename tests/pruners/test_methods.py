@@ -28,6 +28,7 @@ COSTS = {
     "hydra": (STEPS, STEPS),
     "hydra_layerwise": (STEPS, STEPS),
     "bip": (2 * STEPS, 2 * STEPS),  # two levels
+    "transfer": (0, 0),
     "vpns": (STEPS, STEPS),
 }
 
@@ -106,6 +107,13 @@ def test_magnitude_is_the_pretrained_weights_top(tmp_path):
     problem = cells.cell(tmp_path, "magnitude").problem()
     pruned = METHODS["magnitude"].prune(problem)
     assert tiny.same(pruned.mask, sparsity.topk_mask(problem.kernels, 0.5))
+    assert tiny.same(pruned.weights, problem.source.weights)
+
+
+def test_a_mask_from_elsewhere_on_the_pretrained_weights(tmp_path):
+    problem = cells.cell(tmp_path, "transfer").problem()
+    pruned = METHODS["transfer"].prune(problem)
+    assert tiny.same(pruned.mask, cells.given(tiny.variables(), 0.5))
     assert tiny.same(pruned.weights, problem.source.weights)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 from vpns_jax.errors import UserError
-from vpns_jax.pruners import bilevel, by_gradient, imp, learned, one_shot, synflow
+from vpns_jax.pruners import bilevel, by_gradient, imp, learned, one_shot, synflow, transfer
 from vpns_jax.pruners.problem import Problem, Pruner, Settings
 
 PROMPT, POSTHOC = "+prompt", "+posthoc"
@@ -20,6 +20,7 @@ class Method:
       sparse: false for one that keeps every weight, so that densities make no difference.
       prompted: the prompt is learned where the pruner trains, and in retraining (`config.prompt.stage` says which).
       posthoc: the prompt is fitted alone, on the finished network.
+      given: the mask is `config.transfer.mask`.
     """
 
     prune: Pruner
@@ -27,6 +28,7 @@ class Method:
     sparse: bool = True
     prompted: bool = False
     posthoc: bool = False
+    given: bool = False
 
 
 METHODS = {
@@ -40,6 +42,7 @@ METHODS = {
     "hydra": Method(learned.prune, trains="learn"),
     "hydra_layerwise": Method(learned.prune_layerwise, trains="learn"),
     "bip": Method(bilevel.prune, trains="learn"),
+    "transfer": Method(transfer.prune, given=True),
     # The paper's: hydra+prompt by its own name.
     "vpns": Method(learned.prune, trains="learn", prompted=True),
 }
