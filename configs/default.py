@@ -14,8 +14,9 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.name = "default"
     # What is run: every method at every density (the share of weights kept) with every seed. Methods are "vpns" and
-    # "dense", "random", "magnitude", "snip", "grasp", "synflow", "imp", "hydra", "hydra_layerwise", "bip"; each of
-    # these also with "+prompt" after it, or "+posthoc": then the prompt alone is fitted on the finished network.
+    # "dense", "random", "magnitude", "snip", "grasp", "synflow", "imp", "hydra", "hydra_layerwise", "bip",
+    # "transfer"; each of these also with "+prompt" after it, or "+posthoc": then the prompt alone is fitted on the
+    # finished network.
     config.methods = ("vpns",)
     config.densities = (0.1,)
     config.seeds = (7,)
@@ -127,6 +128,10 @@ def get_config() -> ConfigDict:
     config.bip.gamma = 1.0
     config.bip.weights = sgd(0.01)
     config.bip.scores = sgd(0.1)
+
+    # "transfer": the CELL.safetensors of an earlier run of this network, on whatever data, that has the mask.
+    config.transfer = ConfigDict()
+    config.transfer.mask = ""
 
     # Stage 2: weights and prompt, mask frozen.
     config.retrain = ConfigDict()

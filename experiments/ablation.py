@@ -83,27 +83,13 @@ def variants(study: str, config: Config) -> dict[str, Config]:
     found = {}
     for name, changes in STUDIES[study](config).items():
         try:
-            found[name] = changed(config, changes)
+            found[name] = sweep.changed(config, changes)
         except UserError as error:
             raise UserError(f"--study={study}, variant {name}: {error}") from error
     same = [name for name, one in found.items() if _plain(one) == _plain(config)]
     if not same:
         return {CONFIGURED: config} | found
     return {f"{name} ({CONFIGURED})" if name == same[0] else name: one for name, one in found.items()}
-
-
-def changed(config: Config, changes: Changes) -> Config:
-    """`config` with keys changed, checked again."""
-    from vpns_jax import config as configs
-
-    tree = config.to_json()
-    for path, value in changes.items():
-        *groups, key = path.split(".")
-        branch = tree
-        for group in groups:
-            branch = branch[group]
-        branch[key] = value
-    return configs.parse(tree)
 
 
 def ablate(

@@ -71,6 +71,20 @@ def one_cell(config: Config, method: str, density: float, seed: int) -> Config:
     return dataclasses.replace(config, methods=(method,), densities=(density,), seeds=(seed,))
 
 
+def changed(config: Config, changes: dict[str, Any]) -> Config:
+    """`config` with keys changed, which are named with dots, and checked again."""
+    from vpns_jax import config as configs
+
+    tree = config.to_json()
+    for path, value in changes.items():
+        *groups, key = path.split(".")
+        branch = tree
+        for group in groups:
+            branch = branch[group]
+        branch[key] = value
+    return configs.parse(tree)
+
+
 # A run: its config, its folder and the command that made it.
 Run = tuple[Config, Path, str]
 

@@ -44,7 +44,7 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """What all cells share. `source` has the head it was pretrained with."""
+    """What all cells share. `source` has the head it was pretrained with; `mask` is the config's, if it names one."""
 
     config: Config
     folder: Workdir
@@ -55,6 +55,7 @@ class Setup:
     test: Split
     source: dict[str, PyTree]
     source_accuracy: float | None
+    mask: PyTree | None = None
 
     @property
     def source_classes(self) -> int:
@@ -117,6 +118,7 @@ class CellRun:
             learn=self._learn,
             warm_up=self._warm_up,
             rounds=self._rounds,
+            given=self._setup.mask,
             spend=lambda passes: self._stages.forward_passes.update({"prune": passes}),
         )
 

@@ -51,6 +51,8 @@ def _check_names(config: Config) -> None:
             raise UserError(
                 f"config.prompt.stage is 'prune', where {name} learns nothing; it allows 'retrain' and 'both'"
             )
+        if found.given and not config.transfer.mask:
+            raise UserError(f"config.transfer.mask is ''; {name} takes the CELL.safetensors of an earlier run")
     check_name("protocol", config.protocol, tuple(steps.PROTOCOLS))
     grain = sparsity.parse_granularity(config.granularity)
     check_name("allocation", config.allocation, sparsity.allocation.ALLOCATIONS)

@@ -20,7 +20,7 @@ from vpns_jax.config import Config
 from vpns_jax.data import Sources
 from vpns_jax.errors import UserError
 from vpns_jax.prompting import label_mapping
-from vpns_jax.pruners import method
+from vpns_jax.pruners import method, transfer
 from vpns_jax.training import subnetworks
 from vpns_jax.training.batches import Resident, Split, Streamed
 from vpns_jax.training.checkpoints import Checkpoints
@@ -90,12 +90,13 @@ def _plan(config: Config) -> Mesh:
 
 @dataclasses.dataclass(frozen=True)
 class _Inputs:
-    """What a run starts from: the downstream data, and the source network or the data to train it on."""
+    """What a run starts from: the downstream data, the source network or the data to train it on, a mask if given."""
 
     target: Sources
     source: dict[str, PyTree] | None
     source_accuracy: float | None
     pretrain_data: Sources | None
+    mask: PyTree | None
 
 
 def _open(config: Config, mesh: Mesh) -> _Inputs:
@@ -119,7 +120,8 @@ def _open(config: Config, mesh: Mesh) -> _Inputs:
         classes = source["params"][models.HEAD]["bias"].shape[0]
     if config.mapping.kind != "head":
         label_mapping.check_sizes(classes, len(target.classes))
-    return _Inputs(target, source, accuracy, pretrain_data)
+    mask = _load_mask(config, classes) if any(method(name).given for name in config.methods) else None
+    return _Inputs(target, source, accuracy, pretrain_data, mask)
 
 
 def _load_pretrained(config: Config, classes: int) -> dict[str, PyTree]:
@@ -136,6 +138,18 @@ def _load_pretrained(config: Config, classes: int) -> dict[str, PyTree]:
     )
 
 
+def _load_mask(config: Config, classes: int) -> PyTree:
+    """The mask that the config names, which must fit the network with so many source classes."""
+    name, size = config.model.name, config.prompt.canvas_size
+    found = subnetworks.load(Path(config.transfer.mask), name, image_size=size, **config.model.options)
+    model = models.create(name, num_classes=classes, **config.model.options)
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    found_here = kernels.prunable(config, variables["params"])
+    for density in config.densities:
+        transfer.check(found.mask, found_here, density, name=config.transfer.mask)
+    return found.mask
+
+
 def _prepare(config: Config, inputs: _Inputs, folder: Workdir, progress: Progress) -> Setup:
     """Data and source network, on the devices; the network is trained first if there is none yet."""
     source, accuracy = inputs.source, inputs.source_accuracy
@@ -148,8 +162,8 @@ def _prepare(config: Config, inputs: _Inputs, folder: Workdir, progress: Progres
     for line in inputs.target.skipped:
         progress.say(f"skipped {line}")
     train, val, test = _splits(config, inputs.target, image_size=config.data.image_size)
-    source = sharding.place(source, jax.sharding.get_mesh())
-    return Setup(config, folder, progress, inputs.target.classes, train, val, test, source, accuracy)
+    source, mask = sharding.place((source, inputs.mask), jax.sharding.get_mesh())
+    return Setup(config, folder, progress, inputs.target.classes, train, val, test, source, accuracy, mask)
 
 
 def _pretrain(config: Config, sources: Sources, folder: Workdir, progress: Progress) -> tuple[dict[str, PyTree], float]:

@@ -140,6 +140,13 @@ class BipConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class TransferConfig:
+    """The mask that is given; see `pruners.transfer`."""
+
+    mask: str
+
+
+@dataclasses.dataclass(frozen=True)
 class RetrainConfig:
     """Stage 2."""
 
@@ -189,6 +196,7 @@ class Config:
     synflow: SynflowConfig
     imp: ImpConfig
     bip: BipConfig
+    transfer: TransferConfig
     retrain: RetrainConfig
     tuning: TuningConfig
     checkpoint_every_epochs: int

@@ -6,9 +6,9 @@ import json
 import pytest
 
 from configs import default, quickstart
-from experiments import ablation, workers
-from experiments.workers import Outcome
+from experiments import ablation, sweep, workers
 from tests.analysis.samples import cell as sample
+from tests.experiments import in_process
 from vpns_jax import config, experiment
 from vpns_jax.errors import UserError
 
@@ -45,7 +45,7 @@ def test_the_papers_sizes():
 def test_other_studies_vary_one_key():
     for study, key in (("stage", "prompt.stage"), ("mapping", "mapping.kind"), ("protocol", "protocol")):
         for name, one in ablation.variants(study, parsed()).items():
-            assert one == ablation.changed(parsed(), {key: name.removesuffix(" (configured)")})
+            assert one == sweep.changed(parsed(), {key: name.removesuffix(" (configured)")})
     # Raw is what the frame has anyway.
     assert list(ablation.variants("parametrisation", parsed())) == ["raw (configured)", "sigmoid", "tanh"]
 
@@ -64,18 +64,7 @@ def test_what_a_config_cannot_serve_is_one_line_and_leaves_nothing(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch):
-    """Processes have their own tests, and take seconds to start."""
-
-    def run_all(jobs, work, *, workers, devices):
-        for name, job in jobs.items():
-            try:
-                work(job)
-            except Exception as error:
-                yield Outcome(name, (str(error), ""))
-            else:
-                yield Outcome(name, None)
-
-    monkeypatch.setattr(workers, "run_all", run_all)
+    monkeypatch.setattr(workers, "run_all", in_process.run_all)
 
 
 def picky(one):

@@ -7,7 +7,7 @@ import jax
 
 from configs import quickstart
 from tests.training import tiny
-from vpns_jax import config, sharding
+from vpns_jax import config, models, sharding, sparsity
 from vpns_jax.cell import Cell, CellRun, Setup
 from vpns_jax.models import registry
 from vpns_jax.pruners import method
@@ -53,8 +53,15 @@ def cell(folder, name, *, density=0.5, train=None, **changes):
     classes, val, test = tuple("abc"), tiny.split(seed=1), tiny.split(seed=2)
     workdir = Workdir(folder / name, parsed)
     train = tiny.split() if train is None else train
-    setup = Setup(parsed, workdir, Progress(1), classes, train, val, test, dict(tiny.variables()), None)
+    source = dict(tiny.variables())
+    setup = Setup(parsed, workdir, Progress(1), classes, train, val, test, source, None, given(source, density))
     return CellRun(setup, Cell(name, density, 7))
+
+
+def given(source, density):
+    """The mask of method transfer: by lot, so that no method finds it."""
+    scores = jax.tree.map(lambda w: jax.random.uniform(jax.random.key(5), w.shape), models.prunable(source["params"]))
+    return sparsity.topk_mask(scores, density)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,6 +27,7 @@ COSTS = {
     "hydra": (STEPS, STEPS),
     "hydra_layerwise": (STEPS, STEPS),
     "bip": (2 * STEPS, 2 * STEPS),  # two levels
+    "transfer": (0, 0),
     "vpns": (STEPS, STEPS),
 }
 
@@ -87,6 +88,8 @@ def test_on_all_devices_and_again_from_the_checkpoints(tmp_path):
 
 
 def test_timing_runs_what_evaluation_compiled(tmp_path, caplog):
+    # What other tests compiled would hide it.
+    jax.clear_caches()
     with caplog.at_level("WARNING"), jax.log_compiles():
         done = cells.finish(cells.cell(tmp_path, "random"), "random")
         assert "Compiling jit(predict)" in caplog.text
@@ -124,6 +127,13 @@ def test_magnitude_is_the_pretrained_weights_top(tmp_path):
     problem = cells.cell(tmp_path, "magnitude").problem()
     pruned = METHODS["magnitude"].prune(problem)
     assert tiny.same(pruned.mask, sparsity.topk_mask(problem.kernels, 0.5))
+    assert tiny.same(pruned.weights, problem.source.weights)
+
+
+def test_a_mask_from_elsewhere_on_the_pretrained_weights(tmp_path):
+    problem = cells.cell(tmp_path, "transfer").problem()
+    pruned = METHODS["transfer"].prune(problem)
+    assert tiny.same(pruned.mask, cells.given(tiny.variables(), 0.5))
     assert tiny.same(pruned.weights, problem.source.weights)
 
 

@@ -36,12 +36,17 @@ def speed_line(summary: Mapping[str, Any]) -> str:
     if not timed:
         return ""
     faster = [f"{name} by a factor of {found['speedup']:.2f}" for name, found in timed if found["faster"]]
-    speedups = [found["speedup"] for _, found in timed if not found["faster"]]
+    others = [found for _, found in timed if not found["faster"]]
     lines = []
-    if speedups:
-        ratio = f"{min(speedups):.2f}" if len(speedups) == 1 else f"{min(speedups):.2f} to {max(speedups):.2f}"
-        masks = "This mask does" if len(speedups) == 1 else f"These {len(speedups)} masks do"
-        lines.append(f"{masks} not make this device faster: dense over masked time is {ratio}.")
+    if others:
+        medians = sorted(found["speedup"] for found in others)
+        ratio = f"{medians[0]:.2f}" if len(others) == 1 else f"{medians[0]:.2f} to {medians[-1]:.2f}"
+        masks = "This mask does" if len(others) == 1 else f"These {len(others)} masks do"
+        least, most = min(found["least"] for found in others), max(found["most"] for found in others)
+        lines.append(
+            f"{masks} not make this device faster: dense over masked time is {ratio} in the median, "
+            f"{least:.2f} to {most:.2f} in single pairs of batches."
+        )
     if faster:
         lines.append(f"Masks that do, in every pair of batches timed: {', '.join(faster)}.")
     return " ".join(lines)

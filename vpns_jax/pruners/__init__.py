@@ -3,7 +3,7 @@
 import dataclasses
 
 from vpns_jax.errors import UserError
-from vpns_jax.pruners import bilevel, by_gradient, imp, learned, one_shot, synflow
+from vpns_jax.pruners import bilevel, by_gradient, imp, learned, one_shot, synflow, transfer
 from vpns_jax.pruners.problem import Problem, Pruner, Settings
 
 PROMPT, POSTHOC = "+prompt", "+posthoc"
@@ -21,6 +21,7 @@ class Method:
       prompted: the prompt is learned where the pruner trains, and in retraining (`config.prompt.stage` says which).
       posthoc: the prompt is fitted alone, on the finished network.
       in_rounds: it gets to a density by way of larger ones.
+      given: the mask is `config.transfer.mask`.
     """
 
     prune: Pruner
@@ -29,6 +30,7 @@ class Method:
     prompted: bool = False
     posthoc: bool = False
     in_rounds: bool = False
+    given: bool = False
 
 
 METHODS = {
@@ -42,6 +44,7 @@ METHODS = {
     "hydra": Method(learned.prune, trains="learn"),
     "hydra_layerwise": Method(learned.prune_layerwise, trains="learn"),
     "bip": Method(bilevel.prune, trains="levels"),
+    "transfer": Method(transfer.prune, given=True),
     # The paper's: hydra+prompt by its own name.
     "vpns": Method(learned.prune, trains="learn", prompted=True),
 }

@@ -61,6 +61,7 @@ class Problem:
       learn: runs stage prune.
       warm_up: trains the dense network for the few epochs that iterative pruning rewinds to; for none, returns it.
       rounds: runs the rounds of iterative pruning.
+      given: a mask from elsewhere, like `kernels`; None where the config names none.
       spend: told of forward and backward passes that a pruner runs itself, for the report.
     """
 
@@ -77,6 +78,7 @@ class Problem:
     learn: Learn
     warm_up: Callable[[Subnetwork], Subnetwork]
     rounds: Rounds
+    given: PyTree | None
     spend: Callable[[int], None]
 
     def dense(self) -> Subnetwork:

@@ -1,0 +1,142 @@
+"""Masks of one run retrained in another: which cells that makes, what is refused, and the table at the end."""
+
+import csv
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import quickstart
+from experiments import transfer, workers
+from tests.analysis.samples import cell as sample
+from tests.experiments import in_process
+from vpns_jax import config, experiment, models, prompting, sparsity
+from vpns_jax.errors import UserError
+from vpns_jax.training import subnetworks
+from vpns_jax.training.state import Subnetwork
+
+
+def parsed(**changes):
+    tree = quickstart.get_config().to_dict() | {"methods": ("vpns", "hydra"), "densities": (0.1, 0.05), "seeds": (7, 9)}
+    tree["model"]["options"] |= {"width": 1 / 16}
+    tree["data"] |= {"name": "digits"}
+    tree["pretrain"] |= {"data": "digits"}
+    tree["transfer"] |= {"mask": changes.pop("mask", "")}
+    return config.parse(tree | changes)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """An earlier run's folder: empty networks, but for their names."""
+    folder = tmp_path / "run"
+    (folder / "subnetworks").mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"data": {"name": "folder:/my/images"}}))
+    for name in ("vpns-s90-seed7", "vpns-s90-seed9", "hydra-s95-seed3", "magnitude-s80-seed7"):
+        for end in (".safetensors", ".task.safetensors"):
+            (folder / "subnetworks" / f"{name}{end}").touch()
+    return folder / "subnetworks"
+
+
+def named(run, *patterns):
+    return transfer.sources([str(run / pattern) for pattern in patterns], parsed())
+
+
+def test_one_mask_serves_every_seed_and_several_their_own(run):
+    found = transfer.cells(parsed(), named(run, "vpns-s90-*.safetensors", "hydra-s95-seed3.safetensors"))
+    assert {
+        key: (one.methods, one.densities, one.seeds, one.transfer.mask == str(source.path), source.seed)
+        for key, (one, source) in found.items()
+    } == {
+        ("vpns from folder:/my/images", 0.1, 7): (("transfer+prompt",), (0.1,), (7,), True, 7),
+        ("vpns from folder:/my/images", 0.1, 9): (("transfer+prompt",), (0.1,), (9,), True, 9),
+        ("hydra from folder:/my/images", 0.05, 7): (("transfer",), (0.05,), (7,), True, 3),
+        ("hydra from folder:/my/images", 0.05, 9): (("transfer",), (0.05,), (9,), True, 3),
+    }
+
+
+def test_what_cannot_be_transferred_is_said_in_a_line(run):
+    for pattern, match in (
+        ("snip*", "there is no .*snip"),
+        ("../config.json", "is not FOLDER/subnetworks/CELL.safetensors of a run"),
+        ("magnitude*", r"is of 80% sparsity; config\.densities are \(0\.1, 0\.05\)"),
+    ):
+        with pytest.raises(UserError, match=match):
+            named(run, pattern)
+    with pytest.raises(UserError, match="--from is missing"):
+        named(run)
+    with pytest.raises(UserError, match=r"at seeds \[7, 9\]; config.seeds are \[7\]"):
+        transfer.cells(parsed(seeds=(7,)), named(run, "vpns*"))
+    with pytest.raises(UserError, match=r"names two of vpns from .* with one seed"):
+        transfer.cells(parsed(), named(run, "vpns*", "vpns-s90-seed9.safetensors"))
+    with pytest.raises(UserError, match=r"config\.transfer\.mask is ''; transfer takes"):
+        parsed(methods=("transfer",))
+
+
+def pretend(run):
+    """Stands for a run of minutes: a mask from elsewhere loses 2 points with seed 7, and 4 with seed 9."""
+    one, folder, line = run
+    (cell,) = experiment.cells(one)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(one.to_json()))
+    accuracy = 0.9 - (cell.seed - 5) / 100 * cell.method.startswith("transfer")
+    result = sample(cell.method, cell.density, cell.seed, accuracy, None)
+    (folder / "summary.json").write_text(json.dumps({"command": line, "cells": [result]}))
+
+
+def test_each_is_compared_with_its_method_there(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "run_all", in_process.run_all)
+    folder, one = tmp_path / "out", parsed(densities=(0.1,))
+
+    def go(found):
+        return transfer.transfer(one, folder, "a", found, jobs=1, devices=[], check=bool, work=pretend)
+
+    assert go(named(run, "vpns*")) == 0
+    # Differences of 2 and 4 points: a standard deviation of 1.41, and t of one degree of freedom is 12.71.
+    assert list(csv.reader((folder / "transfer.csv").read_text().splitlines()))[1:] == [
+        ["vpns from folder:/my/images", "90%", "2", "87.0 ± 1.4", "-3.00", "-15.71 to +9.71", "ties"],
+        ["vpns", "90%", "2", "90.0 ± 0.0", "", "", ""],
+        ["hydra", "90%", "2", "90.0 ± 0.0", "", "", ""],
+    ]
+    assert go(named(run, "vpns*")) == 0
+    # Another run's mask by the same name is not taken for the one that is there.
+    other = run.parent.parent / "other"
+    run.parent.rename(other)
+    with pytest.raises(UserError, match=r"another config: config\.transfer\.mask is"):
+        go(named(other / "subnetworks", "vpns*"))
+
+
+def test_a_run_refuses_a_mask_of_another_network_or_density(tmp_path, monkeypatch):
+    monkeypatch.setenv("VPNS_JAX_CACHE", str(tmp_path / "cache"))
+
+    def save(classes, density):
+        """A narrow ResNet-18 of zeros and its mask."""
+        path = tmp_path / f"vpns-s90-seed{classes}.safetensors"
+        model = models.create("resnet18", num_classes=classes, width=1 / 16)
+        shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+        variables = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        kernels, kept = models.prunable(variables["params"]), 0
+        left = sparsity.selection.count(kernels) - sparsity.pruned_count(kernels, density)
+        leaves, structure = jax.tree.flatten(kernels)
+        masks = []
+        for leaf in leaves:
+            # The first weights of all, in the order of the tree's leaves.
+            masks.append((np.arange(leaf.size) < left - kept).reshape(leaf.shape))
+            kept += int(masks[-1].sum())
+        mask = jax.tree.unflatten(structure, masks)
+        prompt = prompting.create("none", canvas_size=32).init()
+        found = Subnetwork(variables["params"], mask, variables["batch_stats"], prompt, jnp.arange(10))
+        subnetworks.save(path, "resnet18", found)
+        return parsed(methods=("transfer",), densities=(0.1,), seeds=(7,), mask=str(path))
+
+    # The source network has ten classes, the digits.
+    experiment.check(save(10, 0.1))
+    with pytest.raises(UserError, match=r"head/kernel is \(32, 7\) there and \(32, 10\) here"):
+        experiment.check(save(7, 0.1))
+    with pytest.raises(
+        UserError, match=r"keeps 8,899 of 44,492 weights; config\.densities holds 0\.1, which keeps 4,450"
+    ):
+        experiment.check(save(10, 0.2))
+    with pytest.raises(UserError, match="no such file"):
+        experiment.check(parsed(methods=("transfer",), densities=(0.1,), mask=str(tmp_path / "none.safetensors")))
