@@ -132,4 +132,5 @@ def test_ticks_that_would_touch_are_left_out():
 
 def test_a_method_looks_the_same_whichever_others_are_there():
     assert looks(["hydra"])["hydra"] == looks(["vpns", "snip", "hydra"])["hydra"]
-    assert len(set(looks(["vpns", "hydra", "magnitude", "snip", "grasp"]).values())) == 5
+    many = ["vpns", "hydra", "magnitude", *(f"method{i}" for i in range(20))]
+    assert len(set(looks(many).values())) == 23

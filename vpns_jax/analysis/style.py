@@ -14,7 +14,8 @@ ALARM, BLUE = "#c1272d", "#0072b2"
 STYLES: dict[str, Literal["-", "--"]] = {"prompted": "-", "plain": "--"}
 # Okabe and Ito's colours, which the colour-blind can tell apart; the yellow is too pale for lines.
 _COLOURS = (BLUE, "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# One more than colours, so that it takes 56 methods until two look the same.
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 # The same method looks the same in every figure, whichever others are there.
 _FIXED = ("vpns", "hydra", "magnitude")
 
