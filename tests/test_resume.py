@@ -48,10 +48,10 @@ def finish(cache, workdir):
     assert code == 0, (workdir.parent / f"{workdir.name}.log").read_text()[-2000:]
 
 
-def rows(workdir):
+def rows(workdir, cell=CELL):
     path = workdir / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
-    return [row for row in map(json.loads, lines) if row["cell"] == CELL]
+    return [row for row in map(json.loads, lines) if row["cell"] == cell]
 
 
 def kill_after(cache, workdir, cell, count):
@@ -75,17 +75,17 @@ def without_times(value):
     return [without_times(item) for item in value] if isinstance(value, list) else value
 
 
-def outcome(workdir):
+def outcome(workdir, cell=CELL):
     """Results and log without times, the digests of all arrays in the newest and best checkpoints, and the networks."""
     digests = {
         str(path.relative_to(workdir)): json.loads(path.read_text())["digest"]
-        for path in sorted((workdir / "checkpoints" / CELL).rglob("meta/metadata"))
+        for path in sorted((workdir / "checkpoints" / cell).rglob("meta/metadata"))
     }
     networks = {path.name: path.read_bytes() for path in sorted((workdir / "subnetworks").iterdir())}
-    assert set(networks) == {"source.safetensors", f"{CELL}.safetensors", f"{CELL}.task.safetensors"}
+    assert set(networks) == {"source.safetensors", f"{cell}.safetensors", f"{cell}.task.safetensors"}
     return (
         without_times(json.loads((workdir / "summary.json").read_text())),
-        without_times(rows(workdir)),
+        without_times(rows(workdir, cell)),
         digests,
         networks,
     )

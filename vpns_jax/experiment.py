@@ -67,10 +67,12 @@ def run(config: Config, workdir: Path, command: str) -> dict[str, Any] | None:
         for cell in todo:
             _run_cell(setup, cell)
     progress.close()
-    if not processes.first():
-        return None
-    results = [folder.read_cell(cell.name) for cell in cells(config)]
-    return reporting.report(config, folder, [r for r in results if r is not None], setup.about(command))
+    summary = None
+    if processes.first():
+        results = [folder.read_cell(cell.name) for cell in cells(config)]
+        summary = reporting.report(config, folder, [r for r in results if r is not None], setup.about(command))
+    processes.wait("reported")
+    return summary
 
 
 def check(config: Config) -> None:

@@ -15,6 +15,8 @@ from vpns_jax.errors import UserError
 
 # The number of processes a launcher started, by launcher. JAX finds out the rest.
 _LAUNCHERS = {"Slurm": "SLURM_STEP_NUM_TASKS", "Open MPI": "OMPI_COMM_WORLD_SIZE"}
+# Seconds that one which ends, in error, waits for the others, which wait for it; those that finish end together.
+_PATIENCE = 30
 _HOSTS = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")
 
 
@@ -40,7 +42,7 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
         return
     _check(given, launcher)
     try:
-        jax.distributed.initialize(coordinator, processes, process)
+        jax.distributed.initialize(coordinator, processes, process, shutdown_timeout_seconds=_PATIENCE)
     except (RuntimeError, ValueError) as error:
         where = f"process {process} of {processes} at {coordinator}" if launcher is None else f"as {launcher} has it"
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -60,8 +62,8 @@ def _check(given: dict[str, str | int | None], launcher: str | None) -> None:
         raise UserError(f"--coordinator is {coordinator}; it must be HOST:PORT, of process 0")
     if isinstance(processes, int) and processes < 1:
         raise UserError(f"--processes is {processes}; it must be at least 1")
-    if isinstance(process, int) and not 0 <= process < (processes if isinstance(processes, int) else process + 1):
-        raise UserError(f"--process is {process}; it must lie in 0 ... --processes - 1")
+    if isinstance(process, int) and isinstance(processes, int) and not 0 <= process < processes:
+        raise UserError(f"--process is {process}; it must lie in 0 ... {processes - 1}")
 
 
 def _number(name: str) -> int | None:

@@ -138,14 +138,14 @@ def gather_parameters(tree: PyTree) -> PyTree:
     return tree if _fsdp() == 1 else _gather(tree)
 
 
-@jax.custom_vjp
-def _gather(tree: PyTree) -> PyTree:
+def _whole(tree: PyTree) -> PyTree:
     return jax.lax.with_sharding_constraint(tree, WHOLE)
+
+
+# Without a rule of its own the gradient would be asked for whole as well, on every device.
+_gather = jax.custom_vjp(_whole)
+_gather.defvjp(lambda tree: (_whole(tree), None), lambda _, gradient: (split_parameters(gradient),))
 
 
 def _fsdp() -> int:
     return jax.sharding.get_abstract_mesh().shape.get(FSDP_AXIS, 1)
-
-
-# Without a rule the gradient would be asked for whole as well, on every device.
-_gather.defvjp(lambda tree: (_gather(tree), None), lambda _, gradient: (split_parameters(gradient),))

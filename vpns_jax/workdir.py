@@ -32,9 +32,9 @@ class Workdir:
         """
         self.path = path.absolute()
         self._config = self.path / "config.json"
-        check_folder(path, config)
         if not processes.first():
             return
+        check_folder(path, config)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             # Asking the permission bits would not tell of a read-only disk.

@@ -1,12 +1,7 @@
 """Selection on sharded trees: only counts leave a device, and masks do not depend on how many devices there are."""
 
 import math
-import os
 import re
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -98,42 +93,3 @@ def test_uneven_shards_are_counted_once():
     for k in (1, 80, 165):
         found = jax.jit(lambda x, k=k: sparsity.kth_smallest([x[:11]], k))(sharded)
         assert found == np.sort(x[:11], axis=None)[k - 1]
-
-
-WORKER = """
-import sys
-import jax
-jax.config.update("jax_num_cpu_devices", 2)
-jax.config.update("jax_cpu_collectives_implementation", "gloo")
-jax.distributed.initialize(sys.argv[1], num_processes=2, process_id=int(sys.argv[2]))
-import numpy as np
-from jax.experimental import multihost_utils
-from tests.sparsity import test_sharded
-from vpns_jax import sparsity
-mask = sparsity.prune_smallest(test_sharded.put(test_sharded.scores(), "both mesh axes", (2, 2)), 60_000)
-whole = multihost_utils.process_allgather(mask, tiled=True)
-np.savez(sys.argv[3], *whole)
-"""
-
-
-def test_two_processes_find_the_same_mask(tmp_path):
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)}
-    files = [tmp_path / f"{i}.npz" for i in range(2)]
-    workers = [
-        subprocess.Popen([sys.executable, "-c", WORKER, address, str(i), files[i]], cwd=root, env=environment)
-        for i in range(2)
-    ]
-    try:
-        assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
-    finally:
-        for worker in workers:
-            worker.kill()
-    expected = sparsity.prune_smallest(scores(), 60_000)
-    for file in files:
-        found = np.load(file)
-        for name, leaf in zip(found.files, expected, strict=True):
-            np.testing.assert_array_equal(found[name], leaf)

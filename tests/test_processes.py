@@ -1,0 +1,181 @@
+"""Several processes run one experiment: killed, they go on together bit for bit, and one alone goes on for them."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.pruners import cells
+from tests.test_resume import outcome, rows
+from tests.training import tiny
+from vpns_jax import config, pretraining, processes
+from vpns_jax.errors import UserError
+from vpns_jax.models import formats, registry
+
+ROOT = Path(__file__).parent.parent
+CELL = "hydra-s50-seed7"
+CONFIG = "from ml_collections import ConfigDict\n\ndef get_config():\n    return ConfigDict({tree})\n"
+# main.py, but that it knows the tiny network and runs each of the folders it is given. If it is to be killed, that is
+# in the last one, once it has logged an epoch of which there is no checkpoint yet.
+WORKER = """
+import os, signal, sys, time
+from pathlib import Path
+import jax
+from tests.pruners import cells
+from vpns_jax import cell, experiment, sharding
+from vpns_jax.models import layouts, registry
+from vpns_jax.training.recorder import Recorder
+import main
+
+registry.ENTRIES["tiny"] = cells.ENTRY
+layouts.LAYOUTS[cells.tiny.Tiny] = (layouts.resnet_torchvision,)
+sharding.LARGE = 8
+kill, folders, argv = sys.argv[1] == "kill", sys.argv[2].split(","), ["main.py", *sys.argv[3:]]
+
+class Killed(Recorder):
+    def epoch(self, row):
+        super().epoch(row)
+        if (row["stage"], row["epoch"]) == ("retrain", 2):
+            # The first process has what it wrote to show for it.
+            time.sleep(60 * jax.process_index())
+            os.kill(os.getpid(), signal.SIGKILL)
+
+def run_all(config, _, line):
+    for folder in folders:
+        if kill and folder == folders[-1]:
+            cell.Recorder = Killed
+        run(config, Path(folder), line)
+
+run, experiment.run = experiment.run, run_all
+sys.exit(main.main(argv))
+"""
+
+
+def prepare(tmp_path, monkeypatch):
+    """Writes images and a config, and puts the source network into the cache: to train it takes more programs."""
+    for split, seed in (("train", 0), ("val", 1), ("test", 2)):
+        data = tiny.split(seed=seed)
+        for number, (image, label) in enumerate(zip(data.images, data.labels, strict=True)):
+            path = tmp_path / "images" / split / str(label) / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.asarray(image)).save(path)
+    changes = {"methods": ("hydra",), "densities": (0.5,), "retrain__epochs": 2, "mapping__kind": "random"}
+    tree = cells.tree(data__name=f"folder:{tmp_path / 'images'}", mesh__fsdp=2, **changes)
+    (tmp_path / "config.py").write_text(CONFIG.format(tree=tree))
+    monkeypatch.setitem(registry.ENTRIES, "tiny", cells.ENTRY)
+    monkeypatch.setenv("VPNS_JAX_CACHE", str(tmp_path / "cache"))
+    pretraining.save(pretraining.cache_path(config.parse(tree)), jax.device_get(tiny.variables()), 0.5)
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def by_flags(port, number):
+    """Arguments and environment of one of two processes that are told of each other."""
+    return [f"--coordinator=127.0.0.1:{port}", "--processes=2", f"--process={number}"], {}
+
+
+def by_slurm(port, number):
+    """Those of one of two tasks of `srun`, as far as JAX reads them."""
+    job = {"JOB_ID": "1", "STEP_NODELIST": "127.0.0.1", "STEP_NUM_TASKS": "2", "NTASKS": "2"}
+    job |= {"PROCID": str(number), "LOCALID": str(number)}
+    return [], {f"SLURM_{name}": value for name, value in job.items()} | {"JAX_COORDINATOR_PORT": str(port)}
+
+
+def alone(port, number):
+    return ["--config.mesh.fsdp=1"], {}
+
+
+def run(tmp_path, count, launch, *folders, kill=False):
+    """Runs the folders one after the other on `count` processes of a device each."""
+    shared = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    arguments = ["kill" if kill else "finish", ",".join(str(tmp_path / name) for name in folders)]
+    command = [sys.executable, "-c", WORKER, *arguments, f"--config={tmp_path / 'config.py'}"]
+    port, workers = free_port(), []
+    logs = [tmp_path / f"{'-'.join(folders)}-{number}.log" for number in range(count)]
+    for number, log in enumerate(logs):
+        flags, told = launch(port, number)
+        with log.open("w") as file:
+            environment = os.environ | shared | told
+            workers.append(
+                subprocess.Popen([*command, *flags], cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
+            )
+    try:
+        # Of those that are killed the first one says when.
+        codes = [worker.wait(timeout=120) for worker in (workers[:1] if kill else workers)]
+        expected = -signal.SIGKILL if kill else 0
+        assert set(codes) == {expected}, "\n".join(log.read_text()[-2000:] for log in logs)
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+
+
+def assert_close(workdir, expected):
+    """Every epoch's numbers and the network of a run are those of another, but for rounding; its mask is the same."""
+    found, wanted = rows(workdir, CELL), rows(expected, CELL)
+    assert [(row["stage"], row["epoch"]) for row in found] == [("prune", 1), ("retrain", 1), ("retrain", 2)]
+    for row, other in zip(found, wanted, strict=True):
+        for name in ("loss", "density", "train_accuracy", "val_plain", "step"):
+            np.testing.assert_allclose(row[name], other[name], rtol=1e-5, err_msg=name)
+    network, task = (
+        [formats.read(path / "subnetworks" / f"{CELL}.{end}safetensors") for path in (workdir, expected)]
+        for end in ("", "task.")
+    )
+    for name in task[1]:
+        np.testing.assert_array_equal(task[0][name], task[1][name], err_msg=name)
+    for name in network[1]:
+        np.testing.assert_allclose(network[0][name], network[1][name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_killed_and_resumed_by_two_or_by_one(tmp_path, monkeypatch):
+    prepare(tmp_path, monkeypatch)
+    run(tmp_path, 2, by_flags, "unbroken", "two", kill=True)
+    shutil.copytree(tmp_path / "two", tmp_path / "two-one")
+    run(tmp_path, 1, alone, "two-one", "one-two", kill=True)
+    run(tmp_path, 2, by_slurm, "two", "one-two")
+    assert outcome(tmp_path / "two", CELL) == outcome(tmp_path / "unbroken", CELL)
+    assert_close(tmp_path / "two-one", tmp_path / "unbroken")
+    assert_close(tmp_path / "one-two", tmp_path / "unbroken")
+    # One file of events a stage: the first process alone wrote them.
+    assert len(list((tmp_path / "unbroken" / "tensorboard" / CELL).iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("environment", "arguments", "message"),
+    [
+        ({}, ("host:1", 2, None), "--process missing; several processes take --coordinator=HOST:PORT"),
+        ({"JAX_NUM_PROCESSES": "2"}, (None, None, None), "--coordinator and --process missing"),
+        ({"JAX_NUM_PROCESSES": "two"}, (None, None, None), r"\$JAX_NUM_PROCESSES is 'two'; it must be a number"),
+        ({}, ("host", 2, 0), "--coordinator is host; it must be HOST:PORT"),
+        ({}, ("host:1", 2, 2), "--process is 2; it must lie in 0 ... 1"),
+        ({}, ("host:1", 0, 0), "--processes is 0; it must be at least 1"),
+        # Too little of Slurm's environment for JAX to find the others.
+        ({"SLURM_STEP_NUM_TASKS": "4"}, (None, None, None), "cannot be joined, as Slurm has it: "),
+    ],
+)
+def test_processes_that_cannot_join_are_told_why(monkeypatch, environment, arguments, message):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message):
+        processes.join(*arguments)
+
+
+@pytest.mark.parametrize("environment", [{}, {"SLURM_STEP_NUM_TASKS": "1"}, {"OMPI_COMM_WORLD_SIZE": "1"}])
+def test_a_process_that_is_alone_joins_nothing(monkeypatch, environment):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    processes.join(None, None, None)
+    processes.join(None, 1, None)
+    assert not jax.distributed.is_initialized()
