@@ -12,6 +12,7 @@ import pytest
 from configs import default, digits_sweep, paper, quickstart, resnet50_imagenet, vit_imagenet
 from vpns_jax import cell, config, data, kernels, models, sparsity, stages
 from vpns_jax.errors import UserError
+from vpns_jax.models import registry
 from vpns_jax.pruners import METHODS
 from vpns_jax.training.batches import Resident
 from vpns_jax.training.loop import STEPS
@@ -76,7 +77,11 @@ def test_the_papers_cells_have_its_schedule():
 @pytest.mark.parametrize("name", ["resnet50_imagenet", "paper:vgg16,dtd", "vit_imagenet:ti"])
 def test_a_prune_and_a_retrain_step_compile(name, monkeypatch, tmp_path):
     tree = CONFIGS[name]().to_dict()
-    # Reduced: a small canvas, few images, narrow kernels where the network has a width.
+    # Reduced: a small canvas, few images, narrow kernels where the network has a width, few blocks of each kind.
+    entry = registry.entry(tree["model"]["name"])
+    shallow = {"depths": (2, 1, 1, 1)} if "resnet" in name else {"depth": 2} if "vit" in name else {}
+    shallow = dataclasses.replace(entry, architecture={**entry.architecture, **shallow})
+    monkeypatch.setitem(registry.ENTRIES, tree["model"]["name"], shallow)
     tree["prompt"] |= {"canvas_size": 32, "pad_size": 4}
     tree["data"] |= {"image_size": 32, "batch_size": 2}
     tree["mapping"] |= {"kind": "random"}

@@ -13,7 +13,8 @@ from vpns_jax import config, sparsity
 from vpns_jax.errors import UserError
 from vpns_jax.pruners import METHODS
 
-SPARSE = [name for name, method in METHODS.items() if method.sparse]
+# All but the one that is given its mask.
+SPARSE = [name for name, method in METHODS.items() if method.sparse and not method.given]
 # The 3 x 4 kernels of 2 x 2 weights of the tiny network's convolution; its head has none.
 KERNELS = {"granularity": "kernel", "model__prune_include": ("conv1",)}
 
