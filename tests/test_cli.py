@@ -76,6 +76,8 @@ def assert_refused(outcome, *words):
         ("--config.model.name=vit_ti16", ("width",)),
         ("--config.data.batch_size=0", ("batch_size is 0", "at least 1")),
         ("--config.data.batch_size=4000", ("batch_size is 4000", "images of digits")),
+        ("--config.mesh.fsdp=3", ("data -1 x fsdp 3", "8 devices")),
+        ("--processes=2", ("--coordinator and --process missing",)),
         ("--config.data.val_fraction=1.0", ("val_fraction is 1.0", "(0, 1)")),
         ("--config.prune.epochs=0", ("epochs is 0",)),
         ("--config.model.prune_include=('nothing_*',)", ("nothing_*",)),

@@ -141,6 +141,8 @@ def changed(path, value):
         ("data.image_size", 33, "image_size is 33; images must fit the canvas, config.prompt.canvas_size = 32"),
         ("data.budget_gib", -1.0, "budget_gib is -1.0"),
         ("mapping.network", "both", "'both'.*sparse, dense"),
+        ("mesh.fsdp", 0, "config.mesh.fsdp is 0; it must be at least 1, or -1"),
+        ("mesh.fsdp", -1, "config.mesh.data and config.mesh.fsdp are -1; only one"),
         ("model.options", {"depth": 3}, "depth.*width, stem, dtype"),
     ],
 )
@@ -169,6 +171,12 @@ def test_expand_needs_the_image_that_its_border_leaves():
         config.parse(tree)
     tree["data"]["image_size"] = 24
     assert config.parse(tree).make_prompt().kind == "expand"
+
+
+def test_runs_that_differ_by_their_devices_alone_are_one():
+    plain, split = (config.parse(changed("mesh.fsdp", fsdp)) for fsdp in (1, 2))
+    assert plain.fingerprint() == split.fingerprint()
+    assert plain.fingerprint() != config.parse(changed("prune.epochs", 3)).fingerprint()
 
 
 def test_a_config_cannot_be_changed():

@@ -132,3 +132,12 @@ def test_without_a_mesh_nothing_is_asked():
     assert sharding.split_batch(x) is x
     assert sharding.split_parameters(x) is x
     assert sharding.gather_parameters(x) is x
+
+
+def test_a_gathered_arrays_second_derivatives_are_right():
+    """GraSP takes the gradient's derivative along a vector."""
+    x, v = jnp.arange(8.0).reshape(2, 4), jnp.ones((2, 4))
+    with jax.set_mesh(mesh_of(4, 2)):
+        gradient = jax.grad(lambda x: jnp.sum(sharding.gather_parameters(x) ** 3))
+        _, product = jax.jit(lambda x, v: jax.jvp(gradient, (x,), (v,)))(x, v)
+    np.testing.assert_allclose(product, 6 * np.arange(8.0).reshape(2, 4))

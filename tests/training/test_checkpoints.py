@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vpns_jax import sharding
 from vpns_jax.errors import UserError
 from vpns_jax.training.checkpoints import Checkpoints
 
@@ -76,6 +77,22 @@ def test_a_best_checkpoint_that_is_gone_or_damaged_is_noticed_before_training_go
         pytest.raises(UserError, match=r"/2, the best so far, is gone"),
     ):
         checkpoints.newest(LIKE)
+
+
+@pytest.mark.parametrize(("saved", "restored"), [((4, 2), (1, 1)), ((1, 1), (2, 4)), ((1, 4), (2, 2))])
+def test_another_layout_gets_the_same_bits_and_its_own_shards(tmp_path, saved, restored):
+    def place(tree, layout):
+        devices = jax.devices()[: layout[0] * layout[1]]
+        return sharding.place(tree, sharding.make_mesh(8, devices, data=layout[0], fsdp=layout[1]))
+
+    with Checkpoints(tmp_path, "config-a") as checkpoints:
+        checkpoints.save(1, place(tree(1), saved), accuracy=0.5)
+    like = place(LIKE, restored)
+    with Checkpoints(tmp_path, "config-a") as checkpoints:
+        found = checkpoints.restore(1, like)
+    assert_same(found, tree(1))
+    assert {x.sharding for x in jax.tree.leaves(found)} == {x.sharding for x in jax.tree.leaves(like)}
+    assert found["mask"]["kernel"].addressable_shards[0].data.shape == (600 // restored[1], 500)
 
 
 def test_without_a_best_the_newest_alone_is_kept(tmp_path):
