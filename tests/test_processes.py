@@ -113,7 +113,7 @@ def run(tmp_path, count, launch, *folders, kill=False):
             )
     try:
         # Of those that are killed the first one says when.
-        codes = [worker.wait(timeout=120) for worker in (workers[:1] if kill else workers)]
+        codes = [worker.wait(timeout=300) for worker in (workers[:1] if kill else workers)]
         expected = -signal.SIGKILL if kill else 0
         assert set(codes) == {expected}, "\n".join(log.read_text()[-2000:] for log in logs)
     finally:
