@@ -1,13 +1,14 @@
-"""The three ways to convolve agree with each other and with a sum worked by hand."""
+"""The ways to convolve agree with each other and with sums worked by hand."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vpns_jax.models import conv
+from vpns_jax.models import conv, winograd
 
 
 def test_conv2d_worked_by_hand() -> None:
@@ -58,21 +59,111 @@ def test_value_and_gradients_are_those_of_xla(size: int, kernel_size: int, strid
         np.testing.assert_allclose(ours, xla, rtol=1e-5, atol=1e-4)
 
 
+def test_winograds_planes_worked_by_hand() -> None:
+    # Of the kernel that is one everywhere: G's rows sum to 1, 3/2, 1/2 and 1.
+    planes = winograd.kernel_planes(jnp.ones((3, 3, 1, 1)))
+    sums = np.array([1, 1.5, 0.5, 1])
+    np.testing.assert_array_equal(np.squeeze(np.array(planes)), np.outer(sums, sums))
+
+
+# Even and odd sides, an odd batch, one tile and less than one.
+@pytest.mark.parametrize(("h", "w", "padding"), [(8, 8, 1), (7, 9, 1), (6, 5, 0), (2, 3, 1), (3, 3, 0), (5, 4, 2)])
+def test_winograd_is_xlas_convolution(h: int, w: int, padding: int) -> None:
+    rng = np.random.default_rng(h * w)
+    x, kernel = rng.standard_normal((3, h, w, 24), np.float32), rng.standard_normal((3, 3, 24, 32), np.float32)
+    pads = ((padding, padding), (padding, padding))
+    ours, theirs = (
+        jax.vjp(functools.partial(function, **rest), x, kernel)
+        for function, rest in (
+            (conv.winograd_conv2d, {"pads": pads}),
+            (conv.lax_conv2d, {"stride": 1, "padding": padding}),
+        )
+    )
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-5, atol=1e-4)
+    cotangent = rng.standard_normal(ours[0].shape, np.float32)
+    for found, expected in zip(ours[1](cotangent), theirs[1](cotangent), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-4)
+
+
+# With room for what two images write.
 @pytest.mark.parametrize(
-    ("size", "kernel_size", "stride", "padding", "expected"),
+    ("kernel_size", "stride", "padding", "room"), [(3, 1, 1, 150_000), (3, 2, 1, 80_000), (7, 2, 3, 400_000)]
+)
+def test_chunks_of_the_batch_change_nothing(
+    kernel_size: int, stride: int, padding: int, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Value, gradients, and the product with a Hessian, which differentiates both ways."""
+    rng = np.random.default_rng(kernel_size)
+    x, kernel = rng.standard_normal((6, 12, 12, 24), np.float32), rng.standard_normal((kernel_size,) * 2 + (24, 24))
+
+    def products(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, ...]:
+        def loss(x: jax.Array, kernel: jax.Array) -> jax.Array:
+            return jnp.sum(jnp.sin(conv.conv2d(x, kernel, stride=stride, padding=padding)))
+
+        gradient = jax.grad(loss, argnums=(0, 1))
+        return loss(x, kernel), *gradient(x, kernel), *jax.jvp(gradient, (x, kernel), (x, kernel))[1]
+
+    arguments = (x, kernel.astype(np.float32) / 24)
+    whole = jax.jit(products)(*arguments)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    for name in ("IM2COL_BYTES", "LARGE_BYTES", "WINOGRAD_BYTES"):
+        monkeypatch.setattr(conv, name, room)
+    chunked = jax.jit(lambda *arguments: products(*arguments))
+    assert "scan[" in str(
+        jax.make_jaxpr(lambda x, kernel: conv.conv2d(x, kernel, stride=stride, padding=padding))(*arguments)
+    )
+    for found, expected in zip(chunked(*arguments), whole, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_taps_that_meet_nothing_but_zeros_are_cropped() -> None:
+    def cropped(size: int, taps: int, stride: int, padding: int) -> tuple[list[float], tuple[int, int]]:
+        kernel = jnp.arange(float(taps)).reshape(taps, 1, 1, 1)
+        kernel, pads = conv.crop_taps(kernel, (size, 1), stride=stride, padding=padding)
+        return kernel.ravel().tolist(), pads[0]
+
+    assert cropped(1, 3, 1, 1) == ([1], (0, 0))
+    assert cropped(2, 3, 1, 1) == ([0, 1, 2], (1, 1))
+    # One window only, whose first tap lies on the padding.
+    assert cropped(2, 3, 2, 1) == ([1, 2], (0, 0))
+    assert cropped(2, 7, 2, 3) == ([3, 4], (0, 0))
+    assert cropped(3, 7, 2, 3) == ([1, 2, 3, 4, 5], (2, 2))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize(("kernel_size", "stride", "padding"), [(3, 1, 1), (3, 2, 1), (7, 2, 3), (5, 1, 2)])
+def test_images_smaller_than_their_kernels(size: int, kernel_size: int, stride: int, padding: int) -> None:
+    rng = np.random.default_rng(size)
+    x = rng.standard_normal((2, size, size, 4), np.float32)
+    kernel = rng.standard_normal((kernel_size, kernel_size, 4, 5), np.float32)
+
+    def run(convolve: Callable[..., jax.Array]) -> tuple[jax.Array, ...]:
+        y, pull = jax.vjp(lambda x, kernel: convolve(x, kernel, stride=stride, padding=padding), x, kernel)
+        return y, *pull(jnp.cos(jnp.arange(float(y.size))).reshape(y.shape))
+
+    for found, expected in zip(run(conv.conv2d), run(conv.lax_conv2d), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("channels", "kernel_size", "stride", "dtype", "products"),
     [
-        (16, 3, 1, 1, "dot_general"),  # 256 positions
-        (17, 3, 1, 1, "conv_general_dilated"),  # 289 positions
-        (64, 1, 2, 0, "dot_general"),
-        (64, 16, 16, 0, "dot_general"),
+        (24, 3, 1, jnp.float32, 16),  # Winograd's.
+        (23, 3, 1, jnp.float32, 1),
+        (24, 3, 2, jnp.float32, 1),
+        (24, 5, 1, jnp.float32, 1),
+        (24, 3, 1, jnp.bfloat16, 1),  # Its sums and differences would be rounded.
+        (24, 1, 2, jnp.float32, 1),
+        (24, 8, 8, jnp.float32, 1),
     ],
 )
-def test_small_images_are_matrix_products_on_cpu(
-    size: int, kernel_size: int, stride: int, padding: int, expected: str
+def test_convolutions_are_matrix_products_on_cpu(
+    channels: int, kernel_size: int, stride: int, dtype: jnp.dtype, products: int
 ) -> None:
-    x, kernel = jnp.zeros((1, size, size, 2)), jnp.zeros((kernel_size, kernel_size, 2, 3))
-    jaxpr = str(jax.make_jaxpr(lambda: conv.conv2d(x, kernel, stride=stride, padding=padding))())
-    assert {name for name in ("dot_general", "conv_general_dilated") if name in jaxpr} == {expected}
+    x, kernel = jnp.zeros((1, 16, 16, channels), dtype), jnp.zeros((kernel_size, kernel_size, channels, 24), dtype)
+    jaxpr = str(jax.make_jaxpr(lambda: conv.conv2d(x, kernel, stride=stride, padding=kernel_size % 2))())
+    assert jaxpr.count("dot_general[") == products
+    assert "conv_general_dilated" not in jaxpr
 
 
 def test_accelerators_get_the_real_convolution(monkeypatch: pytest.MonkeyPatch) -> None:

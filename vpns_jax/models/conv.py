@@ -1,7 +1,8 @@
-"""Convolution with torch's padding: one function, three ways to compute it.
+"""Convolution with torch's padding: one function, and on CPUs several ways to compute it.
 
-XLA's CPU convolution is slow where images are small, above all its kernel gradient: written as patches and
-one matrix product the same step takes a half to a third of the time. Accelerators always get the real thing.
+XLA's CPU convolution is slow in its gradients, and where images are small. What is quicker there, by shape
+(docs/performance.md has the times): one matrix product where windows do not overlap, Winograd's 3x3, or patches and a
+matrix product. Accelerators always get the real thing.
 """
 
 from typing import Any
@@ -9,10 +10,18 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
-# Up to this many output positions an image, patches and a matrix product beat XLA's CPU convolution
-# (forward and backward); above it the copies of the input cost more than they save.
-MAX_IM2COL_POSITIONS = 256
+from vpns_jax.models import winograd
+from vpns_jax.models.chunks import in_chunks
+
+# Zeros before and after, of height and of width.
+Pads = tuple[tuple[int, int], tuple[int, int]]
+
+# What a chunk of the batch may write between input and output: patches, those of large kernels, Winograd's planes.
+IM2COL_BYTES, LARGE_BYTES, WINOGRAD_BYTES = 16 * 2**20, 8 * 2**20, 8 * 2**20
+# With fewer channels Winograd's transforms cost more than the multiplications they save.
+WINOGRAD_CHANNELS = 24
 
 # torchvision's ResNet and VGG: normal with variance 2 / fan_out (He et al. 2015).
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -32,19 +41,35 @@ def conv2d(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0
     """
     if jax.default_backend() != "cpu":
         return lax_conv2d(x, kernel, stride=stride, padding=padding)
-    kh, kw, _, _ = kernel.shape
+    kernel, pads = crop_taps(kernel, x.shape[1:3], stride=stride, padding=padding)
+    kh, kw, c, o = kernel.shape
     _, h, w, _ = x.shape
-    h_out, w_out = ((n + 2 * padding - k) // stride + 1 for n, k in ((h, kh), (w, kw)))
-    if padding == 0 and (kh == kw == 1 or (kh == kw == stride and h % kh == 0 and w % kw == 0)):
+    apart = kh == kw == 1 or (kh == kw == stride and h % kh == 0 and w % kw == 0)
+    if apart and pads == ((0, 0), (0, 0)):
         return tiled_conv2d(x, kernel, stride=stride)
-    if h_out * w_out <= MAX_IM2COL_POSITIONS:
-        return im2col_conv2d(x, kernel, stride=stride, padding=padding)
-    return lax_conv2d(x, kernel, stride=stride, padding=padding)
+    precise = jnp.finfo(x.dtype).bits >= 32
+    if kh == kw == 3 and stride == 1 and min(c, o) >= WINOGRAD_CHANNELS and precise:
+        return winograd_conv2d(x, kernel, pads=pads)
+    return im2col_conv2d(x, kernel, stride=stride, pads=pads)
+
+
+def crop_taps(kernel: jax.Array, image_size: tuple[int, ...], *, stride: int, padding: int) -> tuple[jax.Array, Pads]:
+    """The part of a kernel that ever meets the image, and the zeros that are left around the image for this part.
+
+    On an image of one pixel, padded by one, the middle of a 3x3 kernel is all that meets anything but zeros.
+    """
+    ranges, pads = [], []
+    for length, taps in zip(image_size, kernel.shape[:2], strict=True):
+        last_window = (length + 2 * padding - taps) // stride * stride
+        first, end = max(0, padding - last_window), min(taps, length + padding)
+        ranges.append(slice(first, end))
+        pads.append((padding - first, max(0, last_window + end - padding - length)))
+    return kernel[tuple(ranges)], (pads[0], pads[1])
 
 
 def lax_conv2d(x: jax.Array, kernel: jax.Array, *, stride: int, padding: int) -> jax.Array:
     """`conv2d` by XLA's own convolution."""
-    return jax.lax.conv_general_dilated(
+    return lax.conv_general_dilated(
         x,
         kernel,
         window_strides=(stride, stride),
@@ -53,24 +78,42 @@ def lax_conv2d(x: jax.Array, kernel: jax.Array, *, stride: int, padding: int) ->
     )
 
 
-def im2col_conv2d(x: jax.Array, kernel: jax.Array, *, stride: int, padding: int) -> jax.Array:
+def winograd_conv2d(x: jax.Array, kernel: jax.Array, *, pads: Pads) -> jax.Array:
+    """`conv2d` of a 3x3 kernel with stride 1, as 16 matrix products; see `winograd.py`."""
+    planes = winograd.kernel_planes(kernel)
+
+    def convolve(x: jax.Array) -> jax.Array:
+        return winograd.convolve(jnp.pad(x, ((0, 0), *pads, (0, 0))), planes)
+
+    h, w = (n + sum(pad) - 2 for n, pad in zip(x.shape[1:3], pads, strict=True))
+    floats = 16 * winograd.tiles(h) * winograd.tiles(w) * max(kernel.shape[2:])
+    return in_chunks(convolve, x, floats, most=WINOGRAD_BYTES)
+
+
+def im2col_conv2d(x: jax.Array, kernel: jax.Array, *, stride: int, pads: Pads) -> jax.Array:
     """`conv2d` as one matrix product over shifted slices of the input."""
     kh, kw, c, o = kernel.shape
-    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    b, h, w, _ = x.shape
-    h_out, w_out = (h - kh) // stride + 1, (w - kw) // stride + 1
-    shifted = [
-        jax.lax.slice(
-            x,
-            (0, i, j, 0),
-            (b, i + (h_out - 1) * stride + 1, j + (w_out - 1) * stride + 1, c),
-            (1, stride, stride, 1),
-        )
-        for i in range(kh)
-        for j in range(kw)
-    ]
-    patches = jnp.concatenate(shifted, axis=-1)
-    return patches @ kernel.reshape(kh * kw * c, o)
+    h, w = ((n + sum(pad) - k) // stride + 1 for n, pad, k in zip(x.shape[1:3], pads, (kh, kw), strict=True))
+    large = kh * kw > 9
+
+    def convolve(x: jax.Array) -> jax.Array:
+        x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+        if large:
+            # Row by row: for the gradient few slices are added up at a time.
+            rows = jnp.concatenate([_shifted(x, j, w, stride, axis=2) for j in range(kw)], axis=-1)
+            rows = lax.optimization_barrier(rows)
+            patches = [_shifted(rows, i, h, stride, axis=1) for i in range(kh)]
+        else:
+            columns = [_shifted(x, j, w, stride, axis=2) for j in range(kw)]
+            patches = [_shifted(column, i, h, stride, axis=1) for i in range(kh) for column in columns]
+        return jnp.concatenate(patches, axis=-1) @ kernel.reshape(kh * kw * c, o)
+
+    return in_chunks(convolve, x, h * w * kh * kw * c, most=LARGE_BYTES if large else IM2COL_BYTES)
+
+
+def _shifted(x: jax.Array, start: int, count: int, stride: int, *, axis: int) -> jax.Array:
+    """What one tap of a kernel meets along an axis."""
+    return lax.slice_in_dim(x, start, start + (count - 1) * stride + 1, stride, axis)
 
 
 def tiled_conv2d(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:

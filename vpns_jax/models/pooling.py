@@ -1,18 +1,65 @@
 """Pooling with torch's window arithmetic."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
+
+from vpns_jax.models.chunks import in_chunks
+
+# What chunks of the batch may read.
+POOL_BYTES = 8 * 2**20
 
 
 def max_pool(x: jax.Array, *, window: int, stride: int, padding: int = 0) -> jax.Array:
     """`torch.nn.functional.max_pool2d` of `[b, h, w, c]`.
 
-    The padding never wins; a window that would reach beyond it is left out.
+    The padding never wins; a window that would reach beyond it is left out. The gradient goes to a window's first
+    maximum, row by row.
     """
-    pad = (padding, padding)
-    return nn.max_pool(x, (window, window), strides=(stride, stride), padding=(pad, pad))
+    if jax.default_backend() != "cpu":
+        pad = (padding, padding)
+        return nn.max_pool(x, (window, window), strides=(stride, stride), padding=(pad, pad))
+
+    # XLA's gradient runs on one core of a CPU, and visits each window anew.
+    def pool(x: jax.Array) -> jax.Array:
+        rows = _pool_axis(x, 2, window, stride, padding)
+        return _pool_axis(lax.optimization_barrier(rows), 1, window, stride, padding)
+
+    return in_chunks(pool, x, x[0].size, most=POOL_BYTES)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3, 4))
+def _pool_axis(x: jax.Array, axis: int, window: int, stride: int, padding: int) -> jax.Array:
+    """The maximum over windows along one axis."""
+    return functools.reduce(jnp.maximum, _window_parts(x, axis, window, stride, padding, fill=-jnp.inf))
+
+
+@_pool_axis.defjvp
+def _pool_axis_jvp(
+    axis: int, window: int, stride: int, padding: int, primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    parts = functools.partial(_window_parts, axis=axis, window=window, stride=stride, padding=padding)
+    y = _pool_axis(*primals, axis, window, stride, padding)
+    first = jnp.full(y.shape, window, jnp.uint8)
+    for i, part in reversed(list(enumerate(parts(*primals, fill=-jnp.inf)))):
+        first = jnp.where(part == y, jnp.uint8(i), first)
+    # A byte each is kept for the gradient, not the input.
+    first = lax.optimization_barrier(first)
+    chosen = [jnp.where(first == i, part, 0) for i, part in enumerate(parts(*tangents, fill=0))]
+    return y, functools.reduce(jnp.add, chosen)
+
+
+def _window_parts(x: jax.Array, axis: int, window: int, stride: int, padding: int, *, fill: float) -> list[jax.Array]:
+    """The first elements of all windows along an axis, the second ones, and so on."""
+    pads = [(0, 0)] * x.ndim
+    pads[axis] = (padding, padding)
+    x = jnp.pad(x, pads, constant_values=fill)
+    count = (x.shape[axis] - window) // stride + 1
+    return [lax.slice_in_dim(x, i, i + (count - 1) * stride + 1, stride, axis) for i in range(window)]
 
 
 def adaptive_avg_pool(x: jax.Array, size: int) -> jax.Array:
