@@ -152,7 +152,7 @@ def pruned_run(variables, start):
     prune = task("prune", rules)
     learned = {"scores": scores, "prompt": dense.prompt}
     state = states.create(rules, learned, dense.batch_stats, jnp.asarray(GOLDEN["mapping"]))
-    fixed = states.Fixed(weights=dense.weights, mask={}, pruned=jnp.int32(pruned))
+    fixed = states.Fixed(weights=dense.weights, bits={}, pruned=jnp.int32(pruned))
     rows = []
     for step in range(EPOCHS * ITERATIONS):
         row = {}
@@ -174,7 +174,7 @@ def retrained_run(pruned_run):
     retrain = task("retrain", rules)
     learned = {"weights": sparse.weights, "prompt": sparse.prompt}
     state = states.create(rules, learned, sparse.batch_stats, sparse.mapping)
-    fixed = states.Fixed(weights={}, mask=sparse.mask, pruned=jnp.int32(0))
+    fixed = states.Fixed(weights={}, bits=sparsity.pack(sparse.mask), pruned=jnp.int32(0))
     rows = []
     for step in range(EPOCHS * ITERATIONS):
         row = {}

@@ -132,7 +132,7 @@ class CellRun:
         state = states.create(
             task.rules, {"weights": start.weights, "prompt": prompt}, start.batch_stats, start.mapping
         )
-        fixed = Fixed(weights={}, mask=start.mask, pruned=jnp.int32(0))
+        fixed = Fixed(weights={}, bits=sparsity.pack(start.mask), pruned=jnp.int32(0))
         state, fixed, self.best_epoch, best = self._stages.run_to_best("retrain", task, state, fixed, epochs)
         return state, fixed, best
 
@@ -143,7 +143,7 @@ class CellRun:
         task = self._stages.task("prompt", network, rules, epochs)
         learned = {"prompt": network.prompt.init()}
         state = states.create(task.rules, learned, finished.batch_stats, finished.mapping)
-        fixed = Fixed(weights=finished.weights, mask=finished.mask, pruned=jnp.int32(0))
+        fixed = Fixed(weights=finished.weights, bits=sparsity.pack(finished.mask), pruned=jnp.int32(0))
         state, fixed, self.best_epoch, best = self._stages.run_to_best("posthoc", task, state, fixed, epochs)
         return state, fixed, best
 
@@ -252,7 +252,7 @@ class CellRun:
         state = states.create(task.rules, learned, start.batch_stats, start.mapping)
         pruned = sparsity.pruned_groups(pattern, groups["scores"], self._cell.density)
         frozen = {} if "weights" in groups else start.weights
-        fixed = Fixed(weights=frozen, mask={}, pruned=jax.tree.map(jnp.int32, pruned), pattern=pattern)
+        fixed = Fixed(weights=frozen, bits={}, pruned=jax.tree.map(jnp.int32, pruned), pattern=pattern)
         with self._stages.open("prune") as files:
             return self._stages.run("prune", task, state, fixed, epochs, files)
 
@@ -290,7 +290,7 @@ class CellRun:
         task = self._stages.task("retrain", self._networks["prune"], rules, self._epochs.round)
         learned = {"weights": start.weights, "prompt": start.prompt}
         state = states.create(task.rules, learned, start.batch_stats, start.mapping)
-        return task, state, Fixed(weights={}, mask=mask, pruned=jnp.int32(0))
+        return task, state, Fixed(weights={}, bits=sparsity.pack(mask), pruned=jnp.int32(0))
 
     def _evaluate(self, subnetwork: Subnetwork) -> Evaluation:
         return evaluate(self.network, subnetwork, self._setup.test, batch_size=self._config.data.batch_size)

@@ -105,7 +105,7 @@ def pretrain(
     state, fixed = run_stage(
         task,
         state,
-        states.Fixed(weights={}, mask={}, pruned=jnp.int32(0)),
+        states.Fixed(weights={}, bits={}, pruned=jnp.int32(0)),
         train,
         val,
         epochs=epochs,

@@ -112,7 +112,7 @@ class Stages:
         """Runs a stage; returns what `run` does, and the epoch and the network that are best on validation."""
         with self.open(name, keep_best=True) as files:
             state, fixed = self.run(name, task, state, fixed, epochs, files)
-            epoch, (best, _) = files.checkpoints.best((state, fixed.mask))
+            epoch, (best, _) = files.checkpoints.best((state, fixed.bits))
         return state, fixed, epoch, steps.subnetwork(best, fixed)
 
     def skip(self, name: str, task: steps.Task, epochs: int) -> None:

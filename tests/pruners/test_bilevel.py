@@ -64,7 +64,7 @@ def start():
     state, fixed = tiny.start(tiny.task(), density=0.5)
     learned = {"scores": state.learned["scores"], "weights": weights, "prompt": task.network.prompt.init()}
     state = tiny.states.create(task.rules, learned, state.batch_stats, state.mapping)
-    return task, state, tiny.states.Fixed(weights={}, mask={}, pruned=fixed.pruned)
+    return task, state, tiny.states.Fixed(weights={}, bits={}, pruned=fixed.pruned)
 
 
 def test_the_upper_step_moves_scores_by_the_formula():

@@ -77,10 +77,11 @@ def start(task, *, density=0.5, extra=None):
     learned = {"prompt": task.network.prompt.init()} | (extra or {})
     if task.stage == "prune":
         learned["scores"] = scores
-        fixed = states.Fixed(weights=found["params"], mask={}, pruned=pruned)
+        fixed = states.Fixed(weights=found["params"], bits={}, pruned=pruned)
     else:
         learned["weights"] = found["params"]
-        fixed = states.Fixed(weights={}, mask=sparsity.prune_smallest(scores, pruned), pruned=jnp.int32(0))
+        mask = sparsity.prune_smallest(scores, pruned)
+        fixed = states.Fixed(weights={}, bits=sparsity.pack(mask), pruned=jnp.int32(0))
     mapping = jnp.asarray([4, 0, 2])
     return states.create(task.rules, learned, found["batch_stats"], mapping), fixed
 

@@ -1,5 +1,6 @@
 """Scores, exact global selection, and masks: pure functions on trees that know nothing of images."""
 
+from vpns_jax.sparsity.bits import Bits, pack, unpack
 from vpns_jax.sparsity.granularity import Granularity
 from vpns_jax.sparsity.granularity import parse as parse_granularity
 from vpns_jax.sparsity.masks import (
@@ -33,6 +34,7 @@ from vpns_jax.sparsity.selection import kth_smallest
 from vpns_jax.sparsity.trees import overlay, subtree
 
 __all__ = [
+    "Bits",
     "Granularity",
     "Pattern",
     "apply",
@@ -45,6 +47,7 @@ __all__ = [
     "level",
     "magnitude",
     "overlay",
+    "pack",
     "parse_granularity",
     "prune_groups",
     "prune_groups_further",
@@ -58,5 +61,6 @@ __all__ = [
     "subtree",
     "threshold",
     "topk_mask",
+    "unpack",
     "validate",
 ]

@@ -168,10 +168,10 @@ def run_stage(
     """
     name = name or task.stage
     state = dataclasses.replace(state, step=state.step + start * (train.size // task.batch_size))
-    saved = checkpoints.newest((state, fixed.mask)) if checkpoints.newest_epoch() > start else None
-    first, (state, mask) = saved if saved else (start, (state, fixed.mask))
+    saved = checkpoints.newest((state, fixed.bits)) if checkpoints.newest_epoch() > start else None
+    first, (state, bits) = saved if saved else (start, (state, fixed.bits))
     # Where they lie decides which program runs: the same for a mask that was just made and one from a checkpoint.
-    fixed = sharding.place(dataclasses.replace(fixed, mask=mask), jax.sharding.get_mesh())
+    fixed = sharding.place(dataclasses.replace(fixed, bits=bits), jax.sharding.get_mesh())
     recorder.skip(name, first - start)
     if first == epochs:
         return state, fixed
@@ -199,7 +199,7 @@ def run_stage(
             # Checkpoints within an epoch go on from its start.
             due = within is not None or (epoch + 1) % save_every == 0 or epoch + 1 == epochs
             if improved or due:
-                checkpoints.save(epoch + 1, (state, fixed.mask), accuracy=accuracy)
+                checkpoints.save(epoch + 1, (state, fixed.bits), accuracy=accuracy)
             best = accuracy if improved else best
     return state, fixed
 

@@ -38,19 +38,30 @@ class Fixed:
 
     Attributes:
       weights: `params`, the pretrained ones in stage prune and the finished ones in stage prompt; {} where learned.
-      mask: a tree of bool ({} masks nothing); {} in stages prune and bilevel, where scores give it.
+      bits: the mask, packed by `sparsity.pack` ({} masks nothing); {} in stages prune and bilevel, where scores give
+        it.
       pruned: how many groups to prune where scores give the mask, from `sparsity.pruned_groups`: int32.
       pattern: what these groups are; single weights under one threshold, unless the config says otherwise.
     """
 
     weights: PyTree
-    mask: PyTree
+    bits: PyTree
     pruned: PyTree
     pattern: sparsity.Pattern = struct.field(pytree_node=False, default=sparsity.Pattern())
+
+    @property
+    def mask(self) -> PyTree:
+        """The fixed mask as a tree of bool, laid out as what it masks."""
+        return _unpacked(self.bits)
 
     def keep(self, scores: PyTree) -> PyTree:
         """The mask that scores give."""
         return sparsity.prune_groups(scores, self.pruned, self.pattern)
+
+
+@jax.jit
+def _unpacked(bits: PyTree) -> PyTree:
+    return sharding.split_parameters(sparsity.unpack(bits))
 
 
 @struct.dataclass
