@@ -21,7 +21,7 @@ from vpns_jax.training import state as states
 from vpns_jax.training.forward import Network
 from vpns_jax.training.loop import STEPS
 
-CLASSES = 10
+CLASSES, DENSITY = 10, 0.1
 # Name -> stage, protocol, whether there is a prompt, whether there is a mask.
 CASES = {
     "dense": ("retrain", "paper", False, False),
@@ -36,23 +36,24 @@ CASES = {
 class Case:
     """One step, compiled; it owns its state, which every call moves on in place."""
 
-    def __init__(self, name: str, variables: dict[str, Any], *, model: str, image_size: int, batch: int) -> None:
+    def __init__(
+        self, name: str, variables: dict[str, Any], *, model: str, image_size: int, batch: int, dtype: str
+    ) -> None:
         stage, protocol, prompted, masked = CASES[name]
-        task = make_task(stage, protocol, prompted, model=model, image_size=image_size, batch=batch)
+        network = make_network(model, prompted=prompted, image_size=image_size, dtype=dtype)
+        task = make_task(stage, protocol, network, batch=batch)
         kernels = models.prunable(variables["params"])
-        pruned = jnp.int32(sparsity.pruned_count(kernels, 0.1))
+        pruned = jnp.int32(sparsity.pruned_count(kernels, DENSITY))
         learned: dict[str, Any] = {"prompt": task.network.prompt.init()}
         if stage == "prune":
             learned["scores"] = sparsity.scaled_init(kernels)
-            fixed = states.Fixed(weights=variables["params"], mask={}, pruned=pruned)
+            fixed = states.Fixed(weights=variables["params"], bits={}, pruned=pruned)
         else:
             learned["weights"] = variables["params"]
-            mask = sparsity.prune_smallest(kernels, pruned) if masked else {}
-            fixed = states.Fixed(weights={}, mask=mask, pruned=jnp.int32(0))
+            mask = sparsity.prune_smallest(sparsity.scaled_init(kernels), pruned) if masked else {}
+            fixed = states.Fixed(weights={}, bits=sparsity.pack(mask), pruned=jnp.int32(0))
         self._state = states.create(task.rules, learned, variables.get("batch_stats", {}), jnp.arange(CLASSES))
-        rng = np.random.default_rng(0)
-        images = jnp.asarray(rng.integers(0, 256, (batch, image_size, image_size, 3)), jnp.uint8)
-        self._rest = (fixed, ((images, jnp.arange(batch) % CLASSES),) * len(task.passes), jax.random.key(0))
+        self._rest = (fixed, (make_batch(batch, image_size),) * len(task.passes), jax.random.key(0))
         step = jax.jit(STEPS[stage], static_argnums=0, donate_argnums=1)
         self._step: Any = step.lower(task, self._state, *self._rest).compile()
         self.passes = len(task.passes)
@@ -68,8 +69,35 @@ class Case:
         return found.argument_size_in_bytes + own + found.temp_size_in_bytes
 
 
-def make_task(stage: str, protocol: str, prompted: bool, *, model: str, image_size: int, batch: int) -> steps.Task:
-    """The paper's optimizers and, where asked for, its prompt."""
+def frame_width(image_size: int) -> int:
+    """Of the prompt, in pixels: the paper's 16 at 224."""
+    return max(1, image_size // 14)
+
+
+def make_network(model: str, *, prompted: bool, image_size: int, dtype: str) -> Network:
+    """The network, without dropout, and where asked for the paper's prompt."""
+    still = {"dropout": 0.0} if "dropout" in models.options(model) else {}
+    blank = prompting.create("none", canvas_size=image_size)
+    pad = prompting.create("pad", canvas_size=image_size, pad_size=frame_width(image_size))
+    mean, std = models.normalisation(model)
+    module = models.create(model, num_classes=CLASSES, dtype=dtype, **still)
+    return Network(module, pad if prompted else blank, blank, mean, std)
+
+
+def make_variables(model: str, image_size: int) -> dict[str, Any]:
+    """Fresh variables."""
+    images = jnp.zeros((1, image_size, image_size, 3))
+    return jax.jit(models.create(model, num_classes=CLASSES).init)(jax.random.key(0), images)
+
+
+def make_batch(batch: int, image_size: int) -> steps.Batch:
+    """Noise, and labels in turn."""
+    images = np.random.default_rng(0).integers(0, 256, (batch, image_size, image_size, 3))
+    return jnp.asarray(images, jnp.uint8), jnp.arange(batch) % CLASSES
+
+
+def make_task(stage: str, protocol: str, network: Network, *, batch: int) -> steps.Task:
+    """The paper's optimizers."""
     rule = functools.partial(
         optim.Rule,
         weight_decay=1e-4,
@@ -82,10 +110,6 @@ def make_task(stage: str, protocol: str, prompted: bool, *, model: str, image_si
     adam = rule(optimizer="adam", learning_rate=1e-4, momentum=0.0)
     sgd = rule(optimizer="sgd", learning_rate=0.01, momentum=0.9)
     rules = {"scores": adam, "prompt": adam} if stage == "prune" else {"weights": sgd, "prompt": sgd}
-    blank = prompting.create("none", canvas_size=image_size)
-    pad = prompting.create("pad", canvas_size=image_size, pad_size=max(1, image_size // 14))
-    mean, std = models.normalisation(model)
-    network = Network(models.create(model, num_classes=CLASSES), pad if prompted else blank, blank, mean, std)
     return steps.Task(stage, network, protocol, "update", batch, tuple(rules.items()))
 
 
@@ -95,16 +119,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", choices=models.names(), default="resnet18")
     parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--json")
     chosen = parser.parse_args(arguments)
-    sizes = {"model": chosen.model, "image_size": chosen.image_size, "batch": chosen.batch}
-    images = jnp.zeros((1, chosen.image_size, chosen.image_size, 3))
-    model = models.create(chosen.model, num_classes=CLASSES)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
-    rng = np.random.default_rng(0)
-    # Small and positive: variances too must make sense.
-    variables = jax.tree.map(lambda x: jnp.asarray(0.02 * rng.random(x.shape) + 0.01, x.dtype), shapes)
+    sizes = {key: getattr(chosen, key) for key in ("model", "image_size", "batch", "dtype")}
+    variables = make_variables(chosen.model, chosen.image_size)
     cases = {name: Case(name, variables, **sizes) for name in CASES}
     seconds = measure.interleaved(cases, chosen.repeats)
     rows = [

@@ -1,0 +1,117 @@
+"""The iterations of `benchmarks.step` written in PyTorch, as one would who knows it well: what ours are held to."""
+
+import contextlib
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from benchmarks.step import CASES, DENSITY, frame_width, make_batch
+from benchmarks.torch_networks import NETWORKS, Tensors
+from vpns_jax import models, sparsity
+
+
+class TorchCase:
+    """One step; it owns its state, which every call moves on in place."""
+
+    def __init__(
+        self, name: str, variables: dict[str, Any], *, model: str, image_size: int, batch: int, dtype: str
+    ) -> None:
+        self._stage, protocol, self._prompted, masked = CASES[name]
+        self._network, (mean, std) = NETWORKS[model], models.normalisation(model)
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        half = dtype == "bfloat16"
+        self._precision = torch.autocast(self._device.type, torch.bfloat16) if half else contextlib.nullcontext()
+        self._passes = (True, False) if protocol == "reference" else (self._prompted,)
+
+        self._tensors = self._to_device(models.export(model, variables))
+        kernels = models.prunable(variables["params"])
+        self._pruned = sparsity.pruned_count(kernels, DENSITY)
+        given = self._pick(model, variables, sparsity.scaled_init(kernels))
+        self._scores = {key: s.requires_grad_(self._stage == "prune") for key, s in given.items()} if masked else {}
+        learned = list(self._scores.values())
+        if self._stage == "retrain":
+            self._mask = {key: keep.float() for key, keep in self._keep().items()}
+            learned = [x.requires_grad_() for key, x in self._tensors.items() if "running" not in key]
+        self._prompt, frame = torch.zeros(1, 3, image_size, image_size), torch.ones(1, 1, image_size, image_size)
+        inner = slice(frame_width(image_size), image_size - frame_width(image_size))
+        frame[..., inner, inner] = 0
+        self._frame, self._prompt = frame.to(self._device), self._prompt.to(self._device).requires_grad_()
+        self._optimizers = [self._optimizer(learned)] + ([self._optimizer([self._prompt])] if self._prompted else [])
+
+        images, labels = map(np.array, make_batch(batch, image_size))
+        # Channels last in memory: the layout that PyTorch is quick with.
+        self._images = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2)
+        self._labels = torch.from_numpy(labels).long().to(self._device)
+        self._mean, self._std = (torch.tensor(x, device=self._device)[None, :, None, None] for x in (mean, std))
+
+    def __call__(self) -> list[torch.Tensor]:
+        return [self._run_pass(prompted) for prompted in self._passes]
+
+    def bytes(self) -> int | None:
+        """The most that was allocated in one step; None on a CPU, where PyTorch does not count it."""
+        if self._device.type == "cpu":
+            return None
+        torch.cuda.reset_peak_memory_stats()
+        self()
+        return torch.cuda.max_memory_allocated()
+
+    def gradient(self, *, prompted: bool = False) -> torch.Tensor:
+        """One pass forward and backward; returns the loss, and leaves the gradients where PyTorch does."""
+        for optimizer in self._optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        x = self._images.float() / 255
+        if prompted:
+            x = torch.clamp(x + self._prompt * self._frame, 0, 1)
+        x = ((x - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
+        with self._precision:
+            logits = self._network(self._masked(), x)
+        loss = F.cross_entropy(logits.float(), self._labels)
+        loss.backward()
+        return loss.detach()
+
+    def _run_pass(self, prompted: bool) -> torch.Tensor:
+        loss = self.gradient(prompted=prompted)
+        scores, *prompt = self._optimizers
+        for optimizer in (scores, *(prompt if prompted else ())):
+            optimizer.step()
+        return loss
+
+    def _masked(self) -> Tensors:
+        if self._stage == "retrain":
+            return self._tensors | {key: self._tensors[key] * self._mask[key] for key in self._scores}
+        keep = self._keep()
+        # The mask's value, and the gradient of the scores' magnitude.
+        masks = {key: keep[key].float() + (s.abs() - s.abs().detach()) for key, s in self._scores.items()}
+        return self._tensors | {key: self._tensors[key] * masks[key] for key in masks}
+
+    @torch.no_grad()
+    def _keep(self) -> Tensors:
+        if not self._scores:
+            return {}
+        tau = self.threshold()
+        return {key: s.abs() > tau for key, s in self._scores.items()}
+
+    @torch.no_grad()
+    def threshold(self) -> torch.Tensor:
+        """The k-th smallest of all scores' magnitudes."""
+        return torch.kthvalue(torch.cat([s.abs().flatten() for s in self._scores.values()]), self._pruned).values
+
+    def _optimizer(self, tensors: list[torch.Tensor]) -> torch.optim.Optimizer:
+        if self._stage == "prune":
+            return torch.optim.Adam(tensors, lr=1e-4, weight_decay=1e-4, fused=True)
+        return torch.optim.SGD(tensors, lr=0.01, momentum=0.9, weight_decay=1e-4, fused=True)
+
+    def _to_device(self, arrays: dict[str, np.ndarray]) -> Tensors:
+        """Float tensors, kernels channels last; counters are of no use here."""
+        tensors = {key: torch.from_numpy(x).to(self._device) for key, x in arrays.items() if x.dtype == np.float32}
+        return {key: x.to(memory_format=torch.channels_last) if x.ndim == 4 else x for key, x in tensors.items()}
+
+    def _pick(self, model: str, variables: dict[str, Any], scores: Any) -> Tensors:
+        """The scores under PyTorch's names."""
+        nowhere = jax.tree.map(lambda x: np.full(x.shape, np.nan, x.dtype), variables["params"])
+        exported = models.export(model, {**variables, "params": sparsity.overlay(nowhere, scores)})
+        found = self._to_device(exported)
+        return {key: x for key, x in found.items() if "running" not in key and not bool(x.isnan().any())}
