@@ -104,9 +104,11 @@ def _prune(
     # What lies below the bracket is pruned, and what lies in it too, or of ties the first.
     last = lax.cond(found.under_high > pruned, last_pruned, lambda: jnp.int32(total))
     last = jnp.where(pruned == 0, -1, last)
+    # Tied to what changes: XLA would else store all positions ahead of a loop of training steps.
+    first, last = lax.optimization_barrier((jnp.int32(0), last))
     kept = [
         (one >= found.high) | ((one >= found.low) & (index > last))
-        for one, index in zip(keys(leaves), _flat_indices(leaves), strict=True)
+        for one, index in zip(keys(leaves), _flat_indices(leaves, first), strict=True)
     ]
     return jax.tree.unflatten(structure, kept)
 
@@ -178,7 +180,7 @@ def _apply(weights: PyTree, mask: PyTree, path: tuple[str, ...]) -> PyTree:
     return {key: _apply(value, mask[key], (*path, key)) if key in mask else value for key, value in weights.items()}
 
 
-def _flat_indices(leaves: list[jax.Array], first: int | jax.Array = 0) -> list[jax.Array]:
+def _flat_indices(leaves: list[jax.Array], first: jax.Array) -> list[jax.Array]:
     """For each leaf the row-major position of its elements in the concatenation of all leaves, int32."""
     indices, start = [], first
     for leaf in leaves:

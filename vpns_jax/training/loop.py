@@ -56,7 +56,9 @@ def run_epoch(
             take(data, one, rows, jax.random.fold_in(rng, i))
             for i, (one, rows) in enumerate(zip(task.passes, indices, strict=True))
         )
-        state, seen = STEPS[task.stage](task, state, fixed, batches, jax.random.fold_in(rng, len(batches)))
+        # Tied to what changes: XLA would else unpack masks once, ahead of the loop, and keep them as bools.
+        held, _ = lax.optimization_barrier((fixed, state.step))
+        state, seen = STEPS[task.stage](task, state, held, batches, jax.random.fold_in(rng, len(batches)))
         return sharding.split_parameters(state), seen
 
     state, metrics = lax.scan(body, state, orders)

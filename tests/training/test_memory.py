@@ -1,0 +1,107 @@
+"""What an epoch of training holds in memory and never does, as the compiled program says."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from tests.training import tiny
+from vpns_jax import models, prompting, sparsity
+from vpns_jax.models.resnet import ResNet
+from vpns_jax.training import state as states
+from vpns_jax.training.batches import Resident
+from vpns_jax.training.forward import Network
+from vpns_jax.training.loop import run_epoch
+
+SIZE, BATCH, CLASSES = 32, 16, 5
+# Two of these, a stem and a head: 83 thousand weights.
+KERNEL = (3, 3, 64, 64)
+
+
+def network(prompt="pad"):
+    return Network(
+        model=ResNet((1, 0, 0, 0), "basic", num_classes=CLASSES),
+        prompt=prompting.create(prompt, canvas_size=SIZE, pad_size=2),
+        plain=prompting.create("none", canvas_size=SIZE),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+    )
+
+
+def start(stage, *, masked=True, prompt="pad"):
+    """A compiled epoch of a stage, its state, and what it holds fixed."""
+    found = network().model.init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
+    kernels = models.prunable(found["params"])
+    pruned = jnp.int32(sparsity.pruned_count(kernels, 0.1))
+    learned = {"prompt": network(prompt).prompt.init()}
+    if stage == "prune":
+        learned["scores"] = sparsity.scaled_init(kernels)
+        fixed = states.Fixed(weights=found["params"], bits={}, pruned=pruned)
+    else:
+        learned["weights"] = found["params"]
+        mask = sparsity.prune_smallest(kernels, pruned) if masked else {}
+        fixed = states.Fixed(weights={}, bits=sparsity.pack(mask), pruned=jnp.int32(0))
+    task = tiny.task(stage, network=network(prompt))
+    state = states.create(task.rules, learned, found["batch_stats"], jnp.arange(CLASSES))
+    data = Resident(
+        images=jnp.zeros((BATCH, SIZE, SIZE, 3), jnp.uint8),
+        labels=jnp.zeros((BATCH,), jnp.int32),
+        large=jnp.zeros((BATCH, SIZE + 4, SIZE + 4, 3), jnp.uint8),
+    )
+    compiled = run_epoch.lower(task, state, fixed, data, jax.random.key(0), jnp.int32(0)).compile()
+    return compiled, state, fixed
+
+
+def peak(compiled):
+    found = compiled.memory_analysis()
+    own = found.output_size_in_bytes - found.alias_size_in_bytes
+    return found.argument_size_in_bytes + own + found.temp_size_in_bytes
+
+
+def size(tree):
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def carried(compiled):
+    """(dtype, shape) of all that the loop over an epoch's iterations holds from one to the next."""
+    loops = re.findall(r"= \((.*?)\) while\(.*?\).*?op_name=\"jit\(run_epoch\)/while\"", compiled.as_text())
+    assert len(loops) == 1
+    found = re.findall(r"(\w+)\[([\d,]*)\]", re.sub(r"/\*.*?\*/", "", loops[0]))
+    return [(dtype, tuple(map(int, filter(None, shape.split(","))))) for dtype, shape in found]
+
+
+@pytest.fixture(scope="module")
+def dense():
+    """Fine-tuning: neither mask nor prompt."""
+    return start("retrain", masked=False, prompt="none")
+
+
+def test_learning_a_mask_takes_the_dense_steps_memory_the_scores_and_their_optimizer(dense):
+    compiled, state, _ = start("prune")
+    scores = size(state.learned["scores"])
+    assert peak(compiled) <= 1.15 * peak(dense[0]) + 3 * scores
+    # Held from one iteration to the next: weights, scores and two moments; no mask, and no order of the weights.
+    kernels = [dtype for dtype, shape in carried(compiled) if shape == KERNEL]
+    assert kernels == ["f32"] * 4 * 2
+
+
+def test_a_fixed_mask_takes_a_bit_a_weight(dense):
+    compiled, _, fixed = start("retrain")
+    # The head's five columns take a byte.
+    assert size(fixed.bits) == (size(fixed.mask) + 64 * 3) // 8
+    # Weights and momentum, and nothing like a mask beside its bits.
+    held = carried(compiled)
+    assert [dtype for dtype, shape in held if shape == KERNEL] == ["f32"] * 2 * 2
+    assert [shape for dtype, shape in held if dtype == "u8" and len(shape) == 4].count((*KERNEL[:3], 8)) == 2
+    # A layer's masked weights at a time.
+    assert peak(compiled) <= 1.15 * peak(dense[0])
+
+
+@pytest.mark.parametrize("stage", ["prune", "retrain"])
+def test_an_epoch_moves_its_state_in_place_and_asks_nothing_of_the_host(stage):
+    compiled, state, _ = start(stage)
+    assert compiled.memory_analysis().alias_size_in_bytes >= size(state)
+    text = compiled.as_text()
+    for name in ("callback", "infeed", "outfeed", "send(", "recv("):
+        assert name not in text
