@@ -39,22 +39,9 @@ class Case:
     def __init__(
         self, name: str, variables: dict[str, Any], *, model: str, image_size: int, batch: int, dtype: str
     ) -> None:
-        stage, protocol, prompted, masked = CASES[name]
-        network = make_network(model, prompted=prompted, image_size=image_size, dtype=dtype)
-        task = make_task(stage, protocol, network, batch=batch)
-        kernels = models.prunable(variables["params"])
-        pruned = jnp.int32(sparsity.pruned_count(kernels, DENSITY))
-        learned: dict[str, Any] = {"prompt": task.network.prompt.init()}
-        if stage == "prune":
-            learned["scores"] = sparsity.scaled_init(kernels)
-            fixed = states.Fixed(weights=variables["params"], bits={}, pruned=pruned)
-        else:
-            learned["weights"] = variables["params"]
-            mask = sparsity.prune_smallest(sparsity.scaled_init(kernels), pruned) if masked else {}
-            fixed = states.Fixed(weights={}, bits=sparsity.pack(mask), pruned=jnp.int32(0))
-        self._state = states.create(task.rules, learned, variables.get("batch_stats", {}), jnp.arange(CLASSES))
+        task, self._state, fixed = start(name, variables, model=model, image_size=image_size, batch=batch, dtype=dtype)
         self._rest = (fixed, (make_batch(batch, image_size),) * len(task.passes), jax.random.key(0))
-        step = jax.jit(STEPS[stage], static_argnums=0, donate_argnums=1)
+        step = jax.jit(STEPS[task.stage], static_argnums=0, donate_argnums=1)
         self._step: Any = step.lower(task, self._state, *self._rest).compile()
         self.passes = len(task.passes)
 
@@ -67,6 +54,27 @@ class Case:
         found = self._step.memory_analysis()
         own = found.output_size_in_bytes - found.alias_size_in_bytes
         return found.argument_size_in_bytes + own + found.temp_size_in_bytes
+
+
+def start(
+    name: str, variables: dict[str, Any], *, model: str, image_size: int, batch: int, dtype: str
+) -> tuple[steps.Task, states.TrainState, states.Fixed]:
+    """A stage as it begins: its task, its state, and what it holds fixed."""
+    stage, protocol, prompted, masked = CASES[name]
+    network = make_network(model, prompted=prompted, image_size=image_size, dtype=dtype)
+    task = make_task(stage, protocol, network, batch=batch)
+    kernels = models.prunable(variables["params"])
+    scores, pruned = sparsity.scaled_init(kernels), jnp.int32(sparsity.pruned_count(kernels, DENSITY))
+    learned: dict[str, Any] = {"prompt": network.prompt.init()}
+    if stage == "prune":
+        learned["scores"] = scores
+        fixed = states.Fixed(weights=variables["params"], bits={}, pruned=pruned)
+    else:
+        learned["weights"] = variables["params"]
+        mask = sparsity.prune_smallest(scores, pruned) if masked else {}
+        fixed = states.Fixed(weights={}, bits=sparsity.pack(mask), pruned=jnp.int32(0))
+    stats = variables.get("batch_stats", {})
+    return task, states.create(task.rules, learned, stats, jnp.arange(CLASSES)), fixed
 
 
 def frame_width(image_size: int) -> int:

@@ -1,0 +1,145 @@
+"""Every convolution of a network, here and by XLA's own convolution: forward, and forward with both gradients.
+
+    python -m benchmarks.conv --model resnet18 --image-size 32 --batch 64
+
+On CPUs `conv2d` chooses by shape; on accelerators both are the same. PyTorch takes part where it is installed.
+"""
+
+import argparse
+import dataclasses
+import functools
+import importlib.util
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import measure
+from vpns_jax import models
+from vpns_jax.models import conv
+
+OURS, XLA, TORCH = "conv2d", "lax", "PyTorch"
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """A convolution: of [batch, size, size, channels], as a layer of a network has it."""
+
+    size: int
+    channels: int
+    features: int
+    kernel: int
+    stride: int
+    padding: int
+
+    def __str__(self) -> str:
+        return f"{self.size} px, {self.channels} to {self.features}, {self.kernel}x{self.kernel} / {self.stride}"
+
+
+def shapes(model: str, image_size: int) -> Counter[Shape]:
+    """How often a network has each shape of convolution; nothing is computed."""
+    found: Counter[Shape] = Counter()
+
+    def note(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], context: Any) -> Any:
+        layer = context.module
+        if isinstance(layer, conv.Conv) and context.method_name == "__call__":
+            _, size, _, channels = args[0].shape
+            found[Shape(size, channels, layer.features, layer.kernel_size, layer.stride, layer.padding)] += 1
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        images = jnp.zeros((1, image_size, image_size, 3))
+        jax.eval_shape(models.create(model).init, jax.random.key(0), images)
+    return found
+
+
+def contenders(shape: Shape, batch: int, *, backward: bool) -> dict[str, Callable[[], Any]]:
+    """By name: what computes the convolution and, if asked to, the gradients of its sum with random weights."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((batch, shape.size, shape.size, shape.channels), np.float32)
+    kernel = rng.standard_normal((shape.kernel, shape.kernel, shape.channels, shape.features), np.float32)
+    kernel /= np.sqrt(np.prod(kernel.shape[:3]))
+    geometry = {"stride": shape.stride, "padding": shape.padding}
+    size_out = (shape.size + 2 * shape.padding - shape.kernel) // shape.stride + 1
+    cotangent = rng.standard_normal((batch, size_out, size_out, shape.features), np.float32)
+
+    def compiled(convolve: Callable[..., jax.Array]) -> Callable[[], Any]:
+        def run(x: jax.Array, kernel: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, ...]:
+            if not backward:
+                return (convolve(x, kernel, **geometry),)
+            y, pull = jax.vjp(functools.partial(convolve, **geometry), x, kernel)
+            return y, *pull(cotangent)
+
+        arguments = jax.device_put((x, kernel, cotangent))
+        return functools.partial(jax.jit(run).lower(*arguments).compile(), *arguments)
+
+    functions = {OURS: compiled(conv.conv2d), XLA: compiled(conv.lax_conv2d)}
+    if importlib.util.find_spec("torch"):
+        functions[TORCH] = _torch(x, kernel, cotangent, geometry, backward=backward)
+    return functions
+
+
+def _torch(
+    x: np.ndarray, kernel: np.ndarray, cotangent: np.ndarray, geometry: dict[str, int], *, backward: bool
+) -> Callable[[], Any]:
+    import torch
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # Seen as [b, c, h, w] they are channels last, which PyTorch is quick with.
+    images, down = (torch.from_numpy(one).to(device).permute(0, 3, 1, 2) for one in (x, cotangent))
+    weights = torch.from_numpy(kernel).to(device).permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
+    images, weights = images.requires_grad_(backward), weights.requires_grad_(backward)
+
+    def run() -> tuple[np.ndarray, ...]:
+        y = torch.nn.functional.conv2d(images, weights, **geometry)
+        gradients = torch.autograd.grad(y, (images, weights), down) if backward else ()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        found = [y.detach().permute(0, 2, 3, 1), *(g.permute(*p) for g, p in zip(gradients, _BACK, strict=False))]
+        return tuple(found)
+
+    return run
+
+
+_BACK = ((0, 2, 3, 1), (2, 3, 1, 0))
+
+
+def check(shape: Shape, found: dict[str, Any]) -> None:
+    """That all agree, to a ten thousandth of the largest number."""
+    for name, values in found.items():
+        for ours, theirs in zip(found[XLA], values, strict=True):
+            expected, seen = np.asarray(ours), np.asarray(theirs.cpu() if name == TORCH else theirs)
+            if not np.abs(seen - expected).max() <= 1e-4 * np.abs(expected).max():
+                raise AssertionError(f"{shape}: {name} and {XLA} differ by {np.abs(seen - expected).max()}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Prints a table and, if asked to, writes JSON."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.conv", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", choices=models.names(), default="resnet18")
+    parser.add_argument("--image-size", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--json")
+    chosen = parser.parse_args(arguments)
+    rows = []
+    for shape, count in shapes(chosen.model, chosen.image_size).items():
+        row: dict[str, Any] = {"convolution": str(shape), "layers": count}
+        for what, backward in (("forward", False), ("with gradients", True)):
+            functions = contenders(shape, chosen.batch, backward=backward)
+            check(shape, {name: function() for name, function in functions.items()})
+            seconds = measure.interleaved(functions, chosen.repeats)
+            row |= {f"{name}, {what}, ms": 1e3 * s for name, s in seconds.items()}
+        rows.append(row)
+    print(measure.table(rows))
+    print(measure.facts())
+    if chosen.json:
+        measure.write_json(chosen.json, "conv", rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""What share of training's time goes to its images: from arrays on the device, and from JPEGs decoded as it runs.
+
+    python -m benchmarks.input --model resnet18 --image-size 32 --batch 64
+
+Every way runs the same iterations of stage retrain; `waited` is what they take longer than on one batch that lies on
+the device, cropped already. On a CPU decoding takes cores from the network, so the share is its price, not idleness.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import io
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+from PIL import Image
+
+from benchmarks import measure
+from benchmarks.step import CLASSES, make_batch, make_variables, start
+from vpns_jax import models, sharding
+from vpns_jax.data.dataset import large_size
+from vpns_jax.data.decode import decode_image
+from vpns_jax.data.materialize import resize
+from vpns_jax.training import steps
+from vpns_jax.training.batches import Resident, Split, Streamed
+from vpns_jax.training.loop import STEPS, epoch_runner
+from vpns_jax.training.metrics import Metrics
+from vpns_jax.training.state import Fixed, TrainState
+
+STAGE = "retrain, masked"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Jpegs:
+    """Files as they come from a camera, in memory: decoded each time an image is asked for."""
+
+    files: list[bytes]
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int, /) -> tuple[np.ndarray, int]:
+        return decode_image(self.files[index]), int(self.labels[index])
+
+
+def draw(count: int, size: int) -> Jpegs:
+    """Smooth noise, which compresses as photographs do."""
+    rng, files = np.random.default_rng(0), []
+    for _ in range(count):
+        coarse = Image.fromarray(rng.integers(0, 256, (size // 8, size // 8, 3), np.uint8))
+        with io.BytesIO() as file:
+            coarse.resize((size, size), Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
+            files.append(file.getvalue())
+    return Jpegs(files, (np.arange(count) % CLASSES).astype(np.int32))
+
+
+def decoded(source: Jpegs, image_size: int) -> Resident:
+    """The same images on the device."""
+    images = [source[i][0] for i in range(len(source))]
+    return Resident(
+        images=jax.device_put(np.stack([resize(image, image_size) for image in images])),
+        labels=jax.device_put(source.labels),
+        large=jax.device_put(np.stack([resize(image, large_size(image_size)) for image in images])),
+        flip=True,
+    )
+
+
+class Epochs:
+    """Epochs of one way to get images; it owns its state, which every call moves on by an epoch."""
+
+    def __init__(self, begin: tuple[steps.Task, TrainState, Fixed], data: Split, stack: contextlib.ExitStack) -> None:
+        self._task, self._state, self._fixed = begin
+        runner = epoch_runner(self._task, data, jax.random.key(0), 0, None, lambda share: None)
+        self._run, self._epoch = stack.enter_context(runner), 0
+
+    def __call__(self) -> Any:
+        total = tuple(Metrics.zero() for _ in self._task.passes)
+        self._state, metrics = self._run(self._state, self._fixed, self._epoch, total)
+        self._epoch += 1
+        return metrics
+
+
+class OneBatch:
+    """As many iterations as an epoch has, on one batch."""
+
+    def __init__(self, begin: tuple[steps.Task, TrainState, Fixed], batch: steps.Batch, iterations: int) -> None:
+        task, self._state, self._fixed = begin
+        batches = (batch,) * len(task.passes)
+
+        @functools.partial(jax.jit, donate_argnums=0)
+        def run(state: TrainState, fixed: Fixed) -> tuple[TrainState, Any]:
+            def body(state: TrainState, _: None) -> tuple[TrainState, Any]:
+                return STEPS[task.stage](task, state, fixed, batches, jax.random.key(0))
+
+            return lax.scan(body, state, length=iterations)
+
+        self._run = run
+
+    def __call__(self) -> Any:
+        self._state, metrics = self._run(self._state, self._fixed)
+        return metrics
+
+
+def ways(
+    sizes: dict[str, Any], iterations: int, workers: list[int], stack: contextlib.ExitStack
+) -> dict[str, Callable]:
+    """By name; the first is what the others are held against."""
+    batch, image_size = sizes["batch"], sizes["image_size"]
+    begin = functools.partial(start, STAGE, make_variables(sizes["model"], image_size), **sizes)
+    source = draw(batch * iterations, 2 * image_size)
+    return {
+        "one batch": OneBatch(begin(), make_batch(batch, image_size), iterations),
+        "on the device": Epochs(begin(), decoded(source, image_size), stack),
+        **{
+            f"streamed, {f'{count} processes' if count else 'threads'}": Epochs(
+                begin(), Streamed(source, image_size, count, True), stack
+            )
+            for count in workers
+        },
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Prints a table and, if asked to, writes JSON."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.input", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", choices=models.names(), default="resnet18")
+    parser.add_argument("--image-size", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--iterations", type=int, default=10, help="in an epoch")
+    parser.add_argument("--workers", type=int, nargs="*", default=[0], help="processes that decode; 0 for threads")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--repeats", type=int, default=4)
+    parser.add_argument("--json")
+    chosen = parser.parse_args(arguments)
+    sizes = {key: getattr(chosen, key) for key in ("model", "image_size", "batch", "dtype")}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(jax.set_mesh(sharding.make_mesh(chosen.batch)))
+        seconds = measure.interleaved(ways(sizes, chosen.iterations, chosen.workers, stack), chosen.repeats)
+    rows = [
+        {
+            "images": name,
+            "ms an iteration": 1e3 * total / chosen.iterations,
+            "images/s": chosen.batch * chosen.iterations / total,
+            "waited, %": 100 * (1 - seconds["one batch"] / total),
+        }
+        for name, total in seconds.items()
+    ]
+    print(measure.table(rows))
+    print(measure.facts())
+    if chosen.json:
+        measure.write_json(chosen.json, "input", rows)
+
+
+if __name__ == "__main__":
+    main()

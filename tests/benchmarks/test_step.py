@@ -1,0 +1,72 @@
+"""The benchmarks of steps run what they say, on what they say; how fast is not for a test to say."""
+
+import json
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import conv, input, step, vs_torch
+from vpns_jax import models
+
+
+@pytest.mark.usefixtures("small_network")
+def test_every_step_is_measured_and_written_down(capsys, tmp_path):
+    step.main(["--batch", "8", "--image-size", "16", "--repeats", "1", "--json", str(tmp_path / "found.json")])
+    rows = {row.pop("step"): row for row in json.loads((tmp_path / "found.json").read_text())["rows"]}
+    assert list(rows) == list(step.CASES)
+    assert rows["dense"]["as dense"] == rows["dense"]["memory as dense"] == 1
+    assert rows["prune (VPNs)"]["MB"] > rows["dense"]["MB"] > 0
+    assert "| prune (VPNs, reference) |" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("small_network")
+def test_steps_begin_with_a_tenth_of_the_weights():
+    variables = step.make_variables("resnet18", 16)
+    for name, (stage, _, prompted, masked) in step.CASES.items():
+        task, state, fixed = step.start(name, variables, model="resnet18", image_size=16, batch=8, dtype="float32")
+        mask = fixed.keep(state.learned["scores"]) if stage == "prune" else fixed.mask
+        assert task.network.prompted == prompted
+        assert bool(mask) == masked
+        if masked:
+            total = sum(leaf.size for leaf in jax.tree.leaves(models.prunable(variables["params"])))
+            assert sum(int(leaf.sum()) for leaf in jax.tree.leaves(mask)) == total - int(0.9 * total)
+
+
+@pytest.mark.usefixtures("small_network")
+def test_images_come_in_every_way(tmp_path):
+    arguments = ["--batch", "8", "--image-size", "16", "--iterations", "2", "--repeats", "1"]
+    input.main([*arguments, "--json", str(tmp_path / "found.json")])
+    rows = {row["images"]: row for row in json.loads((tmp_path / "found.json").read_text())["rows"]}
+    assert list(rows) == ["one batch", "on the device", "streamed, threads"]
+    assert rows["one batch"]["waited, %"] == 0
+
+
+def test_every_convolution_of_a_network_is_found():
+    found = conv.shapes("resnet18", 32)
+    assert found.total() == 20
+    assert found[conv.Shape(size=8, channels=64, features=64, kernel=3, stride=1, padding=1)] == 4
+    assert found[conv.Shape(size=32, channels=3, features=64, kernel=7, stride=2, padding=3)] == 1
+
+
+def test_convolutions_that_differ_are_not_timed():
+    shape = conv.Shape(size=4, channels=2, features=3, kernel=3, stride=1, padding=1)
+    found = {name: function() for name, function in conv.contenders(shape, 2, backward=True).items()}
+    conv.check(shape, found)
+    with pytest.raises(AssertionError, match="4 px, 2 to 3, 3x3 / 1: conv2d and lax differ"):
+        conv.check(shape, found | {conv.OURS: (found[conv.OURS][0] + 1, *found[conv.OURS][1:])})
+
+
+def test_steps_that_differ_are_not_timed():
+    vs_torch.check("dense", [1.0], [1.0005], "float32")
+    with pytest.raises(AssertionError, match="dense: ours and PyTorch's differ"):
+        vs_torch.check("dense", [1.0], [1.005], "float32")
+    vs_torch.check("dense", np.float32(1), 1.005, "bfloat16")
+
+
+def test_without_pytorch_there_is_nothing_to_compare_with(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr(vs_torch.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match="PyTorch is not installed"):
+        vs_torch.main([])
