@@ -9,15 +9,15 @@ from vpns_jax import sparsity
 
 
 def test_packing_worked_by_hand():
-    # Eight parts of two: bytes 0 and 1 hold every part's first and second element.
-    keep = jnp.array([1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1], bool)
+    # Eight parts of two rows: bytes 0 and 1 hold every part's first and second row.
+    keep = jnp.array([[1], [0], [0], [0], [0], [1], [0], [0], [0], [0], [0], [0], [0], [0], [1], [1]], bool)
     found = sparsity.pack(keep)
-    np.testing.assert_array_equal(found.bytes, [0b10000001, 0b10000100])
+    np.testing.assert_array_equal(found.bytes, [[0b10000001], [0b10000100]])
     assert found.bytes.dtype == jnp.uint8
     np.testing.assert_array_equal(sparsity.unpack(found), keep)
 
 
-@pytest.mark.parametrize("shape", [(1,), (7,), (8,), (9,), (3, 3, 2, 64), (5, 10), (4, 1000)])
+@pytest.mark.parametrize("shape", [(1, 1), (7, 3), (8, 3), (9, 3), (3, 3, 2, 64), (10, 5), (1000, 4)])
 def test_what_was_packed_comes_back(shape):
     keep = jnp.asarray(np.random.default_rng(0).random(shape) < 0.3)
     tree = {"a": {"kernel": keep}, "b": {"kernel": ~keep}}
@@ -27,8 +27,8 @@ def test_what_was_packed_comes_back(shape):
     for path in tree:
         np.testing.assert_array_equal(found[path]["kernel"], tree[path]["kernel"])
         assert found[path]["kernel"].dtype == bool
-    per_row = -(-shape[-1] // 8)
-    assert packed["a"]["kernel"].bytes.shape == (*shape[:-1], per_row)
+    *rest, n, m = shape
+    assert packed["a"]["kernel"].bytes.shape == (*rest, -(-n // 8), m)
 
 
 def test_no_mask_is_no_bits():
