@@ -140,7 +140,10 @@ def main(arguments: list[str] | None = None) -> None:
     sizes = {key: getattr(chosen, key) for key in ("model", "image_size", "batch", "dtype")}
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.set_mesh(sharding.make_mesh(chosen.batch)))
-        seconds = measure.interleaved(ways(sizes, chosen.iterations, chosen.workers, stack), chosen.repeats)
+        functions = ways(sizes, chosen.iterations, chosen.workers, stack)
+        for function in functions.values():
+            jax.block_until_ready(function())  # Compiles.
+        seconds = measure.interleaved(functions, chosen.repeats)
     rows = [
         {
             "images": name,
