@@ -105,6 +105,7 @@ def test_chunks_of_the_batch_change_nothing(
 
     arguments = (x, kernel.astype(np.float32) / 24)
     whole = jax.jit(products)(*arguments)
+    conv._cpu_conv2d.clear_cache()
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     for name in ("IM2COL_BYTES", "LARGE_BYTES", "WINOGRAD_BYTES"):
         monkeypatch.setattr(conv, name, room)
@@ -114,6 +115,17 @@ def test_chunks_of_the_batch_change_nothing(
     )
     for found, expected in zip(chunked(*arguments), whole, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    conv._cpu_conv2d.clear_cache()
+
+
+def test_layers_of_one_shape_are_traced_once() -> None:
+    x, kernel = jnp.zeros((1, 4, 4, 8)), jnp.zeros((3, 3, 8, 8))
+
+    def stack(x: jax.Array) -> jax.Array:
+        return conv.conv2d(conv.conv2d(x, kernel, padding=1), kernel, padding=1)
+
+    first, second = (equation.params["jaxpr"] for equation in jax.make_jaxpr(stack)(x).eqns)
+    assert first is second
 
 
 def test_taps_that_meet_nothing_but_zeros_are_cropped() -> None:

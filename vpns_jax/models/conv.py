@@ -5,6 +5,7 @@ XLA's CPU convolution is slow in its gradients, and where images are small. What
 matrix product. Accelerators always get the real thing.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -41,6 +42,12 @@ def conv2d(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0
     """
     if jax.default_backend() != "cpu":
         return lax_conv2d(x, kernel, stride=stride, padding=padding)
+    return _cpu_conv2d(x, kernel, stride=stride, padding=padding)
+
+
+# A program of its own, which layers of the same shapes share: they are traced once.
+@functools.partial(jax.jit, static_argnames=("stride", "padding"))
+def _cpu_conv2d(x: jax.Array, kernel: jax.Array, *, stride: int, padding: int) -> jax.Array:
     kernel, pads = crop_taps(kernel, x.shape[1:3], stride=stride, padding=padding)
     kh, kw, c, o = kernel.shape
     _, h, w, _ = x.shape
