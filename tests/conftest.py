@@ -16,6 +16,12 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 SLOWEST_FIRST = ("test_resume.py", "test_golden_run.py", "test_configs.py")
 
 
+def pytest_configure(config):
+    # What one worker compiled, or an earlier session, others need not; `pytest --cache-clear` empties it.
+    jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("compiled")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
 def pytest_collection_modifyitems(items):
     order = {name: place for place, name in enumerate(SLOWEST_FIRST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))

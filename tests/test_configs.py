@@ -74,13 +74,19 @@ def test_the_papers_cells_have_its_schedule():
 
 # One of each network and recipe; the data set changes no shape but the number of classes. ResNet-18's steps are run
 # by other tests.
-@pytest.mark.parametrize("name", ["resnet50_imagenet", "paper:vgg16,dtd", "vit_imagenet:ti"])
+FEW_LAYERS = {
+    "resnet50_imagenet": {"depths": (2, 1)},
+    "paper:vgg16,dtd": {"stages": ((1, 64), (2, 128))},
+    "vit_imagenet:ti": {"depth": 2},
+}
+
+
+@pytest.mark.parametrize("name", FEW_LAYERS)
 def test_a_prune_and_a_retrain_step_compile(name, monkeypatch, tmp_path):
     tree = CONFIGS[name]().to_dict()
-    # Reduced: a small canvas, few images, narrow kernels where the network has a width, few blocks of each kind.
+    # Reduced: a small canvas, few images, narrow kernels where the network has a width, few layers of each kind.
     entry = registry.entry(tree["model"]["name"])
-    shallow = {"depths": (2, 1, 1, 1)} if "resnet" in name else {"depth": 2} if "vit" in name else {}
-    shallow = dataclasses.replace(entry, architecture={**entry.architecture, **shallow})
+    shallow = dataclasses.replace(entry, architecture=entry.architecture | FEW_LAYERS[name])
     monkeypatch.setitem(registry.ENTRIES, tree["model"]["name"], shallow)
     tree["prompt"] |= {"canvas_size": 32, "pad_size": 4}
     tree["data"] |= {"image_size": 32, "batch_size": 2}
