@@ -29,7 +29,7 @@ def network(prompt="pad"):
     )
 
 
-def start(stage, *, masked=True, prompt="pad"):
+def start(stage, *, masked=True, prompt="pad", protocol="paper"):
     """A compiled epoch of a stage, its state, and what it holds fixed."""
     found = network().model.init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
     kernels = models.prunable(found["params"])
@@ -42,7 +42,7 @@ def start(stage, *, masked=True, prompt="pad"):
         learned["weights"] = found["params"]
         mask = sparsity.prune_smallest(kernels, pruned) if masked else {}
         fixed = states.Fixed(weights={}, bits=sparsity.pack(mask), pruned=jnp.int32(0))
-    task = tiny.task(stage, network=network(prompt))
+    task = tiny.task(stage, network=network(prompt), protocol=protocol)
     state = states.create(task.rules, learned, found["batch_stats"], jnp.arange(CLASSES))
     data = Resident(
         images=jnp.zeros((BATCH, SIZE, SIZE, 3), jnp.uint8),
@@ -77,8 +77,9 @@ def dense():
     return start("retrain", masked=False, prompt="none")
 
 
-def test_learning_a_mask_takes_the_dense_steps_memory_the_scores_and_their_optimizer(dense):
-    compiled, state, _ = start("prune")
+@pytest.mark.parametrize("protocol", ["paper", "reference"])
+def test_learning_a_mask_takes_the_dense_steps_memory_the_scores_and_their_optimizer(dense, protocol):
+    compiled, state, _ = start("prune", protocol=protocol)
     scores = size(state.learned["scores"])
     assert peak(compiled) <= 1.15 * peak(dense[0]) + 3 * scores
     # Held from one iteration to the next: weights, scores and two moments; no mask, and no order of the weights.

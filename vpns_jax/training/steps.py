@@ -21,6 +21,7 @@ from vpns_jax import sparsity
 from vpns_jax.models import HEAD
 from vpns_jax.sparsity import masks
 from vpns_jax.training import optim
+from vpns_jax.training.by_itself import by_itself
 from vpns_jax.training.forward import Network, forward
 from vpns_jax.training.metrics import Metrics, cross_entropy
 from vpns_jax.training.state import Fixed, Subnetwork, TrainState
@@ -236,9 +237,12 @@ def _iterate(
     batches: tuple[Batch, ...],
     rng: jax.Array,
 ) -> tuple[TrainState, tuple[Metrics, ...]]:
-    metrics = []
-    for i, (run_pass, one, batch) in enumerate(zip(run_passes, task.passes, batches, strict=True)):
-        state, seen = run_pass(task, one, state, fixed, batch, jax.random.fold_in(rng, i))
+    def run(i: int, state: TrainState) -> tuple[TrainState, Metrics]:
+        return run_passes[i](task, task.passes[i], state, fixed, batches[i], jax.random.fold_in(rng, i))
+
+    only, metrics = len(run_passes) == 1, []
+    for i in range(len(run_passes)):
+        state, seen = run(i, state) if only else by_itself(functools.partial(run, i), state)
         metrics.append(seen)
     return dataclasses.replace(state, step=state.step + 1), tuple(metrics)
 

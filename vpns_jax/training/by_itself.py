@@ -1,0 +1,24 @@
+"""A pass of several, kept from running into the next one."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from vpns_jax.training.metrics import Metrics
+from vpns_jax.training.state import TrainState
+
+
+def by_itself(run: Callable[[TrainState], tuple[TrainState, Metrics]], state: TrainState) -> tuple[TrainState, Metrics]:
+    """`run(state)`, all of it done before what follows begins.
+
+    XLA for CPU would put off a pass's update and keep its gradients beside the next pass's. A loop of one turn is an
+    end that it respects, and updates its state in place. On accelerators the host would have to ask whether a loop goes
+    on.
+    """
+    if jax.default_backend() != "cpu":
+        return run(state)
+    # One, which XLA cannot tell: it would unroll the loop.
+    turns = 1 + jnp.minimum(state.step, 0)
+    return lax.fori_loop(0, turns, lambda _, carry: run(carry[0]), (state, Metrics.zero()))
