@@ -1,7 +1,9 @@
 """A whole VPNs run under the reference protocol against an independent PyTorch implementation of it.
 
-`golden/resnet18_pad.json` holds its numbers, `golden/recipe.py` makes its inputs. The tolerances are those that an
-independent port was seen to need: a weight whose score sits on the threshold may fall on either side.
+`golden/resnet18_pad.json` holds its numbers, `golden/recipe.py` makes its inputs. Roundings grow in such a run: Adam's
+first updates are signs of gradients, and a weight whose score sits on the threshold may fall on either side. How far
+apart each loss of two right programs may lie was measured (`golden/spread.py`), with no look at the golden numbers. The
+other tolerances are those that an independent port was seen to need.
 """
 
 import dataclasses
@@ -24,6 +26,7 @@ from vpns_jax.training.forward import Network
 
 FOLDER = Path(__file__).parent / "golden"
 GOLDEN = json.loads((FOLDER / "resnet18_pad.json").read_text())
+SPREAD = json.loads((FOLDER / "spread.json").read_text())
 SIZE, CLASSES, BATCH, ITERATIONS, EPOCHS, DENSITY = 64, 7, 16, 3, 2, 0.2
 
 NETWORK = Network(
@@ -53,13 +56,17 @@ def task(stage, rules):
     return steps.Task(stage, NETWORK, "reference", "update", BATCH, rules)
 
 
-@pytest.fixture(scope="module")
-def variables(tmp_path_factory):
+def load(folder):
     """torchvision's ResNet-18 with the golden weights, through our own reader."""
     shapes = json.loads((FOLDER / "logits.json").read_text())["resnet18@224"]["state_dict"]
-    path = tmp_path_factory.mktemp("weights") / "resnet18.safetensors"
+    path = folder / "resnet18.safetensors"
     models.save_safetensors(path, {name: recipe.torch_tensor(name, tuple(shape)) for name, shape in shapes.items()})
     return jax.tree.map(jnp.asarray, models.load_pretrained("resnet18", path))
+
+
+@pytest.fixture(scope="module")
+def variables(tmp_path_factory):
+    return load(tmp_path_factory.mktemp("weights"))
 
 
 def score_probes(variables, scores, names):
@@ -103,9 +110,8 @@ def whole_canvas(prompt):
     return np.asarray(NETWORK.prompt.perturbation(prompt)).transpose(2, 0, 1)
 
 
-@pytest.fixture(scope="module")
-def start(variables):
-    """The scores, the first mask and both label mappings."""
+def begin(variables):
+    """The scores, how many of them to prune, and the dense network."""
     scores = sparsity.scaled_init(models.prunable(variables["params"]))
     pruned = sparsity.pruned_count(scores, DENSITY)
     dense = states.Subnetwork(
@@ -116,6 +122,11 @@ def start(variables):
         mapping=jnp.arange(CLASSES),
     )
     return scores, pruned, dense
+
+
+@pytest.fixture(scope="module")
+def start(variables):
+    return begin(variables)
 
 
 def test_initial_scores(variables, start):
@@ -144,20 +155,18 @@ def test_label_mappings(start):
     assert estimate_mapping(NETWORK, sparse, B, batch_size=BATCH).tolist() == GOLDEN["mapping"]
 
 
-@pytest.fixture(scope="module")
-def pruned_run(variables, start):
+def prune(scores, pruned, dense):
     """Stage 1, pass by pass."""
-    scores, pruned, dense = start
     rules = (("scores", rule("adam", 1e-4, 2 * ITERATIONS)), ("prompt", rule("adam", 1e-4, ITERATIONS)))
-    prune = task("prune", rules)
+    stage = task("prune", rules)
     learned = {"scores": scores, "prompt": dense.prompt}
     state = states.create(rules, learned, dense.batch_stats, jnp.asarray(GOLDEN["mapping"]))
     fixed = states.Fixed(weights=dense.weights, bits={}, pruned=jnp.int32(pruned))
     rows = []
     for step in range(EPOCHS * ITERATIONS):
         row = {}
-        for letter, one, data in zip("ab", prune.passes, (A, B), strict=True):
-            state, metrics = one_pass(steps.prune_pass, prune, one, state, fixed, batch(data, step % ITERATIONS))
+        for letter, one, data in zip("ab", stage.passes, (A, B), strict=True):
+            state, metrics = one_pass(steps.prune_pass, stage, one, state, fixed, batch(data, step % ITERATIONS))
             row[f"loss_{letter}"] = float(metrics.loss)
             row[f"thr_{letter}"] = float(sparsity.threshold(state.learned["scores"], pruned))
         row["prompt_probe"] = recipe.probe("prompt", whole_canvas(state.learned["prompt"]))
@@ -165,34 +174,48 @@ def pruned_run(variables, start):
     return rows, state, fixed
 
 
-@pytest.fixture(scope="module")
-def retrained_run(pruned_run):
+def retrain(state, fixed):
     """Stage 2 from the end of stage 1, pass by pass."""
-    _, state, fixed = pruned_run
     sparse = steps.subnetwork(state, fixed)
     rules = (("weights", rule("sgd", 0.01, 2 * ITERATIONS)), ("prompt", rule("sgd", 0.01, ITERATIONS)))
-    retrain = task("retrain", rules)
+    stage = task("retrain", rules)
     learned = {"weights": sparse.weights, "prompt": sparse.prompt}
     state = states.create(rules, learned, sparse.batch_stats, sparse.mapping)
     fixed = states.Fixed(weights={}, bits=sparsity.pack(sparse.mask), pruned=jnp.int32(0))
     rows = []
     for step in range(EPOCHS * ITERATIONS):
         row = {}
-        for letter, one, data in zip("ab", retrain.passes, (A, B), strict=True):
-            state, metrics = one_pass(steps.retrain_pass, retrain, one, state, fixed, batch(data, step % ITERATIONS))
+        for letter, one, data in zip("ab", stage.passes, (A, B), strict=True):
+            state, metrics = one_pass(steps.retrain_pass, stage, one, state, fixed, batch(data, step % ITERATIONS))
             row[f"loss_{letter}"] = float(metrics.loss)
         row["prompt_probe"] = recipe.probe("prompt", whole_canvas(state.learned["prompt"]))
         rows.append(row)
     return rows, state, fixed
 
 
+@pytest.fixture(scope="module")
+def pruned_run(start):
+    return prune(*start)
+
+
+@pytest.fixture(scope="module")
+def retrained_run(pruned_run):
+    _, state, fixed = pruned_run
+    return retrain(state, fixed)
+
+
+def assert_losses(stage, rows):
+    """Two draws of a loss differ by sqrt(2) deviations, and seldom by 6."""
+    for row, expected, deviation in zip(rows, GOLDEN[stage], SPREAD[stage], strict=True):
+        for loss in ("loss_a", "loss_b"):
+            assert row[loss] == pytest.approx(expected[loss], rel=1e-5, abs=6 * deviation[loss]), loss
+
+
 def test_prune_losses_and_thresholds(pruned_run):
     rows, _, _ = pruned_run
-    assert rows[0]["loss_a"] == pytest.approx(GOLDEN["prune"][0]["loss_a"], rel=1e-5)
+    assert_losses("prune", rows)
     for row, expected in zip(rows, GOLDEN["prune"], strict=True):
         for letter in "ab":
-            loss = expected[f"loss_{letter}"]
-            assert abs(row[f"loss_{letter}"] - loss) <= 0.01 + 0.03 * loss
             assert row[f"thr_{letter}"] == pytest.approx(expected[f"thr_{letter}"], rel=1e-4)
         assert row["prompt_probe"][1] == pytest.approx(expected["prompt_probe"][1], rel=0.01)
 
@@ -219,10 +242,8 @@ def test_frozen_weights_are_untouched(variables, pruned_run):
 
 def test_retrain_losses(retrained_run):
     rows, _, _ = retrained_run
+    assert_losses("retrain", rows)
     for row, expected in zip(rows, GOLDEN["retrain"], strict=True):
-        for letter in "ab":
-            loss = expected[f"loss_{letter}"]
-            assert abs(row[f"loss_{letter}"] - loss) <= 0.01 + 0.05 * loss
         assert row["prompt_probe"][1] == pytest.approx(expected["prompt_probe"][1], rel=0.01)
 
 

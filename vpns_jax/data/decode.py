@@ -41,9 +41,10 @@ def decode_image(data: bytes) -> np.ndarray:
 def _to_rgb(image: Image.Image) -> Image.Image:
     image.load()
     if image.mode in _SIXTEEN_BITS:
-        levels = np.asarray(image).astype(np.int64)
-        if levels.min() < 0 or levels.max() > 0xFFFF:
-            raise ValueError(f"pixels from {levels.min()} to {levels.max()}, of no known range")
+        levels = np.asarray(image, dtype=np.int64)
+        low, high = np.min(levels), np.max(levels)
+        if low < 0 or high > 0xFFFF:
+            raise ValueError(f"pixels from {low} to {high}, of no known range")
         return Image.fromarray((levels >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ValueError("pixels are floats, of no known range")

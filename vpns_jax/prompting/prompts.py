@@ -74,12 +74,12 @@ class Prompt:
             return blank
         room = self.canvas_size - self.size
         if self.kind == "corner":
-            row, column = 0, 0
+            corner = jnp.zeros(2, jnp.int32)
         elif rng is None:
-            row, column = room // 2, room // 2
+            corner = jnp.full(2, room // 2, jnp.int32)
         else:
-            row, column = jax.random.randint(rng, (2,), 0, room + 1)
-        return jax.lax.dynamic_update_slice(blank, delta["patch"], (row, column, 0))
+            corner = jax.random.randint(rng, (2,), 0, room + 1)
+        return jax.lax.dynamic_update_slice(blank, delta["patch"], (*corner, 0))
 
     def apply(self, params: PyTree, images: jax.Array, rng: jax.Array | None = None) -> jax.Array:
         """Prompts `images`.
