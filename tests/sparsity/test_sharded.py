@@ -73,6 +73,18 @@ def test_only_counts_are_sent(layout, algorithm):
     assert 30 * sum(sizes) < 1_000_000
 
 
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_accelerators_are_handed_nothing_of_ours(platform):
+    """TPUs know no rules for partitioning but XLA's own: what has one does not compile."""
+
+    def lowered(platform):
+        traced = masks._prune_smallest.trace(put(scores(), "both mesh axes", (2, 4)), jnp.int32(1000))
+        return traced.lower(lowering_platforms=(platform,)).as_text()
+
+    assert "CustomSPMDPartitioning" in lowered("cpu")
+    assert "custom_call" not in lowered(platform)
+
+
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
 @pytest.mark.parametrize("shape", [(1, 1), (2, 1), (1, 4), (2, 4)])
 def test_masks_do_not_depend_on_the_devices(shape, axis_type):

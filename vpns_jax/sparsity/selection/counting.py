@@ -1,10 +1,16 @@
 """One pass over many arrays: how many of their elements lie below each of several pivots.
 
-An array's shards are counted where they are, and only the counts are summed over the devices. XLA's partitioner left
-to itself gathers the parts of a reduction of several operands; hence the rule for it here, which holds for meshes of
-automatic and of explicit axes alike.
+An array's shards are counted where they are, and only the counts are summed over the devices. There are two ways to
+say so, of which each is the only good one on some platform:
+
+- `count_together`: one reduction of several operands, the only one that XLA for CPU reads an array once for. Its
+  partitioner left to itself gathers the parts; hence the rule for it here, which holds for meshes of automatic and of
+  explicit axes alike.
+- `count_apart`: a reduction for each pivot, which XLA for accelerators makes one of, and splits by itself. TPUs know
+  no rules of ours (https://github.com/jax-ml/jax/issues/38196).
 """
 
+import functools
 import itertools
 import math
 from typing import Any
@@ -16,7 +22,17 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
-def count_below(arrays: list[jax.Array], pivots: jax.Array, stride: int = 1) -> jax.Array:
+def count_apart(arrays: list[jax.Array], pivots: jax.Array) -> jax.Array:
+    """How many elements of all `arrays` lie below each pivot; see `count_together`."""
+
+    def below(pivot: jax.Array) -> jax.Array:
+        # Summed over the arrays first, so that a single sum over the devices is left of all of them.
+        return functools.reduce(jnp.add, [jnp.sum((array < pivot).astype(jnp.int32)) for array in arrays])
+
+    return jnp.stack([below(pivot) for pivot in pivots])
+
+
+def count_together(arrays: list[jax.Array], pivots: jax.Array, stride: int = 1) -> jax.Array:
     """How many elements of all `arrays` lie below each pivot.
 
     Args:

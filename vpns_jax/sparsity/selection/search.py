@@ -2,11 +2,12 @@
 
 One pass over the data counts how many keys lie below each of several pivots, which narrows the bracket that holds
 the k-th smallest. Only these counts leave a device. `bisection` places the pivots evenly, in a fixed number of
-passes: what an accelerator does best, where more pivots are nearly free and asking whether to go on is not.
-`interpolation` needs fewer comparisons in all: it starts from the bracket of a sample, and then places the pivots
-where the counts so far say the k-th smallest should be. What is found never depends on the guess.
+passes: for accelerators, where asking whether to go on is what costs. `interpolation` needs fewer passes: it starts
+from the bracket of a sample, and then places the pivots where the counts so far say the k-th smallest should be. What
+is found never depends on the guess.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,10 +15,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from vpns_jax.sparsity.selection.counting import count_below
+from vpns_jax.sparsity.selection.counting import count_apart, count_together
 
 # From arrays to int32 keys of the same shapes. Called anew in each pass, so that keys are never stored.
 Keys = Callable[[list[jax.Array]], list[jax.Array]]
+# From keys and int32 pivots to how many lie below each pivot.
+Count = Callable[[list[jax.Array], jax.Array], jax.Array]
 
 
 class Bracket(NamedTuple):
@@ -76,20 +79,24 @@ def by_platform(task: Task, arrays: list[jax.Array], k: jax.Array, start: Bracke
     return lax.platform_dependent(arrays, k, start, cpu=run(interpolation), default=run(bisection))
 
 
+# With seven pivots a pass takes little longer than reading the keys; more cost more time than the passes they save.
+_PARTS = 8
+
+
 def bisection(task: Task, arrays: list[jax.Array], k: jax.Array, start: Bracket) -> Bracket:
-    """See `by_platform`: sixteen even parts a pass, always to a width of one."""
+    """See `by_platform`: eight even parts a pass, always to a width of one."""
 
     def narrow(_: int, bracket: Bracket) -> Bracket:
-        return _refine(task, arrays, k, bracket, _evenly(bracket, 16))
+        return _refine(task, arrays, k, bracket, _evenly(bracket, _PARTS), count_apart)
 
-    return lax.fori_loop(0, 8, narrow, start)
+    # 8**11 is 2**33, more than the widest bracket.
+    return lax.fori_loop(0, 11, narrow, start)
 
 
 # Pivots on both sides of the place where the k-th smallest is expected, in units of the expected error.
+# With the middle these are seven, too.
 _OFFSETS = (-2.4, -0.9, -0.3, 0.3, 0.9, 2.4)
 _AROUND_SAMPLE = (-24, -2, -0.6, 0, 0.6, 2, 24)
-# With the middle these are seven pivots, too. More cost more time than the passes they save.
-_PARTS = 8
 # What the sample takes; arrays of fewer elements in all are not worth one.
 _STRIDE = 64
 _SAMPLE_FROM = 1 << 16
@@ -101,7 +108,7 @@ def interpolation(task: Task, arrays: list[jax.Array], k: jax.Array, start: Brac
     def going(bracket: Bracket) -> jax.Array:
         return (bracket.width > 1) & (task.exact | (bracket.under_high != k))
 
-    sampled = task.sampled and _count(arrays) >= _SAMPLE_FROM
+    sampled = task.sampled and _size(arrays) >= _SAMPLE_FROM
     pivots = _from_sample(task, arrays, k, start) if sampled else _evenly(start, _PARTS)
     return _interpolate(task, arrays, k, start, pivots, going)
 
@@ -113,13 +120,13 @@ def _interpolate(
     start: Bracket,
     pivots: jax.Array,
     going: Callable[[Bracket], jax.Array],
-    stride: int = 1,
+    count: Count = count_together,
 ) -> Bracket:
     """Narrows while `going`, by the given pivots first."""
 
     def narrow(state: tuple[Bracket, jax.Array]) -> tuple[Bracket, jax.Array]:
         before, pivots = state
-        after = _refine(task, arrays, k, before, pivots, stride)
+        after = _refine(task, arrays, k, before, pivots, count)
         distances, spread = _expected(after, k)
         # Even parts are for what is narrow, for where nothing is known, and for when the guess led astray.
         even = (after.width <= 2 * _PARTS) | (_OFFSETS[-1] * spread > after.width / 2)
@@ -148,8 +155,9 @@ def _expected(bracket: Bracket, k: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def _from_sample(task: Task, arrays: list[jax.Array], k: jax.Array, start: Bracket) -> jax.Array:
     """Pivots around the bracket that a sample of the arrays gives, as far out as the sample may err."""
-    drawn = _below(task, arrays, jnp.stack([start.high, start.high]), _STRIDE)[0]
-    share = (k.astype(jnp.float32) - 0.5) / _count(arrays)
+    count = functools.partial(count_together, stride=_STRIDE)
+    drawn = _below(task, arrays, jnp.stack([start.high, start.high]), count)[0]
+    share = (k.astype(jnp.float32) - 0.5) / _size(arrays)
     rank = jnp.clip(jnp.round(share * drawn).astype(jnp.int32), 1, drawn)
     error = jnp.sqrt(drawn * share * (1 - share))
 
@@ -157,7 +165,7 @@ def _from_sample(task: Task, arrays: list[jax.Array], k: jax.Array, start: Brack
         return (bracket.width > 1) & (bracket.under_high - bracket.under_low > 4 * error)
 
     everything = start._replace(under_high=drawn)
-    found = _interpolate(task, arrays, rank, everything, _evenly(start, _PARTS), going, _STRIDE)
+    found = _interpolate(task, arrays, rank, everything, _evenly(start, _PARTS), going, count)
     width = found.width.astype(jnp.float32)
     middle = lax.bitcast_convert_type(found.low - start.low, jnp.uint32).astype(jnp.float32) + width / 2
     spread = width * (error / (found.under_high - found.under_low).astype(jnp.float32) + 0.25)
@@ -179,10 +187,10 @@ def _place(bracket: Bracket, distances: jax.Array) -> jax.Array:
 
 
 def _refine(
-    task: Task, arrays: list[jax.Array], k: jax.Array, bracket: Bracket, pivots: jax.Array, stride: int = 1
+    task: Task, arrays: list[jax.Array], k: jax.Array, bracket: Bracket, pivots: jax.Array, count: Count
 ) -> Bracket:
     """One pass over the data: the bracket between those pivots that hold the k-th smallest between them."""
-    under = _below(task, arrays, pivots, stride)
+    under = _below(task, arrays, pivots, count)
     few = under < k
     return Bracket(
         low=jnp.max(jnp.where(few, pivots, bracket.low)),
@@ -192,11 +200,11 @@ def _refine(
     )
 
 
-def _below(task: Task, arrays: list[jax.Array], pivots: jax.Array, stride: int) -> jax.Array:
-    """`count_below` of the keys, with a barrier that keeps XLA from storing all keys ahead of the loop."""
+def _below(task: Task, arrays: list[jax.Array], pivots: jax.Array, count: Count) -> jax.Array:
+    """`count` of the keys, with a barrier that keeps XLA from storing all keys ahead of the loop."""
     arrays, pivots = lax.optimization_barrier((arrays, pivots))
-    return count_below(task.keys(arrays), pivots, stride)
+    return count(task.keys(arrays), pivots)
 
 
-def _count(arrays: list[jax.Array]) -> int:
+def _size(arrays: list[jax.Array]) -> int:
     return sum(array.size for array in arrays)
