@@ -139,7 +139,8 @@ def gather_parameters(tree: PyTree) -> PyTree:
 
 
 def _whole(tree: PyTree) -> PyTree:
-    return jax.lax.with_sharding_constraint(tree, WHOLE)
+    # Finished before it is sent: XLA for TPUs would gather the factors of a masked kernel, weight and mask.
+    return jax.lax.with_sharding_constraint(jax.lax.optimization_barrier(tree), WHOLE)
 
 
 # Without a rule of its own the gradient would be asked for whole as well, on every device.

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from vpns_jax.models import winograd
+from vpns_jax.models import platforms, winograd
 from vpns_jax.models.chunks import in_chunks
 
 # Zeros before and after, of height and of width.
@@ -40,7 +40,7 @@ def conv2d(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0
     Returns:
       `[b, h_out, w_out, o]` with `h_out = (h + 2 * padding - kh) // stride + 1`.
     """
-    if jax.default_backend() != "cpu":
+    if platforms.traced_for() != "cpu":
         return lax_conv2d(x, kernel, stride=stride, padding=padding)
     return _cpu_conv2d(x, kernel, stride=stride, padding=padding)
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from vpns_jax.models import platforms
 from vpns_jax.models.chunks import in_chunks
 
 # What chunks of the batch may read.
@@ -20,7 +21,7 @@ def max_pool(x: jax.Array, *, window: int, stride: int, padding: int = 0) -> jax
     The padding never wins; a window that would reach beyond it is left out. The gradient goes to a window's first
     maximum, row by row.
     """
-    if jax.default_backend() != "cpu":
+    if platforms.traced_for() != "cpu":
         pad = (padding, padding)
         return nn.max_pool(x, (window, window), strides=(stride, stride), padding=(pad, pad))
 

@@ -15,10 +15,12 @@ def by_itself(run: Callable[[TrainState], tuple[TrainState, Metrics]], state: Tr
 
     XLA for CPU would put off a pass's update and keep its gradients beside the next pass's. A loop of one turn is an
     end that it respects, and updates its state in place. On accelerators the host would have to ask whether a loop goes
-    on.
+    on; there XLA is told that it has one turn, and makes it none.
     """
-    if jax.default_backend() != "cpu":
-        return run(state)
-    # One, which XLA cannot tell: it would unroll the loop.
-    turns = 1 + jnp.minimum(state.step, 0)
+    turns = lax.platform_dependent(state.step, cpu=_one_unknown, default=lambda _: jnp.int32(1))
     return lax.fori_loop(0, turns, lambda _, carry: run(carry[0]), (state, Metrics.zero()))
+
+
+def _one_unknown(step: jax.Array) -> jax.Array:
+    """One, which XLA cannot tell: it would unroll the loop."""
+    return 1 + jnp.minimum(step, 0)
