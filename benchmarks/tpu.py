@@ -41,6 +41,8 @@ def described(topology: str, *, data: int, fsdp: int, batch: int) -> Mesh:
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
+    # Compilers need not take turns, as users of chips must.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     chips = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     count = len(chips) if data == -1 else data * fsdp
     return sharding.make_mesh(batch, list(chips[:count]), data=data, fsdp=fsdp)
