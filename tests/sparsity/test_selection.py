@@ -29,7 +29,7 @@ def sampling(*operands):
         return search.interpolation(*operands)
 
 
-SEARCHES = [search.by_platform, search.interpolation, sampling, search.bisection]
+SEARCHES = [search.by_platform, search.interpolation, sampling, search.bisection, search.bisection_by_rows]
 every_search = pytest.mark.parametrize("algorithm", SEARCHES, ids=lambda algorithm: algorithm.__name__)
 
 

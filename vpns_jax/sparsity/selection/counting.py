@@ -1,18 +1,22 @@
 """One pass over many arrays: how many of their elements lie below each of several pivots.
 
-An array's shards are counted where they are, and only the counts are summed over the devices. There are two ways to
+An array's shards are counted where they are, and only the counts are summed over the devices. There are three ways to
 say so, of which each is the only good one on some platform:
 
-- `count_together`: one reduction of several operands, the only one that XLA for CPU reads an array once for. Its
-  partitioner left to itself gathers the parts; hence the rule for it here, which holds for meshes of automatic and of
-  explicit axes alike.
-- `count_apart`: a reduction for each pivot, which XLA for accelerators makes one of, and splits by itself. TPUs know
-  no rules of ours (https://github.com/jax-ml/jax/issues/38196).
+- `count_together`: one reduction of several operands, the only one that XLA for CPU reads an array once for.
+- `count_rows`: a reduction for each pivot, of rows; then one of the rows of all arrays. XLA for GPUs makes a kernel of
+  what an array's pivots have in common, and would need eight for an array if it were to reduce all of it.
+- `count_apart`: a reduction for each pivot, which XLA for TPUs makes one of, and splits by itself. TPUs know no rules
+  of ours (https://github.com/jax-ml/jax/issues/38196).
+
+XLA's partitioner left to itself gathers the parts of the first, and sums the rows of the second over the devices; hence
+the rule for them here, which holds for meshes of automatic and of explicit axes alike.
 """
 
 import functools
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -43,22 +47,47 @@ def count_together(arrays: list[jax.Array], pivots: jax.Array, stride: int = 1) 
     Returns:
       int32 [p].
     """
-    return _count(stride, pivots, *arrays)
+    return _count(_together, stride, pivots, *arrays)
 
 
-def _count_here(stride: int, pivots: jax.Array, *arrays: jax.Array) -> jax.Array:
+def count_rows(arrays: list[jax.Array], pivots: jax.Array) -> jax.Array:
+    """How many elements of all `arrays` lie below each pivot; see `count_together`."""
+    return _count(_by_rows, 1, pivots, *arrays)
+
+
+def _together(arrays: list[jax.Array], pivots: jax.Array) -> jax.Array:
     counts = jnp.zeros(pivots.shape, jnp.int32)
     for array in arrays:
-        drawn = _sample(array, stride) if stride > 1 else array
         # One reduction of many operands, so that the array is read once.
-        below = [(drawn < pivot).astype(jnp.int32) for pivot in pivots]
+        below = [(array < pivot).astype(jnp.int32) for pivot in pivots]
         zeros = [jnp.int32(0)] * len(below)
-        counts += jnp.stack(lax.reduce(below, zeros, _add, tuple(range(drawn.ndim))))
+        counts += jnp.stack(lax.reduce(below, zeros, _add, tuple(range(array.ndim))))
     return counts
 
 
 def _add(left: list[jax.Array], right: list[jax.Array]) -> list[jax.Array]:
     return [a + b for a, b in zip(left, right, strict=True)]
+
+
+def _by_rows(arrays: list[jax.Array], pivots: jax.Array) -> jax.Array:
+    def rows_below(pivot: jax.Array) -> jax.Array:
+        rows = [jnp.sum((jnp.atleast_1d(array) < pivot).astype(jnp.int32), axis=-1) for array in arrays]
+        return jnp.concatenate([_flat(counts) for counts in rows])
+
+    return jnp.stack([rows_below(pivot) for pivot in pivots]).sum(axis=1)
+
+
+def _flat(array: jax.Array) -> jax.Array:
+    # While tracing, an array whose type is explicitly split says how its reshaping is; a device's own shard is whole.
+    return jnp.ravel(array, out_sharding=NamedSharding(jax.typeof(array).sharding.mesh, PartitionSpec(None)))
+
+
+# From the whole arrays of a device and the pivots to the counts.
+Way = Callable[[list[jax.Array], jax.Array], jax.Array]
+
+
+def _count_here(way: Way, stride: int, pivots: jax.Array, *arrays: jax.Array) -> jax.Array:
+    return way([_sample(array, stride) for array in arrays] if stride > 1 else list(arrays), pivots)
 
 
 def _sample(array: jax.Array, stride: int) -> jax.Array:
@@ -70,10 +99,10 @@ def _sample(array: jax.Array, stride: int) -> jax.Array:
     return lax.slice_in_dim(array, 0, None, stride, axis)
 
 
-_count = custom_partitioning(_count_here, static_argnums=(0,))
+_count = custom_partitioning(_count_here, static_argnums=(0, 1))
 
 
-def _partition(stride: int, mesh: Mesh, operands: tuple[Any, ...], result: Any) -> tuple[Any, ...]:
+def _partition(way: Way, stride: int, mesh: Mesh, operands: tuple[Any, ...], result: Any) -> tuple[Any, ...]:
     """How each device counts its shards: (mesh, function of the shards, sharding of the result, of the operands)."""
     del result
     replicated = NamedSharding(mesh, PartitionSpec(None))
@@ -85,7 +114,7 @@ def _partition(stride: int, mesh: Mesh, operands: tuple[Any, ...], result: Any) 
             split.setdefault(tuple(sorted(itertools.chain(*map(_mesh_axes, spec)))), []).append(shard)
         # Arrays that no axis splits are whole on every device.
         return sum(
-            (lax.psum(_count_here(stride, pivots, *group), axes) for axes, group in split.items()),
+            (lax.psum(_count_here(way, stride, pivots, *group), axes) for axes, group in split.items()),
             start=jnp.zeros(pivots.shape, jnp.int32),
         )
 
@@ -104,9 +133,11 @@ def _mesh_axes(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return (entry,) if isinstance(entry, str) else entry or ()
 
 
-def _rule(stride: int, mesh: Mesh, operands: list[Any], results: list[Any]) -> tuple[str, dict[str, tuple[str, ...]]]:
+def _rule(
+    way: Way, stride: int, mesh: Mesh, operands: list[Any], results: list[Any]
+) -> tuple[str, dict[str, tuple[str, ...]]]:
     """Shardy's rule: every axis of the arrays may be split and is summed over; the pivots and counts are whole."""
-    del stride, mesh, results
+    del way, stride, mesh, results
     arrays = [[f"i{j}_{axis}" for axis in range(len(array.shape))] for j, array in enumerate(operands[1:])]
     rule = ", ".join(["p", *map(" ".join, arrays)]) + " -> p"
     return rule, {"reduction_factors": tuple(itertools.chain(*arrays)), "need_replication_factors": ("p",)}

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from vpns_jax.sparsity.selection.counting import count_apart, count_together
+from vpns_jax.sparsity.selection.counting import count_apart, count_rows, count_together
 
 # From arrays to int32 keys of the same shapes. Called anew in each pass, so that keys are never stored.
 Keys = Callable[[list[jax.Array]], list[jax.Array]]
@@ -76,21 +76,27 @@ def by_platform(task: Task, arrays: list[jax.Array], k: jax.Array, start: Bracke
     def run(search: Search) -> Callable[..., Bracket]:
         return lambda *operands: search(task, *operands)
 
-    return lax.platform_dependent(arrays, k, start, cpu=run(interpolation), default=run(bisection))
+    gpu = run(bisection_by_rows)
+    return lax.platform_dependent(arrays, k, start, cpu=run(interpolation), cuda=gpu, rocm=gpu, default=run(bisection))
 
 
 # With seven pivots a pass takes little longer than reading the keys; more cost more time than the passes they save.
 _PARTS = 8
 
 
-def bisection(task: Task, arrays: list[jax.Array], k: jax.Array, start: Bracket) -> Bracket:
+def bisection(task: Task, arrays: list[jax.Array], k: jax.Array, start: Bracket, count: Count = count_apart) -> Bracket:
     """See `by_platform`: eight even parts a pass, always to a width of one."""
 
     def narrow(_: int, bracket: Bracket) -> Bracket:
-        return _refine(task, arrays, k, bracket, _evenly(bracket, _PARTS), count_apart)
+        return _refine(task, arrays, k, bracket, _evenly(bracket, _PARTS), count)
 
     # 8**11 is 2**33, more than the widest bracket.
     return lax.fori_loop(0, 11, narrow, start)
+
+
+def bisection_by_rows(task: Task, arrays: list[jax.Array], k: jax.Array, start: Bracket) -> Bracket:
+    """`bisection` as GPUs count."""
+    return bisection(task, arrays, k, start, count_rows)
 
 
 # Pivots on both sides of the place where the k-th smallest is expected, in units of the expected error.
