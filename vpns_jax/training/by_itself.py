@@ -13,12 +13,16 @@ from vpns_jax.training.state import TrainState
 def by_itself(run: Callable[[TrainState], tuple[TrainState, Metrics]], state: TrainState) -> tuple[TrainState, Metrics]:
     """`run(state)`, all of it done before what follows begins.
 
-    XLA for CPU would put off a pass's update and keep its gradients beside the next pass's. A loop of one turn is an
-    end that it respects, and updates its state in place. On accelerators the host would have to ask whether a loop goes
-    on; there XLA is told that it has one turn, and makes it none.
+    XLA would put off a pass's update and keep its gradients beside the next pass's. A loop of one turn is an end that
+    it respects, and updates its state in place. On GPUs the host would have to ask whether a loop goes on; there XLA is
+    told that it has one turn, and makes it none.
     """
-    turns = lax.platform_dependent(state.step, cpu=_one_unknown, default=lambda _: jnp.int32(1))
+    turns = lax.platform_dependent(state.step, cuda=_one, rocm=_one, default=_one_unknown)
     return lax.fori_loop(0, turns, lambda _, carry: run(carry[0]), (state, Metrics.zero()))
+
+
+def _one(step: jax.Array) -> jax.Array:
+    return jnp.ones_like(step)
 
 
 def _one_unknown(step: jax.Array) -> jax.Array:
