@@ -16,10 +16,12 @@ import jax.numpy as jnp
 from vpns_jax import models, sharding
 from vpns_jax.models import paths
 
-FLOAT = 4
-# Bytes that a stage keeps of each parameter, and of each that may be pruned on top. Prune: the frozen weights; scores
+FLOAT, BIT = 32, 1
+# Bits that a stage keeps of each parameter, and of each that may be pruned on top. Prune: the frozen weights; scores
 # and Adam's two moments of them. Retrain: the weights and SGD's momentum, or Adam's moments; the mask.
-KEPT = {"prune": (FLOAT, 3 * FLOAT), "retrain, SGD": (2 * FLOAT, 1), "retrain, Adam": (3 * FLOAT, 1)}
+KEPT = {"prune": (FLOAT, 3 * FLOAT), "retrain, SGD": (2 * FLOAT, BIT), "retrain, Adam": (3 * FLOAT, BIT)}
+# Bits of a weight's mask in use.
+MASK = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +51,8 @@ class Count:
 def count(leaves: list[Leaf], stage: str, *, data: int, fsdp: int) -> Count:
     """Adds up a stage on a mesh of `data` x `fsdp`; collectives as rings, which send the least.
 
-    Besides what is kept, all weights are whole on every device from the forward to the end of the backward pass, and
-    all gradients at the same time in the worst case.
+    Besides what is kept there are a mask of bools, laid out as what it masks; all weights, whole on every device from
+    the forward to the end of the backward pass; and all gradients at the same time in the worst case.
     """
     kept = besides = sent = 0
     for leaf in leaves:
@@ -58,12 +60,12 @@ def count(leaves: list[Leaf], stage: str, *, data: int, fsdp: int) -> Count:
         each, prunable = KEPT[stage]
         kept += leaf.size * (each + prunable * leaf.prunable) // split
         learned = stage != "prune" or leaf.prunable
-        besides += FLOAT * leaf.size * (1 + learned)
+        besides += FLOAT * leaf.size * (1 + learned) + MASK * leaf.size * leaf.prunable // split
         # Masked weights are gathered; gradients summed and scattered over fsdp, and what is left summed over the rest.
         sent += FLOAT * leaf.size * (1 + learned) * (split - 1) // split
         others = data * fsdp // split
         sent += 2 * FLOAT * leaf.size * learned * (others - 1) // (others * split)
-    return Count(kept, besides, sent)
+    return Count(kept // 8, besides // 8, sent // 8)
 
 
 def parameters(name: str, image_size: int) -> list[Leaf]:
