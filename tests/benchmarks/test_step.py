@@ -13,7 +13,7 @@ from vpns_jax import models
 
 @pytest.mark.usefixtures("small_network")
 def test_every_step_is_measured_and_written_down(capsys, tmp_path, monkeypatch):
-    for name in ("retrain, masked", "retrain, masked, prompt", "prune (HYDRA)"):
+    for name in ("dense, Adam", "retrain, masked", "retrain, masked, prompt", "prune (HYDRA)"):
         monkeypatch.delitem(step.CASES, name)
     step.main(["--batch", "8", "--image-size", "16", "--repeats", "1", "--json", str(tmp_path / "found.json")])
     rows = {row.pop("step"): row for row in json.loads((tmp_path / "found.json").read_text())["rows"]}
@@ -26,10 +26,11 @@ def test_every_step_is_measured_and_written_down(capsys, tmp_path, monkeypatch):
 @pytest.mark.usefixtures("small_network")
 def test_steps_begin_with_a_tenth_of_the_weights():
     variables = step.make_variables("resnet18", 16)
-    for name, (stage, _, prompted, masked) in step.CASES.items():
+    for name, (stage, _, prompted, masked, optimizer) in step.CASES.items():
         task, state, fixed = step.start(name, variables, model="resnet18", image_size=16, batch=8, dtype="float32")
         mask = fixed.keep(state.learned["scores"]) if stage == "prune" else fixed.mask
         assert task.network.prompted == prompted
+        assert {rule.optimizer for _, rule in task.rules} == {optimizer}
         assert bool(mask) == masked
         if masked:
             total = sum(leaf.size for leaf in jax.tree.leaves(models.prunable(variables["params"])))
