@@ -31,7 +31,7 @@ def count_apart(arrays: list[jax.Array], pivots: jax.Array) -> jax.Array:
 
     def below(pivot: jax.Array) -> jax.Array:
         # Summed over the arrays first, so that a single sum over the devices is left of all of them.
-        return functools.reduce(jnp.add, [jnp.sum((array < pivot).astype(jnp.int32)) for array in arrays])
+        return functools.reduce(jnp.add, [jnp.sum(array < pivot, dtype=jnp.int32) for array in arrays])
 
     return jnp.stack([below(pivot) for pivot in pivots])
 
@@ -71,10 +71,10 @@ def _add(left: list[jax.Array], right: list[jax.Array]) -> list[jax.Array]:
 
 def _by_rows(arrays: list[jax.Array], pivots: jax.Array) -> jax.Array:
     def rows_below(pivot: jax.Array) -> jax.Array:
-        rows = [jnp.sum((jnp.atleast_1d(array) < pivot).astype(jnp.int32), axis=-1) for array in arrays]
+        rows = [jnp.sum(jnp.atleast_1d(array) < pivot, axis=-1, dtype=jnp.int32) for array in arrays]
         return jnp.concatenate([_flat(counts) for counts in rows])
 
-    return jnp.stack([rows_below(pivot) for pivot in pivots]).sum(axis=1)
+    return jnp.stack([rows_below(pivot) for pivot in pivots]).sum(axis=1, dtype=jnp.int32)
 
 
 def _flat(array: jax.Array) -> jax.Array:
