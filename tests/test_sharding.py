@@ -9,11 +9,12 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from tests.training import tiny
-from vpns_jax import sharding
+from vpns_jax import sharding, sparsity
 from vpns_jax.errors import UserError
 from vpns_jax.training import steps
 from vpns_jax.training.evaluation import evaluate
 from vpns_jax.training.loop import run_epoch
+from vpns_jax.training.state import Fixed
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +89,18 @@ def test_fsdp_splits_all_that_is_large_and_gathers_only_masked_weights():
     gathered = [shape for name, shape, _ in found if name == "all-gather"]
     assert sorted(gathered) == sorted([*dict(kernels), *prompt])
     assert {(name, shape) for name, shape, where in found if "prune" in where} == {("all-reduce", (7,))}
+
+
+def test_a_fixed_mask_lies_where_its_weights_do():
+    shapes = {"tall": (64, 16), "wide": (16, 64), "kernel": (3, 3, 16, 16), "reduction": (1, 1, 32, 16)}
+    weights = {name: jnp.ones(shape) for name, shape in shapes.items()}
+    bits = sparsity.pack(jax.tree.map(lambda x: x > 0, weights))
+    mesh = mesh_of(1, 8)
+    with jax.set_mesh(mesh):
+        weights, fixed = sharding.place((weights, Fixed(weights={}, bits=bits, pruned=jnp.int32(0))), mesh)
+        assert all(x.sharding.spec != PartitionSpec() for x in jax.tree.leaves((weights, fixed.bits)))
+        masked = jax.jit(lambda weights, fixed: sharding.split_parameters(sparsity.apply(weights, fixed.mask)))
+        assert collectives(masked.lower(weights, fixed).compile().as_text()) == []
 
 
 def test_the_longest_axis_that_divides_is_split(monkeypatch):

@@ -7,13 +7,23 @@ import pytest
 
 from vpns_jax import sparsity
 
+# Eight parts of two: bytes 0 and 1 hold every part's first and second element.
+SIXTEEN = [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1]
 
-def test_packing_worked_by_hand():
-    # Eight parts of two rows: bytes 0 and 1 hold every part's first and second row.
-    keep = jnp.array([[1], [0], [0], [0], [0], [1], [0], [0], [0], [0], [0], [0], [0], [0], [1], [1]], bool)
+
+def test_packing_rows_worked_by_hand():
+    keep = jnp.array([SIXTEEN] + [[0] * 16] * 16, bool).T
     found = sparsity.pack(keep)
-    np.testing.assert_array_equal(found.bytes, [[0b10000001], [0b10000100]])
+    np.testing.assert_array_equal(found.bytes, [[0b10000001] + [0] * 16, [0b10000100] + [0] * 16])
     assert found.bytes.dtype == jnp.uint8
+    np.testing.assert_array_equal(sparsity.unpack(found), keep)
+
+
+def test_packing_columns_worked_by_hand():
+    # There are more rows than columns, so rows stay.
+    keep = jnp.array([SIXTEEN] + [[0] * 16] * 16, bool)
+    found = sparsity.pack(keep)
+    np.testing.assert_array_equal(found.bytes, [[0b10000001, 0b10000100]] + [[0, 0]] * 16)
     np.testing.assert_array_equal(sparsity.unpack(found), keep)
 
 
@@ -28,7 +38,8 @@ def test_what_was_packed_comes_back(shape):
         np.testing.assert_array_equal(found[path]["kernel"], tree[path]["kernel"])
         assert found[path]["kernel"].dtype == bool
     *rest, n, m = shape
-    assert packed["a"]["kernel"].bytes.shape == (*rest, -(-n // 8), m)
+    short, long = -(-min(n, m) // 8), max(n, m)
+    assert packed["a"]["kernel"].bytes.shape == (*rest, *((short, long) if n <= m else (long, short)))
 
 
 def test_no_mask_is_no_bits():

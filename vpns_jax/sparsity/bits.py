@@ -6,20 +6,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax import lax
 
 PyTree = Any
 
 
 @struct.dataclass
 class Bits:
-    """A bool array, packed along its last axis but one, that of a kernel's inputs.
+    """A bool array, packed along the shorter of its last two axes (of equals the last but one).
 
     This axis of length n is cut into eight parts of ceil(n / 8), the last ones filled up with zeros; byte j holds the
-    j-th row of each. So whole rows are unpacked alike, which vectorises where neighbours in one byte would not.
+    j-th element of each. So whole rows are unpacked alike, which vectorises where neighbours in one byte would not. The
+    longer axis is left as it is: split over devices, it is split for the bits just as for what they mask.
 
     Attributes:
-      bytes: uint8 [..., ceil(n / 8), m].
-      shape: of the array, [..., n, m].
+      bytes: uint8, shaped as the array but for the packed axis, of length ceil(n / 8).
+      shape: of the array.
     """
 
     bytes: jax.Array
@@ -39,18 +41,24 @@ def unpack(bits: PyTree) -> PyTree:
 
 
 def _pack(keep: jax.Array) -> Bits:
-    *rest, n, m = keep.shape
-    part = -(-n // 8)
-    padded = jnp.pad(keep, [(0, 0)] * len(rest) + [(0, 8 * part - n), (0, 0)]).reshape(*rest, 8, part, m)
-    return Bits(jnp.sum(jnp.where(padded, _powers(padded.ndim), 0), axis=-3, dtype=jnp.uint8), keep.shape)
+    axis = _packed_axis(keep.shape)
+    part = -(-keep.shape[axis] // 8)
+    filling = [(0, 8 * part - n if i == axis else 0) for i, n in enumerate(keep.shape)]
+    parts = jnp.pad(keep, filling).reshape(*keep.shape[:axis], 8, part, *keep.shape[axis + 1 :])
+    return Bits(jnp.sum(jnp.where(parts, _powers(parts.ndim, axis), 0), axis=axis, dtype=jnp.uint8), keep.shape)
 
 
 def _unpack(bits: Bits) -> jax.Array:
-    *rest, n, m = bits.shape
-    keep = (jnp.expand_dims(bits.bytes, -3) & _powers(len(rest) + 3)) != 0
-    return keep.reshape(*rest, -1, m)[..., :n, :]
+    axis = _packed_axis(bits.shape)
+    parts = (jnp.expand_dims(bits.bytes, axis) & _powers(len(bits.shape) + 1, axis)) != 0
+    keep = parts.reshape(*bits.shape[:axis], -1, *bits.shape[axis + 1 :])
+    return lax.slice_in_dim(keep, 0, bits.shape[axis], axis=axis)
 
 
-def _powers(rank: int) -> np.ndarray:
-    """A byte's bits, the lowest first, along the last axis but two of `rank`."""
-    return (2 ** np.arange(8, dtype=np.uint8)).reshape((1,) * (rank - 3) + (8, 1, 1))
+def _packed_axis(shape: tuple[int, ...]) -> int:
+    return len(shape) - (2 if shape[-2] <= shape[-1] else 1)
+
+
+def _powers(rank: int, axis: int) -> np.ndarray:
+    """A byte's bits, the lowest first, along an axis of `rank`."""
+    return (2 ** np.arange(8, dtype=np.uint8)).reshape([8 if i == axis else 1 for i in range(rank)])
