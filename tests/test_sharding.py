@@ -103,6 +103,23 @@ def test_a_fixed_mask_lies_where_its_weights_do():
         assert collectives(masked.lower(weights, fixed).compile().as_text()) == []
 
 
+def test_large_arrays_are_gathered_as_what_is_computed_with():
+    x = {"kernel": jnp.linspace(-1, 1, 16).reshape(2, 8), "bias": jnp.ones(4)}
+    assert sharding.gather_parameters(x, "bfloat16") is x
+    mesh = mesh_of(1, 8)
+    with jax.set_mesh(mesh):
+        gather = jax.jit(lambda x: sharding.gather_parameters(x, "bfloat16"))
+        found = gather(sharding.place(x, mesh))
+        gradient = jax.jit(jax.grad(lambda x: jnp.sum(gather(x)["kernel"] * 0.1)))(sharding.place(x, mesh))
+    assert found["kernel"].dtype == jnp.bfloat16
+    np.testing.assert_array_equal(found["kernel"], x["kernel"].astype(jnp.bfloat16))
+    np.testing.assert_array_equal(found["bias"], x["bias"])
+    assert found["bias"].dtype == jnp.float32
+    # It comes back as what the kernel is kept as, split as it is.
+    np.testing.assert_array_equal(gradient["kernel"], jnp.full((2, 8), jnp.bfloat16(0.1), jnp.float32))
+    assert shard_shapes(gradient["kernel"]) == {((2, 8), (2, 1))}
+
+
 def test_the_longest_axis_that_divides_is_split(monkeypatch):
     monkeypatch.setattr(sharding, "LARGE", 2**15)
     assert sharding.partition((3, 3, 64, 64), 8) == PartitionSpec(None, None, None, "fsdp")

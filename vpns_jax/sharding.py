@@ -133,9 +133,21 @@ def split_parameters(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, partition(x.shape, fsdp)), tree)
 
 
-def gather_parameters(tree: PyTree) -> PyTree:
-    """Asks, inside `jax.jit`, for whole arrays to compute with; their gradients come back split."""
-    return tree if _fsdp() == 1 else _gather(tree)
+def gather_parameters(tree: PyTree, dtype: Any = None) -> PyTree:
+    """Asks, inside `jax.jit`, for whole arrays to compute with; their gradients come back split.
+
+    Args:
+      dtype: what all large arrays are cast to before anything is computed with them. They are sent as that; None
+        sends them as they are.
+    """
+    fsdp = _fsdp()
+    if fsdp == 1:
+        return tree
+
+    def narrow(x: jax.Array) -> jax.Array:
+        return x if dtype is None or partition(x.shape, fsdp) == WHOLE else x.astype(dtype)
+
+    return _gather(jax.tree.map(narrow, tree))
 
 
 def _whole(tree: PyTree) -> PyTree:

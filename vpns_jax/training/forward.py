@@ -20,7 +20,8 @@ class Network:
     """What of f(theta * m; x') no training changes. Hashable, so it can be static under `jax.jit`.
 
     Attributes:
-      model: a Linen module; called with float [b, h, w, 3] it returns source logits [b, s].
+      model: a Linen module; called with float [b, h, w, 3] it returns source logits [b, s]. If it has a `dtype`, it
+        casts its kernels to that.
       prompt: what a prompted pass does to images.
       plain: what an unprompted pass does to them: a prompt of kind "none", or None to leave the images' size alone.
       mean, std: of each channel, applied once the prompt is on and clamped.
@@ -36,6 +37,11 @@ class Network:
     def prompted(self) -> bool:
         """Whether there is a prompt at all."""
         return self.prompt.kind != "none"
+
+    @property
+    def dtype(self) -> Any:
+        """What the model computes in: kernels, whatever they are kept as, are cast to it first."""
+        return getattr(self.model, "dtype", None)
 
 
 def forward(
@@ -74,7 +80,8 @@ def forward(
     x = (x - jnp.asarray(network.mean)[None, None, None]) / jnp.asarray(network.std)[None, None, None]
 
     # Gathered once the mask is on, so that one array a kernel is sent.
-    variables = {"params": sharding.gather_parameters(masks.apply(weights, mask)), "batch_stats": batch_stats}
+    params = sharding.gather_parameters(masks.apply(weights, mask), network.dtype)
+    variables = {"params": params, "batch_stats": batch_stats}
     rngs = {} if dropout_key is None else {"dropout": dropout_key}
     if train:
         source_logits, changed = network.model.apply(variables, x, train=True, mutable=["batch_stats"], rngs=rngs)
