@@ -98,11 +98,13 @@ def test_masks_do_not_depend_on_the_devices(shape, axis_type):
 
 
 @every_search
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_search_finds_the_same_in_parts(layout, algorithm):
+@pytest.mark.parametrize(
+    ("layout", "axis_type"), [*((name, AxisType.Auto) for name in LAYOUTS), ("both mesh axes", AxisType.Explicit)]
+)
+def test_every_search_finds_the_same_in_parts(layout, axis_type, algorithm):
     tree = scores()
     flat = np.concatenate([leaf.ravel() for leaf in tree])
-    parts = put(tree, layout, (2, 4))
+    parts = put(tree, layout, (2, 4), axis_type)
     for k in (1, 30_000, flat.size):
         key, rank = selection.kth_smallest_key(parts, jnp.int32(k), algorithm)
         found = np.partition(flat, k - 1)[k - 1]
