@@ -19,33 +19,27 @@ class TorchCase:
     def __init__(
         self, name: str, variables: dict[str, Any], *, model: str, image_size: int, batch: int, dtype: str
     ) -> None:
-        self._kind = CASES[name]
+        self._kind = kind = CASES[name]
         self._network, (mean, std) = NETWORKS[model], models.normalisation(model)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         half = dtype == "bfloat16"
         self._precision = torch.autocast(self._device.type, torch.bfloat16) if half else contextlib.nullcontext()
-        self._passes = (True, False) if self._kind.protocol == "reference" else (self._kind.prompted,)
+        self._passes = (True, False) if kind.protocol == "reference" else (kind.prompted,)
 
         self._tensors = self._to_device(models.export(model, variables))
         kernels = models.prunable(variables["params"])
         self._pruned = sparsity.pruned_count(kernels, DENSITY)
         given = self._pick(model, variables, sparsity.scaled_init(kernels))
-        self._scores = (
-            {key: s.requires_grad_(self._kind.stage == "prune") for key, s in given.items()}
-            if self._kind.masked
-            else {}
-        )
+        self._scores = {key: s.requires_grad_(kind.stage == "prune") for key, s in given.items()} if kind.masked else {}
         learned = list(self._scores.values())
-        if self._kind.stage == "retrain":
+        if kind.stage == "retrain":
             self._mask = {key: keep.float() for key, keep in self._keep().items()}
             learned = [x.requires_grad_() for key, x in self._tensors.items() if "running" not in key]
         self._prompt, frame = torch.zeros(1, 3, image_size, image_size), torch.ones(1, 1, image_size, image_size)
         inner = slice(frame_width(image_size), image_size - frame_width(image_size))
         frame[..., inner, inner] = 0
         self._frame, self._prompt = frame.to(self._device), self._prompt.to(self._device).requires_grad_()
-        self._optimizers = [self._optimizer(learned)] + (
-            [self._optimizer([self._prompt])] if self._kind.prompted else []
-        )
+        self._optimizers = [self._optimizer(learned)] + ([self._optimizer([self._prompt])] if kind.prompted else [])
 
         images, labels = map(np.array, make_batch(batch, image_size))
         # Channels last in memory: the layout that PyTorch is quick with.

@@ -9,10 +9,12 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from tests.training import tiny
-from vpns_jax import sharding, sparsity
+from vpns_jax import prompting, sharding, sparsity
 from vpns_jax.errors import UserError
+from vpns_jax.models.resnet import ResNet
 from vpns_jax.training import steps
 from vpns_jax.training.evaluation import evaluate
+from vpns_jax.training.forward import Network, forward
 from vpns_jax.training.loop import run_epoch
 from vpns_jax.training.state import Fixed
 
@@ -118,6 +120,25 @@ def test_large_arrays_are_gathered_as_what_is_computed_with():
     # It comes back as what the kernel is kept as, split as it is.
     np.testing.assert_array_equal(gradient["kernel"], jnp.full((2, 8), jnp.bfloat16(0.1), jnp.float32))
     assert shard_shapes(gradient["kernel"]) == {((2, 8), (2, 1))}
+
+
+def test_kernels_are_sent_in_the_networks_dtype():
+    """As the program says before XLA for CPU, which knows no communication in bfloat16, widens it."""
+    blank = prompting.create("none", canvas_size=32)
+    model = ResNet((1, 0, 0, 0), "basic", num_classes=8, width=0.25, dtype="bfloat16")
+    network = Network(model, blank, blank, (0.5,) * 3, (0.25,) * 3)
+    images = jnp.zeros((8, 32, 32, 3), jnp.uint8)
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+
+    def logits(variables):
+        what = {"weights": variables["params"], "mask": {}, "batch_stats": variables["batch_stats"]}
+        return forward(network, **what, prompt=None, images=images, mapping=None, train=False)[0]
+
+    with jax.set_mesh(mesh_of(4, 2)):
+        text = jax.jit(logits).lower(variables).as_text()
+    sent = re.findall(r"sharding_constraint .*: tensor<([^>]*)>", text)
+    assert {"7x7x3x16xbf16", "3x3x16x16xbf16"} <= set(sent)
+    assert not any(kind.startswith(("7x7", "3x3")) and kind.endswith("f32") for kind in sent)
 
 
 def test_the_longest_axis_that_divides_is_split(monkeypatch):
