@@ -93,6 +93,23 @@ def by_slurm(port, number):
     return [], {f"SLURM_{name}": value for name, value in job.items()} | {"JAX_COORDINATOR_PORT": str(port)}
 
 
+def by_open_mpi_4(port, number):
+    """Those of one of two processes of `mpirun`, as far as they tell who is who."""
+    told = {"JAX_COORDINATOR_PORT": str(port), "OMPI_MCA_orte_hnp_uri": "4096.0;tcp://127.0.0.1:1"}
+    return [], told | {f"OMPI_COMM_WORLD_{name}": value for name, value in mpi(number).items()}
+
+
+def by_open_mpi_5(port, number):
+    """Those of its release 5, in a Slurm job: Slurm has started its daemons."""
+    slurm = {name: "7" if name.endswith(("PROCID", "LOCALID")) else value for name, value in by_slurm(1, 0)[1].items()}
+    told = {f"OMPI_COMM_WORLD_{name}": value for name, value in mpi(number).items()}
+    return [f"--coordinator=127.0.0.1:{port}"], slurm | told
+
+
+def mpi(number):
+    return {"SIZE": "2", "RANK": str(number), "LOCAL_RANK": str(number)}
+
+
 def alone(port, number):
     return ["--config.mesh.fsdp=1"], {}
 
@@ -152,6 +169,49 @@ def test_killed_and_resumed_by_two_or_by_one(tmp_path, monkeypatch):
     assert len(list((tmp_path / "unbroken" / "tensorboard" / CELL).iterdir())) == 2
 
 
+# main.py up to the joining, and who this is.
+JOINED = """
+import sys, time
+import jax, main
+from vpns_jax import experiment
+
+def wait(*_):
+    print(jax.process_index(), jax.process_count(), len(jax.devices()), jax.config.values["jax_cuda_visible_devices"])
+    sys.stdout.flush()
+    time.sleep(60)
+
+experiment.run = wait
+sys.exit(main.main(["main.py", "--config=configs/quickstart.py", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.parametrize("launch", [by_flags, by_slurm, by_open_mpi_4, by_open_mpi_5])
+def test_launchers_tell_who_is_who_and_sigterm_ends_all(launch):
+    port, workers = free_port(), []
+    for number in range(2):
+        flags, told = launch(port, number)
+        environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)} | told
+        workers.append(
+            subprocess.Popen(
+                [sys.executable, "-c", JOINED, *flags], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+            )
+        )
+    try:
+        # A process of a launcher takes the GPU of its number on its machine.
+        gpus = ["all", "all"] if launch is by_flags else ["0", "1"]
+        for number, worker in enumerate(workers):
+            who = next(line.split() for line in iter(worker.stdout.readline, "") if "Gloo" not in line)
+            assert who == [str(number), "2", "2", gpus[number]]
+        for worker in workers:
+            worker.terminate()
+        assert [worker.wait(timeout=20) for worker in workers] == [-signal.SIGTERM] * 2
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+            worker.stdout.close()
+
+
 @pytest.mark.parametrize(
     ("environment", "arguments", "message"),
     [
@@ -161,6 +221,8 @@ def test_killed_and_resumed_by_two_or_by_one(tmp_path, monkeypatch):
         ({}, ("host", 2, 0), "--coordinator is host; it must be HOST:PORT"),
         ({}, ("host:1", 2, 2), "--process is 2; it must lie in 0 ... 1"),
         ({}, ("host:1", 0, 0), "--processes is 0; it must be at least 1"),
+        # Open MPI 5, without what JAX could ask.
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, (None, None, None), "does not say where its first process is: install mpi4py"),
         # Too little of Slurm's environment for JAX to find the others.
         ({"SLURM_STEP_NUM_TASKS": "4"}, (None, None, None), "cannot be joined, as Slurm has it: "),
     ],
@@ -168,6 +230,8 @@ def test_killed_and_resumed_by_two_or_by_one(tmp_path, monkeypatch):
 def test_processes_that_cannot_join_are_told_why(monkeypatch, environment, arguments, message):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+    # As where mpi4py is not installed.
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
     with pytest.raises(UserError, match=message):
         processes.join(*arguments)
 

@@ -6,6 +6,7 @@ All of them run the same program on the same devices together. The first one alo
 import os
 from importlib import util
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,11 +14,14 @@ from jax.experimental import multihost_utils
 
 from vpns_jax.errors import UserError
 
-# The number of processes a launcher started, by launcher. JAX finds out the rest.
-_LAUNCHERS = {"Slurm": "SLURM_STEP_NUM_TASKS", "Open MPI": "OMPI_COMM_WORLD_SIZE"}
+# The number of processes a launcher started, by launcher. JAX finds out the rest. In a Slurm job Open MPI's processes
+# have the numbers of its daemons from Slurm, so it is asked first.
+_LAUNCHERS = {"Open MPI": "OMPI_COMM_WORLD_SIZE", "Slurm": "SLURM_STEP_NUM_TASKS"}
 # Seconds that one which ends, in error, waits for the others, which wait for it; those that finish end together.
 _PATIENCE = 30
 _HOSTS = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")
+# By which JAX finds the first of Open MPI's processes. Since its release 5 there is no such thing.
+_ORTE = "OMPI_MCA_orte_hnp_uri"
 
 
 def join(coordinator: str | None, processes: int | None, process: int | None) -> None:
@@ -29,6 +33,7 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
       process: the number of this one; without, $JAX_PROCESS_ID.
 
     What is not given comes from Slurm (`srun`), Open MPI or Cloud TPU, where one of them started more than one process.
+    Open MPI 5 has to be given the coordinator, or else asked through mpi4py.
 
     Raises:
       UserError: some of the three are missing or out of range, or the others cannot be joined.
@@ -41,9 +46,15 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
     if processes == 1 or (launcher is None and not any(value is not None for value in given.values())):
         return
     _check(given, launcher)
+    if launcher == "Open MPI" and _ORTE not in os.environ:
+        told = _told_by_open_mpi(coordinator, processes, process)
+    else:
+        told = {"num_processes": processes, "process_id": process}
+    # JAX would take SIGTERM for a notice that is given ahead, and every process would run on until it is killed.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
-        jax.distributed.initialize(coordinator, processes, process, shutdown_timeout_seconds=_PATIENCE)
-    except (RuntimeError, ValueError) as error:
+        jax.distributed.initialize(coordinator, shutdown_timeout_seconds=_PATIENCE, **told)
+    except (ImportError, RuntimeError, ValueError) as error:
         where = f"process {process} of {processes} at {coordinator}" if launcher is None else f"as {launcher} has it"
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"the other processes cannot be joined, {where}: {reason}") from error
@@ -64,6 +75,23 @@ def _check(given: dict[str, str | int | None], launcher: str | None) -> None:
         raise UserError(f"--processes is {processes}; it must be at least 1")
     if isinstance(process, int) and isinstance(processes, int) and not 0 <= process < processes:
         raise UserError(f"--process is {process}; it must lie in 0 ... {processes - 1}")
+
+
+def _told_by_open_mpi(coordinator: str | None, processes: int | None, process: int | None) -> dict[str, Any]:
+    """What to tell JAX, beside the coordinator, where it does not find out by itself what Open MPI has started."""
+    if coordinator is not None:
+        size, rank, local = (_number(f"OMPI_COMM_WORLD_{name}") for name in ("SIZE", "RANK", "LOCAL_RANK"))
+        return {
+            "num_processes": size if processes is None else processes,
+            "process_id": rank if process is None else process,
+            # As JAX does for launchers that it knows: the GPU of the process's number on its machine.
+            "local_device_ids": None if "JAX_LOCAL_DEVICE_IDS" in os.environ else local,
+        }
+    if util.find_spec("mpi4py") is None:
+        raise UserError(
+            "Open MPI 5 does not say where its first process is: install mpi4py, or give --coordinator=HOST:PORT"
+        )
+    return {"num_processes": processes, "process_id": process, "cluster_detection_method": "mpi4py"}
 
 
 def _number(name: str) -> int | None:
