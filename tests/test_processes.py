@@ -1,5 +1,6 @@
 """Several processes run one experiment: killed, they go on together bit for bit, and one alone goes on for them."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -95,48 +96,54 @@ def by_slurm(port, number):
 
 def by_open_mpi_4(port, number):
     """Those of one of two processes of `mpirun`, as far as they tell who is who."""
-    told = {"JAX_COORDINATOR_PORT": str(port), "OMPI_MCA_orte_hnp_uri": "4096.0;tcp://127.0.0.1:1"}
-    return [], told | {f"OMPI_COMM_WORLD_{name}": value for name, value in mpi(number).items()}
+    return [], mpi(number) | {"JAX_COORDINATOR_PORT": str(port), "OMPI_MCA_orte_hnp_uri": "4096.0;tcp://127.0.0.1:1"}
 
 
 def by_open_mpi_5(port, number):
-    """Those of its release 5, in a Slurm job: Slurm has started its daemons."""
-    slurm = {name: "7" if name.endswith(("PROCID", "LOCALID")) else value for name, value in by_slurm(1, 0)[1].items()}
-    told = {f"OMPI_COMM_WORLD_{name}": value for name, value in mpi(number).items()}
-    return [f"--coordinator=127.0.0.1:{port}"], slurm | told
+    """Those of its release 5, in a Slurm job: the numbers from there are a daemon's."""
+    return [f"--coordinator=127.0.0.1:{port}"], by_slurm(port, 7)[1] | mpi(number)
 
 
 def mpi(number):
-    return {"SIZE": "2", "RANK": str(number), "LOCAL_RANK": str(number)}
+    told = {"SIZE": "2", "RANK": str(number), "LOCAL_RANK": str(number)}
+    return {f"OMPI_COMM_WORLD_{name}": value for name, value in told.items()}
 
 
 def alone(port, number):
     return ["--config.mesh.fsdp=1"], {}
 
 
+def start(count, launch, command, outputs):
+    """Starts so many processes of a device each, told of each other; what they print goes to `outputs`."""
+    shared, port = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}, free_port()
+    workers = []
+    for number, output in zip(range(count), outputs, strict=True):
+        flags, told = launch(port, number)
+        streams = {"stdout": output, "stderr": subprocess.STDOUT, "text": True}
+        workers.append(subprocess.Popen([*command, *flags], cwd=ROOT, env=os.environ | shared | told, **streams))
+    return workers
+
+
+def end(workers):
+    for worker in workers:
+        worker.kill()
+        worker.wait()
+
+
 def run(tmp_path, count, launch, *folders, kill=False):
-    """Runs the folders one after the other on `count` processes of a device each."""
-    shared = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    """Runs the folders one after the other on `count` processes."""
     arguments = ["kill" if kill else "finish", ",".join(str(tmp_path / name) for name in folders)]
     command = [sys.executable, "-c", WORKER, *arguments, f"--config={tmp_path / 'config.py'}"]
-    port, workers = free_port(), []
     logs = [tmp_path / f"{'-'.join(folders)}-{number}.log" for number in range(count)]
-    for number, log in enumerate(logs):
-        flags, told = launch(port, number)
-        with log.open("w") as file:
-            environment = os.environ | shared | told
-            workers.append(
-                subprocess.Popen([*command, *flags], cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
-            )
+    with contextlib.ExitStack() as files:
+        workers = start(count, launch, command, [files.enter_context(log.open("w")) for log in logs])
     try:
         # Of those that are killed the first one says when.
         codes = [worker.wait(timeout=300) for worker in (workers[:1] if kill else workers)]
         expected = -signal.SIGKILL if kill else 0
         assert set(codes) == {expected}, "\n".join(log.read_text()[-2000:] for log in logs)
     finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
+        end(workers)
 
 
 def assert_close(workdir, expected):
@@ -176,8 +183,8 @@ import jax, main
 from vpns_jax import experiment
 
 def wait(*_):
-    print(jax.process_index(), jax.process_count(), len(jax.devices()), jax.config.values["jax_cuda_visible_devices"])
-    sys.stdout.flush()
+    gpus = jax.config.values["jax_cuda_visible_devices"]
+    print("process", jax.process_index(), jax.process_count(), len(jax.devices()), gpus, flush=True)
     time.sleep(60)
 
 experiment.run = wait
@@ -187,28 +194,20 @@ sys.exit(main.main(["main.py", "--config=configs/quickstart.py", *sys.argv[1:]])
 
 @pytest.mark.parametrize("launch", [by_flags, by_slurm, by_open_mpi_4, by_open_mpi_5])
 def test_launchers_tell_who_is_who_and_sigterm_ends_all(launch):
-    port, workers = free_port(), []
-    for number in range(2):
-        flags, told = launch(port, number)
-        environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)} | told
-        workers.append(
-            subprocess.Popen(
-                [sys.executable, "-c", JOINED, *flags], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
-            )
-        )
+    command = [sys.executable, "-c", JOINED]
+    workers = start(2, launch, command, [subprocess.PIPE, subprocess.PIPE])
     try:
         # A process of a launcher takes the GPU of its number on its machine.
         gpus = ["all", "all"] if launch is by_flags else ["0", "1"]
         for number, worker in enumerate(workers):
-            who = next(line.split() for line in iter(worker.stdout.readline, "") if "Gloo" not in line)
+            who = next(line.split()[1:] for line in iter(worker.stdout.readline, "") if line.startswith("process "))
             assert who == [str(number), "2", "2", gpus[number]]
         for worker in workers:
             worker.terminate()
         assert [worker.wait(timeout=20) for worker in workers] == [-signal.SIGTERM] * 2
     finally:
+        end(workers)
         for worker in workers:
-            worker.kill()
-            worker.wait()
             worker.stdout.close()
 
 
