@@ -9,7 +9,7 @@ import sys
 
 from absl import flags
 
-from vpns_jax import command
+from vpns_jax import cli
 
 # Where no launcher that JAX knows has started them.
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "Of several processes: HOST:PORT of the first.")
@@ -21,14 +21,15 @@ def main(argv: list[str]) -> int:
     """Returns the exit code: 0, or 2 for something that the caller can mend."""
 
     def run() -> None:
-        config, workdir = command.parse(argv)
-        from vpns_jax import experiment, processes, startup
+        config, workdir = cli.parse(argv)
+        from vpns_jax.experiment import run
+        from vpns_jax.parallel import processes, startup
 
         startup.prepare()
         processes.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-        experiment.run(config, workdir, shlex.join(["python", *argv]))
+        run.run(config, workdir, shlex.join(["python", *argv]))
 
-    return command.end(run)
+    return cli.end(run)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from benchmarks import chips, measure
 from benchmarks.selection import prunable_shapes
 from benchmarks.step import CASES, make_variables, start
-from vpns_jax import models, sharding
+from vpns_jax import models
+from vpns_jax.parallel import sharding
 from vpns_jax.sparsity import selection
 from vpns_jax.training import steps
 from vpns_jax.training.loop import STEPS

@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks import measure
 from vpns_jax import models
-from vpns_jax.models import conv
+from vpns_jax.models.cpu import conv
 
 OURS, XLA, TORCH = "conv2d", "lax", "PyTorch"
 

@@ -21,10 +21,11 @@ from PIL import Image
 
 from benchmarks import measure
 from benchmarks.step import CLASSES, make_batch, make_variables, start
-from vpns_jax import models, sharding
+from vpns_jax import models
 from vpns_jax.data.dataset import large_size
 from vpns_jax.data.decode import decode_image
 from vpns_jax.data.materialize import resize
+from vpns_jax.parallel import sharding
 from vpns_jax.training import steps
 from vpns_jax.training.batches import Resident, Split, Streamed
 from vpns_jax.training.loop import STEPS, epoch_runner

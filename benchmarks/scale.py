@@ -13,8 +13,8 @@ import sys
 import jax
 import jax.numpy as jnp
 
-from vpns_jax import models, sharding
-from vpns_jax.models import paths
+from vpns_jax import models, trees
+from vpns_jax.parallel import sharding
 
 FLOAT, BIT = 32, 1
 # Bits that a stage keeps of each parameter, and of each that may be pruned on top. Prune: the frozen weights; scores
@@ -72,8 +72,8 @@ def parameters(name: str, image_size: int) -> list[Leaf]:
     """The parameters of a network, without making them."""
     model = models.create(name)
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, image_size, image_size, 3)))["params"]
-    pruned = paths.flatten(models.prunable(shapes))
-    return [Leaf(x.shape, path in pruned) for path, x in paths.flatten(shapes).items()]
+    pruned = trees.flatten(models.prunable(shapes))
+    return [Leaf(x.shape, path in pruned) for path, x in trees.flatten(shapes).items()]
 
 
 def main() -> None:

@@ -16,9 +16,9 @@ from typing import Any
 from absl import flags
 
 from experiments import paired, sweep, workers
-from vpns_jax import command
-from vpns_jax.config import Config
+from vpns_jax import cli
 from vpns_jax.errors import UserError, check_name
+from vpns_jax.experiment.config import Config
 
 # A variant: the config's keys that it changes, with dots.
 Changes = dict[str, Any]
@@ -50,13 +50,13 @@ def main(argv: list[str]) -> int:
     """Returns the exit code: 0, 1 if a cell failed, 2 for something that the caller can mend."""
 
     def run() -> int:
-        config, folder = command.parse(argv)
+        config, folder = cli.parse(argv)
         study = _STUDY.value or ""
         check_name("study", study, tuple(STUDIES))
         line = shlex.join(["python", "-m", "experiments.ablation", *argv[1:]])
         return ablate(config, folder, line, study=study, jobs=sweep.JOBS.value, devices=sweep.DEVICES.value)
 
-    return command.end(run)
+    return cli.end(run)
 
 
 def prompt(config: Config, kind: str, width: int) -> Changes:
@@ -104,19 +104,19 @@ def ablate(
     work: Callable[[sweep.Run], None] = sweep.run_one,
 ) -> int:
     """Runs what is missing of a study under `folder`, then writes and prints its table; see the module."""
-    from vpns_jax import experiment
-    from vpns_jax.workdir import Workdir, check_folder
+    from vpns_jax.experiment import run
+    from vpns_jax.experiment.workdir import Workdir, check_folder
 
     check_folder(folder, config)
     found = variants(study, config)
-    cells = [cell for cell in experiment.cells(config) if _answers(study, cell.method)]
+    cells = [cell for cell in run.cells(config) if _answers(study, cell.method)]
     if not cells:
         raise UserError(
             f"--study={study} changes nothing for {', '.join(config.methods)}; add a method with a prompt, such as "
             "vpns or magnitude+prompt"
         )
     # In a process of its own: this one must not lay hands on the devices that the cells need.
-    for outcome in workers.run_all(found, check or experiment.check, workers=1, devices=devices):
+    for outcome in workers.run_all(found, check or run.check, workers=1, devices=devices):
         if outcome.error:
             raise UserError(f"--study={study}, variant {outcome.name}: {outcome.error[0]}")
     Workdir(folder, config)

@@ -9,7 +9,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import tables
-from vpns_jax import command
+from vpns_jax import cli
 from vpns_jax.analysis.cost import cost_figure
 from vpns_jax.analysis.summary import rows
 from vpns_jax.analysis.tradeoff import sparsity_figure
@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
         for path in draw(folder):
             sys.stdout.write(f"{path}\n")
 
-    return command.end(run)
+    return cli.end(run)
 
 
 def draw(folder: Path) -> list[Path]:

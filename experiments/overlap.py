@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from experiments import tables
-from vpns_jax import command
+from vpns_jax import cli
 from vpns_jax.analysis.heatmap import overlap_figure
 from vpns_jax.analysis.overlap import Comparison, Mask, comparisons
 from vpns_jax.analysis.tables import aligned, percent, sparsity_name
@@ -24,14 +24,14 @@ def main(argv: list[str]) -> int:
     """Returns the exit code."""
 
     def run() -> None:
-        folder = command.folder(argv)
+        folder = cli.folder(argv)
         found = compare(folder)
         table = (tuple(heading.replace("\n", " ") for heading in HEADINGS), [_line(one) for one in found])
         (folder / "overlap.md").write_text(tables.markdown(table), encoding="utf-8")
         (folder / "overlap.csv").write_text(tables.comma_separated(table), encoding="utf-8")
         sys.stdout.write(f"{aligned(HEADINGS, table[1])}\n{overlap_figure(found, folder / 'overlap.png')}\n")
 
-    return command.end(run)
+    return cli.end(run)
 
 
 def compare(folder: Path) -> list[Comparison]:
@@ -49,7 +49,7 @@ def compare(folder: Path) -> list[Comparison]:
 
 def _mask(folder: Path, cell: Mapping[str, Any]) -> Mask:
     """The exported mask of a run's cell, or of one in a sweep, checked against its result."""
-    from vpns_jax.training import subnetworks
+    from vpns_jax.deploy import subnetworks
 
     name = cell["cell"]
     homes = (folder, folder / "runs" / name)

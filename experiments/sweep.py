@@ -18,8 +18,8 @@ from absl import flags
 from tqdm import tqdm
 
 from experiments import tuning, workers
-from vpns_jax import command
-from vpns_jax.config import Config
+from vpns_jax import cli
+from vpns_jax.experiment.config import Config
 
 JOBS = flags.DEFINE_integer("jobs", 1, "How many cells run at a time, each on its share of the cores.", lower_bound=1)
 DEVICES = flags.DEFINE_list("devices", [], "CUDA_VISIBLE_DEVICES of each worker, such as 0,1,2,3.")
@@ -29,17 +29,17 @@ def main(argv: list[str]) -> int:
     """Returns the exit code: 0, 1 if a cell failed, 2 for something that the caller can mend."""
 
     def run() -> int:
-        config, folder = command.parse(argv)
+        config, folder = cli.parse(argv)
         line = shlex.join(["python", "-m", "experiments.sweep", *argv[1:]])
         return sweep(config, folder, line, jobs=JOBS.value, devices=DEVICES.value)
 
-    return command.end(run)
+    return cli.end(run)
 
 
 def sweep(config: Config, folder: Path, line: str, *, jobs: int, devices: list[str]) -> int:
     """Runs what is missing of `config` under `folder`, then writes and prints the results; see the module."""
-    from vpns_jax import experiment
-    from vpns_jax.workdir import Workdir
+    from vpns_jax.experiment import run
+    from vpns_jax.experiment.workdir import Workdir
 
     # Refuses the folder of another sweep.
     Workdir(folder, config)
@@ -55,7 +55,7 @@ def sweep(config: Config, folder: Path, line: str, *, jobs: int, devices: list[s
             folder / "runs" / cell.name,
             line,
         )
-        for cell in experiment.cells(config)
+        for cell in run.cells(config)
         # One that could not be tuned waits for the next call.
         if cell.method not in open_
     }
@@ -73,7 +73,7 @@ def one_cell(config: Config, method: str, density: float, seed: int) -> Config:
 
 def changed(config: Config, changes: dict[str, Any]) -> Config:
     """`config` with keys changed, which are named with dots, and checked again."""
-    from vpns_jax import config as configs
+    from vpns_jax.experiment import config as configs
 
     tree = config.to_json()
     for path, value in changes.items():
@@ -91,7 +91,8 @@ Run = tuple[Config, Path, str]
 
 def run_one(run: Run) -> None:
     """One cell, in a process that may have run others: what they compiled is used again."""
-    from vpns_jax import experiment, startup
+    from vpns_jax.experiment import run as experiment
+    from vpns_jax.parallel import startup
 
     startup.prepare()
     experiment.run(*run)
@@ -131,7 +132,7 @@ def run_cells(
 def gather(runs: dict[str, Run], folder: Path, line: str) -> None:
     """One summary of all finished runs, its table and its figure."""
     from vpns_jax.analysis import figures, tables
-    from vpns_jax.training.writers import write_json
+    from vpns_jax.files import write_json
 
     done = list(finished(runs).values())
     if not done:

@@ -13,7 +13,7 @@ from typing import Any
 
 from absl import flags
 
-from vpns_jax import command
+from vpns_jax import cli
 from vpns_jax.analysis import comparison
 from vpns_jax.analysis.summary import Row, methods, rows
 from vpns_jax.analysis.tables import sparsity_name
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
         summary = read_summary(folder)
         write_tables(summary, folder, reference=_REFERENCE.value)
 
-    return command.end(run)
+    return cli.end(run)
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from pathlib import Path
 from absl import flags
 
 from experiments import paired, sweep, workers
-from vpns_jax import command
-from vpns_jax.config import Config
+from vpns_jax import cli
 from vpns_jax.errors import UserError
+from vpns_jax.experiment.config import Config
 
 _FROM = flags.DEFINE_list("from", [], "Networks of earlier runs, FOLDER/subnetworks/CELL.safetensors; * is allowed.")
 _CELL = re.compile(r"(?P<method>.+)-s(?P<sparsity>[\d.]+)-seed(?P<seed>\d+)\.safetensors")
@@ -47,12 +47,12 @@ def main(argv: list[str]) -> int:
     """Returns the exit code: 0, 1 if a cell failed, 2 for something that the caller can mend."""
 
     def run() -> int:
-        config, folder = command.parse(argv)
+        config, folder = cli.parse(argv)
         line = shlex.join(["python", "-m", "experiments.transfer", *argv[1:]])
         found = sources(_FROM.value, config)
         return transfer(config, folder, line, found, jobs=sweep.JOBS.value, devices=sweep.DEVICES.value)
 
-    return command.end(run)
+    return cli.end(run)
 
 
 def sources(patterns: list[str], config: Config) -> list[Source]:
@@ -113,8 +113,8 @@ def transfer(
     work: Callable[[sweep.Run], None] = sweep.run_one,
 ) -> int:
     """Runs what is missing under `folder`, then writes and prints the table; see the module."""
-    from vpns_jax import experiment
-    from vpns_jax.workdir import Workdir, check_folder
+    from vpns_jax.experiment import run
+    from vpns_jax.experiment.workdir import Workdir, check_folder
 
     check_folder(folder, config)
     runs: dict[str, sweep.Run] = {}
@@ -126,11 +126,11 @@ def transfer(
         check_folder(runs[name][1], one)
         labels[name], references[label] = label, source.method
         checks[str(source.path)] = one
-    for cell in experiment.cells(config):
+    for cell in run.cells(config):
         one = sweep.one_cell(config, cell.method, cell.density, cell.seed)
         runs[cell.name] = (one, folder / "runs" / cell.name, line)
     # In a process of its own: this one must not lay hands on the devices that the cells need.
-    for outcome in workers.run_all(checks, check or experiment.check, workers=1, devices=devices):
+    for outcome in workers.run_all(checks, check or run.check, workers=1, devices=devices):
         if outcome.error:
             raise UserError(outcome.error[0])
     Workdir(folder, config)

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vpns_jax.config import Config
+from vpns_jax.experiment.config import Config
 
 # Keys of a config and the values they get.
 Values = dict[str, float]
@@ -61,7 +61,7 @@ def choose(config: Config, folder: Path) -> dict[str, Values]:
     Writes what they were chosen from to FOLDER/tuning.json.
     """
     from vpns_jax.analysis import comparison
-    from vpns_jax.training.writers import write_json
+    from vpns_jax.files import write_json
 
     chosen: dict[str, Values] = {}
     seen: list[dict[str, Any]] = []

@@ -11,7 +11,7 @@ from absl.testing import flagsaver
 from PIL import Image
 
 import main
-from vpns_jax import pretraining
+from vpns_jax.experiment import pretraining
 
 # ml_collections loads a config file in a way that Python has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -159,13 +159,14 @@ def test_too_few_images_for_every_split(call, tmp_path):
 
 
 def test_a_finished_cell_that_was_damaged(call, tmp_path):
-    from vpns_jax import command, workdir
+    from vpns_jax import cli
+    from vpns_jax.experiment import workdir
 
     argv = ["main.py", *BASE]
     with flagsaver.flagsaver(), pytest.MonkeyPatch.context() as patch:
         flags.FLAGS.unparse_flags()
         patch.setattr(sys, "argv", argv)
-        parsed, _ = command.parse(argv)
+        parsed, _ = cli.parse(argv)
     folder = workdir.Workdir(tmp_path / "run", parsed)
     folder.write_cell("dense-s0-seed7", {})
     assert_refused(call(), "dense-s0-seed7.json", "remove it")

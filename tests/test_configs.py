@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 from configs import default, digits_sweep, paper, quickstart, resnet50_imagenet, vit_imagenet
-from vpns_jax import cell, config, data, kernels, models, sparsity, stages
+from vpns_jax import data, models, sparsity
 from vpns_jax.errors import UserError
+from vpns_jax.experiment import cell, config, pruning, stages
+from vpns_jax.experiment.workdir import Workdir
 from vpns_jax.models import registry
 from vpns_jax.pruners import METHODS
 from vpns_jax.training.batches import Resident
 from vpns_jax.training.loop import STEPS
 from vpns_jax.training.recorder import Progress
-from vpns_jax.workdir import Workdir
 
 CONFIGS = {
     "default": default.get_config,
@@ -52,7 +53,7 @@ def shapes(name, options, size):
 def test_every_config_has_its_network_and_something_to_prune(name):
     parsed = config.parse(CONFIGS[name]().to_dict())
     params = shapes(parsed.model.name, tuple(parsed.model.options.items()), parsed.prompt.canvas_size)
-    found = kernels.prunable(parsed, params)
+    found = pruning.prunable(parsed, params)
     share = sparsity.selection.count(found) / sparsity.selection.count(params)
     assert 0.98 < share < 1
     assert all(sparsity.pruned_count(found, density) > 0 for density in parsed.densities)

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from vpns_jax import config
+from vpns_jax.experiment import config
 
 NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "vpns.ipynb"
 

@@ -17,9 +17,10 @@ from PIL import Image
 from tests.pruners import cells
 from tests.test_resume import outcome, rows
 from tests.training import tiny
-from vpns_jax import config, pretraining, processes
 from vpns_jax.errors import UserError
+from vpns_jax.experiment import config, pretraining
 from vpns_jax.models import formats, registry
+from vpns_jax.parallel import processes
 
 ROOT = Path(__file__).parent.parent
 CELL = "hydra-s50-seed7"
@@ -31,7 +32,9 @@ import os, signal, sys, time
 from pathlib import Path
 import jax
 from tests.pruners import cells
-from vpns_jax import cell, experiment, sharding
+from vpns_jax.experiment import cell
+from vpns_jax.experiment import run as experiment
+from vpns_jax.parallel import sharding
 from vpns_jax.models import layouts, registry
 from vpns_jax.training.recorder import Recorder
 import main
@@ -180,14 +183,14 @@ def test_killed_and_resumed_by_two_or_by_one(tmp_path, monkeypatch):
 JOINED = """
 import sys, time
 import jax, main
-from vpns_jax import experiment
+from vpns_jax.experiment import run
 
 def wait(*_):
     gpus = jax.config.values["jax_cuda_visible_devices"]
     print("process", jax.process_index(), jax.process_count(), len(jax.devices()), gpus, flush=True)
     time.sleep(60)
 
-experiment.run = wait
+run.run = wait
 sys.exit(main.main(["main.py", "--config=configs/quickstart.py", *sys.argv[1:]]))
 """
 

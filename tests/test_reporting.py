@@ -8,9 +8,9 @@ from PIL import Image
 
 from configs import quickstart
 from tests.training import tiny
-from vpns_jax import config, reporting
+from vpns_jax.experiment import config, report
+from vpns_jax.experiment.workdir import Workdir
 from vpns_jax.training import steps
-from vpns_jax.workdir import Workdir
 
 ROWS = [
     {
@@ -37,9 +37,9 @@ def test_plain_and_prompted_examples_stand_on_one_canvas(tmp_path, image_size):
     state, fixed = tiny.start(task)
     data = tiny.split()
     small = dataclasses.replace(data, images=data.images[:, :image_size, :image_size])
-    examples = small.examples(reporting.EXAMPLES)
+    examples = small.examples(report.EXAMPLES)
     folder = Workdir(tmp_path / "run", config.parse(quickstart.get_config().to_dict()))
-    reporting.draw_cell(folder, "cell", network, steps.subnetwork(state, fixed), examples, ("a", "b", "c"), ROWS)
+    report.draw_cell(folder, "cell", network, steps.subnetwork(state, fixed), examples, ("a", "b", "c"), ROWS)
     names = {path.name for path in folder.figures.iterdir()}
     assert names == {"cell-curves.png", "cell-prompt.png", "cell-examples.png"}
     pixels = np.asarray(Image.open(folder.figures / "cell-examples.png").convert("L"))

@@ -9,9 +9,10 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from tests.training import tiny
-from vpns_jax import prompting, sharding, sparsity
+from vpns_jax import prompting, sparsity
 from vpns_jax.errors import UserError
 from vpns_jax.models.resnet import ResNet
+from vpns_jax.parallel import sharding
 from vpns_jax.training import steps
 from vpns_jax.training.evaluation import evaluate
 from vpns_jax.training.forward import Network, forward

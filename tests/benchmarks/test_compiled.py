@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from benchmarks import compiled
 from benchmarks.selection import prunable_shapes
-from vpns_jax import sharding
+from vpns_jax.parallel import sharding
 
 # As the compiler for TPUs writes it: a collective taken apart says its channel twice, and a reduction that is scattered
 # is a computation of its own, several of them by one channel.

@@ -9,8 +9,9 @@ from configs import default, quickstart
 from experiments import ablation, sweep, workers
 from tests.analysis.samples import cell as sample
 from tests.experiments import in_process
-from vpns_jax import config, experiment
 from vpns_jax.errors import UserError
+from vpns_jax.experiment import config
+from vpns_jax.experiment import run as experiment
 
 # By variant: what VPNs gains on the config as it is, in points, with seed 7 and with seed 9.
 GAINS = {"raw": (0, 0), "sigmoid": (1, 3), "tanh": (-2, 2)}

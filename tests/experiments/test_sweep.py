@@ -7,8 +7,9 @@ import pytest
 from configs import quickstart
 from experiments import sweep
 from tests.analysis.samples import cell as sample
-from vpns_jax import config, experiment
 from vpns_jax.errors import UserError
+from vpns_jax.experiment import config
+from vpns_jax.experiment import run as experiment
 
 
 def parsed(**changes):
@@ -66,7 +67,7 @@ def test_a_broken_cell_is_named_and_done_when_it_can_be(tmp_path, capsys):
 
 
 def test_the_folder_of_another_sweep_is_refused(tmp_path):
-    from vpns_jax.workdir import Workdir
+    from vpns_jax.experiment.workdir import Workdir
 
     Workdir(tmp_path / "sweep", parsed())
     with pytest.raises(UserError, match=r"another config: config\.seeds"):

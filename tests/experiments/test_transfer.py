@@ -12,9 +12,11 @@ from configs import quickstart
 from experiments import transfer, workers
 from tests.analysis.samples import cell as sample
 from tests.experiments import in_process
-from vpns_jax import config, experiment, models, prompting, sparsity
+from vpns_jax import models, prompting, sparsity
+from vpns_jax.deploy import subnetworks
 from vpns_jax.errors import UserError
-from vpns_jax.training import subnetworks
+from vpns_jax.experiment import config
+from vpns_jax.experiment import run as experiment
 from vpns_jax.training.state import Subnetwork
 
 

@@ -7,8 +7,9 @@ import pytest
 from configs import default, quickstart
 from experiments import sweep, tuning
 from tests.analysis.samples import cell as sample
-from vpns_jax import config, experiment
 from vpns_jax.errors import UserError
+from vpns_jax.experiment import config
+from vpns_jax.experiment import run as experiment
 
 RATES = default.grid("retrain.weights.learning_rate", (0.01, 0.03))
 SCORES = default.grid("prune.scores.learning_rate", (1e-4, 1e-3, 1e-2), ("vpns", "hydra"))

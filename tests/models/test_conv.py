@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh
 
-from vpns_jax.models import conv, winograd
+from vpns_jax.models.cpu import conv, winograd
 
 
 def test_conv2d_worked_by_hand() -> None:

@@ -8,9 +8,9 @@ import pytest
 
 from vpns_jax import models, sparsity
 from vpns_jax.errors import UserError
-from vpns_jax.models.paths import flatten
 from vpns_jax.models.resnet import ResNet
 from vpns_jax.models.vit import HEAD_DIM, MLP, Attention
+from vpns_jax.trees import flatten
 
 CHANNEL = sparsity.parse_granularity("channel")
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from tests.golden import recipe
-from vpns_jax import models
+from vpns_jax import models, trees
 from vpns_jax.errors import UserError
-from vpns_jax.models import layouts, loading, paths
+from vpns_jax.models import layouts, loading
 
 # A ResNet-18 with 4 channels in its first stage: all the structure, 1/256 of the weights.
 NARROW: dict[str, Any] = {"width": 1 / 16, "num_classes": 10}
@@ -25,7 +25,7 @@ def shapes_of(name: str, **options: Any) -> dict[str, tuple[int, ...]]:
     """Shapes of all variables by path, without making any."""
     init = models.create(name, **options).init
     abstract = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
-    return {path: leaf.shape for path, leaf in paths.flatten(abstract).items()}
+    return {path: leaf.shape for path, leaf in trees.flatten(abstract).items()}
 
 
 def state_dict(name: str, layout: layouts.Layout, **options: Any) -> dict[str, np.ndarray]:
@@ -104,8 +104,8 @@ def test_a_fresh_head_by_name(tmp_path: Path) -> None:
     )
     assert np.array_equal(again, fresh["params"]["head"]["kernel"])
     assert not np.array_equal(again, other)
-    rest = {k: v for k, v in paths.flatten(fresh).items() if "/head/" not in k}
-    assert all(np.array_equal(v, paths.flatten(whole)[k]) for k, v in rest.items())
+    rest = {k: v for k, v in trees.flatten(fresh).items() if "/head/" not in k}
+    assert all(np.array_equal(v, trees.flatten(whole)[k]) for k, v in rest.items())
     with pytest.raises(UserError, match=r"dont_load pattern 'fc' matches nothing; available: .*head/kernel"):
         load(tmp_path, {}, dont_load=("fc",))
 

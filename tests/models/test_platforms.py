@@ -6,8 +6,9 @@ import pytest
 from jax import export
 from jax.sharding import AbstractDevice, AbstractMesh
 
-from vpns_jax import models, sharding
-from vpns_jax.models import platforms
+from vpns_jax import models
+from vpns_jax.models.cpu import platforms
+from vpns_jax.parallel import sharding
 
 
 def mesh_of(platform):

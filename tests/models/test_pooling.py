@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vpns_jax.models import pooling
+from vpns_jax.models.cpu import pooling
 
 
 def test_padding_of_max_pool_never_wins() -> None:

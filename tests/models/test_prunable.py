@@ -6,7 +6,7 @@ import pytest
 
 from vpns_jax import models
 from vpns_jax.errors import UserError
-from vpns_jax.models.paths import flatten
+from vpns_jax.trees import flatten
 
 LEAF = jnp.zeros(1)
 PARAMS = {

@@ -13,11 +13,11 @@ import pytest
 
 from vpns_jax import models
 from vpns_jax.errors import UserError
-from vpns_jax.models.paths import flatten, unflatten
 from vpns_jax.models.registry import ENTRIES
 from vpns_jax.models.resnet import ResNet
 from vpns_jax.models.vgg import VGG
 from vpns_jax.models.vit import ViT
+from vpns_jax.trees import flatten, unflatten
 
 # Parameters and kernels of each network at 224 px and 1000 classes. The counts are those torchvision and
 # timm publish (vit_ti32, which nobody published, by hand: vit_ti16's, 3 * 192 * (32**2 - 16**2) more for the
@@ -193,7 +193,7 @@ def test_models_import_alone() -> None:
         "print(*sorted({'.'.join(m.split('.')[:2]) for m in sys.modules if m.startswith('vpns_jax.')}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["vpns_jax.cache", "vpns_jax.errors", "vpns_jax.models"]
+    assert done.stdout.split() == ["vpns_jax.files", "vpns_jax.errors", "vpns_jax.models"]
 
 
 def test_the_documented_table_is_true() -> None:

@@ -7,12 +7,14 @@ import jax
 
 from configs import quickstart
 from tests.training import tiny
-from vpns_jax import config, models, sharding, sparsity
-from vpns_jax.cell import Cell, CellRun, Setup
+from vpns_jax import models, sparsity
+from vpns_jax.experiment import config
+from vpns_jax.experiment.cell import Cell, CellRun, Setup
+from vpns_jax.experiment.workdir import Workdir
 from vpns_jax.models import registry
+from vpns_jax.parallel import sharding
 from vpns_jax.pruners import method
 from vpns_jax.training.recorder import Progress
-from vpns_jax.workdir import Workdir
 
 ITERATIONS = tiny.IMAGES // tiny.BATCH
 ENTRY = registry.Entry(tiny.Tiny, {}, (), None, registry.HALVES)

@@ -3,8 +3,8 @@
 import pytest
 
 from tests.pruners import cells
-from vpns_jax import budget, config
 from vpns_jax.errors import UserError
+from vpns_jax.experiment import budget, config
 from vpns_jax.pruners import METHODS
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from tests.pruners import cells
 from tests.training import tiny
-from vpns_jax import config, sparsity
+from vpns_jax import sparsity
 from vpns_jax.errors import UserError
+from vpns_jax.experiment import config
 from vpns_jax.pruners import METHODS
 
 # All but the one that is given its mask.

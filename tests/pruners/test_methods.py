@@ -8,9 +8,11 @@ import pytest
 
 from tests.pruners import cells
 from tests.training import tiny
-from vpns_jax import budget, config, sharding, sparsity
-from vpns_jax.cell import CellRun
+from vpns_jax import sparsity
 from vpns_jax.errors import UserError
+from vpns_jax.experiment import budget, config
+from vpns_jax.experiment.cell import CellRun
+from vpns_jax.parallel import sharding
 from vpns_jax.pruners import METHODS, method
 
 N = 68  # prunable weights of the tiny network: 2 x 2 x 3 x 4 and 4 x 5

@@ -142,7 +142,7 @@ def test_flow_is_conserved_from_layer_to_layer(name):
     rng = np.random.default_rng(0)
     weights = jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.05, x.shape), jnp.float32), variables["params"])
     scores = synflow.synaptic_flow(model, subnetwork(weights), everything(weights), canvas_size=32)
-    flows = {path: float(leaf.sum()) for path, leaf in models.paths.flatten(scores).items()}
+    flows = {path: float(leaf.sum()) for path, leaf in models.trees.flatten(scores).items()}
     assert all(flow > 0 for flow in flows.values())
     if name == "vgg":
         path = [flows[f"{layer}/kernel"] for layer in ("conv1_1", "conv2_1", "conv2_2", "fc1", "fc2", "head")]

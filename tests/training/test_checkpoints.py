@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vpns_jax import sharding
 from vpns_jax.errors import UserError
+from vpns_jax.parallel import sharding
 from vpns_jax.training.checkpoints import Checkpoints
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.training import tiny
-from vpns_jax import sharding
 from vpns_jax.data.source import ArraySource
+from vpns_jax.parallel import sharding
 from vpns_jax.training.batches import Streamed
 from vpns_jax.training.checkpoints import Checkpoints
 from vpns_jax.training.loop import Within, run_stage

@@ -9,9 +9,9 @@ import pytest
 
 from tests.training.tiny import same
 from vpns_jax import models, prompting, sparsity
+from vpns_jax.deploy import subnetworks
 from vpns_jax.errors import UserError
 from vpns_jax.models.formats import read
-from vpns_jax.training import subnetworks
 from vpns_jax.training.state import Subnetwork
 
 WIDTH = 1 / 16

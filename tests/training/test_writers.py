@@ -12,7 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.summary.writer import event_file_writer
 
 from vpns_jax.errors import UserError
-from vpns_jax.training.writers import MetricLog, TensorBoard, write_json
+from vpns_jax.files import write_json
+from vpns_jax.training.writers import MetricLog, TensorBoard
 
 ROWS = [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}]
 

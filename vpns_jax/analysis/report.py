@@ -7,6 +7,7 @@ from typing import Any
 from vpns_jax.analysis import details, latency, page
 from vpns_jax.analysis.summary import collapse_lines, dig
 from vpns_jax.analysis.tables import HEADINGS, NOTE, NOTHING, markdown_table, percent, table_cells, text_table
+from vpns_jax.files import write_whole
 
 __all__ = ["collapse_lines", "markdown_table", "text_table", "write_report"]
 
@@ -41,9 +42,7 @@ def write_report(summary: Mapping[str, Any], figures: Iterable[tuple[str, str, P
         page.table(("", ""), _facts(summary)),
     ]
     text = page.document(str(summary["name"]), parts)
-    fresh = path.with_name(path.name + ".tmp")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.replace(path)
+    write_whole(path, text)
     return path
 
 

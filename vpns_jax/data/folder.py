@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from vpns_jax import cache
+from vpns_jax import files
 from vpns_jax.data.decode import UnreadableImageError, decode_image
 from vpns_jax.data.source import Original, Subset, stratified_holdout
 from vpns_jax.errors import UserError
@@ -190,7 +190,7 @@ def _stamp(path: Path) -> str:
 
 
 def _index_path(root: Path) -> Path:
-    return cache.directory() / "folders" / f"{hashlib.sha256(str(root).encode()).hexdigest()[:16]}.json"
+    return files.cache_directory() / "folders" / f"{hashlib.sha256(str(root).encode()).hexdigest()[:16]}.json"
 
 
 def _read_index(root: Path) -> dict[str, list[str]]:

@@ -5,7 +5,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from vpns_jax import cache
+from vpns_jax import files
 from vpns_jax.errors import UserError
 
 SCHEME = "hf://"
@@ -18,7 +18,7 @@ def resolve(source: str | os.PathLike[str]) -> Path:
 
     Args:
       source: a local path, returned as it is; or a hub id `hf://OWNER/REPOSITORY[@REVISION][/FILE]`, revision
-        "main" and file "model.safetensors" unless named. A hub file is kept (see `cache.directory`) and never
+        "main" and file "model.safetensors" unless named. A hub file is kept (see `files.cache_directory`) and never
         fetched twice.
         HF_ENDPOINT names a mirror.
 
@@ -32,7 +32,7 @@ def resolve(source: str | os.PathLike[str]) -> Path:
         raise UserError(f"{source}: a hub id is {SCHEME}OWNER/REPOSITORY[@REVISION][/FILE]")
     repository, _, revision = parts[1].partition("@")
     file = parts[2] if len(parts) == 3 else DEFAULT_FILE
-    target = cache.directory() / "weights" / parts[0] / parts[1] / file
+    target = files.cache_directory() / "weights" / parts[0] / parts[1] / file
     if not target.is_file():
         endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
         url = f"{endpoint}/{parts[0]}/{repository}/resolve/{revision or 'main'}/{file}"

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vpns_jax import trees
 from vpns_jax.errors import UserError
-from vpns_jax.models import formats, hub, layouts, paths
+from vpns_jax.models import formats, hub, layouts
 from vpns_jax.models.head import HEAD
 from vpns_jax.models.layouts import Rule, Shape
 from vpns_jax.models.registry import create, default_source
@@ -64,12 +65,12 @@ def load_pretrained(
         model = create(name, num_classes=_classes_of(model, images, tensors), **options)
     shapes = _shapes(model, images)
     names = {path.split("/", 1)[1]: path for path in shapes}
-    fresh = {names[path] for path in paths.select(names, dont_load, what="dont_load")}
+    fresh = {names[path] for path in trees.select(names, dont_load, what="dont_load")}
 
     rules = best_layout(model, shapes, tensors)
     wanted = [rule for rule in rules if not fresh.issuperset(rule.paths)]
     unused = {rule.name for rule in rules} - {rule.name for rule in wanted}
-    unused |= paths.select(tensors, ignore, what="ignore")
+    unused |= trees.select(tensors, ignore, what="ignore")
     tensors = {key: tensor for key, tensor in tensors.items() if key not in unused}
     for rule in wanted:
         if POSITIONS in rule.paths and rule.name in tensors:
@@ -83,12 +84,12 @@ def load_pretrained(
         tensor = tensors.get(rule.name, np.zeros(rule.fold, rule.dtype))
         leaves |= rule.from_file(tensor, shapes)
     leaves |= initialise(model, images, jax.random.key(seed), fresh)
-    return paths.unflatten({path: jnp.asarray(leaves[path]) for path in shapes})
+    return trees.unflatten({path: jnp.asarray(leaves[path]) for path in shapes})
 
 
 def _shapes(model: nn.Module, images: jax.Array) -> dict[str, Shape]:
     """Of all variables, by path."""
-    abstract = paths.flatten(jax.eval_shape(model.init, jax.random.key(0), images))
+    abstract = trees.flatten(jax.eval_shape(model.init, jax.random.key(0), images))
     return {path: leaf.shape for path, leaf in abstract.items()}
 
 
@@ -156,7 +157,7 @@ def new_head(model: nn.Module, rng: jax.Array, *, image_size: int) -> dict[str, 
     """A freshly initialised head of `model`: its `kernel` [c, s] and `bias` [s]."""
     images = jnp.zeros((1, image_size, image_size, 3))
     wanted = {path for path in _shapes(model, images) if path.startswith(f"params/{HEAD}/")}
-    return paths.unflatten(initialise(model, images, rng, wanted))["params"][HEAD]
+    return trees.unflatten(initialise(model, images, rng, wanted))["params"][HEAD]
 
 
 def initialise(model: nn.Module, images: jax.Array, rng: jax.Array, wanted: set[str]) -> dict[str, jax.Array]:
@@ -165,7 +166,7 @@ def initialise(model: nn.Module, images: jax.Array, rng: jax.Array, wanted: set[
         return {}
 
     def init(rng: jax.Array) -> dict[str, jax.Array]:
-        return {p: leaf for p, leaf in paths.flatten(model.init(rng, images)).items() if p in wanted}
+        return {p: leaf for p, leaf in trees.flatten(model.init(rng, images)).items() if p in wanted}
 
     return jax.jit(init)(rng)
 
@@ -187,7 +188,7 @@ def export(name: str, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
       UserError: if these are not the variables of that network.
     """
     model = create(name)
-    leaves = {path: np.asarray(leaf) for path, leaf in paths.flatten(variables).items()}
+    leaves = {path: np.asarray(leaf) for path, leaf in trees.flatten(variables).items()}
     expected = _leaves(name)
     if set(leaves) != expected:
         missing, unknown = sorted(expected - set(leaves)), sorted(set(leaves) - expected)

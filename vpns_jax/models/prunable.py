@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vpns_jax import trees
 from vpns_jax.errors import UserError
-from vpns_jax.models import paths
 
 
 def prunable(params: Mapping[str, Any], *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> dict[str, Any]:
@@ -26,9 +26,9 @@ def prunable(params: Mapping[str, Any], *, include: Sequence[str] = (), exclude:
     Raises:
       UserError: if a pattern matches no kernel (lists the kernels there are), or nothing is left.
     """
-    kernels = {p: leaf for p, leaf in paths.flatten(params).items() if p.rsplit("/", 1)[-1] == "kernel"}
-    kept = paths.select(kernels, include, what="include") if include else set(kernels)
-    kept -= paths.select(kernels, exclude, what="exclude")
+    kernels = {p: leaf for p, leaf in trees.flatten(params).items() if p.rsplit("/", 1)[-1] == "kernel"}
+    kept = trees.select(kernels, include, what="include") if include else set(kernels)
+    kept -= trees.select(kernels, exclude, what="exclude")
     if not kept:
         raise UserError(f"no kernel is left to prune: include={list(include)}, exclude={list(exclude)}")
-    return paths.unflatten({p: leaf for p, leaf in kernels.items() if p in kept})
+    return trees.unflatten({p: leaf for p, leaf in kernels.items() if p in kept})

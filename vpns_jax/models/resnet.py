@@ -10,10 +10,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vpns_jax.models.conv import Conv
+from vpns_jax.models.cpu.conv import Conv
+from vpns_jax.models.cpu.pooling import max_pool
 from vpns_jax.models.head import Head
 from vpns_jax.models.norm import BatchNorm
-from vpns_jax.models.pooling import max_pool
 
 
 class BasicBlock(nn.Module):

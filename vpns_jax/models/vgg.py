@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from vpns_jax.errors import UserError
-from vpns_jax.models.conv import Conv
+from vpns_jax.models.cpu.conv import Conv
+from vpns_jax.models.cpu.pooling import adaptive_avg_pool, max_pool
 from vpns_jax.models.head import Head
 from vpns_jax.models.norm import BatchNorm
-from vpns_jax.models.pooling import adaptive_avg_pool, max_pool
 
 # The classifier is fully connected to a map of this side, whatever the image's size.
 POOLED_SIZE = 7

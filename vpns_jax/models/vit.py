@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from vpns_jax.errors import UserError
-from vpns_jax.models.conv import Conv
+from vpns_jax.models.cpu.conv import Conv
 from vpns_jax.models.head import Head
 
 # In every published network of this family an attention head has 64 channels.

@@ -15,8 +15,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vpns_jax import sharding, sparsity
+from vpns_jax import sparsity
 from vpns_jax.models.vit import Attention
+from vpns_jax.parallel import sharding
 from vpns_jax.pruners.problem import Problem
 from vpns_jax.training.state import Subnetwork
 

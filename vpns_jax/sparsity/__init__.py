@@ -31,7 +31,7 @@ from vpns_jax.sparsity.scores import (
     scaled_init,
 )
 from vpns_jax.sparsity.selection import kth_smallest
-from vpns_jax.sparsity.trees import overlay, subtree
+from vpns_jax.trees import overlay, subtree
 
 __all__ = [
     "Bits",

@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from vpns_jax import sharding
 from vpns_jax.data import Source, augment
 from vpns_jax.data.materialize import resize
 from vpns_jax.data.order import epoch_order, padded_batches
 from vpns_jax.data.stream import eval_stream, train_stream
 from vpns_jax.data.transfer import DeviceStream
+from vpns_jax.parallel import sharding
 from vpns_jax.training.steps import Batch, Pass
 
 # Images, labels and weights, which are zero for padding.

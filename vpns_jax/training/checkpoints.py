@@ -17,8 +17,8 @@ import orbax.checkpoint as ocp
 from jax.sharding import NamedSharding
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from vpns_jax import sharding
 from vpns_jax.errors import UserError
+from vpns_jax.parallel import sharding
 
 PyTree = Any
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vpns_jax import sharding
+from vpns_jax.parallel import sharding
 from vpns_jax.prompting import label_mapping
 from vpns_jax.training import steps
 from vpns_jax.training.batches import Split

@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vpns_jax import sharding
 from vpns_jax.data import augment
+from vpns_jax.parallel import sharding
 from vpns_jax.prompting import Prompt, label_mapping
 from vpns_jax.sparsity import masks
 

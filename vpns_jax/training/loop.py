@@ -10,9 +10,10 @@ from typing import Any
 import jax
 from jax import lax
 
-from vpns_jax import sharding, sparsity
+from vpns_jax import sparsity
 from vpns_jax.data.order import epoch_order
 from vpns_jax.errors import UserError
+from vpns_jax.parallel import sharding
 from vpns_jax.training import steps
 from vpns_jax.training.batches import Resident, Split, crop, take
 from vpns_jax.training.checkpoints import Checkpoints

@@ -6,7 +6,7 @@ from typing import Any
 import jax.monitoring
 from tqdm import tqdm
 
-from vpns_jax import processes
+from vpns_jax.parallel import processes
 from vpns_jax.training.writers import MetricLog, TensorBoard
 
 _COMPILATION = "/jax/core/compile/"

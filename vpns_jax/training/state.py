@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from vpns_jax import sharding, sparsity
+from vpns_jax import sparsity
+from vpns_jax.parallel import sharding
 from vpns_jax.training import optim
 
 PyTree = Any

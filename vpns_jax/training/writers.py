@@ -1,4 +1,4 @@
-"""What a run writes beside its checkpoints: JSON lines, TensorBoard events, whole JSON files."""
+"""What a run writes beside its checkpoints: JSON lines and TensorBoard events."""
 
 import io
 import json
@@ -14,14 +14,7 @@ import numpy as np
 from PIL import Image
 
 from vpns_jax.errors import UserError
-
-
-def write_json(path: str | Path, obj: Any) -> None:
-    """Writes `obj` as indented JSON; a reader sees the old file or the new one, never a part.
-
-    numpy and jax scalars are written as numbers, arrays as lists, paths as strings, nan as NaN.
-    """
-    _replace(Path(path), json.dumps(obj, indent=2, default=_plain) + "\n")
+from vpns_jax.files import plain, write_whole
 
 
 class MetricLog:
@@ -36,7 +29,7 @@ class MetricLog:
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Adds one row and hands it to the operating system."""
-        line = json.dumps(row, default=_plain) + "\n"
+        line = json.dumps(row, default=plain) + "\n"
         with self.path.open("a+b") as file:
             _cut_torn_line(file)
             file.write(line.encode())
@@ -56,7 +49,7 @@ class MetricLog:
         """Drops, atomically, the rows that `keep` refuses: those a resumed run is about to write again."""
         if self.path.exists():
             kept = [row for row in self.rows() if keep(row)]
-            _replace(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+            write_whole(self.path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def _parse(self, number: int, line: bytes) -> dict[str, Any]:
         try:
@@ -128,12 +121,6 @@ class TensorBoard:
         self._writer.flush()
 
 
-def _replace(path: Path, text: str) -> None:
-    fresh = path.with_name(path.name + ".tmp")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.replace(path)
-
-
 def _cut_torn_line(file: io.BufferedRandom) -> None:
     end = file.seek(0, os.SEEK_END)
     if end == 0:
@@ -142,11 +129,3 @@ def _cut_torn_line(file: io.BufferedRandom) -> None:
     if file.read(1) != b"\n":
         file.seek(0)
         file.truncate(file.read().rfind(b"\n") + 1)
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} is not JSON: {value!r}")

@@ -9,8 +9,8 @@ on top, and is reported.
 import dataclasses
 
 from vpns_jax.errors import UserError
+from vpns_jax.experiment.schema import Config
 from vpns_jax.pruners import Method, imp, method
-from vpns_jax.schema import Config
 from vpns_jax.training import steps
 
 BUDGETS = ("own", "matched")

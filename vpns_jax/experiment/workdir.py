@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vpns_jax import processes
-from vpns_jax.config import Config
 from vpns_jax.errors import UserError
-from vpns_jax.training.writers import MetricLog, write_json
+from vpns_jax.experiment.config import Config
+from vpns_jax.files import write_json
+from vpns_jax.parallel import processes
+from vpns_jax.training.writers import MetricLog
 
 
 class Workdir:
@@ -88,7 +89,7 @@ def check_folder(path: Path, config: Config) -> None:
     if known.exists():
         _check_same(path, config, _read_json(known))
     # What a kill may leave behind before there is a config is no reason to refuse.
-    elif path.exists() and {entry.name for entry in path.iterdir()} - {".writable", "config.json.tmp"}:
+    elif path.exists() and any(entry.name != ".writable" and entry.suffix != ".tmp" for entry in path.iterdir()):
         raise UserError(f"--workdir {path} is neither empty nor a run's folder; choose another")
 
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 from vpns_jax import models, sparsity
-from vpns_jax.config import Config
 from vpns_jax.errors import UserError
+from vpns_jax.experiment.config import Config
 from vpns_jax.pruners import method
 
 PyTree = Any

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vpns_jax import models
+from vpns_jax import models, trees
 from vpns_jax.errors import UserError
-from vpns_jax.models import formats, paths
+from vpns_jax.models import formats
 from vpns_jax.sparsity import masks
 from vpns_jax.training.state import Subnetwork
 
@@ -29,8 +29,8 @@ def save(path: Path, name: str, subnetwork: Subnetwork) -> None:
     weights = masks.apply(subnetwork.weights, subnetwork.mask)
     variables = {"params": weights} | ({"batch_stats": subnetwork.batch_stats} if subnetwork.batch_stats else {})
     tensors: dict[str, np.ndarray] = {"mapping": np.asarray(subnetwork.mapping, np.int32)}
-    tensors |= {f"prompt/{key}": np.asarray(x) for key, x in paths.flatten(subnetwork.prompt).items()}
-    tensors |= {f"mask/{key}": np.packbits(np.asarray(x)) for key, x in paths.flatten(subnetwork.mask).items()}
+    tensors |= {f"prompt/{key}": np.asarray(x) for key, x in trees.flatten(subnetwork.prompt).items()}
+    tensors |= {f"mask/{key}": np.packbits(np.asarray(x)) for key, x in trees.flatten(subnetwork.mask).items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     models.save_safetensors(_task_path(path), tensors)
     # Last: where the network is, the rest is too.
@@ -47,7 +47,7 @@ def load(path: Path, name: str, *, image_size: int = 224, **options: Any) -> Sub
     """
     variables = models.load_pretrained(name, path, num_classes=None, image_size=image_size, **options)
     tensors = formats.read(_task_path(path))
-    weights = paths.flatten(variables["params"])
+    weights = trees.flatten(variables["params"])
     mask, prompt = {}, {}
     for key, tensor in tensors.items():
         kind, _, rest = key.partition("/")
@@ -59,9 +59,9 @@ def load(path: Path, name: str, *, image_size: int = 224, **options: Any) -> Sub
         raise UserError(f"{_task_path(path)} holds no mask or no mapping; was it written beside {path.name}?")
     return Subnetwork(
         weights=variables["params"],
-        mask=paths.unflatten(mask),
+        mask=trees.unflatten(mask),
         batch_stats=variables.get("batch_stats", {}),
-        prompt=paths.unflatten(prompt),
+        prompt=trees.unflatten(prompt),
         mapping=jnp.asarray(tensors["mapping"]),
     )
 

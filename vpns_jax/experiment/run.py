@@ -14,18 +14,20 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from vpns_jax import budget, data, kernels, models, pretraining, processes, reporting, sharding
-from vpns_jax.cell import Cell, CellRun, Setup
-from vpns_jax.config import Config
+from vpns_jax import data, models
 from vpns_jax.data import Sources
+from vpns_jax.deploy import subnetworks
 from vpns_jax.errors import UserError
+from vpns_jax.experiment import budget, pretraining, pruning, report
+from vpns_jax.experiment.cell import Cell, CellRun, Setup
+from vpns_jax.experiment.config import Config
+from vpns_jax.experiment.workdir import Workdir, check_folder
+from vpns_jax.parallel import processes, sharding
 from vpns_jax.prompting import label_mapping
 from vpns_jax.pruners import method, transfer
-from vpns_jax.training import subnetworks
 from vpns_jax.training.batches import Resident, Split, Streamed
 from vpns_jax.training.checkpoints import Checkpoints
 from vpns_jax.training.recorder import Progress, Recorder
-from vpns_jax.workdir import Workdir, check_folder
 
 PyTree = Any
 
@@ -70,7 +72,7 @@ def run(config: Config, workdir: Path, command: str) -> dict[str, Any] | None:
     summary = None
     if processes.first():
         results = [folder.read_cell(cell.name) for cell in cells(config)]
-        summary = reporting.report(config, folder, [r for r in results if r is not None], setup.about(command))
+        summary = report.report(config, folder, [r for r in results if r is not None], setup.about(command))
     processes.wait("reported")
     return summary
 
@@ -146,7 +148,7 @@ def _load_mask(config: Config, classes: int) -> PyTree:
     found = subnetworks.load(Path(config.transfer.mask), name, image_size=size, **config.model.options)
     model = models.create(name, num_classes=classes, **config.model.options)
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
-    found_here = kernels.prunable(config, variables["params"])
+    found_here = pruning.prunable(config, variables["params"])
     for density in config.densities:
         transfer.check(found.mask, found_here, density, name=config.transfer.mask)
     return found.mask
@@ -216,7 +218,7 @@ def _check_kernels(config: Config) -> None:
     def shapes(size: int) -> PyTree:
         return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
 
-    kernels.check(config, shapes(canvas_size))
+    pruning.check(config, shapes(canvas_size))
     small = config.protocol == "reference" and image_size != canvas_size
     if small and shapes(image_size)["params"] != shapes(canvas_size)["params"]:
         raise UserError(
@@ -249,14 +251,14 @@ def _run_cell(setup: Setup, cell: Cell) -> None:
     # The first process goes on alone, with all it needs.
     size = min(setup.config.data.batch_size, setup.test.size)
     best, examples, (images, _) = sharding.to_host(
-        (best, setup.test.examples(reporting.EXAMPLES), setup.test.examples(size))
+        (best, setup.test.examples(report.EXAMPLES), setup.test.examples(size))
     )
     run.recorder.close()
     if result is not None:
         with jax.set_mesh(sharding.local_mesh()):
             rows = run.recorder.rows()
-            reporting.draw_cell(setup.folder, cell.name, run.network, best, examples, setup.classes, rows)
+            report.draw_cell(setup.folder, cell.name, run.network, best, examples, setup.classes, rows)
             result["latency"] = run.latency(best, images)
         subnetworks.save(setup.folder.subnetwork(cell.name), setup.config.model.name, best)
         setup.folder.write_cell(cell.name, result)
-        setup.progress.say(reporting.one_line(result))
+        setup.progress.say(report.one_line(result))

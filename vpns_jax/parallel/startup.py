@@ -5,13 +5,13 @@ import os
 
 import jax
 
-from vpns_jax import cache
+from vpns_jax import files
 
 
 def prepare() -> None:
     """Keeps compiled programs between runs, and keeps libraries' chatter out of the terminal."""
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        jax.config.update("jax_compilation_cache_dir", str(cache.directory() / "compiled"))
+        jax.config.update("jax_compilation_cache_dir", str(files.cache_directory() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     # Selection on several devices has a partitioning rule in Python, whose address differs from run to run.
     jax.config.update("jax_remove_custom_partitioning_ptr_from_cache_key", True)

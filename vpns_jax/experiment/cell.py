@@ -8,14 +8,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vpns_jax import budget, kernels, models, processes, sharding, sparsity
+from vpns_jax import models, sparsity
 from vpns_jax.analysis import flops, latency
 from vpns_jax.analysis.density import density_report
-from vpns_jax.config import Config
 from vpns_jax.errors import UserError
+from vpns_jax.experiment import budget, pruning
+from vpns_jax.experiment.config import Config
+from vpns_jax.experiment.stages import Stages
+from vpns_jax.experiment.workdir import Workdir
+from vpns_jax.parallel import processes, sharding
 from vpns_jax.prompting import create, label_mapping
 from vpns_jax.pruners import Method, Problem, Settings, method
-from vpns_jax.stages import Stages
 from vpns_jax.training import state as states
 from vpns_jax.training import steps
 from vpns_jax.training.batches import Split, sample
@@ -23,7 +26,6 @@ from vpns_jax.training.evaluation import Evaluation, estimate_mapping, evaluate
 from vpns_jax.training.forward import Network
 from vpns_jax.training.recorder import Progress, Recorder
 from vpns_jax.training.state import Fixed, Subnetwork, TrainState
-from vpns_jax.workdir import Workdir
 
 PyTree = Any
 
@@ -63,7 +65,7 @@ class Setup:
 
     def about(self, command: str) -> dict[str, Any]:
         """What the summary says of the whole experiment."""
-        prunable = kernels.prunable(self.config, self.source["params"])
+        prunable = pruning.prunable(self.config, self.source["params"])
         return {
             "command": command,
             "source": {"test_accuracy": self.source_accuracy},
@@ -100,9 +102,9 @@ class CellRun:
         return Problem(
             network=self._networks["prune"],
             source=self._source,
-            kernels=kernels.prunable(config, self._source.weights),
+            kernels=pruning.prunable(config, self._source.weights),
             density=self._cell.density,
-            pattern=kernels.pattern(config),
+            pattern=pruning.pattern(config),
             key=self._keys["lot"],
             settings=Settings(config.scoring.temperature, config.synflow.rounds, config.imp.drop),
             train=config.prune.batch_norm != "frozen",

@@ -15,13 +15,13 @@ from vpns_jax.analysis.density import DensityReport
 from vpns_jax.analysis.report import text_table, write_report
 from vpns_jax.analysis.summary import collapse_lines
 from vpns_jax.analysis.tables import aligned
-from vpns_jax.config import Config
 from vpns_jax.data import augment
+from vpns_jax.experiment.config import Config
+from vpns_jax.experiment.workdir import Workdir
+from vpns_jax.files import write_json
 from vpns_jax.prompting import create
 from vpns_jax.training.forward import Network
 from vpns_jax.training.state import Subnetwork
-from vpns_jax.training.writers import write_json
-from vpns_jax.workdir import Workdir
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 # How many images a cell is shown on.

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from vpns_jax.models import platforms
-from vpns_jax.models.chunks import in_chunks
+from vpns_jax.models.cpu import platforms
+from vpns_jax.models.cpu.chunks import in_chunks
 
 # What chunks of the batch may read.
 POOL_BYTES = 8 * 2**20

@@ -9,7 +9,8 @@ from typing import Any
 
 import jax
 
-from vpns_jax.config import Config
+from vpns_jax.experiment.config import Config
+from vpns_jax.experiment.workdir import Workdir
 from vpns_jax.training import optim, steps
 from vpns_jax.training.batches import Resident, Split
 from vpns_jax.training.checkpoints import Checkpoints
@@ -17,7 +18,6 @@ from vpns_jax.training.forward import Network
 from vpns_jax.training.loop import Within, run_stage
 from vpns_jax.training.recorder import Recorder
 from vpns_jax.training.state import Fixed, Subnetwork, TrainState
-from vpns_jax.workdir import Workdir
 
 
 @dataclasses.dataclass(frozen=True)

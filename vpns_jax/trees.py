@@ -1,4 +1,4 @@
-"""Leaves of nested dicts by their "/"-joined paths, and globs over them."""
+"""Trees of weights: leaves by their "/"-joined paths, globs over paths, and subtrees taken out and put back."""
 
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,6 +7,8 @@ from typing import Any
 from flax import traverse_util
 
 from vpns_jax.errors import UserError
+
+PyTree = Any
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,3 +40,17 @@ def select(paths: Iterable[str], patterns: Sequence[str], *, what: str) -> set[s
             raise UserError(f"{what} pattern {pattern!r} matches nothing; available: {', '.join(known)}")
         chosen |= hits
     return chosen
+
+
+def subtree(tree: PyTree, like: PyTree) -> PyTree:
+    """The leaves of `tree` (nested dicts) that `like` has, in the layout of `like`."""
+    if not isinstance(like, dict):
+        return tree
+    return {key: subtree(tree[key], branch) for key, branch in like.items()}
+
+
+def overlay(tree: PyTree, part: PyTree) -> PyTree:
+    """`tree` (nested dicts) with the leaves that `part` has taken from there."""
+    if not isinstance(part, dict):
+        return part
+    return {key: overlay(value, part[key]) if key in part else value for key, value in tree.items()}

@@ -9,11 +9,12 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from vpns_jax import budget, data, models, sparsity
+from vpns_jax import data, models, sparsity
 from vpns_jax.errors import UserError, check_name
+from vpns_jax.experiment import budget
+from vpns_jax.experiment.schema import Config, RuleConfig
 from vpns_jax.prompting import label_mapping
 from vpns_jax.pruners import method
-from vpns_jax.schema import Config, RuleConfig
 from vpns_jax.training import steps
 
 __all__ = ["Config", "parse"]

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from vpns_jax import cache, data, models, processes
-from vpns_jax.config import Config
+from vpns_jax import data, files, models
 from vpns_jax.errors import UserError
+from vpns_jax.experiment.config import Config
 from vpns_jax.models.formats.npz import read_npz
+from vpns_jax.parallel import processes
 from vpns_jax.prompting import create
 from vpns_jax.training import state as states
 from vpns_jax.training import steps
@@ -42,7 +43,7 @@ def cache_path(config: Config) -> Path:
         "data": data.identity(config.pretrain.data),
     }
     name = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
-    return cache.directory() / "sources" / f"{config.model.name}-{Path(config.pretrain.data).name}-{name}.npz"
+    return files.cache_directory() / "sources" / f"{config.model.name}-{Path(config.pretrain.data).name}-{name}.npz"
 
 
 def cached(config: Config) -> bool:

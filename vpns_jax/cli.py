@@ -11,7 +11,7 @@ from ml_collections import config_flags
 from vpns_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from vpns_jax.config import Config
+    from vpns_jax.experiment.config import Config
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment's config file.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; runs/NAME of the config if not given.")
@@ -37,7 +37,7 @@ def parse(argv: list[str]) -> tuple["Config", Path]:
     """
     tree = _tree(argv)
     # After the flags: a typing error should not wait for the imports.
-    from vpns_jax import config
+    from vpns_jax.experiment import config
 
     parsed = config.parse(tree)
     return parsed, Path(_WORKDIR.value or f"runs/{parsed.name}")

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from vpns_jax.models import platforms, winograd
-from vpns_jax.models.chunks import in_chunks
+from vpns_jax.models.cpu import platforms, winograd
+from vpns_jax.models.cpu.chunks import in_chunks
 
 # Zeros before and after, of height and of width.
 Pads = tuple[tuple[int, int], tuple[int, int]]
