@@ -35,9 +35,9 @@ def shorten(text: str, limit: int) -> str:
     return f"{line[: limit - 3 - tail]}...{line[len(line) - tail :]}"
 
 
-def several(items: Iterable[str], *, limit: int = 3) -> str:
-    """The first few of many, and how many more there are: "a, b, c and 57 more"."""
+def several(items: Iterable[str], *, limit: int = 3, width: int = 50) -> str:
+    """The first few of many, and how many more there are: "a, b, c and 57 more"; each no wider than `width`."""
     items = list(items)
-    shown = ", ".join(shorten(item, 50) for item in items[:limit])
+    shown = ", ".join(shorten(item, width) for item in items[:limit])
     more = len(items) - limit
     return f"{shown} and {more} more" if more > 0 else shown

@@ -1,12 +1,13 @@
 """Leaves of nested dicts by their "/"-joined paths, and globs over them."""
 
+import difflib
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flax import traverse_util
 
-from vpns_jax.errors import UserError
+from vpns_jax.errors import LONGEST, UserError, several, shorten
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def select(paths: Iterable[str], patterns: Sequence[str], *, what: str) -> set[s
     covers everything in it: "head" is "head/*". `what` names the argument in the error.
 
     Raises:
-      UserError: if a pattern matches no path; lists the paths there are.
+      UserError: if a pattern matches no path; names those there are, or of many those most like it.
     """
     if isinstance(patterns, str):
         raise UserError(f"{what} must be a sequence of patterns, got the string {patterns!r}")
@@ -35,6 +36,10 @@ def select(paths: Iterable[str], patterns: Sequence[str], *, what: str) -> set[s
     for pattern in patterns:
         hits = {p for p in known if fnmatch.fnmatchcase(p, pattern) or fnmatch.fnmatchcase(p, f"{pattern}/*")}
         if not hits:
-            raise UserError(f"{what} pattern {pattern!r} matches nothing; available: {', '.join(known)}")
+            there = f"available: {', '.join(known)}"
+            if len(there) > LONGEST // 2:
+                nearest = difflib.get_close_matches(pattern, known, n=3, cutoff=0)
+                there = f"nearest of {len(known)} (--verbose lists all): {several(nearest)}"
+            raise UserError(f"{what} pattern {shorten(pattern, 50)!r} matches nothing; {there}", details=known)
         chosen |= hits
     return chosen
