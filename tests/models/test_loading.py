@@ -1,9 +1,6 @@
 """Loading is strict, its exceptions are named, and what it makes goes back out unchanged."""
 
 import functools
-import http.server
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +103,9 @@ def test_a_fresh_head_by_name(tmp_path: Path) -> None:
     assert not np.array_equal(again, other)
     rest = {k: v for k, v in paths.flatten(fresh).items() if "/head/" not in k}
     assert all(np.array_equal(v, paths.flatten(whole)[k]) for k, v in rest.items())
-    with pytest.raises(UserError, match=r"dont_load pattern 'fc' matches nothing; nearest of 122 \(--verbose lists all\): "):
+    with pytest.raises(
+        UserError, match=r"dont_load pattern 'fc' matches nothing; nearest of 122 \(--verbose lists all\): "
+    ):
         load(tmp_path, {}, dont_load=("fc",))
 
 
@@ -221,59 +220,3 @@ def test_a_vit_loads_for_another_canvas(tmp_path: Path) -> None:
     np.savez(tmp_path / "w.npz", **oblong)
     with pytest.raises(UserError, match=r"pos_embed has shape \[1, 49, 192\], expected \[1, 5, 192\]"):
         models.load_pretrained("vit_ti32", tmp_path / "w.npz", num_classes=10, image_size=64)
-
-
-# The hub
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder served as the hub, with an empty cache beside it."""
-    folder = tmp_path / "served"
-    folder.mkdir()
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        monkeypatch.setenv("VPNS_JAX_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setenv("no_proxy", "127.0.0.1")
-        yield folder
-        server.shutdown()
-        thread.join()
-
-
-def test_a_hub_file_is_fetched_once(hub: Path, tmp_path: Path) -> None:
-    remote = hub / "timm/resnet18.tv_in1k/resolve/main/model.safetensors"
-    remote.parent.mkdir(parents=True)
-    models.save_safetensors(remote, narrow())
-    source = "hf://timm/resnet18.tv_in1k"
-    first = models.load_pretrained("resnet18", source, **NARROW)
-    remote.unlink()
-    assert jax.tree.all(jax.tree.map(np.array_equal, first, models.load_pretrained("resnet18", source, **NARROW)))
-    assert [p.name for p in (tmp_path / "cache").rglob("*") if p.is_file()] == ["model.safetensors"]
-    with pytest.raises(UserError, match=r"File not found|Not Found"):
-        models.load_pretrained("resnet18", "hf://timm/resnet18.tv_in1k@v2/other.npz", **NARROW)
-
-
-def test_offline_names_the_file_to_fetch_and_its_place(
-    hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(UserError) as caught:
-        models.load_pretrained("resnet18")
-    text = str(caught.value)
-    assert "cannot fetch http://127.0.0.1:9/timm/resnet18.tv_in1k/resolve/main/model.safetensors" in text
-    assert str(tmp_path / "cache/weights/timm/resnet18.tv_in1k/model.safetensors") in text
-    assert "\n" not in text
-    assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
-
-
-@pytest.mark.parametrize("source", ["hf://timm", "hf:///x", "hf://a/../b", "hf://a/b/"])
-def test_malformed_hub_ids_are_refused(source: str) -> None:
-    with pytest.raises(UserError, match="a hub id is hf://OWNER"):
-        models.load_pretrained("resnet18", source)
