@@ -30,7 +30,7 @@ class Pretrained:
     Attributes:
       variables: `{"params": ..., "batch_stats": ...}` (the latter only with batch normalization), float32 arrays.
       file: where the weights were read.
-      layout: how the file lays them out, such as "vit_torchvision"; a key of `published.NORMALIZATIONS` or not.
+      layout: how the file lays them out, such as "vit_torchvision"; for `find_normalization`.
       notes: what was unwrapped, chosen, widened or passed over, for the user.
     """
 
