@@ -180,6 +180,11 @@ def _widen(rules: Sequence[Rule], tensors: Mapping[str, np.ndarray]) -> tuple[di
     return {key: t.astype(np.float32) if key in narrow else t for key, t in tensors.items()}, (note,)
 
 
+def covers_head(patterns: Sequence[str]) -> bool:
+    """Whether `dont_load` with these patterns leaves the head out; a pattern that matches nothing does not."""
+    return any(paths.matches(f"{HEAD}/kernel", pattern) for pattern in patterns)
+
+
 def check_head(variables: Mapping[str, Any]) -> None:
     """Raises `UserError` if a head says the same of every image, as the zeros do that some files have for one.
 

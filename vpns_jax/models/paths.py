@@ -20,6 +20,11 @@ def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
     return traverse_util.unflatten_dict(dict(leaves), sep="/")
 
 
+def matches(path: str, pattern: str) -> bool:
+    """Whether a glob matches a path, or names a module that it is in; see `select`."""
+    return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, f"{pattern}/*")
+
+
 def select(paths: Iterable[str], patterns: Sequence[str], *, what: str) -> set[str]:
     """The paths that match any pattern.
 
@@ -34,7 +39,7 @@ def select(paths: Iterable[str], patterns: Sequence[str], *, what: str) -> set[s
     known = list(paths)
     chosen: set[str] = set()
     for pattern in patterns:
-        hits = {p for p in known if fnmatch.fnmatchcase(p, pattern) or fnmatch.fnmatchcase(p, f"{pattern}/*")}
+        hits = {path for path in known if matches(path, pattern)}
         if not hits:
             there = f"available: {', '.join(known)}"
             if len(there) > LONGEST // 2:
