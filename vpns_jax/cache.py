@@ -1,4 +1,4 @@
-"""Where files are kept between runs: fetched weights, source networks trained here, compiled programs."""
+"""Where files are kept between runs: source networks trained here, compiled programs."""
 
 import os
 from pathlib import Path

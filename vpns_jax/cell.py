@@ -72,7 +72,7 @@ class Setup:
             "source": {
                 "test_accuracy": self.source_accuracy,
                 "normalization": dataclasses.asdict(self.normalization),
-                "notes": self.source_notes,
+                "notes": list(self.source_notes),
             },
             "dense_parameters": sparsity.selection.count(self.source["params"]),
             "prunable": sparsity.selection.count(prunable),

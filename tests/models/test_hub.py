@@ -153,3 +153,5 @@ def test_what_lies_beside_a_file(served: Path, tmp_path: Path, monkeypatch: pyte
     assert hub.beside("hf://timm/net", "config.json") is None
     with pytest.raises(UserError, match="HF_HUB_OFFLINE"):
         hub.beside("hf://timm/net", "other.json")
+    with pytest.raises(UserError, match=r"HF_HUB_OFFLINE.*; or set model\.mean and model\.std"):
+        models.find_normalization("resnet18", "hf://timm/net")

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vpns_jax.errors import UserError, shorten
+from vpns_jax.errors import LONGEST, UserError, shorten
 from vpns_jax.models import hub
 from vpns_jax.models.registry import ALIASES, IMAGENET, Color, entry
 
@@ -55,7 +55,10 @@ def find_normalization(
     spec = entry(name)
     if source is not None and source != spec.source:
         for file, keys in FILES.items():
-            path = hub.beside(source, file)
+            try:
+                path = hub.beside(source, file)
+            except UserError as error:
+                raise UserError(shorten(f"{error}; or set model.mean and model.std", LONGEST)) from error
             found = None if path is None else _read(path, name, keys)
             if found is not None:
                 return Normalization(*found, f"as {file} beside the weights says")
