@@ -368,6 +368,25 @@ def test_a_pickle_cannot_change_what_it_is_given(name: str, tmp_path: Path) -> N
     assert not hasattr(unpickler.FUNCTIONS["torch._utils._rebuild_tensor_v2"], "evil")
 
 
+@pytest.mark.parametrize(
+    ("opcodes", "reason"),
+    [
+        (pickle.LONG_BINPUT + b"\xff\xff\xff\x7f", "claims a table of 2147483647 entries"),
+        (pickle.PUT + b"2147483647\n", "claims a table of 2147483647 entries"),
+        (pickle.BYTEARRAY8 + (2**40).to_bytes(8, "little"), "expected 1099511627776 bytes"),
+        (pickle.BINBYTES8 + (2**40).to_bytes(8, "little"), "expected 1099511627776 bytes"),
+        (pickle.BINUNICODE8 + (2**40).to_bytes(8, "little"), "expected 1099511627776 bytes"),
+    ],
+)
+def test_a_pickle_that_claims_more_than_it_holds(opcodes: bytes, reason: str, tmp_path: Path) -> None:
+    pickled = b"\x80\x02" + pickle.EMPTY_DICT + opcodes + b"."
+    torch_files.write_zip(tmp_path / "zip.pth", pickled, {})
+    torch_files.write_legacy(tmp_path / "legacy.pth", pickled, {})
+    for file in ("zip.pth", "legacy.pth"):
+        with pytest.raises(UserError, match=reason):
+            formats.read(tmp_path / file)
+
+
 def test_a_million_unknown_names_are_too_many(tmp_path: Path) -> None:
     state = [Global("evil", f"n{i}") for i in range(unpickler.MOST_NAMES + 1)]
     torch_files.write_zip(tmp_path / "w.pth", torch_files.dumps(state), {})

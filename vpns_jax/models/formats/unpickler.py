@@ -8,7 +8,9 @@ nothing: its function is a placeholder, too.
 
 import collections
 import dataclasses
+import os
 import pickle
+import pickletools
 import reprlib
 from collections.abc import Callable
 from typing import IO, Any, cast
@@ -140,10 +142,18 @@ class Unpickler(pickle.Unpickler):
 
     def __init__(self, file: IO[bytes], *, plain: bool = False, encoding: str = "ASCII") -> None:
         super().__init__(file, encoding=encoding)
+        self._file = file
         self._plain = plain
         self._placeholders: dict[str, type[Placeholder]] = {}
         # Bytes of an element in each storage met, of those whose type is known.
         self.itemsizes: dict[Any, int] = {}
+
+    def load(self) -> Any:
+        """The next value in the file."""
+        start = self._file.tell()
+        check_sizes(self._file)
+        self._file.seek(start)
+        return super().load()
 
     def find_class(self, module: str, name: str) -> Any:
         """What stands for a name in the pickle. Nothing is imported."""
@@ -167,6 +177,36 @@ class Unpickler(pickle.Unpickler):
         if isinstance(pid[1], str) and pid[1] in DTYPES:
             self.itemsizes[pid[2]] = DTYPES[pid[1]].itemsize
         return StorageRecord(pid[1], pid[2], pid[4])
+
+
+class _Clipped:
+    """A file that makes no room for more than it has left."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.readline, self.tell = file.readline, file.tell
+        start = file.tell()
+        self._file, self._size = file, file.seek(0, os.SEEK_END)
+        file.seek(start)
+
+    def read(self, size: int) -> bytes:
+        return self._file.read(min(size, self._size - self._file.tell()))
+
+
+def check_sizes(file: IO[bytes]) -> None:
+    """Raises `ValueError` if a pickle claims more memory than it could fill.
+
+    Python's unpickler makes room for what is claimed before it has seen it: for bytes, whose length `genops` checks,
+    and for a table of what was built, up to the number that an opcode gives an entry. A pickler counts entries up, so
+    no number is beyond its place in the file.
+
+    Args:
+      file: read to the end of the next pickle.
+    """
+    clipped = _Clipped(file)
+    for opcode, argument, place in pickletools.genops(cast(IO[bytes], clipped)):
+        is_entry = opcode.name in ("PUT", "BINPUT", "LONG_BINPUT")
+        if is_entry and int(cast(int, argument)) > cast(int, place):
+            raise ValueError(f"pickle claims a table of {argument} entries: refused")
 
 
 def refusal(name: str) -> str:
