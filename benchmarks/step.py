@@ -100,7 +100,7 @@ def make_network(model: str, *, prompted: bool, image_size: int, dtype: str) -> 
     still = {"dropout": 0.0} if "dropout" in models.options(model) else {}
     blank = prompting.create("none", canvas_size=image_size)
     pad = prompting.create("pad", canvas_size=image_size, pad_size=frame_width(image_size))
-    mean, std = models.normalisation(model)
+    mean, std = models.normalization(model)
     module = models.create(model, num_classes=CLASSES, dtype=dtype, **still)
     return Network(module, pad if prompted else blank, blank, mean, std)
 

@@ -20,7 +20,7 @@ class TorchCase:
         self, name: str, variables: dict[str, Any], *, model: str, image_size: int, batch: int, dtype: str
     ) -> None:
         self._kind = kind = CASES[name]
-        self._network, (mean, std) = NETWORKS[model], models.normalisation(model)
+        self._network, (mean, std) = NETWORKS[model], models.normalization(model)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         half = dtype == "bfloat16"
         self._precision = torch.autocast(self._device.type, torch.bfloat16) if half else contextlib.nullcontext()

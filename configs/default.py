@@ -44,6 +44,15 @@ def get_config() -> ConfigDict:
     # A local file, a hub id such as "hf://timm/resnet18.tv_in1k", "default" for the published weights of the model, or
     # "pretrain" to train the source network here.
     config.model.weights = "default"
+    # Which weights of a file that holds several: a checkpoint's entry, such as "model_ema", or how names begin.
+    config.model.weights_key = ""
+    # Globs over the file's tensors to leave unused, and over the network's parameters to start afresh, such as "head".
+    config.model.ignore = ()
+    config.model.dont_load = ()
+    # What images in [0, 1] are normalized by, a value a channel; () for what the weights were trained with, as a
+    # config.json beside them says, or as the published weights of the network expect.
+    config.model.mean = ()
+    config.model.std = ()
     # Globs over the prunable kernels' paths, such as ("layer4_*",); no include takes all.
     config.model.prune_include = ()
     config.model.prune_exclude = ()

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
@@ -93,6 +94,28 @@ def assert_refused(outcome, *words):
 def test_mistakes(call, tmp_path, argument, words):
     assert_refused(call(argument), *words)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("key", "meant"), [("model.nam", "name"), ("prune.epoch", "epochs")])
+def test_a_mistyped_key_is_named_with_the_one_that_is_meant(call, key, meant):
+    code, err = call(f"--config.{key}=1")
+    typed = key.rpartition(".")[2]
+    assert (code, err) == (
+        2,
+        f"error: --config: there is no key {typed!r} (did you mean {meant!r}?); configs/default.py lists all keys\n",
+    )
+
+
+def test_weights_that_do_not_fit_are_listed_whole_on_demand(call, tmp_path):
+    np.savez(tmp_path / "w.npz", **{f"deep{i}.weight": np.ones(3, np.float32) for i in range(100)})
+    weights = ("--config.data.name=digits", f"--config.model.weights={tmp_path / 'w.npz'}")
+    assert_refused(call(*weights), "w.npz does not fit resnet18", "100 missing", "100 not used", "--verbose lists all")
+    code, err = call(*weights, "--verbose")
+    lines = err.splitlines()
+    assert code == 2
+    assert len(lines[0]) <= 400
+    assert "  deep99.weight is not used" in lines
+    assert len(lines) == 1 + 100 + 100
 
 
 def test_no_config(call):

@@ -122,7 +122,8 @@ def _setup(parsed, folder):
     images = jnp.zeros((4, size, size, 3), jnp.uint8)
     split = Resident(images=images, labels=jnp.arange(4), large=images)
     workdir, classes = Workdir(folder / "run", parsed), tuple("abcd")
-    return cell.Setup(parsed, workdir, Progress(1), classes, split, split, split, source, None)
+    inputs = models.find_normalization(parsed.model.name)
+    return cell.Setup(parsed, workdir, Progress(1), classes, split, split, split, source, None, inputs)
 
 
 def changed(path, value):

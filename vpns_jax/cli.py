@@ -1,5 +1,6 @@
 """What every command shares: the flags that name a config and a folder, and how it ends."""
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from vpns_jax.experiment.config import Config
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment's config file.", lock_config=True)
+_VERBOSE = flags.DEFINE_bool("verbose", False, "Also lists all that an error is about, where it names only some.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; runs/NAME of the config if not given.")
 
 
@@ -23,6 +25,8 @@ def end(run: Callable[[], Any]) -> int:
         return run() or 0
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
+        if flags.FLAGS.is_parsed() and _VERBOSE.value:
+            sys.stderr.writelines(f"  {line}\n" for line in error.details)
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("stopped; run the same command to go on\n")
@@ -70,15 +74,22 @@ def _tree(argv: list[str]) -> dict[str, Any]:
     except flags.UnrecognizedFlagError as error:
         raise UserError(f"{error}; the options are --config=FILE, --config.KEY=VALUE and --workdir=FOLDER") from error
     except (KeyError, AttributeError) as error:
-        # ml_collections raises the one around the other, each quoting the key once more.
-        key = str(error).strip("'\"")
-        raise UserError(f"--config: there is no key {key}; configs/default.py lists all keys") from error
+        raise UserError(f"--config: {_no_key(error)}; configs/default.py lists all keys") from error
     # A config file is a program and an override is parsed by it: either can raise anything.
     except Exception as error:
         raise UserError(f"--config: {_last_line(error)}") from error
     if rest:
         raise UserError(f"unexpected arguments {rest}; options look like --config=FILE or --config.KEY=VALUE")
     return tree
+
+
+def _no_key(error: Exception) -> str:
+    """What a key is called that there is not, and which there is."""
+    # ml_collections raises the one error around the other, each quoting the text once more.
+    text = str(error).replace("\\n", "\n").replace("\\", "")
+    key = text.strip("'\"\n").partition("\n")[0].strip("'\"")
+    meant = re.search(r'Did you mean "([^"]+)"', text)
+    return f"there is no key {key!r}" + (f" (did you mean {meant[1]!r}?)" if meant else "")
 
 
 def _last_line(error: Exception) -> str:

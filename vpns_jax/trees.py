@@ -1,12 +1,13 @@
 """Trees of weights: leaves by their "/"-joined paths, globs over paths, and subtrees taken out and put back."""
 
+import difflib
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flax import traverse_util
 
-from vpns_jax.errors import UserError
+from vpns_jax.errors import LONGEST, UserError, several, shorten
 
 PyTree = Any
 
@@ -21,6 +22,11 @@ def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
     return traverse_util.unflatten_dict(dict(leaves), sep="/")
 
 
+def matches(path: str, pattern: str) -> bool:
+    """Whether a glob matches a path, or names a module that it is in; see `select`."""
+    return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, f"{pattern}/*")
+
+
 def select(paths: Iterable[str], patterns: Sequence[str], *, what: str) -> set[str]:
     """The paths that match any pattern.
 
@@ -28,16 +34,20 @@ def select(paths: Iterable[str], patterns: Sequence[str], *, what: str) -> set[s
     covers everything in it: "head" is "head/*". `what` names the argument in the error.
 
     Raises:
-      UserError: if a pattern matches no path; lists the paths there are.
+      UserError: if a pattern matches no path; names those there are, or of many those most like it.
     """
     if isinstance(patterns, str):
         raise UserError(f"{what} must be a sequence of patterns, got the string {patterns!r}")
     known = list(paths)
     chosen: set[str] = set()
     for pattern in patterns:
-        hits = {p for p in known if fnmatch.fnmatchcase(p, pattern) or fnmatch.fnmatchcase(p, f"{pattern}/*")}
+        hits = {path for path in known if matches(path, pattern)}
         if not hits:
-            raise UserError(f"{what} pattern {pattern!r} matches nothing; available: {', '.join(known)}")
+            there = f"available: {', '.join(known)}"
+            if len(there) > LONGEST // 2:
+                nearest = difflib.get_close_matches(pattern, known, n=3, cutoff=0)
+                there = f"nearest of {len(known)} (--verbose lists all): {several(nearest)}"
+            raise UserError(f"{what} pattern {shorten(pattern, 50)!r} matches nothing; {there}", details=known)
         chosen |= hits
     return chosen
 

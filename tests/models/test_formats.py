@@ -1,5 +1,7 @@
 """Readers of weight files: what they read, and what they refuse of hostile or broken files."""
 
+import argparse
+import collections
 import json
 import pickle
 import zipfile
@@ -16,6 +18,7 @@ from tests.models import torch_files
 from tests.models.torch_files import Call, Global, Persistent
 from vpns_jax.errors import UserError
 from vpns_jax.models import formats, save_safetensors
+from vpns_jax.models.formats import unpickler
 
 TENSORS = {
     "w": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -78,8 +81,32 @@ def test_no_damaged_byte_does_worse_than_a_user_error(file: str, write: Any, tmp
 def test_missing_file_and_unknown_format(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.npz: no such file"):
         formats.read(tmp_path / "none.npz")
-    with pytest.raises(UserError, match=r"unknown weight format '\.h5'; known: \.safetensors, \.pth"):
+    with pytest.raises(UserError, match=r"unknown weight format '\.h5'; known: \.safetensors, \.npz, \.pth"):
         formats.read(tmp_path / "weights.h5")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".npz"])
+@pytest.mark.parametrize(
+    ("begin", "what"),
+    [
+        (b"\n<!DOCTYPE html><html>", "a web page"),
+        (b"<html><body>sign in", "a web page"),
+        (b"\xef\xbb\xbf<?xml version", "an XML page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "Git LFS's pointer"),
+    ],
+)
+def test_a_page_in_a_weight_files_place(suffix: str, begin: bytes, what: str, tmp_path: Path) -> None:
+    path = tmp_path / f"w{suffix}"
+    path.write_bytes(begin + b" " * 500)
+    with pytest.raises(UserError, match=rf"w\{suffix} is {what}.*, not weights: remove it"):
+        formats.read(path)
+
+
+def test_no_error_is_longer_than_a_screen_line_holds(tmp_path: Path) -> None:
+    torch_files.write_zip(tmp_path / "w.pth", torch_files.dumps({"w" * 10**5: 3}), {})
+    with pytest.raises(UserError) as caught:
+        formats.read(tmp_path / "w.pth")
+    assert len(str(caught.value)) <= 400
 
 
 # safetensors
@@ -104,24 +131,26 @@ def entry(dtype: Any = "F32", shape: Any = (2,), offsets: Any = (0, 8)) -> dict[
 @pytest.mark.parametrize(
     ("header", "reason"),
     [
-        ([1], "no JSON object"),
-        ("{", "Expecting property name"),
-        ('{"w": {}, "w": {}}', "twice"),
-        ({"w": [1]}, "must hold dtype, shape and data_offsets"),
+        ([1], "expected struct HashMetadata"),
+        ("{", "EOF while parsing an object"),
+        ('{"w": {}, "w": {}}', "missing field `dtype`"),
+        (f'{{"w": {json.dumps(entry())}, "w": {json.dumps(entry())}}}', "twice"),
+        ({"w": [1]}, "expected string or map"),
         ({"w": entry() | {"more": 1}}, "must hold dtype, shape and data_offsets"),
-        ({"w": entry(dtype="F31")}, "unknown dtype 'F31'"),
-        ({"w": entry(shape=[3])}, "do not fit float32 of shape"),
-        ({"w": entry(shape=[2**62, 4])}, "do not fit float32 of shape"),
-        ({"w": entry(shape=[-1, -2])}, "integers >= 0"),
-        ({"w": entry(shape=[2.0])}, "integers >= 0"),
-        ({"w": entry(shape=[True, 2])}, "integers >= 0"),
-        ({"w": entry(offsets=[8, 0])}, "do not fit"),
-        ({"w": entry(offsets=[0, 4, 8])}, "do not fit"),
-        ({"w": entry(offsets=[4, 12])}, "begins at byte 4, expected 0: gap or overlap"),
-        ({"w": entry(), "v": entry()}, "gap or overlap"),
-        ({"w": entry(shape=[1], offsets=[0, 4])}, "tensors end at byte"),
+        ({"w": entry(dtype="F31")}, "unknown variant `F31`"),
+        ({"w": entry(dtype="F8_E4M3", shape=[8])}, "dtype 'F8_E4M3' is not read; known: F64, F32"),
+        ({"w": entry(shape=[3])}, "invalid shape"),
+        ({"w": entry(shape=[2**62, 4])}, "overflow computing buffer size"),
+        ({"w": entry(shape=[-1, -2])}, "integer `-1`, expected usize"),
+        ({"w": entry(shape=[2.0])}, "floating point `2.0`, expected usize"),
+        ({"w": entry(shape=[True, 2])}, "boolean `true`, expected usize"),
+        ({"w": entry(offsets=[8, 0])}, "invalid offset"),
+        ({"w": entry(offsets=[0, 4, 8])}, "invalid length 3"),
+        ({"w": entry(offsets=[4, 12])}, "invalid offset"),
+        ({"w": entry(), "v": entry()}, "invalid offset"),
+        ({"w": entry(shape=[1], offsets=[0, 4])}, "not fully covered"),
         ({"w": entry(shape=[4], offsets=[0, 16])}, "truncated"),
-        ("[" * 100_000, "recursion"),
+        ("[" * 100_000, "expected struct HashMetadata"),
     ],
 )
 def test_lying_safetensors_headers_are_refused(header: Any, reason: str, tmp_path: Path) -> None:
@@ -136,7 +165,7 @@ def test_lying_safetensors_headers_are_refused(header: Any, reason: str, tmp_pat
 def test_a_safetensors_header_longer_than_the_file_is_refused(length: int, tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     path.write_bytes(length.to_bytes(8, "little") + b"{}")
-    with pytest.raises(UserError, match="does not fit a file of 10 bytes"):
+    with pytest.raises(UserError, match=r"invalid header length|header too large"):
         formats.read(path)
 
 
@@ -218,6 +247,151 @@ def test_nested_weights_are_found_beside_other_entries(key: str, tmp_path: Path)
     pickled = torch_files.dumps({"epoch": 3, key: lying()})
     torch_files.write_zip(tmp_path / "w.pth", pickled, {"0": TENSORS["w"].tobytes()})
     np.testing.assert_array_equal(formats.read(tmp_path / "w.pth")["w"], TENSORS["w"])
+
+
+class Options(collections.OrderedDict):
+    """A dict of somebody's own."""
+
+
+BESIDE = {
+    "namespace": argparse.Namespace(lr=0.1, sizes=[1, 2]),
+    "numpy scalar": np.float64(3),
+    "numpy array": np.arange(3),
+    "dict class": Options(lr=0.1),
+    "path": Path("/data"),
+    "set": {1, 2},
+    "deque": collections.deque([1, 2]),
+    "enum": zipfile.Path,
+    "counter": collections.Counter("aab"),
+    "paths as keys": {Path("/data"): 1},
+}
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("beside", BESIDE)
+def test_what_stands_beside_the_tensors_is_never_made(beside: str, legacy: bool, tmp_path: Path) -> None:
+    state = {"w": torch_files.tensor_call(TENSORS["w"], "0", legacy)}
+    checkpoint = {"args": torch_files.Real(BESIDE[beside]), "epoch": 3, "model": state}
+    data = TENSORS["w"].tobytes()
+    path = tmp_path / "checkpoint.pth.tar"
+    if legacy:
+        torch_files.write_legacy(path, torch_files.dumps(checkpoint), {"0": (6, data)})
+    else:
+        torch_files.write_zip(path, torch_files.dumps(checkpoint), {"0": data})
+    found = formats.read_contents(path)
+    np.testing.assert_array_equal(found.tensors["w"], TENSORS["w"])
+    assert found.notes == ("took the weights under 'model'",)
+
+
+def test_no_tensor_among_the_tensors_is_passed_over_and_said(tmp_path: Path) -> None:
+    state = lying() | {"epoch": 3, "args": torch_files.Real(BESIDE["namespace"])}
+    torch_files.write_zip(tmp_path / "w.pth", torch_files.dumps(state), {"0": TENSORS["w"].tobytes()})
+    found = formats.read_contents(tmp_path / "w.pth")
+    assert list(found.tensors) == ["w"]
+    assert found.others == {"epoch": "int", "args": "argparse.Namespace"}
+    assert found.notes == ("passed over what is no tensor: 'epoch' (int), 'args' (argparse.Namespace)",)
+
+
+def test_a_state_dict_in_an_unknown_dict_class(tmp_path: Path) -> None:
+    filled = torch_files.dumps(torch_files.Real(Options()))[:-1] + pickle.MARK + tensor_items() + pickle.SETITEMS + b"."
+    torch_files.write_zip(tmp_path / "w.pth", filled, {"0": TENSORS["w"].tobytes()})
+    np.testing.assert_array_equal(formats.read(tmp_path / "w.pth")["w"], TENSORS["w"])
+
+
+def test_a_whole_pickled_object_says_what_to_save(tmp_path: Path) -> None:
+    torch_files.write_zip(tmp_path / "w.pth", torch_files.dumps(torch_files.Real(BESIDE["namespace"])), {})
+    with pytest.raises(UserError, match=r"a whole argparse\.Namespace, not a state dict; save model\.state_dict\(\)"):
+        formats.read(tmp_path / "w.pth")
+
+
+def test_of_several_state_dicts_the_averaged_one_or_the_one_named(tmp_path: Path) -> None:
+    ones = np.ones((2, 3), np.float32)
+    checkpoint = {
+        "model": {"w": torch_files.tensor_call(TENSORS["w"], "0", False)},
+        "model_ema": {"module.w": torch_files.tensor_call(ones, "1", False), "n": 3},
+        "optimizer": {"state": {0: {"exp_avg": torch_files.tensor_call(ones, "1", False)}}},
+        "deep": {"er": {"state_dict": {"w": torch_files.tensor_call(ones, "1", False)}}},
+    }
+    storages = {"0": TENSORS["w"].tobytes(), "1": ones.tobytes()}
+    path = tmp_path / "w.ckpt"
+    torch_files.write_zip(path, torch_files.dumps(checkpoint), storages)
+    found = formats.read_contents(path)
+    assert list(found.tensors) == ["module.w"]
+    assert found.notes[0] == (
+        "took the weights under 'model_ema' (also there, for model.weights_key: 'model', 'deep.er.state_dict')"
+    )
+    assert not found.key_used
+    for key, tensor in (("model", TENSORS["w"]), ("deep", ones), ("deep.er.state_dict", ones)):
+        named = formats.read_contents(path, key)
+        np.testing.assert_array_equal(named.tensors["w"], tensor)
+        assert named.key_used
+    pair = {"teacher": checkpoint["model"], "student": checkpoint["model"]}
+    torch_files.write_zip(path, torch_files.dumps(pair), storages)
+    with pytest.raises(UserError, match=r"several state dicts: 'teacher', 'student'; name one by model\.weights_key"):
+        formats.read(path)
+
+
+def test_an_optimizers_storages_are_skipped_in_the_old_container(tmp_path: Path) -> None:
+    momentum = np.ones(5, np.int64)
+    state = {
+        "optimizer": {"state": {0: {"m": torch_files.tensor_call(momentum, "1", True)}}},
+        "state_dict": {"w": torch_files.tensor_call(TENSORS["w"], "0", True)},
+    }
+    storages = {"1": (5, momentum.tobytes()), "0": (6, TENSORS["w"].tobytes())}
+    torch_files.write_legacy(tmp_path / "w.PTH", torch_files.dumps(state), storages)
+    np.testing.assert_array_equal(formats.read(tmp_path / "w.PTH")["w"], TENSORS["w"])
+
+
+def tensor_items() -> bytes:
+    return torch_files.dumps("w")[2:-1] + torch_files.dumps(lying()["w"])[2:-1]
+
+
+def build(target: bytes, attribute: str, value: bytes) -> bytes:
+    """Opcodes that set an attribute of what `target` pushes, by the way that goes round its `__dict__`."""
+    slots = pickle.EMPTY_DICT + torch_files.dumps(attribute)[2:-1] + value + pickle.SETITEM
+    return target + pickle.NONE + slots + pickle.TUPLE2 + pickle.BUILD
+
+
+@pytest.mark.parametrize("name", ["os.system", "torch._utils._rebuild_tensor_v2", "collections.OrderedDict"])
+def test_a_pickle_cannot_change_what_it_is_given(name: str, tmp_path: Path) -> None:
+    module, _, attribute = name.rpartition(".")
+    target = torch_files.dumps(Global(module, attribute))[2:-1]
+    opcodes = build(target, "__iter__", target)
+    torch_files.write_zip(tmp_path / "w.pth", b"\x80\x02" + opcodes + b".", {})
+    with pytest.raises(UserError):
+        formats.read(tmp_path / "w.pth")
+    # Nor by the mapping of its attributes.
+    state = torch_files.dumps({"evil": 1})[2:-1]
+    torch_files.write_zip(tmp_path / "w.pth", b"\x80\x02" + target + state + pickle.BUILD + b".", {})
+    with pytest.raises(UserError):
+        formats.read(tmp_path / "w.pth")
+    assert not hasattr(unpickler.FUNCTIONS["torch._utils._rebuild_tensor_v2"], "evil")
+
+
+@pytest.mark.parametrize(
+    ("opcodes", "reason"),
+    [
+        (pickle.LONG_BINPUT + b"\xff\xff\xff\x7f", "claims a table of 2147483647 entries"),
+        (pickle.PUT + b"2147483647\n", "claims a table of 2147483647 entries"),
+        (pickle.BYTEARRAY8 + (2**40).to_bytes(8, "little"), "expected 1099511627776 bytes"),
+        (pickle.BINBYTES8 + (2**40).to_bytes(8, "little"), "expected 1099511627776 bytes"),
+        (pickle.BINUNICODE8 + (2**40).to_bytes(8, "little"), "expected 1099511627776 bytes"),
+    ],
+)
+def test_a_pickle_that_claims_more_than_it_holds(opcodes: bytes, reason: str, tmp_path: Path) -> None:
+    pickled = b"\x80\x02" + pickle.EMPTY_DICT + opcodes + b"."
+    torch_files.write_zip(tmp_path / "zip.pth", pickled, {})
+    torch_files.write_legacy(tmp_path / "legacy.pth", pickled, {})
+    for file in ("zip.pth", "legacy.pth"):
+        with pytest.raises(UserError, match=reason):
+            formats.read(tmp_path / file)
+
+
+def test_a_million_unknown_names_are_too_many(tmp_path: Path) -> None:
+    state = [Global("evil", f"n{i}") for i in range(unpickler.MOST_NAMES + 1)]
+    torch_files.write_zip(tmp_path / "w.pth", torch_files.dumps(state), {})
+    with pytest.raises(UserError, match=r"pickle asks for evil\.n1000"):
+        formats.read(tmp_path / "w.pth")
 
 
 def test_views_of_a_shared_storage(tmp_path: Path) -> None:

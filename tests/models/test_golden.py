@@ -79,7 +79,7 @@ def test_logits_counts_and_export(name: str, cases: list[str], tmp_path: Path) -
     tensors = {key: recipe.torch_tensor(key, tuple(shape)) for key, shape in facts["state_dict"].items()}
     variables = load(name, tensors, tmp_path)
     assert sum(p.size for p in jax.tree.leaves(variables["params"])) == facts["params"]
-    np.testing.assert_allclose(models.normalisation(name), (facts["mean"], facts["std"]), rtol=1e-6)
+    np.testing.assert_allclose(models.normalization(name), (facts["mean"], facts["std"]), rtol=1e-6)
     assert_exports(name, variables, tensors)
     with np.load(GOLDEN / "logits.npz") as golden:
         for case in cases:

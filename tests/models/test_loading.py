@@ -1,9 +1,6 @@
 """Loading is strict, its exceptions are named, and what it makes goes back out unchanged."""
 
 import functools
-import http.server
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +47,7 @@ def test_everything_that_does_not_fit_is_listed_at_once(tmp_path: Path) -> None:
     changes = {
         "conv1.weight": np.zeros((4, 3, 3, 3), np.float32),
         "bn1.weight": None,
-        "layer1.0.conv1.weight": narrow()["layer1.0.conv1.weight"].astype(np.float16),
+        "layer1.0.conv1.weight": narrow()["layer1.0.conv1.weight"].astype(np.float64),
         "layer1.0.bn1.bias": np.array([1, np.nan, np.inf, 0], np.float32),
         "layer2.0.bn1.num_batches_tracked": np.array(-1),
         "fc.weight": np.zeros((7, 32), np.float32),
@@ -58,20 +55,20 @@ def test_everything_that_does_not_fit_is_listed_at_once(tmp_path: Path) -> None:
     }
     with pytest.raises(UserError) as caught:
         load(tmp_path, changes)
-    text = str(caught.value)
-    for phrase in (
-        "w.npz does not fit resnet18: ",
-        "conv1.weight has shape [4, 3, 3, 3], expected [4, 3, 7, 7]",
-        "bn1.weight is missing",
-        "layer1.0.conv1.weight has dtype float16, expected float32",
-        "layer1.0.bn1.bias has 2 values that are NaN or infinite",
-        "layer2.0.bn1.num_batches_tracked is -1",
-        "fc.weight has shape [7, 32], expected [10, 32] (another number of classes? dont_load=('head',)",
+    assert sorted(caught.value.details) == [
         "aux.weight is not used",
-    ):
-        assert phrase in text
+        "bn1.weight is missing",
+        "conv1.weight has shape [4, 3, 3, 3], expected [4, 3, 7, 7]",
+        "fc.weight has shape [7, 32], expected [10, 32]",
+        "layer1.0.bn1.bias has 2 values that are NaN or infinite",
+        "layer1.0.conv1.weight has dtype float64, expected float32",
+        "layer2.0.bn1.num_batches_tracked is -1, not a count below 2**31",
+    ]
+    text = str(caught.value)
+    assert "w.npz does not fit resnet18: it is of another width, depth or patch size. 1 missing" in text
+    assert all(words in text for words in ("1 not used", "1 wrong dtype", "2 wrong shape", "2 bad values", "--verbose"))
     assert "\n" not in text
-    assert text.count(";") == 6
+    assert len(text) <= 400
 
 
 @pytest.mark.parametrize("dtype", ["float64", "int32", ">f4"])
@@ -90,7 +87,7 @@ def test_as_many_classes_as_the_file_has(tmp_path: Path) -> None:
     variables = load(tmp_path, {}, num_classes=None)
     assert variables["params"]["head"]["kernel"].shape == (32, 10)
     assert jax.tree.all(jax.tree.map(np.array_equal, variables, load(tmp_path, {})))
-    with pytest.raises(UserError, match=r"fc\.bias is missing"):
+    with pytest.raises(UserError, match=r"it has no head: mapping\.kind=head, or dont_load.* 1 missing: fc\.bias"):
         load(tmp_path, {"fc.bias": None}, num_classes=None)
 
 
@@ -106,7 +103,9 @@ def test_a_fresh_head_by_name(tmp_path: Path) -> None:
     assert not np.array_equal(again, other)
     rest = {k: v for k, v in trees.flatten(fresh).items() if "/head/" not in k}
     assert all(np.array_equal(v, trees.flatten(whole)[k]) for k, v in rest.items())
-    with pytest.raises(UserError, match=r"dont_load pattern 'fc' matches nothing; available: .*head/kernel"):
+    with pytest.raises(
+        UserError, match=r"dont_load pattern 'fc' matches nothing; nearest of 122 \(--verbose lists all\): "
+    ):
         load(tmp_path, {}, dont_load=("fc",))
 
 
@@ -156,7 +155,9 @@ def test_an_exported_subnetwork_keeps_its_zeros(tmp_path: Path) -> None:
 
 
 def test_export_refuses_another_network(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"not the variables of resnet34: missing \[.*layer1_2/bn1/count"):
+    with pytest.raises(
+        UserError, match=r"not the variables of resnet34: missing \[.*layer1_2/bn1/count.* and 93 more\]"
+    ):
         models.export("resnet34", load(tmp_path, {}))
 
 
@@ -219,59 +220,3 @@ def test_a_vit_loads_for_another_canvas(tmp_path: Path) -> None:
     np.savez(tmp_path / "w.npz", **oblong)
     with pytest.raises(UserError, match=r"pos_embed has shape \[1, 49, 192\], expected \[1, 5, 192\]"):
         models.load_pretrained("vit_ti32", tmp_path / "w.npz", num_classes=10, image_size=64)
-
-
-# The hub
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder served as the hub, with an empty cache beside it."""
-    folder = tmp_path / "served"
-    folder.mkdir()
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        monkeypatch.setenv("VPNS_JAX_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setenv("no_proxy", "127.0.0.1")
-        yield folder
-        server.shutdown()
-        thread.join()
-
-
-def test_a_hub_file_is_fetched_once(hub: Path, tmp_path: Path) -> None:
-    remote = hub / "timm/resnet18.tv_in1k/resolve/main/model.safetensors"
-    remote.parent.mkdir(parents=True)
-    models.save_safetensors(remote, narrow())
-    source = "hf://timm/resnet18.tv_in1k"
-    first = models.load_pretrained("resnet18", source, **NARROW)
-    remote.unlink()
-    assert jax.tree.all(jax.tree.map(np.array_equal, first, models.load_pretrained("resnet18", source, **NARROW)))
-    assert [p.name for p in (tmp_path / "cache").rglob("*") if p.is_file()] == ["model.safetensors"]
-    with pytest.raises(UserError, match=r"File not found|Not Found"):
-        models.load_pretrained("resnet18", "hf://timm/resnet18.tv_in1k@v2/other.npz", **NARROW)
-
-
-def test_offline_names_the_file_to_fetch_and_its_place(
-    hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(UserError) as caught:
-        models.load_pretrained("resnet18")
-    text = str(caught.value)
-    assert "cannot fetch http://127.0.0.1:9/timm/resnet18.tv_in1k/resolve/main/model.safetensors" in text
-    assert str(tmp_path / "cache/weights/timm/resnet18.tv_in1k/model.safetensors") in text
-    assert "\n" not in text
-    assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
-
-
-@pytest.mark.parametrize("source", ["hf://timm", "hf:///x", "hf://a/../b", "hf://a/b/"])
-def test_malformed_hub_ids_are_refused(source: str) -> None:
-    with pytest.raises(UserError, match="a hub id is hf://OWNER"):
-        models.load_pretrained("resnet18", source)

@@ -13,7 +13,7 @@ import pytest
 
 from vpns_jax import models
 from vpns_jax.errors import UserError
-from vpns_jax.models.registry import ENTRIES
+from vpns_jax.models.registry import ALIASES, ENTRIES
 from vpns_jax.models.resnet import ResNet
 from vpns_jax.models.vgg import VGG
 from vpns_jax.models.vit import ViT
@@ -76,7 +76,8 @@ def test_parameters_kernels_head_and_logits(name: str) -> None:
     assert plural - {"cls", "pos_embedding"} == set(kernels)
     assert variables["params"][models.HEAD]["kernel"].shape[-1] == 1000
     assert (logits.shape, logits.dtype) == ((1, 1000), jnp.float32)
-    mean, std = models.normalisation(name)
+    mean, std = models.normalization(name)
+    assert models.normalisation(name) == (mean, std)
     assert len(mean) == len(std) == 3
 
 
@@ -88,6 +89,16 @@ def test_initialisation_has_the_spread_that_its_scheme_says() -> None:
     # He: variance 2 / (7 * 7 * 16); torch's linear layers: uniform within 1 / sqrt(128).
     np.testing.assert_allclose(conv.std(), np.sqrt(2 / (49 * 16)), rtol=0.05)
     np.testing.assert_allclose(jnp.abs(head).max(), 1 / np.sqrt(128), rtol=0.01)
+
+
+def test_timms_names_are_known_too() -> None:
+    for theirs, ours in ALIASES.items():
+        assert models.create(theirs) == models.create(ours)
+        # A published name says its size in pixels and its patch; the default weights are those of that name.
+        if theirs != ours:
+            assert f"/{theirs}." in models.default_source(ours)
+    with pytest.raises(UserError, match="unknown model 'vit_huge_patch14_224'; known: resnet18"):
+        models.create("vit_huge_patch14_224")
 
 
 def test_every_entry_has_facts() -> None:
@@ -193,7 +204,7 @@ def test_models_import_alone() -> None:
         "print(*sorted({'.'.join(m.split('.')[:2]) for m in sys.modules if m.startswith('vpns_jax.')}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["vpns_jax.files", "vpns_jax.errors", "vpns_jax.models"]
+    assert done.stdout.split() == ["vpns_jax.errors", "vpns_jax.models", "vpns_jax.trees"]
 
 
 def test_the_documented_table_is_true() -> None:

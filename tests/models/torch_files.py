@@ -41,6 +41,13 @@ class Persistent:
     pid: tuple[Any, ...]
 
 
+@dataclasses.dataclass
+class Real:
+    """Any value, pickled as Python does."""
+
+    value: Any
+
+
 def tensor_call(array: np.ndarray, key: str, legacy: bool, **lies: Any) -> Call:
     """The call that rebuilds a contiguous tensor; `lies` replace count, offset, size or stride."""
     strides = tuple(s // array.itemsize for s in array.strides)
@@ -90,6 +97,9 @@ def _emit(value: Any) -> bytes:
             return _emit(function) + _emit(arguments) + pickle.REDUCE
         case Persistent(pid):
             return _emit(pid) + pickle.BINPERSID
+        case Real(value):
+            # Without the two bytes of the protocol and the stop at the end.
+            return pickle.dumps(value, 2)[2:-1]
     raise TypeError(type(value))
 
 

@@ -56,7 +56,8 @@ def cell(folder, name, *, density=0.5, train=None, **changes):
     workdir = Workdir(folder / name, parsed)
     train = tiny.split() if train is None else train
     source = dict(tiny.variables())
-    setup = Setup(parsed, workdir, Progress(1), classes, train, val, test, source, None, given(source, density))
+    inputs, mask = models.find_normalization(parsed.model.name), given(source, density)
+    setup = Setup(parsed, workdir, Progress(1), classes, train, val, test, source, None, inputs, mask)
     return CellRun(setup, Cell(name, density, 7))
 
 

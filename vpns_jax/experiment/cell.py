@@ -57,7 +57,10 @@ class Setup:
     test: Split
     source: dict[str, PyTree]
     source_accuracy: float | None
+    normalization: models.Normalization
     mask: PyTree | None = None
+    # What was said in reading its weights.
+    source_notes: tuple[str, ...] = ()
 
     @property
     def source_classes(self) -> int:
@@ -68,7 +71,11 @@ class Setup:
         prunable = pruning.prunable(self.config, self.source["params"])
         return {
             "command": command,
-            "source": {"test_accuracy": self.source_accuracy},
+            "source": {
+                "test_accuracy": self.source_accuracy,
+                "normalization": dataclasses.asdict(self.normalization),
+                "notes": list(self.source_notes),
+            },
             "dense_parameters": sparsity.selection.count(self.source["params"]),
             "prunable": sparsity.selection.count(prunable),
         }
@@ -182,6 +189,7 @@ class CellRun:
         return {
             "cell": cell.name,
             **dataclasses.asdict(cell),
+            "normalization": dataclasses.asdict(self._setup.normalization),
             "achieved_density": report.density,
             "density_without_head": report.density_without_head,
             "collapsed": list(report.collapsed),
@@ -306,12 +314,11 @@ def _network(setup: Setup, chosen: Method, stage: str) -> Network:
     """The static half of f(theta * m; x') in a stage. The reference protocol keeps plain images at their own size."""
     config = setup.config
     classes = len(setup.classes) if config.mapping.kind == "head" else setup.source_classes
-    mean, std = models.normalisation(config.model.name)
     blank = create("none", canvas_size=config.prompt.canvas_size)
     return Network(
         model=models.create(config.model.name, num_classes=classes, **config.model.options),
         prompt=config.make_prompt() if budget.has_prompt(config, chosen, stage) else blank,
         plain=blank if config.protocol == "paper" else None,
-        mean=mean,
-        std=std,
+        mean=setup.normalization.mean,
+        std=setup.normalization.std,
     )

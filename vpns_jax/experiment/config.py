@@ -36,6 +36,7 @@ def parse(tree: Mapping[str, Any]) -> Config:
 
 def _check(config: Config) -> None:
     _check_names(config)
+    _check_model(config)
     _check_cells(config)
     _check_numbers(config)
     _check_prompt(config)
@@ -61,16 +62,35 @@ def _check_names(config: Config) -> None:
         if grain.kind == "N:M" and method(name).in_rounds:
             raise UserError(f"config.granularity {grain} has one density, and {name} gets there by others")
     check_name("budget", config.budget, budget.BUDGETS)
-    check_name("model", config.model.name, models.names())
-    for option in config.model.options:
-        check_name(f"option of {config.model.name}", option, models.options(config.model.name))
-    models.create(config.model.name, **config.model.options)
     data.check(config.data.name)
     if config.model.weights == "pretrain":
         data.check(config.pretrain.data)
     check_name("mapping", config.mapping.kind, label_mapping.KINDS)
     check_name("network to estimate the mapping on", config.mapping.network, ("sparse", "dense"))
     check_name("batch_norm", config.prune.batch_norm, steps.BATCH_NORMS)
+
+
+def _check_model(config: Config) -> None:
+    """Raises `UserError` if there is no such network, or its weights are to be loaded in a way that cannot be."""
+    model = config.model
+    for option in model.options:
+        check_name(f"option of {model.name}", option, models.options(model.name))
+    models.create(model.name, **model.options)
+    if model.mean or model.std:
+        try:
+            models.check_normalization(model.mean, model.std)
+        except UserError as error:
+            raise UserError(f"config.model.{error}, or () with the other") from error
+    for key in ("weights_key", "ignore", "dont_load"):
+        if model.weights == "pretrain" and getattr(model, key):
+            raise UserError(
+                f"config.model.{key} is {getattr(model, key)!r}; no file is read where weights is 'pretrain'"
+            )
+    if config.mapping.kind != "head" and models.covers_head(model.dont_load):
+        raise UserError(
+            f"config.model.dont_load is {model.dont_load}: a label mapping needs the weights' own head; "
+            "mapping.kind=head learns a new one"
+        )
 
 
 def _check_cells(config: Config) -> None:

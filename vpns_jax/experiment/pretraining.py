@@ -42,8 +42,28 @@ def cache_path(config: Config) -> Path:
         "canvas_size": config.prompt.canvas_size,
         "data": data.identity(config.pretrain.data),
     }
+    if config.model.mean:
+        recipe["normalization"] = [config.model.mean, config.model.std]
     name = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
     return files.cache_directory() / "sources" / f"{config.model.name}-{Path(config.pretrain.data).name}-{name}.npz"
+
+
+def normalization(config: Config, source: models.Pretrained | None = None) -> models.Normalization:
+    """What inputs are normalized by: as the config says, else as the weights that are loaded were trained.
+
+    Args:
+      config: a checked configuration.
+      source: the network that is loaded; None for one that is trained here.
+
+    Raises:
+      UserError: what stands beside the weights cannot be read or had.
+    """
+    if config.model.mean:
+        return models.Normalization(*models.check_normalization(config.model.mean, config.model.std), "as configured")
+    if source is None:
+        return models.find_normalization(config.model.name)
+    weights = None if config.model.weights == "default" else config.model.weights
+    return models.find_normalization(config.model.name, weights, layout=source.layout)
 
 
 def cached(config: Config) -> bool:
@@ -85,14 +105,14 @@ def pretrain(
     Returns:
       Its variables after the last epoch, and its accuracy on the test split.
     """
-    mean, std = models.normalisation(config.model.name)
+    found = normalization(config)
     model = models.create(config.model.name, num_classes=num_classes, **config.model.options)
     blank = create("none", canvas_size=config.prompt.canvas_size)
     epochs, batch_size = config.pretrain.epochs, config.pretrain.batch_size
     rule = config.pretrain.weights.rule(epochs=epochs, updates_per_epoch=train.size // batch_size)
     task = steps.Task(
         stage="retrain",
-        network=Network(model, prompt=blank, plain=blank, mean=mean, std=std),
+        network=Network(model, prompt=blank, plain=blank, mean=found.mean, std=found.std),
         protocol="paper",
         batch_norm="update",
         batch_size=batch_size,

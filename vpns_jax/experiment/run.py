@@ -101,6 +101,9 @@ class _Inputs:
     source_accuracy: float | None
     pretrain_data: Sources | None
     mask: PyTree | None
+    normalization: models.Normalization
+    # What was said in reading the weights.
+    notes: tuple[str, ...]
 
 
 def _open(config: Config, mesh: Mesh) -> _Inputs:
@@ -109,9 +112,10 @@ def _open(config: Config, mesh: Mesh) -> _Inputs:
     directory = config.data.directory or None
     target = data.open_sources(config.data.name, val_fraction=config.data.val_fraction, data_dir=directory)
     _check_batch(config.data.name, config.data.batch_size, len(target.train))
-    source, accuracy, pretrain_data, classes = None, None, None, 0
+    source, accuracy, pretrain_data, classes, loaded = None, None, None, 0, None
     if config.model.weights != "pretrain":
-        source = _load_pretrained(config, len(target.classes))
+        loaded = _load_pretrained(config, len(target.classes))
+        source = loaded.variables
     elif pretraining.cached(config):
         source, accuracy = pretraining.load(pretraining.cache_path(config))
     else:
@@ -124,20 +128,27 @@ def _open(config: Config, mesh: Mesh) -> _Inputs:
         classes = source["params"][models.HEAD]["bias"].shape[0]
     if config.mapping.kind != "head":
         label_mapping.check_sizes(classes, len(target.classes))
+        if source is not None:
+            models.check_head(source)
+    normalization = pretraining.normalization(config, loaded)
     mask = _load_mask(config, classes) if any(method(name).given for name in config.methods) else None
-    return _Inputs(target, source, accuracy, pretrain_data, mask)
+    notes = loaded.notes if loaded else ()
+    return _Inputs(target, source, accuracy, pretrain_data, mask, normalization, notes)
 
 
-def _load_pretrained(config: Config, classes: int) -> dict[str, PyTree]:
+def _load_pretrained(config: Config, classes: int) -> models.Pretrained:
     """The network of a file, with the file's head; where a new one takes its place the file need not have any."""
-    fresh: dict[str, Any] = {"num_classes": None}
+    num_classes, dont_load = None, config.model.dont_load
     if config.mapping.kind == "head":
-        fresh = {"num_classes": classes, "dont_load": (models.HEAD,)}
-    return models.load_pretrained(
+        num_classes, dont_load = classes, (models.HEAD, *dont_load)
+    return models.read_pretrained(
         config.model.name,
         None if config.model.weights == "default" else config.model.weights,
         image_size=config.prompt.canvas_size,
-        **fresh,
+        num_classes=num_classes,
+        dont_load=dont_load,
+        ignore=config.model.ignore,
+        weights_key=config.model.weights_key,
         **config.model.options,
     )
 
@@ -165,9 +176,25 @@ def _prepare(config: Config, inputs: _Inputs, folder: Workdir, progress: Progres
         models.save_safetensors(exported, models.export(config.model.name, source))
     for line in inputs.target.skipped:
         progress.say(f"skipped {line}")
+    for line in inputs.notes:
+        progress.say(f"weights {config.model.weights}: {line}")
+    progress.say(f"inputs normalized by {inputs.normalization}")
     train, val, test = _splits(config, inputs.target, image_size=config.data.image_size)
     source, mask = sharding.place((source, inputs.mask), jax.sharding.get_mesh())
-    return Setup(config, folder, progress, inputs.target.classes, train, val, test, source, accuracy, mask)
+    return Setup(
+        config=config,
+        folder=folder,
+        progress=progress,
+        classes=inputs.target.classes,
+        train=train,
+        val=val,
+        test=test,
+        source=source,
+        source_accuracy=accuracy,
+        normalization=inputs.normalization,
+        source_notes=inputs.notes,
+        mask=mask,
+    )
 
 
 def _pretrain(config: Config, sources: Sources, folder: Workdir, progress: Progress) -> tuple[dict[str, PyTree], float]:

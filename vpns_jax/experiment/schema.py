@@ -38,6 +38,11 @@ class ModelConfig:
     name: str
     options: dict[str, Any]
     weights: str
+    weights_key: str
+    ignore: tuple[str, ...]
+    dont_load: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     prune_include: tuple[str, ...]
     prune_exclude: tuple[str, ...]
 

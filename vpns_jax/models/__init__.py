@@ -3,22 +3,39 @@
 from vpns_jax.models.coupling import Coupled, coupled
 from vpns_jax.models.formats import save_safetensors
 from vpns_jax.models.head import HEAD
-from vpns_jax.models.loading import export, load_pretrained, new_head
+from vpns_jax.models.loading import (
+    Pretrained,
+    check_head,
+    covers_head,
+    export,
+    load_pretrained,
+    new_head,
+    read_pretrained,
+)
+from vpns_jax.models.preprocessing import Normalization, check_normalization, find_normalization
 from vpns_jax.models.prunable import prunable
-from vpns_jax.models.registry import create, default_source, names, normalisation, options
+from vpns_jax.models.registry import create, default_source, names, normalisation, normalization, options
 
 __all__ = [
     "HEAD",
     "Coupled",
+    "Normalization",
+    "Pretrained",
+    "check_head",
+    "check_normalization",
     "coupled",
+    "covers_head",
     "create",
     "default_source",
     "export",
+    "find_normalization",
     "load_pretrained",
     "names",
     "new_head",
     "normalisation",
+    "normalization",
     "options",
     "prunable",
+    "read_pretrained",
     "save_safetensors",
 ]

@@ -1,8 +1,11 @@
 """Pretrained weights in and out: strict, every tensor used and every parameter filled."""
 
+import dataclasses
 import functools
+import logging
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -11,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vpns_jax import trees
-from vpns_jax.errors import UserError
-from vpns_jax.models import formats, hub, layouts
+from vpns_jax.errors import LONGEST, UserError, several, shorten
+from vpns_jax.models import fitting, formats, hub, layouts, misfit
+from vpns_jax.models.formats import Contents
 from vpns_jax.models.head import HEAD
 from vpns_jax.models.layouts import Rule, Shape
 from vpns_jax.models.registry import create, default_source
@@ -20,7 +24,44 @@ from vpns_jax.models.registry import create, default_source
 POSITIONS = "params/pos_embedding"
 
 
-def load_pretrained(
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """A network from a file.
+
+    Attributes:
+      variables: `{"params": ..., "batch_stats": ...}` (the latter only with batch normalization), float32 arrays.
+      file: where the weights were read.
+      layout: how the file lays them out, such as "vit_torchvision"; for `find_normalization`.
+      notes: what was unwrapped, chosen, widened or passed over, for the user.
+    """
+
+    variables: dict[str, Any]
+    file: Path
+    layout: str
+    notes: tuple[str, ...]
+
+
+def load_pretrained(name: str, source: str | os.PathLike[str] | None = None, **arguments: Any) -> dict[str, Any]:
+    """The variables that `read_pretrained` reads; what it notes goes to the log `vpns_jax`, as warnings.
+
+    Args:
+      name: one of `names()`.
+      source: a local file or a hub id.
+      **arguments: as for `read_pretrained`.
+
+    Returns:
+      `{"params": ..., "batch_stats": ...}` (the latter only with batch normalization), float32 arrays.
+
+    Raises:
+      UserError: if the file cannot be had or read, or does not fit.
+    """
+    found = read_pretrained(name, source, **arguments)
+    for note in found.notes:
+        logging.getLogger("vpns_jax").warning("%s: %s", found.file, note)
+    return found.variables
+
+
+def read_pretrained(
     name: str,
     source: str | os.PathLike[str] | None = None,
     *,
@@ -28,63 +69,92 @@ def load_pretrained(
     image_size: int = 224,
     dont_load: Sequence[str] = (),
     ignore: Sequence[str] = (),
+    weights_key: str = "",
     seed: int = 0,
     **options: Any,
-) -> dict[str, Any]:
-    """Variables of `create(name, num_classes=num_classes, **options)` with the weights of a file.
+) -> Pretrained:
+    """A network `create(name, num_classes=num_classes, **options)` with the weights of a file.
 
     Strict: every tensor of the file is used, every parameter filled, all shapes and dtypes agree and all
-    values are finite, but for the exceptions named.
+    values are finite, but for the exceptions named. A prefix that all names share is taken off, and float16 and
+    bfloat16 are widened to float32.
 
     Args:
-      name: one of `names()`.
-      source: a local `.safetensors`, `.pth`, `.pt`, `.bin` or `.npz` file, or a hub id such as
-        "hf://timm/resnet18.tv_in1k"; by default `default_source(name)`. ResNets and VGGs may be in
-        torchvision's or timm's layout, ViTs in timm's or that of the AugReg `.npz` files.
+      name: one of `names()`, or timm's name for it.
+      source: a local `.safetensors`, `.npz`, `.pth`, `.pt`, `.bin`, `.ckpt` or `.pth.tar` file, or a hub id such as
+        "hf://timm/resnet18.tv_in1k"; by default `default_source(name)`. It may be in torchvision's or timm's layout,
+        a ResNet's or ViT's also in transformers', a ViT's also in that of the AugReg `.npz` files.
       num_classes: number of logits, that of the file unless the head is not loaded; None takes the file's.
       image_size: side in pixels of the images to come. Position embeddings for another size are resized
         (bicubic with antialiasing, the class token's apart); other networks do not depend on it.
-      dont_load: globs of parameters that keep their fresh initialisation instead, such as "head"; what the
+      dont_load: globs of parameters that keep their fresh initialization instead, such as "head"; what the
         file holds for them may have any shape or be missing.
       ignore: globs of the file's tensors to leave unused, such as "pre_logits/*".
-      seed: of the fresh initialisation.
+      weights_key: which weights to take where a file holds several: an entry of a checkpoint, such as "model_ema",
+        or what the names of its tensors begin with. "" prefers averaged weights.
+      seed: of the fresh initialization.
       **options: as for `create`.
 
-    Returns:
-      `{"params": ..., "batch_stats": ...}` (the latter only with batch normalisation), float32 arrays.
-
     Raises:
-      UserError: if the file cannot be had or read, or does not fit; lists all that does not fit.
+      UserError: if the file cannot be had or read, or does not fit; `details` then lists all that does not.
     """
     # Options are checked before anything is fetched.
     model = create(name, num_classes=1 if num_classes is None else num_classes, **options)
     file = hub.resolve(default_source(name) if source is None else source)
-    tensors = formats.read(file)
+    contents = formats.read_contents(file, weights_key)
     images = jnp.zeros((1, image_size, image_size, 3))
+    fitted, shapes = _fit(file, model, images, contents, weights_key)
     if num_classes is None:
-        model = create(name, num_classes=_classes_of(model, images, tensors), **options)
-    shapes = _shapes(model, images)
+        model = create(name, num_classes=_classes_of(fitted, contents), **options)
+        fitted, shapes = _fit(file, model, images, contents, weights_key)
     names = {path.split("/", 1)[1]: path for path in shapes}
     fresh = {names[path] for path in trees.select(names, dont_load, what="dont_load")}
-
-    rules = best_layout(model, shapes, tensors)
-    wanted = [rule for rule in rules if not fresh.issuperset(rule.paths)]
-    unused = {rule.name for rule in rules} - {rule.name for rule in wanted}
-    unused |= trees.select(tensors, ignore, what="ignore")
-    tensors = {key: tensor for key, tensor in tensors.items() if key not in unused}
+    wanted = [rule for rule in fitted.rules if not fresh.issuperset(rule.paths)]
+    passed, notes = _passed_over(fitted, wanted, ignore)
+    tensors = {name: contents.tensors[key] for key, name in fitted.names.items() if name not in passed}
+    tensors, widened = _widen(wanted, tensors)
     for rule in wanted:
         if POSITIONS in rule.paths and rule.name in tensors:
             tensors[rule.name] = resize_positions(tensors[rule.name], rule.fold)
-    problems = mismatches(wanted, tensors)
+    problems = misfit.mismatches(wanted, tensors, contents.others)
     if problems:
-        raise UserError(f"{file} does not fit {name}: {'; '.join(problems)}")
+        raise misfit.error(file, name, type(model), wanted, list(tensors), problems)
 
     leaves: dict[str, Any] = {}
     for rule in wanted:
-        tensor = tensors.get(rule.name, np.zeros(rule.fold, rule.dtype))
-        leaves |= rule.from_file(tensor, shapes)
+        leaves |= rule.from_file(tensors.get(rule.name, np.zeros(rule.fold, rule.dtype)), shapes)
     leaves |= initialise(model, images, jax.random.key(seed), fresh)
-    return trees.unflatten({path: jnp.asarray(leaves[path]) for path in shapes})
+    variables = trees.unflatten({path: jnp.asarray(leaves[path]) for path in shapes})
+    return Pretrained(variables, file, fitted.layout, (*contents.notes, *fitted.notes, *widened, *notes))
+
+
+def _fit(
+    file: Path, model: nn.Module, images: jax.Array, contents: Contents, weights_key: str
+) -> tuple[fitting.Fit, dict[str, Shape]]:
+    """The layout of a file, and the shapes of the network's variables by path."""
+    shapes = _shapes(model, images)
+    candidates = [(layout.__name__, layout(shapes)) for layout in layouts.LAYOUTS[type(model)]]
+    try:
+        return fitting.fit(candidates, contents.tensors, "" if contents.key_used else weights_key), shapes
+    except UserError as error:
+        raise UserError(shorten(f"{file}: {error}", LONGEST)) from error
+
+
+def _passed_over(
+    fitted: fitting.Fit, wanted: Sequence[Rule], ignore: Sequence[str]
+) -> tuple[set[str], tuple[str, ...]]:
+    """The names of tensors to leave unused, and what to say of them."""
+    # By the file's own names or, under a prefix, by those without it.
+    ignored = trees.select({*fitted.names, *fitted.names.values()}, ignore, what="ignore")
+    ignored |= {fitted.names[key] for key in ignored if key in fitted.names}
+    unused = {rule.name for rule in fitted.rules}.difference(rule.name for rule in wanted)
+    if any(f"params/{HEAD}/kernel" in rule.paths for rule in wanted):
+        return ignored | unused, ()
+    # With a new head, the file's own is not needed, whatever it is called.
+    known = {rule.name for rule in fitted.rules}
+    heads = [name for name in fitted.names.values() if misfit.HEADS.match(name) and name not in known | ignored]
+    notes = (f"passed over the file's own head: {several(heads)}",) if heads else ()
+    return ignored.union(unused, heads), notes
 
 
 def _shapes(model: nn.Module, images: jax.Array) -> dict[str, Shape]:
@@ -93,42 +163,42 @@ def _shapes(model: nn.Module, images: jax.Array) -> dict[str, Shape]:
     return {path: leaf.shape for path, leaf in abstract.items()}
 
 
-def _classes_of(model: nn.Module, images: jax.Array, tensors: Mapping[str, np.ndarray]) -> int:
+def _classes_of(fitted: fitting.Fit, contents: Contents) -> int:
     """How many logits the head in a file has; 1 if it has no head, which is for `mismatches` to say."""
-    rules = best_layout(model, _shapes(model, images), tensors)
-    bias = next(rule for rule in rules if f"params/{HEAD}/bias" in rule.paths)
-    found = tensors.get(bias.name, np.zeros(1))
-    return max(found.size, 1)
+    bias = next(rule.name for rule in fitted.rules if f"params/{HEAD}/bias" in rule.paths)
+    sizes = [contents.tensors[key].size for key, name in fitted.names.items() if name == bias]
+    return max(*sizes, 1, 1)
 
 
-def best_layout(model: nn.Module, shapes: Mapping[str, Shape], tensors: Mapping[str, Any]) -> list[Rule]:
-    """The rules of the layout that shares the most names with the file."""
-    candidates = [layout(shapes) for layout in layouts.LAYOUTS[type(model)]]
-    return max(candidates, key=lambda rules: sum(rule.name in tensors for rule in rules))
+def _widen(rules: Sequence[Rule], tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """The tensors with float16 and bfloat16 made float32, which loses nothing, and what to say of it."""
+    float32 = {rule.name for rule in rules if rule.dtype == np.float32}
+    narrow = {key: t.dtype for key, t in tensors.items() if key in float32 and t.dtype in (np.float16, jnp.bfloat16)}
+    if not narrow:
+        return dict(tensors), ()
+    dtypes = " and ".join(sorted({dtype.name for dtype in narrow.values()}))
+    note = f"widened {len(narrow)} tensors from {dtypes} to float32"
+    return {key: t.astype(np.float32) if key in narrow else t for key, t in tensors.items()}, (note,)
 
 
-def mismatches(rules: Sequence[Rule], tensors: Mapping[str, np.ndarray]) -> list[str]:
-    """All that keeps `tensors` from being exactly what `rules` ask for, one phrase each."""
-    problems = []
-    for rule in rules:
-        if rule.name not in tensors:
-            if not rule.optional:
-                problems.append(f"{rule.name} is missing")
-            continue
-        tensor = tensors[rule.name]
-        if tensor.dtype != rule.dtype:
-            problems.append(f"{rule.name} has dtype {tensor.dtype}, expected {rule.dtype}")
-        elif tensor.shape != rule.fold:
-            hint = ""
-            if f"params/{HEAD}/kernel" in rule.paths:
-                hint = " (another number of classes? dont_load=('head',) starts a fresh head)"
-            problems.append(f"{rule.name} has shape {list(tensor.shape)}, expected {list(rule.fold)}{hint}")
-        elif not np.isfinite(tensor).all():
-            problems.append(f"{rule.name} has {np.sum(~np.isfinite(tensor))} values that are NaN or infinite")
-        elif tensor.dtype == np.int64 and (tensor.min() < 0 or tensor.max() >= 2**31):
-            problems.append(f"{rule.name} is {tensor}, not a count below 2**31")
-    unused = [name for name in tensors if name not in {rule.name for rule in rules}]
-    return problems + [f"{name} is not used" for name in unused]
+def covers_head(patterns: Sequence[str]) -> bool:
+    """Whether `dont_load` with these patterns leaves the head out; a pattern that matches nothing does not."""
+    return any(trees.matches(f"{HEAD}/kernel", pattern) for pattern in patterns)
+
+
+def check_head(variables: Mapping[str, Any]) -> None:
+    """Raises `UserError` if a head says the same of every image, as the zeros do that some files have for one.
+
+    Args:
+      variables: of a network, with or without batch statistics.
+    """
+    kernel = np.asarray(variables["params"][HEAD]["kernel"])
+    if kernel.shape[-1] > 1 and not np.any(kernel - kernel[:, :1]):
+        what = f"all {kernel.flat[0]:g}" if np.all(kernel == kernel.flat[0]) else "equal for all classes"
+        raise UserError(
+            f"the head of these weights is constant ({what}, as in Google's ImageNet-21k ViTs before fine-tuning): it "
+            "tells no image from another; take mapping.kind=head, which learns a new one, or fine-tuned weights"
+        )
 
 
 def resize_positions(embedding: np.ndarray, shape: Shape) -> np.ndarray:
@@ -192,6 +262,9 @@ def export(name: str, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     expected = _leaves(name)
     if set(leaves) != expected:
         missing, unknown = sorted(expected - set(leaves)), sorted(set(leaves) - expected)
-        raise UserError(f"not the variables of {name}: missing {missing}, unknown {unknown}")
+        raise UserError(
+            f"not the variables of {name}: missing [{several(missing)}], unknown [{several(unknown)}]",
+            details=[*(f"{path} is missing" for path in missing), *(f"{path} is unknown" for path in unknown)],
+        )
     rules = layouts.LAYOUTS[type(model)][0]({path: leaf.shape for path, leaf in leaves.items()})
     return {rule.name: rule.to_file(leaves) for rule in rules}

@@ -12,10 +12,10 @@ from vpns_jax.models.resnet import ResNet
 from vpns_jax.models.vgg import VGG
 from vpns_jax.models.vit import ViT
 
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 
-IMAGENET: tuple[Colour, Colour] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-HALVES: tuple[Colour, Colour] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+IMAGENET: tuple[Color, Color] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALVES: tuple[Color, Color] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,14 +54,14 @@ class Entry:
       architecture: the fields of `module` that make it this network.
       options: names of the fields a caller may set, beside `num_classes`.
       source: hub id of its default weights; None if none were published.
-      normalisation: per-channel (mean, std) of the inputs that those weights expect.
+      normalization: per-channel (mean, std) of the inputs that those weights expect.
     """
 
     module: type[nn.Module]
     architecture: Mapping[str, Any]
     options: tuple[str, ...]
     source: str | None
-    normalisation: tuple[Colour, Colour]
+    normalization: tuple[Color, Color]
 
 
 def _resnet(depths: tuple[int, ...], block: str, source: str) -> Entry:
@@ -99,6 +99,17 @@ ENTRIES: dict[str, Entry] = {
 }
 # fmt: on
 
+# timm's names for the same networks; its ResNets and VGGs are called as here.
+ALIASES = {
+    "vit_tiny_patch16_224": "vit_ti16",
+    "vit_small_patch16_224": "vit_s16",
+    "vit_small_patch32_224": "vit_s32",
+    "vit_base_patch16_224": "vit_b16",
+    "vit_base_patch32_224": "vit_b32",
+    "vit_large_patch16_224": "vit_l16",
+    "vit_large_patch32_384": "vit_l32",
+} | {name: name for name in ENTRIES}
+
 
 def names() -> tuple[str, ...]:
     """The names `create` knows."""
@@ -106,7 +117,8 @@ def names() -> tuple[str, ...]:
 
 
 def entry(name: str) -> Entry:
-    """The registry's entry of that name. Raises `UserError` listing the known names if there is none."""
+    """The registry's entry of that name, or of timm's for it. Raises `UserError` listing those known otherwise."""
+    name = ALIASES.get(name, name)
     check_name("model", name, names())
     return ENTRIES[name]
 
@@ -115,12 +127,12 @@ def create(name: str, *, num_classes: int = 1000, **options: Any) -> nn.Module:
     """A network as an unbound Flax Linen module.
 
     `model.init(rng, images)` makes fresh variables; `model.apply(variables, images, train=False)` maps
-    normalised float images `[b, h, w, 3]` to float32 logits `[b, num_classes]`. With `train=True`, batch
-    normalisation uses the batch's statistics (and updates `batch_stats` where that is mutable) and dropout
+    normalized float images `[b, h, w, 3]` to float32 logits `[b, num_classes]`. With `train=True`, batch
+    normalization uses the batch's statistics (and updates `batch_stats` where that is mutable) and dropout
     draws from the rng called "dropout".
 
     Args:
-      name: one of `names()`.
+      name: one of `names()`, or timm's name for it, such as "vit_tiny_patch16_224".
       num_classes: number of logits, >= 1.
       **options: `dtype`, the computation's dtype (parameters stay float32), for all; `width`, a factor on the
         channels, for ResNets and VGGs; `stem`, "imagenet" or "small", for ResNets; `dropout`, a rate, for
@@ -141,9 +153,13 @@ def create(name: str, *, num_classes: int = 1000, **options: Any) -> nn.Module:
     return spec.module(num_classes=num_classes, **spec.architecture, **options)
 
 
-def normalisation(name: str) -> tuple[Colour, Colour]:
+def normalization(name: str) -> tuple[Color, Color]:
     """Per-channel (mean, std), on the scale [0, 1], that the default weights of `name` expect."""
-    return entry(name).normalisation
+    return entry(name).normalization
+
+
+# The name of version 0.1, for a release.
+normalisation = normalization
 
 
 def options(name: str) -> tuple[str, ...]:

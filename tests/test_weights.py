@@ -1,0 +1,130 @@
+"""A run on weights from a file: what is refused before it begins, and that it says and keeps what they were read by."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.pruners import cells
+from tests.training import tiny
+from vpns_jax import models
+from vpns_jax.errors import UserError
+from vpns_jax.experiment import config
+from vpns_jax.experiment import run as experiment
+from vpns_jax.models import layouts, registry
+
+MEAN, STD = (0.1, 0.2, 0.3), (0.2, 0.25, 0.3)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """Images, and the tiny network's weights in `w.safetensors`."""
+    monkeypatch.setitem(registry.ENTRIES, "tiny", cells.ENTRY)
+    monkeypatch.setitem(layouts.LAYOUTS, tiny.Tiny, (layouts.resnet_torchvision,))
+    for split, seed in (("train", 0), ("val", 1), ("test", 2)):
+        data = tiny.split(seed=seed)
+        for number, (image, label) in enumerate(zip(data.images, data.labels, strict=True)):
+            path = tmp_path / "images" / split / str(label) / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.asarray(image)).save(path)
+    save(tmp_path, tiny.variables())
+    return tmp_path
+
+
+def save(folder, variables, rename=""):
+    tensors = models.export("tiny", jax.device_get(variables))
+    models.save_safetensors(folder / "w.safetensors", {rename + key: tensor for key, tensor in tensors.items()})
+
+
+def parsed(folder, **changes):
+    changes = {"methods": ("dense",), "mapping__kind": "random"} | changes
+    files = {"model__weights": str(folder / "w.safetensors"), "data__name": f"folder:{folder / 'images'}"}
+    return config.parse(cells.tree(**files | changes))
+
+
+def run(folder, name, **changes):
+    return experiment.run(parsed(folder, **changes), folder / name, "command")
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.25])
+def test_a_constant_head_is_refused_unless_a_new_one_is_made(folder, constant):
+    variables = tiny.variables()
+    variables["params"][models.HEAD] = {
+        "kernel": jnp.full((4, tiny.SOURCE_CLASSES), constant),
+        "bias": jnp.zeros(tiny.SOURCE_CLASSES),
+    }
+    save(folder, variables)
+    with pytest.raises(UserError, match=r"head of these weights is constant.*mapping\.kind=head"):
+        run(folder, "run")
+    assert not (folder / "run").exists()
+    run.check(parsed(folder, mapping__kind="head"))
+
+
+def test_what_inputs_are_normalized_by_is_said_kept_and_used(folder, capsys):
+    keys = run(folder, "keys", model__mean=MEAN, model__std=STD)
+    assert "inputs normalized by mean (0.1, 0.2, 0.3), std (0.2, 0.25, 0.3), as configured" in capsys.readouterr().out
+    default = run(folder, "default")
+    assert "mean (0.5, 0.5, 0.5), std (0.5, 0.5, 0.5), which default weights of tiny" in capsys.readouterr().out
+    (folder / "config.json").write_text(json.dumps({"pretrained_cfg": {"mean": MEAN, "std": STD}}))
+    beside = run(folder, "beside")
+    assert "std (0.2, 0.25, 0.3), as config.json beside the weights says" in capsys.readouterr().out
+    for summary, mean, origin in (
+        (keys, MEAN, "as configured"),
+        (beside, MEAN, "as config.json beside the weights says"),
+    ):
+        found = summary["source"]["normalization"]
+        assert (tuple(found["mean"]), tuple(found["std"]), found["origin"]) == (mean, STD, origin)
+        assert json.loads(json.dumps(summary["cells"][0]["normalization"])) == json.loads(json.dumps(found))
+    losses = [
+        [json.loads(line)["loss"] for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("keys", "beside", "default")
+    ]
+    assert losses[0] == losses[1]
+    assert losses[0] != losses[2]
+    assert default["source"]["normalization"]["mean"] != keys["source"]["normalization"]["mean"]
+
+
+def test_what_was_unwrapped_is_said_and_kept(folder, capsys):
+    save(folder, tiny.variables(), rename="module.")
+    note = "took wrappers such as 'module.' off 7 names"
+    assert run(folder, "run")["source"]["notes"] == [note]
+    assert f"w.safetensors: {note}" in capsys.readouterr().out
+
+
+def test_keys_for_what_of_a_file_is_loaded(folder):
+    path = folder / "w.safetensors"
+    tensors = models.export("tiny", jax.device_get(tiny.variables()))
+    two = {f"ema.{key}": tensor for key, tensor in tensors.items()}
+    two |= {f"raw.{key}": tensor for key, tensor in tensors.items()} | {"ema.loss.weight": np.ones(3, np.float32)}
+    models.save_safetensors(path, two)
+    with pytest.raises(UserError, match=r"weights_key"):
+        run.check(parsed(folder))
+    with pytest.raises(UserError, match=r"model\.ignore.*not used: loss\.weight"):
+        run.check(parsed(folder, model__weights_key="ema"))
+    run.check(parsed(folder, model__weights_key="ema", model__ignore=("loss.*",)))
+    run.check(parsed(folder, model__weights_key="raw", model__dont_load=("bn1",)))
+    with pytest.raises(UserError, match="dont_load pattern 'bn7' matches nothing"):
+        run.check(parsed(folder, model__weights_key="raw", model__dont_load=("bn7",)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"model__mean": (0.5, 0.5)}, r"config\.model\.mean is \(0\.5, 0\.5\); it must be three numbers"),
+        ({"model__mean": MEAN}, r"config\.model\.std is \(\); it must be three numbers"),
+        ({"model__mean": MEAN, "model__std": (0.0, 1.0, 1.0)}, r"config\.model\.std is \(0\.0, 1\.0, 1\.0\)"),
+        ({"model__dont_load": ("head",)}, r"a label mapping needs the weights' own head; mapping\.kind=head"),
+        ({"model__dont_load": ("h*",)}, r"a label mapping needs the weights' own head"),
+        (
+            {"model__weights": "pretrain", "model__ignore": ("x",)},
+            r"config\.model\.ignore is \('x',\); no file is read",
+        ),
+        ({"model__weights": "pretrain", "model__weights_key": "ema"}, r"config\.model\.weights_key is 'ema'"),
+    ],
+)
+def test_keys_that_cannot_be_meant(folder, changes, reason):
+    with pytest.raises(UserError, match=reason):
+        parsed(folder, **changes)

@@ -1,0 +1,34 @@
+"""How our variables are named and laid out in other libraries' files, in both directions."""
+
+import flax.linen as nn
+
+from vpns_jax.models.layouts.resnet import resnet_torchvision, resnet_transformers
+from vpns_jax.models.layouts.rules import Layout, Rule, Shape
+from vpns_jax.models.layouts.vgg import vgg_timm, vgg_torchvision
+from vpns_jax.models.layouts.vit import vit_augreg, vit_timm, vit_torchvision, vit_torchvision_old, vit_transformers
+from vpns_jax.models.resnet import ResNet
+from vpns_jax.models.vgg import VGG
+from vpns_jax.models.vit import ViT
+
+__all__ = [
+    "LAYOUTS",
+    "Layout",
+    "Rule",
+    "Shape",
+    "resnet_torchvision",
+    "resnet_transformers",
+    "vgg_timm",
+    "vgg_torchvision",
+    "vit_augreg",
+    "vit_timm",
+    "vit_torchvision",
+    "vit_torchvision_old",
+    "vit_transformers",
+]
+
+# The first of each is what `export` writes.
+LAYOUTS: dict[type[nn.Module], tuple[Layout, ...]] = {
+    ResNet: (resnet_torchvision, resnet_transformers),
+    VGG: (vgg_torchvision, vgg_timm),
+    ViT: (vit_timm, vit_augreg, vit_torchvision, vit_torchvision_old, vit_transformers),
+}

@@ -1,0 +1,145 @@
+"""Vision Transformers in other libraries' files."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from vpns_jax.models.layouts.rules import Rule, Shape, module_of, torch_rule
+from vpns_jax.models.vit import HEAD_DIM
+
+
+@dataclasses.dataclass(frozen=True)
+class _Names:
+    """What a library for PyTorch calls the parts of a ViT.
+
+    Attributes:
+      cls, positions: the class token and the position embeddings.
+      outside: modules outside of the blocks.
+      block: what begins the names within block number i, with "{i}" for it.
+      inside: modules within a block.
+      fused: what begins the names of query, key and value where they are one tensor; None where they are three.
+    """
+
+    cls: str
+    positions: str
+    outside: Mapping[str, str]
+    block: str
+    inside: Mapping[str, str]
+    fused: str | None
+
+    def rules(self, shapes: Mapping[str, Shape]) -> list[Rule]:
+        rules = []
+        for path, shape in shapes.items():
+            block, _, module = module_of(path).rpartition("block_")[2].partition("/")
+            if path in ("params/cls", "params/pos_embedding"):
+                name = self.cls if path.endswith("cls") else self.positions
+                rules.append(Rule(name, (path,), shape, (0, 1, 2), shape))
+            elif not module:
+                rules.append(torch_rule(self.outside[block], path, shape))
+            elif self.fused and module in ("attention/key", "attention/value"):
+                continue  # With the query.
+            elif self.fused and module == "attention/query":
+                rules.append(self._fuse(self.block.format(i=block) + self.fused, path, shape))
+            else:
+                rules.append(torch_rule(self.block.format(i=block) + self.inside[module], path, shape))
+        return rules
+
+    def _fuse(self, name: str, path: str, shape: Shape) -> Rule:
+        one = torch_rule("", path, shape)
+        paths = tuple(path.replace("/query/", f"/{part}/") for part in ("query", "key", "value"))
+        fold = (3 * one.fold[0], *one.fold[1:])
+        return dataclasses.replace(one, name=name + one.name.removeprefix("."), paths=paths, fold=fold)
+
+
+_TIMM = _Names(
+    cls="cls_token",
+    positions="pos_embed",
+    outside={"embedding": "patch_embed.proj", "norm": "norm", "head": "head"},
+    block="blocks.{i}.",
+    inside={
+        "norm1": "norm1",
+        "norm2": "norm2",
+        "attention/out": "attn.proj",
+        "mlp/fc1": "mlp.fc1",
+        "mlp/fc2": "mlp.fc2",
+    },
+    fused="attn.qkv.",
+)
+_TORCHVISION = _Names(
+    cls="class_token",
+    positions="encoder.pos_embedding",
+    outside={"embedding": "conv_proj", "norm": "encoder.ln", "head": "heads.head"},
+    block="encoder.layers.encoder_layer_{i}.",
+    inside={
+        "norm1": "ln_1",
+        "norm2": "ln_2",
+        "attention/out": "self_attention.out_proj",
+        "mlp/fc1": "mlp.0",
+        "mlp/fc2": "mlp.3",
+    },
+    fused="self_attention.in_proj_",
+)
+_TRANSFORMERS = _Names(
+    cls="embeddings.cls_token",
+    positions="embeddings.position_embeddings",
+    outside={"embedding": "embeddings.patch_embeddings.projection", "norm": "layernorm", "head": "classifier"},
+    block="encoder.layer.{i}.",
+    inside={
+        "norm1": "layernorm_before",
+        "norm2": "layernorm_after",
+        "attention/query": "attention.attention.query",
+        "attention/key": "attention.attention.key",
+        "attention/value": "attention.attention.value",
+        "attention/out": "attention.output.dense",
+        "mlp/fc1": "intermediate.dense",
+        "mlp/fc2": "output.dense",
+    },
+    fused=None,
+)
+
+
+def vit_timm(shapes: Mapping[str, Shape]) -> list[Rule]:
+    """ViTs in timm's layout: query, key and value in one `qkv`."""
+    return _TIMM.rules(shapes)
+
+
+def vit_torchvision(shapes: Mapping[str, Shape]) -> list[Rule]:
+    """ViTs in torchvision's layout since 0.13: query, key and value in one `in_proj_weight`."""
+    return _TORCHVISION.rules(shapes)
+
+
+def vit_torchvision_old(shapes: Mapping[str, Shape]) -> list[Rule]:
+    """ViTs as torchvision 0.12 wrote them, which its published files still are: another name for the MLP's layers."""
+    inside = {**_TORCHVISION.inside, "mlp/fc1": "mlp.linear_1", "mlp/fc2": "mlp.linear_2"}
+    return dataclasses.replace(_TORCHVISION, inside=inside).rules(shapes)
+
+
+def vit_transformers(shapes: Mapping[str, Shape]) -> list[Rule]:
+    """ViTs as transformers' `ViTModel` lays them out; `ViTForImageClassification` puts "vit." before."""
+    return _TRANSFORMERS.rules(shapes)
+
+
+def vit_augreg(shapes: Mapping[str, Shape]) -> list[Rule]:
+    """ViTs in the `.npz` layout of AugReg (Steiner et al. 2021): Flax's, attention heads on an axis of their own."""
+    attention = "MultiHeadDotProductAttention_1"
+    renamed = {
+        "cls": "cls",
+        "pos_embedding": "Transformer/posembed_input/pos_embedding",
+        "norm": "Transformer/encoder_norm",
+        "norm1": "LayerNorm_0",
+        "norm2": "LayerNorm_2",
+        "attention": attention,
+        "mlp": "MlpBlock_3",
+        "fc1": "Dense_0",
+        "fc2": "Dense_1",
+    }
+    rules = []
+    for path, shape in shapes.items():
+        parts = path.split("/")[1:]
+        name = "/".join(renamed.get(p, p.replace("block_", "Transformer/encoderblock_")) for p in parts)
+        fold = shape
+        if parts[-2:-1] and parts[-2] in ("query", "key", "value"):
+            fold = (*shape[:-1], shape[-1] // HEAD_DIM, HEAD_DIM)
+        elif parts[-2:] == ["out", "kernel"]:
+            fold = (shape[0] // HEAD_DIM, HEAD_DIM, shape[1])
+        rules.append(Rule(name, (path,), fold, tuple(range(len(fold))), fold))
+    return rules

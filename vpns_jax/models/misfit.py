@@ -1,0 +1,158 @@
+"""Why a file's tensors are not what a network asks for: all of it, and in one line the likeliest cause."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import flax.linen as nn
+import numpy as np
+
+from vpns_jax.errors import LONGEST, UserError, several, shorten
+from vpns_jax.models.head import HEAD
+from vpns_jax.models.layouts import Rule
+from vpns_jax.models.resnet import ResNet
+from vpns_jax.models.vit import ViT
+
+# What classifiers are called that are not where a layout has them.
+HEADS = re.compile(r"(fc|heads?|classifier|last_linear|linear|head_dist)\.")
+NEW_HEAD = "mapping.kind=head, or dont_load=('head',), makes a new one"
+
+# Networks that look like ours and compute something else, by a module of theirs.
+VARIANTS: dict[type[nn.Module], dict[str, str]] = {
+    ViT: {
+        "reg_token": "a ViT with registers",
+        "register_tokens": "a ViT with registers",
+        "dist_token": "a distilled ViT, with a second token and head",
+        "distillation_token": "a distilled ViT, with a second token and head",
+        "head_dist": "a distilled ViT, with a second token and head",
+        "fc_norm": "a ViT that averages its tokens",
+        "attn_pool": "a ViT that pools by attention",
+        "ls1": "a ViT with layer scale",
+        "q_norm": "a ViT with normalized queries and keys",
+        "norm_pre": "CLIP's ViT",
+        "pre_layrnorm": "CLIP's ViT",
+        "relative_position_bias_table": "a ViT with relative positions",
+        "pre_logits": "a ViT with a layer before its head",
+    },
+    ResNet: {"conv1.0": "a ResNet with a deep stem", "se": "a ResNet with squeeze and excitation"},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """One thing that does not fit: its kind, the tensor's name, and what there is in place of what."""
+
+    kind: str
+    name: str
+    text: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.text or self.kind}"
+
+
+# The kinds, as the error counts them: "3 are missing".
+MISSING, UNUSED, DTYPE, SHAPE, VALUE = "is missing", "is not used", "dtype", "shape", "value"
+COUNTED = {MISSING: "missing", UNUSED: "not used", DTYPE: "wrong dtype", SHAPE: "wrong shape", VALUE: "bad values"}
+
+
+def mismatches(
+    rules: Sequence[Rule], tensors: Mapping[str, np.ndarray], others: Mapping[str, str] | None = None
+) -> list[Problem]:
+    """All that keeps `tensors` from being exactly what `rules` ask for.
+
+    Args:
+      rules: of the tensors that are wanted.
+      tensors: those there are, by the rules' names.
+      others: the type of what there is in a tensor's place, by name.
+    """
+    problems = []
+    for rule in rules:
+        if rule.name in tensors:
+            problems += _compare(rule, tensors[rule.name])
+        elif rule.name in (others or {}):
+            problems.append(Problem(DTYPE, rule.name, f"is no tensor but of type {(others or {})[rule.name]}"))
+        elif not rule.optional:
+            problems.append(Problem(MISSING, rule.name))
+    used = {rule.name for rule in rules}
+    return problems + [Problem(UNUSED, name) for name in tensors if name not in used]
+
+
+def _compare(rule: Rule, tensor: np.ndarray) -> list[Problem]:
+    if tensor.dtype != rule.dtype:
+        return [Problem(DTYPE, rule.name, f"has dtype {tensor.dtype}, expected {rule.dtype}")]
+    if tensor.shape != rule.fold:
+        return [Problem(SHAPE, rule.name, f"has shape {list(tensor.shape)}, expected {list(rule.fold)}")]
+    if not np.isfinite(tensor).all():
+        text = f"has {np.sum(~np.isfinite(tensor))} values that are NaN or infinite"
+        return [Problem(VALUE, rule.name, text)]
+    if tensor.dtype == np.int64 and (tensor.min() < 0 or tensor.max() >= 2**31):
+        return [Problem(VALUE, rule.name, f"is {tensor}, not a count below 2**31")]
+    return []
+
+
+def error(
+    file: Path, name: str, module: type[nn.Module], rules: Sequence[Rule], names: Sequence[str], problems: list[Problem]
+) -> UserError:
+    """The error that says so.
+
+    Args:
+      file: the weight file.
+      name: of the network.
+      module: its class.
+      rules: of the tensors that were wanted.
+      names: of those that the file has.
+      problems: at least one; all are in the error's `details`.
+    """
+    begin = f"{shorten(str(file), 120)} does not fit {name}: {_cause(module, rules, names, problems)}. "
+    for limit in (3, 2, 1, 0):
+        kinds = []
+        for kind, words in COUNTED.items():
+            of_kind = [problem for problem in problems if problem.kind == kind]
+            plain = kind in (MISSING, UNUSED)
+            shown = several((p.name if plain else str(p) for p in of_kind), limit=limit, width=90)
+            kinds += [f"{len(of_kind)} {words}" + f": {shown}" * bool(limit)] * bool(of_kind)
+        text = begin + "; ".join(kinds) + " (--verbose lists all)" * (len(problems) > 1)
+        if len(text) <= LONGEST:
+            break
+    return UserError(shorten(text, LONGEST), details=map(str, problems))
+
+
+def _cause(module: type[nn.Module], rules: Sequence[Rule], names: Sequence[str], problems: list[Problem]) -> str:
+    """The likeliest, in a few words."""
+    wanted = {rule.name for rule in rules}
+    variant = _variant(module, wanted, names)
+    if variant:
+        return f"{variant}; that is not supported"
+    head = {rule.name for rule in rules if any(path.startswith(f"params/{HEAD}/") for path in rule.paths)}
+    if all(p.name in head or (p.kind == UNUSED and HEADS.match(p.name)) for p in problems):
+        found = [p.name for p in problems if p.kind == UNUSED]
+        what = f"its head is called otherwise ({several(found, limit=1)})" if found else "it has no head"
+        if all(p.kind == SHAPE for p in problems):
+            what = "its head is for another number of classes"
+        elif any(p.kind in (DTYPE, VALUE) for p in problems):
+            what = "its head cannot be used"
+        return f"{what}: {NEW_HEAD}"
+    if 2 * len(wanted.intersection(names)) < len(wanted):
+        return "its names are those of another network, or of a layout that is not known"
+    kinds = {p.kind for p in problems}
+    if SHAPE in kinds:
+        return "it is of another width, depth or patch size"
+    return {
+        frozenset({UNUSED}): "it holds more than that network; model.ignore passes over what you know is not needed",
+        frozenset({MISSING}): "it holds only a part of that network, or of a smaller one",
+        frozenset({VALUE}): "it is damaged, or its training diverged",
+        frozenset({DTYPE}): "it is stored otherwise",
+    }.get(frozenset(kinds), "it is of another network")
+
+
+def _variant(module: type[nn.Module], wanted: set[str], names: Sequence[str]) -> str:
+    """What the file is, if that can be told from a module which a network of ours does not have."""
+    for name in names:
+        for part, what in VARIANTS.get(module, {}).items():
+            if name not in wanted and f".{part}." in "." + name.replace("/", ".") + ".":
+                return f"it is {what} ({shorten(name, 40)})"
+    token = next((name for name in wanted if name.endswith(("cls_token", "class_token", "cls"))), None)
+    if module is ViT and token not in names and 2 * len(wanted.intersection(names)) > len(wanted):
+        return f"it is a ViT without class token ({token})"
+    return ""

@@ -1,0 +1,111 @@
+"""What inputs are normalized by: as the weights were trained, which the architecture does not say."""
+
+import dataclasses
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from vpns_jax.errors import LONGEST, UserError, shorten
+from vpns_jax.models import hub
+from vpns_jax.models.registry import ALIASES, IMAGENET, Color, entry
+
+# timm's, and transformers': where they keep it, and under which names.
+FILES = {"config.json": ("mean", "std"), "preprocessor_config.json": ("image_mean", "image_std")}
+MAX_BYTES = 10_000_000
+# Of layouts whose publisher normalizes in one way, whatever the network's default weights expect.
+OF_LAYOUT = {"vit_torchvision": IMAGENET, "vit_torchvision_old": IMAGENET}
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalization:
+    """How images in [0, 1] are normalized: (x - mean) / std, by channel.
+
+    Attributes:
+      mean, std: of red, green and blue.
+      origin: where that was found, in words.
+    """
+
+    mean: Color
+    std: Color
+    origin: str
+
+    def __str__(self) -> str:
+        mean, std = (", ".join(f"{x:.4g}" for x in values) for values in (self.mean, self.std))
+        return f"mean ({mean}), std ({std}), {self.origin}"
+
+
+def find_normalization(
+    name: str, source: str | os.PathLike[str] | None = None, *, layout: str | None = None
+) -> Normalization:
+    """What inputs of a network with these weights are normalized by.
+
+    The first of: timm's `config.json` or transformers' `preprocessor_config.json` beside the weights, what their
+    layout's publisher uses, what the network's default weights expect.
+
+    Args:
+      name: of the network, as for `create`.
+      source: of its weights, as for `load_pretrained`; None for the default ones.
+      layout: theirs, as in `Pretrained.layout`, if it is known.
+
+    Raises:
+      UserError: a file beside the weights is damaged or of another network, or the hub cannot be asked for one.
+    """
+    spec = entry(name)
+    if source is not None and source != spec.source:
+        for file, keys in FILES.items():
+            try:
+                path = hub.beside(source, file)
+            except UserError as error:
+                raise UserError(shorten(f"{error}; or set model.mean and model.std", LONGEST)) from error
+            found = None if path is None else _read(path, name, keys)
+            if found is not None:
+                return Normalization(*found, f"as {file} beside the weights says")
+        if layout in OF_LAYOUT:
+            return Normalization(*OF_LAYOUT[layout], "which torchvision's ViTs are trained with")
+    return Normalization(*spec.normalization, f"which default weights of {name} expect")
+
+
+def _read(path: Path, name: str, keys: tuple[str, str]) -> tuple[Color, Color] | None:
+    """(mean, std) of a file; None if it says neither."""
+    mend = "mend or remove it, or set model.mean and model.std"
+    try:
+        with path.open("rb") as file:
+            config = json.loads(file.read(MAX_BYTES))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({shorten(str(error), 80)}); {mend}") from error
+    config = config if isinstance(config, dict) else {}
+    # timm wrote its keys at the top once, beside the architecture.
+    inner = config.get("pretrained_cfg", config)
+    found = [inner.get(key) for key in keys] if isinstance(inner, dict) else [None, None]
+    if found == [None, None]:
+        return None
+    architecture = config.get("architecture")
+    if isinstance(architecture, str) and ALIASES.get(architecture, name) != ALIASES.get(name, name):
+        raise UserError(f"{path} is of {shorten(architecture, 50)}, not of {name}; {mend}")
+    try:
+        return check_normalization(*found)
+    except UserError as error:
+        raise UserError(f"{path}: {error}; {mend}") from error
+
+
+def check_normalization(mean: Any, std: Any) -> tuple[Color, Color]:
+    """Both as triples of floats.
+
+    Args:
+      mean: of the three channels, in [0, 1].
+      std: of the three channels, above 0.
+
+    Raises:
+      UserError: they are something else.
+    """
+    for what, values, least in (("mean", mean, 0.0), ("std", std, 1e-3)):
+        numbers = isinstance(values, list | tuple) and all(
+            isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in values
+        )
+        if not numbers or len(values) != 3 or not all(least <= x <= 1 for x in values):
+            raise UserError(f"{what} is {shorten(repr(values), 80)}; it must be three numbers in [{least:g}, 1]")
+    r, g, b = map(float, mean)
+    x, y, z = map(float, std)
+    return (r, g, b), (x, y, z)
