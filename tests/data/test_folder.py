@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.data.test_decode import BROKEN
 from vpns_jax import data
-from vpns_jax.data import folder, source
+from vpns_jax.data import examine, folder, source
 from vpns_jax.errors import UserError
 
 
@@ -104,8 +104,10 @@ def test_files_are_decoded_once_and_again_when_they_change(tmp_path, monkeypatch
     fill(root / "cat", 3)
     fill(root / "dog", 3, first=10)
     tried = []
-    why = folder._why_unreadable
-    monkeypatch.setattr(folder, "_why_unreadable", lambda path: tried.append(path.name) or why(path))
+    one = examine._examine
+    monkeypatch.setattr(examine, "_examine", lambda path: tried.append(path.name) or one(path))
+    # As if time had passed since the files were written.
+    monkeypatch.setattr(examine, "_SETTLED_NS", -(10**9))
     assert not data.open_sources(f"folder:{root}").skipped
     assert len(tried) == 6
     assert not data.open_sources(f"folder:{root}").skipped
@@ -113,10 +115,24 @@ def test_files_are_decoded_once_and_again_when_they_change(tmp_path, monkeypatch
     (root / "cat" / "001.png").write_bytes(b"spoilt")
     assert data.open_sources(f"folder:{root}").skipped == ("cat/001.png: not an image of a known kind",)
     assert tried[6:] == ["001.png"]
-    # What is remembered may be lost or damaged.
-    folder._index_path(root).write_text("[not json")
-    assert len(data.open_sources(f"folder:{root}").skipped) == 1
-    assert len(tried) == 13
+    index = examine._index_path(root)
+    good = index.read_bytes()
+    # What is remembered may be damaged: not a byte of it is believed then.
+    for damaged in (b"", b"[not json", good[:-3], good.replace(b"not an image", b"not am image"), b"\xff\n{}"):
+        index.write_bytes(damaged)
+        del tried[:]
+        assert data.open_sources(f"folder:{root}").skipped == ("cat/001.png: not an image of a known kind",)
+        assert len(tried) == 6
+        assert index.read_bytes() == good
+
+
+def test_a_file_that_was_just_written_is_read_again(tmp_path):
+    """Clocks of file systems tick slowly: the next content may bear the same time."""
+    root = tmp_path / "images"
+    fill(root / "cat", 3)
+    fill(root / "dog", 3, first=10)
+    data.open_sources(f"folder:{root}")
+    assert examine._read_index(root) == {}
 
 
 def test_a_file_that_goes_bad_later_is_named(tmp_path):

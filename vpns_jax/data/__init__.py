@@ -5,6 +5,7 @@ from vpns_jax.data.materialize import BUDGET_BYTES, materialize, resident_bytes
 from vpns_jax.data.registry import check, identity, load, names, open_sources
 from vpns_jax.data.source import Source, Sources
 from vpns_jax.data.stream import Stream, eval_stream, train_stream
+from vpns_jax.data.text import printable
 
 __all__ = [
     "BUDGET_BYTES",
@@ -22,6 +23,7 @@ __all__ = [
     "materialize",
     "names",
     "open_sources",
+    "printable",
     "resident_bytes",
     "train_stream",
 ]

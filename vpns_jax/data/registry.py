@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from vpns_jax.data import bundled, folder, fonts, tfds_sets
 from vpns_jax.data.dataset import Dataset
+from vpns_jax.data.examine import digest
 from vpns_jax.data.materialize import BUDGET_BYTES, materialize, resident_bytes
 from vpns_jax.data.source import Original, Sources, with_validation
 from vpns_jax.errors import UserError, check_name
@@ -12,6 +13,14 @@ BUNDLED: dict[str, Callable[[], Original]] = {
     "digits": bundled.digits,
     "fonts62": fonts.fonts62,
     "mnist5k": bundled.mnist5k,
+}
+
+
+# What tells one version of a bundled set from another, without drawing it.
+_MADE_FROM: dict[str, Callable[[], tuple[bytes, ...]]] = {
+    "digits": bundled.digits_file,
+    "fonts62": fonts.drawn_from,
+    "mnist5k": bundled.mnist5k_file,
 }
 
 
@@ -28,9 +37,32 @@ def check(name: str) -> None:
         check_name("data set", name, (*names(), f"{folder.PREFIX}/path/to/images"))
 
 
-def identity(name: str) -> str:
-    """What tells the images of a data set from others of the same name: only a folder's may change."""
-    return folder.identity(name) if name.startswith(folder.PREFIX) else name
+def identity(name: str, *, data_dir: str | None = None) -> str:
+    """A digest of what is read of a data set: another one wherever a run could see other images or labels.
+
+    It is the same on every machine, and wherever the data lie. What it covers:
+
+    - a folder: class names, and the label, the order and the bytes of every image that can be decoded, split by split.
+      Links are followed, and what is passed over does not count. Files are read once, and again when they change.
+    - a set that TFDS prepared: its version's description and class names, and the names and sizes of its records.
+    - a bundled set: the packages' files that it is made from, and the versions of what draws them.
+
+    Args:
+      name: as `load`'s.
+      data_dir: as `load`'s.
+
+    Returns:
+      32 hexadecimal digits.
+
+    Raises:
+      UserError: as `open_sources`.
+    """
+    check(name)
+    if name in _MADE_FROM:
+        return digest(*_MADE_FROM[name]())
+    if name.startswith(folder.PREFIX):
+        return folder.identity(name)
+    return digest(*tfds_sets.prepared_files(name, data_dir=data_dir))
 
 
 def open_sources(name: str, *, val_fraction: float = 0.1, seed: int = 0, data_dir: str | None = None) -> Sources:

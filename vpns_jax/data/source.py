@@ -60,7 +60,7 @@ class Subset:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Original:
-    """A data set as its makers split it; `val` is None if they made none. `skipped` names unreadable files."""
+    """A data set as its makers split it; `val` is None if they made none. `skipped` and `notes` are as in `Sources`."""
 
     classes: tuple[str, ...]
     flip: bool
@@ -68,13 +68,15 @@ class Original:
     test: Source
     val: Source | None = None
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sources:
     """A data set to train on: as `dataset.Dataset`, with images not yet decoded.
 
-    `skipped` says which files were left out as unreadable, "path: reason" each.
+    `skipped` says which files were left out as unreadable, "path: reason" each; `notes`, a line each, what else of a
+    folder its owner should know: what was passed over, which files are the same.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Sources:
     val: Source
     test: Source
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def with_validation(original: Original, name: str, *, val_fraction: float, seed: int) -> Sources:
@@ -103,7 +106,7 @@ def with_validation(original: Original, name: str, *, val_fraction: float, seed:
                 f"data set {name!r} has no {split} images: {len(train)} to train on, {len(val)} for validation and "
                 f"{len(original.test)} to test on; give it more images, or a split of its own for each"
             )
-    return Sources(name, original.classes, original.flip, train, val, original.test, original.skipped)
+    return Sources(name, original.classes, original.flip, train, val, original.test, original.skipped, original.notes)
 
 
 def stratified_holdout(labels: np.ndarray, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,21 @@ def open_tfds(name: str, *, data_dir: str | None = None) -> Original:
         test=TfdsSource(name, data_dir, entry.test),
         val=TfdsSource(name, data_dir, entry.val) if entry.val else None,
     )
+
+
+def prepared_files(name: str, *, data_dir: str | None = None) -> Iterator[bytes]:
+    """What tells one preparation of a data set from another: its description, and the names and sizes of its records.
+
+    Raises:
+      UserError: as `open_tfds`.
+    """
+    open_tfds(name, data_dir=data_dir)
+    for path in sorted(Path(make_builder(name, data_dir=data_dir).data_dir).iterdir()):
+        if ".array_record" in path.name:
+            yield f"{path.name} {path.stat().st_size}\n".encode()
+        elif path.name in ("dataset_info.json", "features.json") or path.name.endswith(".labels.txt"):
+            content = path.read_bytes()
+            yield f"{path.name} {len(content)}\n".encode() + content
 
 
 def make_builder(name: str, *, data_dir: str | None, file_format: str | None = None) -> Any:

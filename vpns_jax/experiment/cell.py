@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vpns_jax import models, sparsity
+from vpns_jax import data, models, sparsity
 from vpns_jax.analysis import flops, latency
 from vpns_jax.analysis.density import density_report
 from vpns_jax.errors import UserError
@@ -67,10 +67,11 @@ class Setup:
         """What the summary says of the whole experiment."""
         prunable = pruning.prunable(self.config, self.source["params"])
         return {
-            "command": command,
+            "command": data.printable(command),
             "source": {"test_accuracy": self.source_accuracy},
             "dense_parameters": sparsity.selection.count(self.source["params"]),
             "prunable": sparsity.selection.count(prunable),
+            "classes": self.classes,
         }
 
 

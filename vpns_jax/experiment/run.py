@@ -163,8 +163,8 @@ def _prepare(config: Config, inputs: _Inputs, folder: Workdir, progress: Progres
         exported = folder.subnetwork(pretraining.CELL)
         exported.parent.mkdir(exist_ok=True)
         models.save_safetensors(exported, models.export(config.model.name, source))
-    for line in inputs.target.skipped:
-        progress.say(f"skipped {line}")
+    for line in (*(f"skipped {line}" for line in inputs.target.skipped), *inputs.target.notes):
+        progress.say(line)
     train, val, test = _splits(config, inputs.target, image_size=config.data.image_size)
     source, mask = sharding.place((source, inputs.mask), jax.sharding.get_mesh())
     return Setup(config, folder, progress, inputs.target.classes, train, val, test, source, accuracy, mask)
