@@ -7,42 +7,39 @@ Without test/, val/ serves as the test split, as ImageNet's does, and validation
 train/ is treated as one heap. Images are found at any depth below their class.
 """
 
-import concurrent.futures
 import dataclasses
 import functools
 import hashlib
-import json
-import logging
-import os
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from vpns_jax import files
+from vpns_jax.data import survey
 from vpns_jax.data.decode import UnreadableImageError, decode_image
+from vpns_jax.data.decoding import DEFAULT, DecodeOptions, Decoding
 from vpns_jax.data.source import Original, Subset, stratified_holdout
 from vpns_jax.errors import UserError
 
-_LOG = logging.getLogger(__name__)
-
 PREFIX = "folder:"
-SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}) | {
+    # Not read, but meant as images: what to do with them is said.
+    ".heic",
+    ".heif",
+}
 _SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 # Share of each class that is test where the folder has no split of its own.
 TEST_FRACTION = 0.2
 _TEST_SEED = 0
-# This many unreadable files are skipped without more ado, or this share if that is more.
-MAX_UNREADABLE, MAX_UNREADABLE_SHARE = 10, 0.01
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FolderSource:
-    """Image files `paths` [n], below `root`, with their labels int32 [n]."""
+    """Image files `paths` [n], below `root`, with their labels int32 [n], decoded as `decoding` says."""
 
     root: str
     paths: tuple[str, ...]
     labels: np.ndarray
+    decoding: Decoding
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -50,7 +47,7 @@ class FolderSource:
     def __getitem__(self, index: int, /) -> tuple[np.ndarray, int]:
         path = Path(self.root, self.paths[index])
         try:
-            return decode_image(path.read_bytes()), int(self.labels[index])
+            return decode_image(path.read_bytes(), self.decoding), int(self.labels[index])
         except (OSError, UnreadableImageError) as error:
             raise UserError(f"{path} could be read before and cannot now: {error}") from error
 
@@ -71,14 +68,14 @@ def identity(name: str) -> str:
     return hashlib.sha256(listing.encode()).hexdigest()
 
 
-def open_folder(name: str, *, progress: bool = False) -> Original:
+def open_folder(name: str, options: DecodeOptions = DEFAULT, *, progress: bool = False) -> Original:
     """The images below a folder, every one of which has been decoded once to see whether it can be.
 
-    What cannot be read is named, counted and left out; the result is remembered in the user's cache folder, so that
-    only files that are new or have changed are tried again.
+    What cannot be read is named, counted and left out; `survey` remembers the result.
 
     Args:
       name: `folder:/path`.
+      options: how they are decoded; cameras' notes on orientation are followed unless it says otherwise.
       progress: whether to show a progress bar.
 
     Raises:
@@ -90,12 +87,16 @@ def open_folder(name: str, *, progress: bool = False) -> Original:
     folders = {split: path for split, path in found.items() if path} if found["train"] else {"train": root}
     classes = _classes(folders["train"])
     listing = {split: _list(root, path, classes) for split, path in folders.items()}
-    unreadable = _check_files(root, [path for files in listing.values() for path, _ in files], progress=progress)
-    sources = {split: _source(root, files, unreadable) for split, files in listing.items()}
+    stamps = {path: _stamp(root / path) for files in listing.values() for path, _ in files}
+    seen = survey.survey(root, stamps, max_megapixels=options.max_megapixels, progress=progress)
+    unreadable = survey.check_unreadable(root, seen)
+    decoding = options.decide(exif=True, greys=survey.grey_range(seen.values()))
+    sources = {split: _source(root, files, unreadable, decoding) for split, files in listing.items()}
     _check_sources(root, sources, classes)
 
     skipped = tuple(f"{path}: {reason}" for path, reason in unreadable.items())
-    original = functools.partial(Original, classes, flip=True, skipped=skipped)
+    notes = survey.notes(seen, decoding)
+    original = functools.partial(Original, classes, flip=True, skipped=skipped, notes=notes, decoding=decoding)
     train, val, test = (sources.get(split) for split in ("train", "val", "test"))
     assert train is not None
     if test is not None:
@@ -133,44 +134,10 @@ def _list(root: Path, folder: Path, classes: tuple[str, ...]) -> list[tuple[str,
     return sorted(files)
 
 
-def _check_files(root: Path, paths: list[str], *, progress: bool) -> dict[str, str]:
-    """The unreadable ones of `paths`, each with the reason. Raises `UserError` if they are too many."""
-    known = _read_index(root)
-    stamps = {path: _stamp(root / path) for path in paths}
-    fresh = [path for path in paths if known.get(path, [None])[0] != stamps[path]]
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        reasons = pool.map(lambda path: _why_unreadable(root / path), fresh)
-        bar = tqdm(reasons, desc=f"checking images in {root}", total=len(fresh), unit="file", disable=not progress)
-        known |= {path: [stamps[path], reason] for path, reason in zip(fresh, bar, strict=True)}
-    if fresh:
-        _write_index(root, {path: known[path] for path in paths})
-
-    unreadable = {path: str(known[path][1]) for path in paths if known[path][1]}
-    for path, reason in unreadable.items():
-        _LOG.warning("skipped %s: %s", root / path, reason)
-    limit = max(MAX_UNREADABLE, int(MAX_UNREADABLE_SHARE * len(paths)))
-    if len(unreadable) > limit:
-        named = "; ".join(f"{path}: {reason}" for path, reason in list(unreadable.items())[:3])
-        raise UserError(
-            f"{len(unreadable)} of {len(paths)} files in {root} are unreadable, and at most {limit} are skipped "
-            f"({MAX_UNREADABLE}, or {MAX_UNREADABLE_SHARE:.0%} if more); among them {named}"
-        )
-    return unreadable
-
-
-def _why_unreadable(path: Path) -> str:
-    """Why an image cannot be decoded; empty if it can."""
-    try:
-        decode_image(path.read_bytes())
-    except (OSError, UnreadableImageError) as error:
-        return str(error)
-    return ""
-
-
-def _source(root: Path, files: list[tuple[str, int]], unreadable: dict[str, str]) -> FolderSource:
+def _source(root: Path, files: list[tuple[str, int]], unreadable: dict[str, str], decoding: Decoding) -> FolderSource:
     good = [(path, label) for path, label in files if path not in unreadable]
     labels = np.array([label for _, label in good], np.int32)
-    return FolderSource(str(root), tuple(path for path, _ in good), labels)
+    return FolderSource(str(root), tuple(path for path, _ in good), labels, decoding)
 
 
 def _check_sources(root: Path, sources: dict[str, FolderSource], classes: tuple[str, ...]) -> None:
@@ -187,26 +154,3 @@ def _stamp(path: Path) -> str:
     """Changes when the file does."""
     stat = path.stat()
     return f"{stat.st_size}-{stat.st_mtime_ns}"
-
-
-def _index_path(root: Path) -> Path:
-    return files.cache_directory() / "folders" / f"{hashlib.sha256(str(root).encode()).hexdigest()[:16]}.json"
-
-
-def _read_index(root: Path) -> dict[str, list[str]]:
-    """Path -> [stamp, reason]; empty where nothing is remembered, or nothing intelligible."""
-    try:
-        return dict(json.loads(_index_path(root).read_text()))
-    except (OSError, ValueError, TypeError):
-        return {}
-
-
-def _write_index(root: Path, index: dict[str, list[str]]) -> None:
-    path = _index_path(root)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(index))
-        part.replace(path)
-    except OSError as error:
-        _LOG.info("cannot remember which images are readable: %s", error)

@@ -108,4 +108,4 @@ def _summary(original: Original) -> str:
         sizes.append(f"{len(original.val)} for validation")
     if original.skipped:
         sizes.append(f"{len(original.skipped)} unreadable files left out:\n  " + "\n  ".join(original.skipped))
-    return f"{len(original.classes)} classes, " + ", ".join(sizes)
+    return "\n".join((f"{len(original.classes)} classes, " + ", ".join(sizes), *original.notes))
