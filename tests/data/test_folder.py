@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.data.test_decode import BROKEN
 from vpns_jax import data
-from vpns_jax.data import examine, folder, source
+from vpns_jax.data import source, survey
 from vpns_jax.errors import UserError
 
 
@@ -85,7 +85,7 @@ def test_bad_files_are_named_counted_and_skipped(tmp_path, caplog):
     # A name may lie about the kind.
     shutil.copy(root / "cat" / "000.png", root / "cat" / "liar.jpeg")
     sources = data.open_sources(f"folder:{root}")
-    assert len(BROKEN) == folder.MAX_UNREADABLE
+    assert len(BROKEN) == survey.MAX_UNREADABLE
     assert sorted(line.split(":")[0] for line in sources.skipped) == sorted(
         f"cat/bad{k}.jpg" for k in range(len(BROKEN))
     )
@@ -104,10 +104,10 @@ def test_files_are_decoded_once_and_again_when_they_change(tmp_path, monkeypatch
     fill(root / "cat", 3)
     fill(root / "dog", 3, first=10)
     tried = []
-    one = examine._examine
-    monkeypatch.setattr(examine, "_examine", lambda path: tried.append(path.name) or one(path))
+    look = survey._look
+    monkeypatch.setattr(survey, "_look", lambda path, *rest: tried.append(path.name) or look(path, *rest))
     # As if time had passed since the files were written.
-    monkeypatch.setattr(examine, "_SETTLED_NS", -(10**9))
+    monkeypatch.setattr(survey, "_SETTLED_NS", -(10**9))
     assert not data.open_sources(f"folder:{root}").skipped
     assert len(tried) == 6
     assert not data.open_sources(f"folder:{root}").skipped
@@ -115,7 +115,7 @@ def test_files_are_decoded_once_and_again_when_they_change(tmp_path, monkeypatch
     (root / "cat" / "001.png").write_bytes(b"spoilt")
     assert data.open_sources(f"folder:{root}").skipped == ("cat/001.png: not an image of a known kind",)
     assert tried[6:] == ["001.png"]
-    index = examine._index_path(root)
+    index = survey.index_path(root)
     good = index.read_bytes()
     # What is remembered may be damaged: not a byte of it is believed then.
     for damaged in (b"", b"[not json", good[:-3], good.replace(b"not an image", b"not am image"), b"\xff\n{}"):
@@ -124,6 +124,10 @@ def test_files_are_decoded_once_and_again_when_they_change(tmp_path, monkeypatch
         assert data.open_sources(f"folder:{root}").skipped == ("cat/001.png: not an image of a known kind",)
         assert len(tried) == 6
         assert index.read_bytes() == good
+    # What can be read depends on the limit.
+    del tried[:]
+    assert len(data.open_sources(f"folder:{root}", options=data.DecodeOptions(max_megapixels=1)).skipped) == 1
+    assert len(tried) == 6
 
 
 def test_a_file_that_was_just_written_is_read_again(tmp_path):
@@ -132,7 +136,7 @@ def test_a_file_that_was_just_written_is_read_again(tmp_path):
     fill(root / "cat", 3)
     fill(root / "dog", 3, first=10)
     data.open_sources(f"folder:{root}")
-    assert examine._read_index(root) == {}
+    assert survey._read_index(root) == {}
 
 
 def test_a_file_that_goes_bad_later_is_named(tmp_path):

@@ -11,7 +11,7 @@ from PIL import Image
 from tests.data.test_folder import fill
 from tests.data.test_tfds_sets import build_cifar10
 from vpns_jax import data
-from vpns_jax.data import bundled, duplicates, examine, registry
+from vpns_jax.data import bundled, duplicates, registry, survey
 from vpns_jax.errors import UserError
 
 
@@ -19,7 +19,7 @@ from vpns_jax.errors import UserError
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("VPNS_JAX_CACHE", str(tmp_path / "cache"))
     # The worst case: what was read once is believed at once.
-    monkeypatch.setattr(examine, "_SETTLED_NS", -(10**9))
+    monkeypatch.setattr(survey, "_SETTLED_NS", -(10**9))
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def test_hidden_and_system_folders_are_passed_over(tmp_path, hidden, where):
 
 def test_what_is_no_image_is_counted_and_named(tmp_path):
     others = ["cat/._1.png", "cat/.DS_Store", "dog/Thumbs.db", "cat/desktop.ini"]
-    kinds = ["cat/a.HEIC", "cat/b.heic", "dog/c.heic", "dog/notes.txt", "dog/nothing"]
+    kinds = ["cat/a.RAW", "cat/b.raw", "dog/c.raw", "dog/notes.txt", "dog/nothing"]
     make(tmp_path, "cat/1.PNG", "dog/1.jpeg", *others, *kinds)
     os.mkfifo(tmp_path / "cat" / "pipe.png")
     found = listing.list_folder(tmp_path)
@@ -52,7 +52,7 @@ def test_what_is_no_image_is_counted_and_named(tmp_path):
     assert found.passed == (
         "passed over 4 hidden and system files and folders: cat/.DS_Store, cat/._1.png, cat/desktop.ini, 1 more",
         "passed over 1 pipes, sockets and devices: cat/pipe.png",
-        "passed over 5 files of other kinds (.heic 3, .txt 1, no suffix 1): cat/a.HEIC, cat/b.heic, dog/c.heic, 2 more",
+        "passed over 5 files of other kinds (.raw 3, .txt 1, no suffix 1): cat/a.RAW, cat/b.raw, dog/c.raw, 2 more",
     )
 
 

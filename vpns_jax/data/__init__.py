@@ -1,6 +1,7 @@
 """Data sets, their host pipeline, and augmentation on the device (docs/data.md)."""
 
 from vpns_jax.data.dataset import Dataset, Split, TrainSplit, large_size
+from vpns_jax.data.decoding import DecodeOptions, Decoding
 from vpns_jax.data.materialize import BUDGET_BYTES, materialize, resident_bytes
 from vpns_jax.data.registry import check, identity, load, names, open_sources
 from vpns_jax.data.source import Source, Sources
@@ -10,6 +11,8 @@ from vpns_jax.data.text import printable
 __all__ = [
     "BUDGET_BYTES",
     "Dataset",
+    "DecodeOptions",
+    "Decoding",
     "Source",
     "Sources",
     "Split",

@@ -8,40 +8,38 @@ train/ is treated as one heap. Images are found at any depth below their class. 
 """
 
 import dataclasses
-import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from vpns_jax.data import duplicates
+from vpns_jax.data import duplicates, survey
 from vpns_jax.data.decode import UnreadableImageError, decode_image
-from vpns_jax.data.examine import Finding, digest, examine
+from vpns_jax.data.decoding import DEFAULT, DecodeOptions, Decoding
 from vpns_jax.data.listing import Listing, list_folder
 from vpns_jax.data.source import Original, stratified_holdout
 from vpns_jax.data.text import printable, short
 from vpns_jax.errors import UserError
 
-_LOG = logging.getLogger(__name__)
-
 PREFIX = "folder:"
 # Share of each class that is test where the folder has no split of its own.
 TEST_FRACTION = 0.2
 _TEST_SEED = 0
-# This many unreadable files are skipped without more ado, or this share if that is more.
-MAX_UNREADABLE, MAX_UNREADABLE_SHARE = 10, 0.01
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FolderSource:
-    """Image files `paths` [n], below `root`, with their labels int32 [n]."""
+    """Image files `paths` [n], below `root`, with their labels int32 [n], decoded as `decoding` says."""
 
     root: str
     paths: tuple[str, ...]
     labels: np.ndarray
+    decoding: Decoding
 
     def take(self, indices: np.ndarray) -> "FolderSource":
         """The images at `indices`, int [m], in that order."""
-        return FolderSource(self.root, tuple(self.paths[i] for i in indices.tolist()), self.labels[indices])
+        paths = tuple(self.paths[i] for i in indices.tolist())
+        return dataclasses.replace(self, paths=paths, labels=self.labels[indices])
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -49,7 +47,7 @@ class FolderSource:
     def __getitem__(self, index: int, /) -> tuple[np.ndarray, int]:
         path = Path(self.root, self.paths[index])
         try:
-            return decode_image(path.read_bytes()), int(self.labels[index])
+            return decode_image(path.read_bytes(), self.decoding), int(self.labels[index])
         except (OSError, UnreadableImageError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise UserError(f"{printable(str(path))} could be read before and cannot now: {reason}") from error
@@ -69,37 +67,34 @@ def check(name: str) -> Path:
     raise UserError(f"data set {PREFIX}{shown!r} is not a folder; write {PREFIX}/path/to/images")
 
 
-def identity(name: str) -> str:
-    """A digest of what is read of the folder: class names, and for each split the labels and bytes of its images.
+def contents(name: str, options: DecodeOptions = DEFAULT) -> Iterator[bytes]:
+    """What is read of the folder: class names, and for each split the labels and the digests of its images, in order.
 
-    The same for a copy elsewhere, and whatever is passed over. See `registry.identity`.
+    The same of a copy elsewhere, and whatever is passed over. Errors are `open_folder`'s.
     """
-    found = _read(check(name), progress=False)
-    parts = [f"{len(found.listing.classes)} classes\n", *(f"{name}\n" for name in found.listing.classes)]
+    found = _read(check(name), options, progress=False)
+    yield f"{len(found.listing.classes)} classes\n".encode()
+    yield from (f"{name}\n".encode() for name in found.listing.classes)
     for split, source in sorted(found.sources.items()):
-        parts.append(f"{split}: {len(source)}\n")
-        for path, label in zip(source.paths, source.labels.tolist(), strict=True):
-            parts.append(f"{label} {found.findings[path].digest}\n")
-    return digest(*(part.encode() for part in parts))
+        yield f"{split}: {len(source)}\n".encode()
+        yield from (f"{one.label} {one.digest}\n".encode() for one in found.members(source))
 
 
-def open_folder(name: str, *, progress: bool = False) -> Original:
+def open_folder(name: str, options: DecodeOptions = DEFAULT, *, progress: bool = False) -> Original:
     """The images below a folder, every one of which has been decoded once to see whether it can be.
 
-    What cannot be read is named, counted and left out; what is passed over, and files with the same bytes where that
-    harms, are told in `notes`.
+    What cannot be read is named, counted and left out; `survey` remembers the result. What is passed over, and files
+    with the same bytes where that harms, are told in `notes`.
 
     Args:
       name: `folder:/path`.
+      options: how they are decoded; cameras' notes on orientation are followed unless it says otherwise.
       progress: whether to show a progress bar.
 
     Raises:
       UserError: no such folder, one that `list_folder` refuses, a class without images, or too many unreadable files.
     """
-    found = _read(check(name), progress=progress)
-    skipped = tuple(f"{printable(path)}: {one.reason}" for path, one in found.findings.items() if one.reason)
-    for line in skipped:
-        _LOG.warning("skipped %s/%s", printable(str(found.root)), line)
+    found = _read(check(name), options, progress=progress)
     sources = found.sources
     if sources.keys() == {"train"}:
         train = sources["train"]
@@ -107,62 +102,54 @@ def open_folder(name: str, *, progress: bool = False) -> Original:
         sources = {"train": train.take(kept), "test": train.take(held)}
     test = sources.get("test", sources.get("val"))
     assert test is not None
+    copies = duplicates.told({split: found.members(source) for split, source in sources.items()})
     return Original(
         found.listing.classes,
         flip=True,
         train=sources["train"],
         test=test,
         val=sources.get("val") if "test" in sources else None,
-        skipped=skipped,
-        notes=(*found.listing.passed, *duplicates.told(found.members(sources))),
+        skipped=tuple(f"{printable(path)}: {reason}" for path, reason in found.unreadable.items()),
+        notes=(*survey.notes(found.seen, found.decoding), *found.listing.passed, *copies),
+        decoding=found.decoding,
     )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Folder:
-    """What a folder holds: all that was found of each file, and the readable ones by split."""
+    """What a folder holds: what was seen in each file, which are unreadable and why, and the readable ones by split."""
 
-    root: Path
     listing: Listing
-    findings: dict[str, Finding]
+    seen: dict[str, survey.Seen]
+    unreadable: dict[str, str]
+    decoding: Decoding
     sources: dict[str, FolderSource]
 
-    def members(self, sources: dict[str, FolderSource]) -> dict[str, list[duplicates.Member]]:
-        """The images of `sources` with the digests of their bytes."""
-        return {
-            split: [
-                duplicates.Member(path, label, self.findings[path].digest)
-                for path, label in zip(source.paths, source.labels.tolist(), strict=True)
-            ]
-            for split, source in sources.items()
-        }
+    def members(self, source: FolderSource) -> list[duplicates.Member]:
+        """The images of `source` with the digests of their bytes."""
+        return [
+            duplicates.Member(path, label, self.seen[path].digest)
+            for path, label in zip(source.paths, source.labels.tolist(), strict=True)
+        ]
 
 
-def _read(root: Path, *, progress: bool) -> _Folder:
+def _read(root: Path, options: DecodeOptions, *, progress: bool) -> _Folder:
     listing = list_folder(root)
-    findings = examine(root, [path for files in listing.files.values() for path, _ in files], progress=progress)
-    _check_findings(root, findings)
-    sources = {split: _source(root, files, findings) for split, files in listing.files.items()}
+    paths = [path for files in listing.files.values() for path, _ in files]
+    seen = survey.survey(root, paths, max_megapixels=options.max_megapixels, progress=progress)
+    unreadable = survey.check_unreadable(root, seen)
+    decoding = options.decide(exif=True, greys=survey.grey_range(seen.values()))
+    sources = {split: _source(root, files, unreadable, decoding) for split, files in listing.files.items()}
     _check_sources(root, sources, listing)
-    return _Folder(root, listing, findings, sources)
+    return _Folder(listing, seen, unreadable, decoding, sources)
 
 
-def _check_findings(root: Path, findings: dict[str, Finding]) -> None:
-    """Raises `UserError` if too many files are unreadable."""
-    unreadable = [(path, found.reason) for path, found in findings.items() if found.reason]
-    limit = max(MAX_UNREADABLE, int(MAX_UNREADABLE_SHARE * len(findings)))
-    if len(unreadable) > limit:
-        named = "; ".join(f"{short(printable(path))}: {reason[:40]}" for path, reason in unreadable[:3])
-        raise UserError(
-            f"{len(unreadable)} of {len(findings)} files in {printable(str(root))} are unreadable, and at most {limit} "
-            f"are skipped ({MAX_UNREADABLE}, or {MAX_UNREADABLE_SHARE:.0%} if more); among them {named}"
-        )
-
-
-def _source(root: Path, files: tuple[tuple[str, int], ...], findings: dict[str, Finding]) -> FolderSource:
-    good = [(path, label) for path, label in files if not findings[path].reason]
+def _source(
+    root: Path, files: tuple[tuple[str, int], ...], unreadable: dict[str, str], decoding: Decoding
+) -> FolderSource:
+    good = [(path, label) for path, label in files if path not in unreadable]
     labels = np.array([label for _, label in good], np.int32)
-    return FolderSource(str(root), tuple(path for path, _ in good), labels)
+    return FolderSource(str(root), tuple(path for path, _ in good), labels, decoding)
 
 
 def _check_sources(root: Path, sources: dict[str, FolderSource], listing: Listing) -> None:

@@ -13,7 +13,11 @@ from vpns_jax.data import layout
 from vpns_jax.data.text import printable, some
 from vpns_jax.errors import UserError
 
-SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SUFFIXES = (
+    *(".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"),
+    # Not read, but meant as images: what to do with them is said.
+    *(".heic", ".heif"),
+)
 # What operating systems, network drives and archivers leave behind; names that begin with a point are hidden anyway.
 _SYSTEM = frozenset(
     {"#recycle", "#snapshot", "$recycle.bin", "@eadir", "@recycle", "@tmp", "__macosx", "__pycache__", "desktop.ini"}

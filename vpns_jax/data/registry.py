@@ -1,12 +1,15 @@
 """Every data set by its name."""
 
+import dataclasses
+import json
 from collections.abc import Callable
 
 from vpns_jax.data import bundled, folder, fonts, tfds_sets
 from vpns_jax.data.dataset import Dataset
-from vpns_jax.data.examine import digest
+from vpns_jax.data.decoding import DEFAULT, DecodeOptions
 from vpns_jax.data.materialize import BUDGET_BYTES, materialize, resident_bytes
 from vpns_jax.data.source import Original, Sources, with_validation
+from vpns_jax.data.survey import digest
 from vpns_jax.errors import UserError, check_name
 
 BUNDLED: dict[str, Callable[[], Original]] = {
@@ -37,8 +40,8 @@ def check(name: str) -> None:
         check_name("data set", name, (*names(), f"{folder.PREFIX}/path/to/images"))
 
 
-def identity(name: str, *, data_dir: str | None = None) -> str:
-    """A digest of what is read of a data set: another one wherever a run could see other images or labels.
+def identity(name: str, options: DecodeOptions = DEFAULT, *, data_dir: str | None = None) -> str:
+    """A digest of what is read of a data set: another one wherever a run could see other pixels or labels.
 
     It is the same on every machine, and wherever the data lie. What it covers:
 
@@ -49,6 +52,7 @@ def identity(name: str, *, data_dir: str | None = None) -> str:
 
     Args:
       name: as `load`'s.
+      options: as `load`'s, covered too where there are files to decode.
       data_dir: as `load`'s.
 
     Returns:
@@ -58,22 +62,31 @@ def identity(name: str, *, data_dir: str | None = None) -> str:
       UserError: as `open_sources`.
     """
     check(name)
-    if name in _MADE_FROM:
+    if name in BUNDLED:
         return digest(*_MADE_FROM[name]())
     if name.startswith(folder.PREFIX):
-        return folder.identity(name)
-    return digest(*tfds_sets.prepared_files(name, data_dir=data_dir))
+        parts = folder.contents(name, options)
+    else:
+        parts = tfds_sets.contents(name, data_dir=data_dir)
+    return digest(json.dumps(dataclasses.asdict(options)).encode(), *parts)
 
 
-def open_sources(name: str, *, val_fraction: float = 0.1, seed: int = 0, data_dir: str | None = None) -> Sources:
+def open_sources(
+    name: str,
+    *,
+    val_fraction: float = 0.1,
+    seed: int = 0,
+    data_dir: str | None = None,
+    options: DecodeOptions = DEFAULT,
+) -> Sources:
     """The data set `name`, its images not yet decoded; arguments and errors as `load`'s."""
     check(name)
     if name in BUNDLED:
         original = BUNDLED[name]()
     elif name.startswith(folder.PREFIX):
-        original = folder.open_folder(name)
+        original = folder.open_folder(name, options)
     else:
-        original = tfds_sets.open_tfds(name, data_dir=data_dir)
+        original = tfds_sets.open_tfds(name, options, data_dir=data_dir)
     return with_validation(original, name, val_fraction=val_fraction, seed=seed)
 
 
@@ -84,6 +97,7 @@ def load(
     val_fraction: float = 0.1,
     seed: int = 0,
     data_dir: str | None = None,
+    options: DecodeOptions = DEFAULT,
     budget_bytes: int = BUDGET_BYTES,
 ) -> Dataset:
     """The data set `name` in memory, all images square of `image_size`.
@@ -95,13 +109,14 @@ def load(
         a validation split of its own keeps that.
       seed: of the draw of the validation split; the same seed gives the same split.
       data_dir: where data sets are prepared; by default $TFDS_DATA_DIR, or ~/tensorflow_datasets.
+      options: how image files become pixels; sets that are arrays in a package have none.
       budget_bytes: the most that the arrays may take together.
 
     Raises:
       UserError: an unknown name, a missing package, a data set that is not prepared or does not fit the budget, a
         fraction outside (0, 1).
     """
-    sources = open_sources(name, val_fraction=val_fraction, seed=seed, data_dir=data_dir)
+    sources = open_sources(name, val_fraction=val_fraction, seed=seed, data_dir=data_dir, options=options)
     needed = resident_bytes(sources, image_size=image_size)
     if needed > budget_bytes:
         raise UserError(

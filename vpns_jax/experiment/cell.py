@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from vpns_jax import data, models, sparsity
 from vpns_jax.analysis import flops, latency
 from vpns_jax.analysis.density import density_report
+from vpns_jax.data.decoding import AS_STORED, Decoding
 from vpns_jax.errors import UserError
 from vpns_jax.experiment import budget, pruning
 from vpns_jax.experiment.config import Config
@@ -46,7 +47,10 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """What all cells share. `source` has the head it was pretrained with; `mask` is the config's, if it names one."""
+    """What all cells share. `source` has the head it was pretrained with; `mask` is the config's, if it names one.
+
+    `decoding` says how the downstream images become pixels.
+    """
 
     config: Config
     folder: Workdir
@@ -58,6 +62,7 @@ class Setup:
     source: dict[str, PyTree]
     source_accuracy: float | None
     mask: PyTree | None = None
+    decoding: Decoding = AS_STORED
 
     @property
     def source_classes(self) -> int:
@@ -69,6 +74,7 @@ class Setup:
         return {
             "command": data.printable(command),
             "source": {"test_accuracy": self.source_accuracy},
+            "decoding": self.decoding.to_json(),
             "dense_parameters": sparsity.selection.count(self.source["params"]),
             "prunable": sparsity.selection.count(prunable),
             "classes": self.classes,

@@ -66,6 +66,7 @@ def _check_names(config: Config) -> None:
         check_name(f"option of {config.model.name}", option, models.options(config.model.name))
     models.create(config.model.name, **config.model.options)
     data.check(config.data.name)
+    config.data.decode_options()
     if config.model.weights == "pretrain":
         data.check(config.pretrain.data)
     check_name("mapping", config.mapping.kind, label_mapping.KINDS)

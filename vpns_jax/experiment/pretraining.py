@@ -40,7 +40,9 @@ def cache_path(config: Config) -> Path:
         "model": [config.model.name, config.model.options],
         "pretrain": dataclasses.asdict(config.pretrain),
         "canvas_size": config.prompt.canvas_size,
-        "data": data.identity(config.pretrain.data, data_dir=config.data.directory or None),
+        "data": data.identity(
+            config.pretrain.data, config.data.decode_options(), data_dir=config.data.directory or None
+        ),
     }
     name = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
     return files.cache_directory() / "sources" / f"{config.model.name}-{Path(config.pretrain.data).name}-{name}.npz"
