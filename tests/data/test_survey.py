@@ -8,7 +8,7 @@ from PIL import Image
 
 from tests.data.test_decode import encode, heic, noise, noted
 from vpns_jax import data
-from vpns_jax.data import survey
+from vpns_jax.data import prepare, survey
 from vpns_jax.data.decode import decode_image
 from vpns_jax.data.decoding import FULL_RANGE, DecodeOptions, Decoding
 from vpns_jax.errors import UserError
@@ -69,12 +69,21 @@ def test_one_range_of_greys_for_the_whole_set(root, case, choice):
     found = sources(root, grey_range=choice)
     first, second, third = expected[choice]
     assert pixels(found, 3) == sorted([[first, second, third], [first, first, second]])
-    assert f"2 images of 16-bit greyscale hold levels {levels[0]} ... {levels[2]}" in found.notes[0]
+    assert f"2 of 10 images in 16-bit greyscale, levels {levels[0]} ... {levels[2]}: " in found.notes[0]
     # Whoever predicts later has the same scale, from a file.
     again = Decoding.from_json(json.loads(json.dumps(found.decoding.to_json())))
     assert again == found.decoding
     decoded = decode_image((root / "cat" / "deep.png").read_bytes(), again)
     assert decoded[0, :, 0].tolist() == expected[choice]
+
+
+def test_prepare_says_what_was_seen(root, capsys):
+    write(root / "cat" / "deep.png", deep(0, 4095))
+    write(root / "dog" / "photo.jpg", noted("JPEG", 3))
+    assert prepare.main(["prepare", f"folder:{root}"]) == 0
+    printed = capsys.readouterr().out
+    assert "1 of 10 images in 16-bit greyscale, levels 0 ... 4095: 0 becomes black and 4095 white\n" in printed
+    assert "1 of 10 images turned upright, as the camera's note (EXIF) says: dog/photo.jpg\n" in printed
 
 
 def test_without_deep_greys_nothing_is_said(root):
@@ -86,9 +95,9 @@ def test_without_deep_greys_nothing_is_said(root):
 @pytest.mark.parametrize(
     ("choice", "shape", "said"),
     [
-        ("auto", (48, 32), "1 images turned upright, as the camera's note (EXIF) says: cat/photo.jpg"),
-        ("on", (48, 32), "1 images turned upright"),
-        ("off", (32, 48), "1 images left as stored, though the camera's note (EXIF) says"),
+        ("auto", (48, 32), "1 of 9 images turned upright, as the camera's note (EXIF) says: cat/photo.jpg"),
+        ("on", (48, 32), "1 of 9 images turned upright"),
+        ("off", (32, 48), "1 of 9 images left as stored, though the camera's note (EXIF) says"),
     ],
 )
 def test_orientation_of_a_folder(root, choice, shape, said):
@@ -109,7 +118,7 @@ def test_jpegs_without_their_end_are_read_and_counted(root):
     assert not found.skipped
     assert len(found.train) + len(found.val) + len(found.test) == 13
     assert found.notes == (
-        "5 images read without their end marker, the last two bytes: cat/cut0.jpg, cat/cut1.jpg, cat/cut2.jpg, ...",
+        "5 of 13 images read without their end marker, the last two bytes: cat/cut0.jpg, cat/cut1.jpg, cat/cut2.jpg, ...",
     )
 
 
@@ -137,7 +146,7 @@ def test_images_above_the_limit(root):
     write(root / "cat" / "large.jpg", encode(Image.new("L", (200, 100)), "JPEG"))
     found = sources(root, max_megapixels=0.01)
     assert found.skipped == ("cat/large.png: 200 x 100 pixels are more than data.max_megapixels = 0.01 allows",)
-    assert found.notes == ("1 images above 0.01 megapixels and decoded at a part of their size: cat/large.jpg",)
+    assert found.notes == ("1 of 9 images above 0.01 megapixels and decoded at a part of their size: cat/large.jpg",)
     assert pixels(found, 100) == [[0] * 100]
     assert not sources(root).skipped
 
