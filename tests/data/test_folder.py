@@ -115,19 +115,9 @@ def test_files_are_decoded_once_and_again_when_they_change(tmp_path, monkeypatch
     (root / "cat" / "001.png").write_bytes(b"spoilt")
     assert data.open_sources(f"folder:{root}").skipped == ("cat/001.png: not an image of a known kind",)
     assert tried[6:] == ["001.png"]
-    index = survey.index_path(root)
-    good = index.read_bytes()
-    # What is remembered may be damaged: not a byte of it is believed then.
-    for damaged in (b"", b"[not json", good[:-3], good.replace(b"not an image", b"not am image"), b"\xff\n{}"):
-        index.write_bytes(damaged)
-        del tried[:]
-        assert data.open_sources(f"folder:{root}").skipped == ("cat/001.png: not an image of a known kind",)
-        assert len(tried) == 6
-        assert index.read_bytes() == good
     # What can be read depends on the limit.
-    del tried[:]
     assert len(data.open_sources(f"folder:{root}", options=data.DecodeOptions(max_megapixels=1)).skipped) == 1
-    assert len(tried) == 6
+    assert len(tried) == 13
 
 
 def test_a_file_that_was_just_written_is_read_again(tmp_path):

@@ -174,6 +174,8 @@ def test_prepared_sets_are_told_by_their_version_and_records(tmp_path):
     assert data.identity("cifar10", data_dir=first) == before
     shutil.copytree(first, moved)
     assert data.identity("cifar10", data_dir=moved) == before
+    for changed, options in ((False, {"exif": "off"}), (True, {"exif": "on"}), (True, {"max_megapixels": 1.0})):
+        assert (data.identity("cifar10", data.DecodeOptions(**options), data_dir=moved) != before) == changed
     records = next((tmp_path / "moved" / "cifar10").rglob("*train*array_record*"))
     content = records.read_bytes()
     records.write_bytes(content + b"more")

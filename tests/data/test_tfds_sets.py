@@ -108,6 +108,19 @@ def test_a_source_is_pickled_as_a_place(cifar10):
     assert shades(pickle.loads(pickled)) == shades(source)
 
 
+def test_pixels_are_as_stored_unless_it_is_asked_for(cifar10):
+    opened = functools.partial(data.open_sources, "cifar10", data_dir=cifar10)
+    assert opened().decoding == opened().train.source.decoding == data.Decoding(exif=False)
+    asked = opened(options=data.DecodeOptions("on", "full", 2.0))
+    for source in (asked.train.source, asked.test, pickle.loads(pickle.dumps(asked.test))):
+        assert source.decoding == asked.decoding == data.Decoding(exif=True, max_megapixels=2.0)
+    # 32 x 32 pixels.
+    with pytest.raises(UserError, match=r"32 x 32 pixels are more than data.max_megapixels = 0.001"):
+        opened(options=data.DecodeOptions(max_megapixels=0.001)).test[0]
+    with pytest.raises(UserError, match=r"grey_range is 'measured', and only folders are; cifar10 allows 'auto'"):
+        opened(options=data.DecodeOptions(grey_range="measured"))
+
+
 def test_a_set_that_is_not_prepared_says_how(tmp_path):
     for name in tfds_sets.ENTRIES:
         with pytest.raises(UserError, match=f"python -m vpns_jax.data prepare {name} --data_dir={tmp_path}"):

@@ -8,6 +8,7 @@ train/ is treated as one heap. Images are found at any depth below their class. 
 """
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,11 +69,12 @@ def check(name: str) -> Path:
 
 
 def contents(name: str, options: DecodeOptions = DEFAULT) -> Iterator[bytes]:
-    """What is read of the folder: class names, and for each split the labels and the digests of its images, in order.
+    """What is read of the folder: class names, for each split the labels and the digests of its images, and how.
 
     The same of a copy elsewhere, and whatever is passed over. Errors are `open_folder`'s.
     """
     found = _read(check(name), options, progress=False)
+    yield json.dumps(found.decoding.to_json()).encode()
     yield f"{len(found.listing.classes)} classes\n".encode()
     yield from (f"{name}\n".encode() for name in found.listing.classes)
     for split, source in sorted(found.sources.items()):

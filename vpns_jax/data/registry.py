@@ -1,7 +1,5 @@
 """Every data set by its name."""
 
-import dataclasses
-import json
 from collections.abc import Callable
 
 from vpns_jax.data import bundled, folder, fonts, tfds_sets
@@ -52,7 +50,7 @@ def identity(name: str, options: DecodeOptions = DEFAULT, *, data_dir: str | Non
 
     Args:
       name: as `load`'s.
-      options: as `load`'s, covered too where there are files to decode.
+      options: as `load`'s; what is decided by them is covered too, where there are files to decode.
       data_dir: as `load`'s.
 
     Returns:
@@ -65,10 +63,8 @@ def identity(name: str, options: DecodeOptions = DEFAULT, *, data_dir: str | Non
     if name in BUNDLED:
         return digest(*_MADE_FROM[name]())
     if name.startswith(folder.PREFIX):
-        parts = folder.contents(name, options)
-    else:
-        parts = tfds_sets.contents(name, data_dir=data_dir)
-    return digest(json.dumps(dataclasses.asdict(options)).encode(), *parts)
+        return digest(*folder.contents(name, options))
+    return digest(*tfds_sets.contents(name, options, data_dir=data_dir))
 
 
 def open_sources(

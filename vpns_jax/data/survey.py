@@ -112,11 +112,12 @@ def grey_range(seen: Iterable[Seen]) -> tuple[int, int] | None:
 def notes(seen: dict[str, Seen], decoding: Decoding) -> tuple[str, ...]:
     """What a user should know of how the readable files are read, a line for each thing."""
     deep = sum(one.greys is not None for one in seen.values())
+    readable = sum(not one.reason for one in seen.values())
     found, (black, white) = grey_range(seen.values()), decoding.grey_range
     lines = []
     if found is not None:
         lines.append(
-            f"{deep} images of 16-bit greyscale hold levels {found[0]} ... {found[1]}; "
+            f"{deep} of {readable} images in 16-bit greyscale, levels {found[0]} ... {found[1]}: "
             f"{black} becomes black and {white} white"
         )
     done = "turned upright, as" if decoding.exif else "left as stored, though"
@@ -130,7 +131,7 @@ def notes(seen: dict[str, Seen], decoding: Decoding) -> tuple[str, ...]:
     ):
         if paths:
             shown = ", ".join(short(printable(path)) for path in paths[:3])
-            lines.append(f"{len(paths)} images {what}: {shown}{', ...' if len(paths) > 3 else ''}")
+            lines.append(f"{len(paths)} of {readable} images {what}: {shown}{', ...' if len(paths) > 3 else ''}")
     return tuple(lines)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -160,13 +161,13 @@ def open_tfds(name: str, options: DecodeOptions = DEFAULT, *, data_dir: str | No
     )
 
 
-def contents(name: str, *, data_dir: str | None = None) -> Iterator[bytes]:
-    """What tells one preparation of a data set from another: its description, and the names and sizes of its records.
+def contents(name: str, options: DecodeOptions = DEFAULT, *, data_dir: str | None = None) -> Iterator[bytes]:
+    """What is read of a prepared data set: its description, the names and sizes of its records, and how.
 
     Raises:
       UserError: as `open_tfds`.
     """
-    open_tfds(name, data_dir=data_dir)
+    yield json.dumps(open_tfds(name, options, data_dir=data_dir).decoding.to_json()).encode()
     for path in sorted(Path(make_builder(name, data_dir=data_dir).data_dir).iterdir()):
         if ".array_record" in path.name:
             yield f"{path.name} {path.stat().st_size}\n".encode()
