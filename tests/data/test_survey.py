@@ -118,7 +118,8 @@ def test_jpegs_without_their_end_are_read_and_counted(root):
     assert not found.skipped
     assert len(found.train) + len(found.val) + len(found.test) == 13
     assert found.notes == (
-        "5 of 13 images read without their end marker, the last two bytes: cat/cut0.jpg, cat/cut1.jpg, cat/cut2.jpg, ...",
+        "5 of 13 images read without their end marker, the last two bytes: "
+        "cat/cut0.jpg, cat/cut1.jpg, cat/cut2.jpg, ...",
     )
 
 
