@@ -40,7 +40,7 @@ _PARTS = frozenset(
     }
 )
 _MEANT = (
-    "a set has train/ and, where there are, val/ and test/, in each a sub-folder for each class; or just the latter"
+    "a set has train/ and, where there are, val/ and test/, in each a sub-folder for each class; or such folders alone"
 )
 
 
