@@ -74,6 +74,13 @@ def get_config() -> ConfigDict:
     config.data.val_fraction = 0.1
     # Where data sets are prepared; "" is $TFDS_DATA_DIR, or ~/tensorflow_datasets.
     config.data.directory = ""
+    # Whether images are turned as the camera's note on orientation says: "on", "off", or "auto", on for folders.
+    config.data.exif = "auto"
+    # Which levels of 16-bit greyscale are black and white: "full" (0 and 65535), "measured" (the darkest and the
+    # brightest of a folder), or "auto", measured where no image uses the upper half.
+    config.data.grey_range = "auto"
+    # A larger JPEG is decoded at a part of its size, another large image is unreadable.
+    config.data.max_megapixels = 64.0
     # A set whose images take no more than this lives on the devices; a larger one streams from the host.
     config.data.budget_gib = 4.0
     # Processes that decode a streamed set; with 0, threads of the main one do.

@@ -17,6 +17,7 @@ from PIL import Image
 from tests.pruners import cells
 from tests.test_resume import outcome, rows
 from tests.training import tiny
+from vpns_jax import data
 from vpns_jax.errors import UserError
 from vpns_jax.experiment import config, pretraining
 from vpns_jax.models import formats, registry
@@ -66,8 +67,8 @@ sys.exit(main.main(argv))
 def prepare(tmp_path, monkeypatch):
     """Writes images and a config, and puts the source network into the cache: to train it takes more programs."""
     for split, seed in (("train", 0), ("val", 1), ("test", 2)):
-        data = tiny.split(seed=seed)
-        for number, (image, label) in enumerate(zip(data.images, data.labels, strict=True)):
+        drawn = tiny.split(seed=seed)
+        for number, (image, label) in enumerate(zip(drawn.images, drawn.labels, strict=True)):
             path = tmp_path / "images" / split / str(label) / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.asarray(image)).save(path)
@@ -173,6 +174,9 @@ def test_killed_and_resumed_by_two_or_by_one(tmp_path, monkeypatch):
     run(tmp_path, 1, alone, "two-one", "one-two", kill=True)
     run(tmp_path, 2, by_slurm, "two", "one-two")
     assert outcome(tmp_path / "two", CELL) == outcome(tmp_path / "unbroken", CELL)
+    # Whoever predicts later must know how the images were read: here, from a folder.
+    decoding = outcome(tmp_path / "two", CELL)[0]["decoding"]
+    assert data.Decoding.from_json(decoding) == data.Decoding(exif=True)
     assert_close(tmp_path / "two-one", tmp_path / "unbroken")
     assert_close(tmp_path / "one-two", tmp_path / "unbroken")
     # One file of events a stage: the first process alone wrote them.

@@ -1,14 +1,19 @@
-"""A cell's figures, also where plain passes take smaller images than prompted ones."""
+"""The summary, and figures of a cell, also where plain passes take smaller images than prompted ones."""
 
 import dataclasses
+import json
+import os
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from configs import quickstart
 from tests.training import tiny
-from vpns_jax.experiment import config, report
+from vpns_jax import models
+from vpns_jax.experiment import cell, config, report
 from vpns_jax.experiment.workdir import Workdir
 from vpns_jax.training import steps
 
@@ -44,3 +49,24 @@ def test_plain_and_prompted_examples_stand_on_one_canvas(tmp_path, image_size):
     assert names == {"cell-curves.png", "cell-prompt.png", "cell-examples.png"}
     pixels = np.asarray(Image.open(folder.figures / "cell-examples.png").convert("L"))
     assert pixels.std() > 10
+
+
+def test_the_summary_has_the_classes_and_is_text_whatever_the_names(tmp_path):
+    """Bytes that are not UTF-8, in the folder's name and in the command, once ended a run in writing its report."""
+    images = tmp_path / os.fsdecode(b"caf\xe9")
+    images.mkdir()
+    tree = quickstart.get_config().to_dict()
+    tree["data"]["name"] = f"folder:{images}"
+    parsed = config.parse(tree)
+    folder = Workdir(tmp_path / "run", parsed)
+    model = models.create(parsed.model.name, num_classes=62, **parsed.model.options)
+    source = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    classes = ("caf\\xe9", "犬", "🐶")
+    setup = cell.Setup(parsed, folder, None, classes, None, None, None, source, 0.9)
+    report.report(parsed, folder, [], setup.about(f"python main.py --config.data.name=folder:{images}"))
+    summary = json.loads((folder.path / "summary.json").read_text(encoding="utf-8"))
+    assert summary["classes"] == list(classes)
+    assert summary["dataset"] == f"folder:{tmp_path}/caf\\xe9"
+    # Halves of surrogate pairs can be written to no file.
+    json.dumps(summary, ensure_ascii=False).encode()
+    assert "caf\\xe9" in (folder.path / "report.html").read_text(encoding="utf-8")

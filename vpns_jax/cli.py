@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 from ml_collections import config_flags
 
+from vpns_jax import files
 from vpns_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; runs/NAME of
 
 def end(run: Callable[[], Any]) -> int:
     """Calls `run`. Returns the exit code: what it returns or 0; 2 for something that the caller can mend."""
+    files.escape_output()
     try:
         return run() or 0
     except UserError as error:

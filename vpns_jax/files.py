@@ -1,7 +1,9 @@
 """Files: where they are kept between runs, and writing one whole or not at all."""
 
+import io
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,12 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Writes `value` as indented JSON, whole or not at all; see `write_whole` and `plain`."""
     write_whole(path, json.dumps(value, indent=2, default=plain) + "\n")
+
+
+def escape_output() -> None:
+    """Lets standard output escape what its encoding lacks, such as a class name's letters, where it would raise."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def plain(value: Any) -> Any:

@@ -1,12 +1,16 @@
 """Image files of every kind to RGB."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from vpns_jax.data.decode import UnreadableImageError, decode_image
+from vpns_jax.data import decode
+from vpns_jax.data.decode import UnreadableImageError, decode_image, read_image
+from vpns_jax.data.decoding import Decoding
 
 # Six pixels in a row, wide apart; JPEG gets them as blocks of 8 x 8.
 COLOURS = np.array([[0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255], [90, 160, 220]], np.uint8)
@@ -60,6 +64,31 @@ def test_sixteen_bits_are_scaled_not_cut_off():
         np.testing.assert_array_equal(decode_image(encode(deep, kind))[..., 0], [[0, 0, 128, 255]])
 
 
+@pytest.mark.parametrize(
+    ("levels", "grey_range", "expected"),
+    [
+        # Twelve bits: the upper eight of them.
+        ([0, 16, 2048, 4095], (0, 4095), [0, 1, 128, 255]),
+        # Eight bits in a file of sixteen: as they are.
+        ([0, 1, 127, 255], (0, 255), [0, 1, 127, 255]),
+        # From 1000 to 1511 two levels share a bin; what lies outside is black or white.
+        ([0, 1000, 1001, 1002, 1511, 9999], (1000, 1511), [0, 0, 0, 1, 255, 255]),
+        ([7, 8], (7, 8), [0, 128]),
+        ([0, 0x00FF, 0x8000, 0xFFFF], (0, 0xFFFF), [0, 0, 128, 255]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_a_range_of_greys(kind, levels, grey_range, expected):
+    data = encode(Image.fromarray(np.array([levels], np.uint16)), kind)
+    found = read_image(data, Decoding(grey_range=grey_range))
+    np.testing.assert_array_equal(found.pixels[0], np.array(expected)[:, None].repeat(3, 1))
+    assert found.greys == (levels[0], levels[-1])
+    # Eight bits have one meaning.
+    plain = read_image(encode(Image.fromarray(np.array([[0, 100]], np.uint8)), kind), Decoding(grey_range=grey_range))
+    np.testing.assert_array_equal(plain.pixels[0, :, 0], [0, 100])
+    assert plain.greys is None
+
+
 def test_palette():
     image = Image.fromarray(row()).convert("P", palette=Image.Palette.ADAPTIVE, colors=8)
     np.testing.assert_array_equal(decode_image(encode(image, "PNG")), row())
@@ -95,11 +124,52 @@ def test_of_an_animation_the_first_frame():
         np.testing.assert_allclose(decoded.astype(int), np.full((4, 4, 3), [255, 0, 0]), atol=3)
 
 
-def test_orientation_is_left_aside():
+# For each of EXIF's orientations where the stored pixels 0 1 2 / 3 4 5 belong, by the standard's own words: "row 0 is
+# the visual ... , column 0 the visual ...".
+UPRIGHT = {
+    1: [[0, 1, 2], [3, 4, 5]],  # top, left
+    2: [[2, 1, 0], [5, 4, 3]],  # top, right
+    3: [[5, 4, 3], [2, 1, 0]],  # bottom, right
+    4: [[3, 4, 5], [0, 1, 2]],  # bottom, left
+    5: [[0, 3], [1, 4], [2, 5]],  # left, top
+    6: [[3, 0], [4, 1], [5, 2]],  # right, top
+    7: [[5, 2], [4, 1], [3, 0]],  # right, bottom
+    8: [[2, 5], [1, 4], [0, 3]],  # left, bottom
+}
+STORED = 40 * np.array(UPRIGHT[1], np.uint8)
+
+
+def noted(kind: str, orientation: int, **options) -> bytes:
+    """STORED, in blocks of 16 x 16 that a lossy kind keeps, with a camera's note."""
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by a quarter
-    data = encode(Image.fromarray(row(8)), "JPEG", exif=exif)
-    assert decode_image(data).shape == (8, 48, 3)
+    exif[0x0112] = orientation
+    return encode(Image.fromarray(STORED.repeat(16, 0).repeat(16, 1)), kind, exif=exif, **options)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_orientation_is_followed_where_it_is_asked_for(orientation, kind):
+    data = noted(kind, orientation)
+    found = read_image(data, Decoding(exif=True))
+    np.testing.assert_allclose(found.pixels[8::16, 8::16, 0], 40 * np.array(UPRIGHT[orientation]), atol=3)
+    assert found.turned == (orientation != 1)
+    assert not read_image(data).turned
+    np.testing.assert_allclose(decode_image(data)[8::16, 8::16, 0], STORED, atol=3)
+
+
+def test_a_tiffs_orientation_is_part_of_the_kind_and_followed_once():
+    for exif in (False, True):
+        found = read_image(noted("TIFF", 6), Decoding(exif=exif))
+        np.testing.assert_array_equal(found.pixels[8::16, 8::16, 0], 40 * np.array(UPRIGHT[6]))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # Pillow's, as soon as it opens such a file
+@pytest.mark.parametrize("note", [b"Exif\0\0", b"Exif\0\0nonsense", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*"])
+def test_a_broken_note_does_not_break_the_image(note):
+    data = encode(Image.fromarray(row(16)), "JPEG", exif=note)
+    assert read_image(data, Decoding(exif=True)).pixels.shape == (16, 96, 3)
+    # An orientation that there is not.
+    assert not read_image(noted("JPEG", 9), Decoding(exif=True)).turned
 
 
 def noise() -> Image.Image:
@@ -129,9 +199,129 @@ def test_broken_files_say_why(what):
     assert "0x" not in str(caught.value)
 
 
-def test_a_bomb_is_not_inflated():
-    # A header that promises 10^10 pixels.
-    data = bytearray(encode(Image.new("L", (8, 8)), "PNG"))
-    data[16:24] = (100_000).to_bytes(4, "big") * 2
-    with pytest.raises(UnreadableImageError):
-        decode_image(bytes(data))
+def heic(brand: bytes = b"heic", *others: bytes) -> bytes:
+    """The beginning of a picture as phones write them; nobody reads on."""
+    box = b"ftyp" + brand + bytes(4) + b"".join(others)
+    return struct.pack(">I", len(box) + 4) + box + bytes(100)
+
+
+@pytest.mark.parametrize(("brand", "others"), [(b"heic", ()), (b"heix", ()), (b"mif1", (b"mif1", b"heic"))])
+def test_heic_says_what_to_do(brand, others):
+    with pytest.raises(UnreadableImageError, match=r"HEIC picture.* convert it to JPEG.*magick"):
+        decode_image(heic(brand, *others))
+
+
+def test_avif_is_no_heic():
+    data = encode(Image.fromarray(row(16)), "AVIF", quality=100)
+    np.testing.assert_allclose(decode_image(data)[8, 8::16].astype(int), COLOURS, atol=6)
+
+
+def test_nothing_is_handed_to_another_program(monkeypatch):
+    # Pillow gives PostScript to Ghostscript, whatever the file is called.
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"
+    monkeypatch.setattr("subprocess.Popen", pytest.fail)
+    monkeypatch.setattr("subprocess.check_call", pytest.fail)
+    assert Image.open(io.BytesIO(postscript)).format == "EPS"
+    with pytest.raises(UnreadableImageError, match="not an image of a known kind"):
+        decode_image(postscript)
+
+
+JPEGS = {"plain": {}, "progressive": {"progressive": True}, "restarts": {"restart_marker_rows": 1}}
+
+
+@pytest.mark.parametrize("options", JPEGS.values(), ids=JPEGS)
+@pytest.mark.parametrize("end", [b"", b"\xff", b"\xff\xff", bytes(7)])
+def test_a_jpeg_without_its_end_marker_is_read(options, end):
+    whole = encode(noise(), "JPEG", **options)
+    found = read_image(whole[:-2] + end)
+    np.testing.assert_array_equal(found.pixels, decode_image(whole))
+    assert found.mended
+    assert not read_image(whole).mended
+
+
+@pytest.mark.parametrize("options", JPEGS.values(), ids=JPEGS)
+@pytest.mark.parametrize("lost", [4, 5, 20, 500])
+@pytest.mark.parametrize("end", [b"", b"\xff", bytes(5000)])
+def test_a_jpeg_that_lacks_picture_is_not(options, lost, end):
+    with pytest.raises(UnreadableImageError, match="truncated"):
+        decode_image(encode(noise(), "JPEG", **options)[:-lost] + end)
+
+
+def png(width: int, height: int, bits: int = 8) -> bytes:
+    """A grey PNG whose header promises that size, with nearly no pixels."""
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0),
+        b"IDAT": zlib.compress(bytes(9)),
+        b"IEND": b"",
+    }
+    packed = [
+        struct.pack(">I", len(x)) + kind + x + struct.pack(">I", zlib.crc32(kind + x)) for kind, x in chunks.items()
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+def promised(kind: str, before: bytes, layout: str, *size: int, **options) -> bytes:
+    """A small image whose header says another size, right behind the bytes `before`."""
+    data = bytearray(encode(Image.new("RGB", (8, 8)), kind, **options))
+    struct.pack_into(layout, data, data.index(before) + len(before), *size)
+    return bytes(data)
+
+
+# A tag's number, type (long) and count, and then its value; type, count and value again for the next.
+TIFF_SIZE = struct.pack("<HHI", 256, 4, 1)
+BOMBS = {
+    # Pillow lets the first pass with a warning, and refuses the second by a limit of its own.
+    "16-bit PNG": png(13300, 13300, bits=16),
+    "PNG": png(100_000, 100_000),
+    "BMP": promised("BMP", struct.pack("<I", 40), "<ii", 10_000, 10_000),
+    "GIF": promised("GIF", b"GIF87a", "<HH", 60_000, 60_000),
+    "PPM": b"P5 90000 90000 255\n" + bytes(99),
+    "TIFF": promised("TIFF", TIFF_SIZE, "<IHHII", 60_000, 257, 4, 1, 60_000),
+    "WebP": promised("WEBP", b"\x2f", "<I", 11_999 | 11_999 << 14, lossless=True),
+    "progressive JPEG": promised("JPEG", b"\xff\xc2\0\x11\x08", ">HH", 14_000, 14_000, progressive=True),
+    "JPEG": promised("JPEG", b"\xff\xc0\0\x11\x08", ">HH", 65_500, 65_500),
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_a_bomb_is_refused_by_its_header(kind, monkeypatch):
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", pytest.fail)
+    monkeypatch.setattr("PIL.Image.Image.load", pytest.fail)
+    with pytest.raises(UnreadableImageError, match=r"\d+ x \d+ pixels are more than data.max_megapixels = 64 allows"):
+        decode_image(BOMBS[kind])
+
+
+def test_the_limit_is_what_is_asked_for():
+    image = encode(Image.fromarray(row(16)), "PNG")  # 16 x 96
+    assert decode_image(image, Decoding(max_megapixels=1536e-6)).shape == (16, 96, 3)
+    with pytest.raises(UnreadableImageError, match=r"96 x 16 pixels .* = 0.001535 allows"):
+        decode_image(image, Decoding(max_megapixels=1535e-6))
+
+
+@pytest.mark.parametrize(
+    ("most", "shape"), [(1536, (16, 96)), (1000, (8, 48)), (384, (8, 48)), (383, (4, 24)), (24, (2, 12))]
+)
+@pytest.mark.parametrize("exif", [False, True])
+def test_a_large_jpeg_is_decoded_at_a_part_of_its_size(most, shape, exif):
+    data = encode(Image.fromarray(row(16)), "JPEG", quality=100, subsampling=0)
+    found = read_image(data, Decoding(exif=exif, max_megapixels=most * 1e-6))
+    assert found.pixels.shape == (*shape, 3)
+    assert found.reduced == (shape != (16, 96))
+    np.testing.assert_allclose(found.pixels[1, shape[0] // 2 :: shape[0]].astype(int), COLOURS, atol=8)
+
+
+def test_a_jpeg_above_eight_times_the_side_is_refused():
+    data = encode(Image.fromarray(row(16)), "JPEG")
+    with pytest.raises(UnreadableImageError, match=r"more than data\.max_megapixels"):
+        decode_image(data, Decoding(max_megapixels=23e-6))
+
+
+def test_no_warning_of_pillows_reaches_the_user(recwarn):
+    # Between Pillow's limit, where it warns, and twice that, where it refuses.
+    assert decode_image(encode(Image.new("L", (9500, 9500)), "JPEG")).shape == (4750, 4750, 3)
+    assert not recwarn.list
+
+
+def test_all_kinds_are_pillows():
+    Image.init()
+    assert set(decode.KINDS) <= set(Image.OPEN)

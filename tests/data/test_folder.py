@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.data.test_decode import BROKEN
 from vpns_jax import data
-from vpns_jax.data import folder, source
+from vpns_jax.data import source, survey
 from vpns_jax.errors import UserError
 
 
@@ -85,7 +85,7 @@ def test_bad_files_are_named_counted_and_skipped(tmp_path, caplog):
     # A name may lie about the kind.
     shutil.copy(root / "cat" / "000.png", root / "cat" / "liar.jpeg")
     sources = data.open_sources(f"folder:{root}")
-    assert len(BROKEN) == folder.MAX_UNREADABLE
+    assert len(BROKEN) == survey.MAX_UNREADABLE
     assert sorted(line.split(":")[0] for line in sources.skipped) == sorted(
         f"cat/bad{k}.jpg" for k in range(len(BROKEN))
     )
@@ -104,8 +104,10 @@ def test_files_are_decoded_once_and_again_when_they_change(tmp_path, monkeypatch
     fill(root / "cat", 3)
     fill(root / "dog", 3, first=10)
     tried = []
-    why = folder._why_unreadable
-    monkeypatch.setattr(folder, "_why_unreadable", lambda path: tried.append(path.name) or why(path))
+    look = survey._look
+    monkeypatch.setattr(survey, "_look", lambda path, *rest: tried.append(path.name) or look(path, *rest))
+    # As if time had passed since the files were written.
+    monkeypatch.setattr(survey, "_SETTLED_NS", -(10**9))
     assert not data.open_sources(f"folder:{root}").skipped
     assert len(tried) == 6
     assert not data.open_sources(f"folder:{root}").skipped
@@ -113,10 +115,18 @@ def test_files_are_decoded_once_and_again_when_they_change(tmp_path, monkeypatch
     (root / "cat" / "001.png").write_bytes(b"spoilt")
     assert data.open_sources(f"folder:{root}").skipped == ("cat/001.png: not an image of a known kind",)
     assert tried[6:] == ["001.png"]
-    # What is remembered may be lost or damaged.
-    folder._index_path(root).write_text("[not json")
-    assert len(data.open_sources(f"folder:{root}").skipped) == 1
+    # What can be read depends on the limit.
+    assert len(data.open_sources(f"folder:{root}", options=data.DecodeOptions(max_megapixels=1)).skipped) == 1
     assert len(tried) == 13
+
+
+def test_a_file_that_was_just_written_is_read_again(tmp_path):
+    """Clocks of file systems tick slowly: the next content may bear the same time."""
+    root = tmp_path / "images"
+    fill(root / "cat", 3)
+    fill(root / "dog", 3, first=10)
+    data.open_sources(f"folder:{root}")
+    assert survey._read_index(root) == {}
 
 
 def test_a_file_that_goes_bad_later_is_named(tmp_path):

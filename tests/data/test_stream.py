@@ -2,6 +2,10 @@
 
 import itertools
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -17,6 +21,7 @@ from vpns_jax.data.transfer import DeviceStream
 from vpns_jax.errors import UserError
 
 N = 23
+ROOT = Path(__file__).parent.parent.parent
 
 
 def make_source(size: int = 16) -> ArraySource:
@@ -153,6 +158,50 @@ def test_an_error_comes_through():
         next(stream)
         with pytest.raises(UserError, match="image 7 cannot be read"):
             next(stream)
+
+
+# In a process of its own: it is at its end that Python speaks of what was left.
+PROGRAM = """
+import sys
+import numpy as np
+from vpns_jax import data
+from vpns_jax.errors import UserError
+
+class Broken:
+    labels = np.arange(64, dtype=np.int32)
+
+    def __len__(self):
+        return 64
+
+    def __getitem__(self, index):
+        if index == 20:
+            raise UserError("image 20 cannot be read")
+        return np.zeros((64, 64, 3), np.uint8), index
+
+def main():
+    with data.eval_stream(Broken(), image_size=64, batch_size=4, workers=2) as stream:
+        kept = []
+        try:
+            kept.extend(stream)
+        except UserError as error:
+            # The batches before it are still held when the program ends.
+            sys.exit(f"error: {error}")
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_an_unreadable_image_leaves_one_line_and_no_shared_memory(tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "program.py"],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stderr == "error: image 20 cannot be read\n"
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import io
 import json
+import os
 import pickle
 import threading
 import zipfile
@@ -105,6 +106,19 @@ def test_a_source_is_pickled_as_a_place(cifar10):
     pickled = pickle.dumps(source)
     assert len(pickled) < 500
     assert shades(pickle.loads(pickled)) == shades(source)
+
+
+def test_pixels_are_as_stored_unless_it_is_asked_for(cifar10):
+    opened = functools.partial(data.open_sources, "cifar10", data_dir=cifar10)
+    assert opened().decoding == opened().train.source.decoding == data.Decoding(exif=False)
+    asked = opened(options=data.DecodeOptions("on", "full", 2.0))
+    for source in (asked.train.source, asked.test, pickle.loads(pickle.dumps(asked.test))):
+        assert source.decoding == asked.decoding == data.Decoding(exif=True, max_megapixels=2.0)
+    # 32 x 32 pixels.
+    with pytest.raises(UserError, match=r"32 x 32 pixels are more than data.max_megapixels = 0.001"):
+        opened(options=data.DecodeOptions(max_megapixels=0.001)).test[0]
+    with pytest.raises(UserError, match=r"grey_range is 'measured', and only folders are; cifar10 allows 'auto'"):
+        opened(options=data.DecodeOptions(grey_range="measured"))
 
 
 def test_a_set_that_is_not_prepared_says_how(tmp_path):
@@ -349,7 +363,26 @@ def test_list_and_prepare_of_bundled_sets_and_folders(tmp_path, monkeypatch, cap
         for k in range(5):
             (tmp_path / "images" / name / f"{k}.png").write_bytes(encode(k))
     (tmp_path / "images" / "cat" / "bad.png").write_bytes(b"")
+    (tmp_path / "images" / "dog" / ".hidden.png").touch()
     assert prepare.main(["prepare", f"folder:{tmp_path / 'images'}"]) == 0
-    assert "1 unreadable files left out:\n  cat/bad.png: the file is empty" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == ["class    train     test", "cat          4        1", "dog          4        1"]
+    assert lines[3] == "passed over 1 hidden and system files and folders: dog/.hidden.png"
+    assert lines[4].startswith("10 files have the bytes of a file with another label: cat/0.png = dog/0.png, ")
+    assert lines[-2].endswith("2 classes, 8 images to train on, 2 to test on, 1 unreadable files left out:")
+    assert lines[-1] == "  cat/bad.png: the file is empty"
     assert prepare.main(["prepare", "mnist"]) == 2
     assert "unknown data set 'mnist'; known: digits, fonts62" in capsys.readouterr().err
+
+
+def test_a_terminal_that_lacks_the_letters_of_a_name_gets_them_escaped(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for k, name in enumerate(("犬", os.fsdecode(b"caf\xe9"))):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for j in range(3):
+            (tmp_path / "images" / name / f"{j}.png").write_bytes(encode(10 * k + j))
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, "ascii", write_through=True))
+    assert prepare.main(["prepare", f"folder:{tmp_path / 'images'}"]) == 0
+    table = written.getvalue().decode("ascii").splitlines()
+    assert [line.split()[0] for line in table[:3]] == ["class", "caf\\xe9", "\\u72ac"]

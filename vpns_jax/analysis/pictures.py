@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 
+from vpns_jax.analysis.fonts import legible
 from vpns_jax.analysis.style import FAINT, INK, new_figure, save
 
 
@@ -71,7 +72,9 @@ def examples_figure(plain: ArrayLike, prompted: ArrayLike, titles: Sequence[str]
     for column, title in enumerate(titles):
         _picture(grid[0, column], plain[column])
         _picture(grid[1, column], prompted[column])
-        grid[0, column].set_title(textwrap.fill(title, 16), fontsize=9, color=INK, parse_math=False)
+        text, families = legible(title)
+        text = "\n".join(textwrap.wrap(text, 16, max_lines=3, placeholder=" …"))
+        grid[0, column].set_title(text, fontsize=9, fontfamily=families, color=INK, parse_math=False)
     for name, axes in zip(("plain", "prompted"), grid[:, 0], strict=True):
         axes.set_ylabel(name, fontsize=10, color=INK)
     return save(figure, path)

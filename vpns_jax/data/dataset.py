@@ -52,6 +52,7 @@ class Dataset:
       train, val, test: disjoint splits; `val` is for selection, `test` for the last word.
       flip: whether a horizontally mirrored image keeps its label.
       skipped: "path: reason" of each file that was left out as unreadable.
+      notes: what else of a folder its owner should know; see `source.Sources`.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Dataset:
     test: Split
     flip: bool
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:

@@ -1,54 +1,172 @@
 """One image file, whatever its kind, to RGB."""
 
+import dataclasses
 import io
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile
 
-# What sixteen bits mean in a greyscale PNG or TIFF: Pillow would cut off above 255 instead of scaling.
+from vpns_jax.data import jpeg
+from vpns_jax.data.decoding import AS_STORED, FULL_RANGE, Decoding
+
+# Kinds that Pillow decodes by itself, inside this process. It knows others, and hands some to programs (EPS to
+# Ghostscript) whatever the file is called.
+KINDS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
+# Pillow's modes for sixteen bits of grey in a PNG or TIFF; it would cut off above 255 instead of scaling.
 _SIXTEEN_BITS = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+_ORIENTATION = 0x0112
+# What undoes the camera's turn.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_HEIC = (
+    "a HEIC picture, which is not read; convert it to JPEG, for example with ImageMagick: "
+    "magick mogrify -format jpg *.HEIC"
+)
 
 
 class UnreadableImageError(ValueError):
     """A file that is no image, or a broken one; the message says why."""
 
 
-def decode_image(data: bytes) -> np.ndarray:
-    """Decodes JPEG, PNG, WebP and whatever else Pillow reads; of an animation, the first frame.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Decoded:
+    """An image, and what was met on the way to it.
 
-    Grey, palette and CMYK images become RGB, 16 bits become 8, and what is transparent shows a white ground. Pixels
-    are as stored: a camera's note on orientation (EXIF) is left aside, as other readers of these data sets do.
+    Attributes:
+      pixels: uint8 [h, w, 3].
+      greys: the darkest and the brightest of its 16-bit grey levels; None if it has none.
+      turned: whether it was turned upright.
+      mended: whether it is a JPEG without its end marker.
+      reduced: whether it was too large, and decoded at a part of its size.
+    """
+
+    pixels: np.ndarray
+    greys: tuple[int, int] | None = None
+    turned: bool = False
+    mended: bool = False
+    reduced: bool = False
+
+
+def decode_image(data: bytes, decoding: Decoding = AS_STORED) -> np.ndarray:
+    """The pixels of an image file, uint8 [h, w, 3]; see `read_image`."""
+    return read_image(data, decoding).pixels
+
+
+def read_image(data: bytes, decoding: Decoding = AS_STORED) -> Decoded:
+    """Decodes JPEG, PNG, WebP and the other `KINDS`; of an animation, the first frame.
+
+    Grey, palette and CMYK images become RGB, 16 bits become 8, and what is transparent shows a white ground.
 
     Args:
       data: the file's bytes.
-
-    Returns:
-      uint8 [h, w, 3].
+      decoding: what else is done. By default pixels are as stored: a camera's note on orientation is left aside.
 
     Raises:
-      UnreadableImageError: the bytes cannot be decoded to the last pixel.
+      UnreadableImageError: the bytes cannot be decoded to the last pixel, or are too large an image.
     """
+    if _is_heic(data):
+        raise UnreadableImageError(_HEIC)
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(_to_rgb(image))
-    except UnidentifiedImageError as error:
-        raise UnreadableImageError("not an image of a known kind" if data else "the file is empty") from error
-    # Broken files make decoders raise nearly anything: OSError, SyntaxError, struct.error, DecompressionBombError...
+        image, mended, reduced = _load(data, decoding)
+        turn = _UPRIGHT.get(_orientation(image)) if decoding.exif else None
+        greys = None
+        if image.mode in _SIXTEEN_BITS:
+            image, greys = _to_eight_bits(image, decoding.grey_range)
+        image = _to_rgb(image)
+        if turn is not None:
+            image = image.transpose(turn)
+        return Decoded(np.asarray(image), greys, turn is not None, mended, reduced)
+    except UnreadableImageError:
+        raise
+    # Broken files make decoders raise nearly anything: OSError, SyntaxError, struct.error, ...
     except Exception as error:
-        raise UnreadableImageError(" ".join(f"{type(error).__name__}: {error}".split())) from error
+        raise UnreadableImageError(" ".join(f"{type(error).__name__}: {error}".split())[:200]) from error
+
+
+def _load(data: bytes, decoding: Decoding) -> tuple[Image.Image, bool, bool]:
+    """The image, decoded; whether it was mended, and whether reduced."""
+    image = _open(data)
+    reduced = _fit(image, decoding.max_megapixels)
+    if image.format != "JPEG" or not jpeg.lacks_end(data):
+        image.load()
+        return image, False, reduced
+    whole = jpeg.with_end(data, lambda candidate: _load(candidate, decoding)[0])
+    if whole is None:
+        raise UnreadableImageError("the JPEG is truncated: a part of the picture is missing")
+    return whole, True, reduced
+
+
+def _open(data: bytes) -> ImageFile.ImageFile:
+    """An image of which only the header was read.
+
+    `PIL.Image.open` does the same, but warns of large images or refuses them by a limit of its own, for the whole
+    process, before anyone can ask how large they are.
+    """
+    Image.init()
+    for kind in KINDS:
+        factory, accept = Image.OPEN[kind]
+        # A string says why the kind is not supported here.
+        if accept is not None and accept(data[:16]) is True:
+            return factory(io.BytesIO(data), "")
+    raise UnreadableImageError("not an image of a known kind" if data else "the file is empty")
+
+
+def _fit(image: ImageFile.ImageFile, max_megapixels: float) -> bool:
+    """Has a JPEG that is too large decoded at a part of its size, and says whether; refuses another image."""
+    w, h = image.size
+    most = max_megapixels * 1e6
+    if w * h <= most:
+        return False
+    part = jpeg.part(image, most) if image.format in ("JPEG", "MPO") else None
+    if part is None:
+        raise UnreadableImageError(f"{w} x {h} pixels are more than data.max_megapixels = {max_megapixels:g} allows")
+    image.draft(None, (w // part, h // part))
+    return True
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 ... 8, as EXIF has it; 1 is upright. Of a decoded image: Pillow turns a TIFF itself, and then says 1."""
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    # The note may be broken in as many ways as an image; the image is none the worse.
+    except Exception:
+        return 1
+
+
+def _to_eight_bits(image: Image.Image, grey_range: tuple[int, int]) -> tuple[Image.Image, tuple[int, int]]:
+    """16-bit greyscale as 8 bits, and its darkest and brightest level."""
+    levels = np.asarray(image)
+    low, high = int(np.min(levels)), int(np.max(levels))
+    if low < FULL_RANGE[0] or high > FULL_RANGE[1]:
+        raise UnreadableImageError(f"pixels from {low} to {high}, of no known range")
+    black, white = grey_range
+    # 256 bins of equal width: of the full range the upper byte.
+    bins = (np.arange(FULL_RANGE[1] + 1) - black) * 256 // (white - black + 1)
+    return Image.fromarray(np.clip(bins, 0, 255).astype(np.uint8)[levels]), (low, high)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    image.load()
-    if image.mode in _SIXTEEN_BITS:
-        levels = np.asarray(image, dtype=np.int64)
-        low, high = np.min(levels), np.max(levels)
-        if low < 0 or high > 0xFFFF:
-            raise ValueError(f"pixels from {low} to {high}, of no known range")
-        return Image.fromarray((levels >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        raise ValueError("pixels are floats, of no known range")
+        raise UnreadableImageError("pixels are floats, of no known range")
     if image.has_transparency_data:
-        over = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
-    return image.convert("RGB")
+        over = _convert(image, "RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
+    return _convert(image, "RGB")
+
+
+def _convert(image: Image.Image, mode: str) -> Image.Image:
+    """`image.convert`, which copies an image that is of that mode already."""
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _is_heic(data: bytes) -> bool:
+    """Whether a file is of the kind that phones write, whatever it is called: by its brands, the first 64 bytes."""
+    brands = {data[i : i + 4] for i in range(8, min(len(data), 64), 4)}
+    return data[4:8] == b"ftyp" and not brands & {b"avif", b"avis"} and any(b[:2] == b"he" for b in brands)

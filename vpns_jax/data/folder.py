@@ -4,45 +4,43 @@
     /path/CLASS/...        one heap: a fifth of each class becomes test, the same for every seed
 
 Without test/, val/ serves as the test split, as ImageNet's does, and validation is held out of train; with neither,
-train/ is treated as one heap. Images are found at any depth below their class.
+train/ is treated as one heap. Images are found at any depth below their class. `layout.py` tells splits from classes.
 """
 
-import concurrent.futures
 import dataclasses
-import functools
-import hashlib
 import json
-import logging
-import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from vpns_jax import files
+from vpns_jax.data import duplicates, survey
 from vpns_jax.data.decode import UnreadableImageError, decode_image
-from vpns_jax.data.source import Original, Subset, stratified_holdout
+from vpns_jax.data.decoding import DEFAULT, DecodeOptions, Decoding
+from vpns_jax.data.listing import Listing, list_folder
+from vpns_jax.data.source import Original, stratified_holdout
+from vpns_jax.data.text import printable, short
 from vpns_jax.errors import UserError
 
-_LOG = logging.getLogger(__name__)
-
 PREFIX = "folder:"
-SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-_SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 # Share of each class that is test where the folder has no split of its own.
 TEST_FRACTION = 0.2
 _TEST_SEED = 0
-# This many unreadable files are skipped without more ado, or this share if that is more.
-MAX_UNREADABLE, MAX_UNREADABLE_SHARE = 10, 0.01
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FolderSource:
-    """Image files `paths` [n], below `root`, with their labels int32 [n]."""
+    """Image files `paths` [n], below `root`, with their labels int32 [n], decoded as `decoding` says."""
 
     root: str
     paths: tuple[str, ...]
     labels: np.ndarray
+    decoding: Decoding
+
+    def take(self, indices: np.ndarray) -> "FolderSource":
+        """The images at `indices`, int [m], in that order."""
+        paths = tuple(self.paths[i] for i in indices.tolist())
+        return dataclasses.replace(self, paths=paths, labels=self.labels[indices])
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -50,163 +48,118 @@ class FolderSource:
     def __getitem__(self, index: int, /) -> tuple[np.ndarray, int]:
         path = Path(self.root, self.paths[index])
         try:
-            return decode_image(path.read_bytes()), int(self.labels[index])
+            return decode_image(path.read_bytes(), self.decoding), int(self.labels[index])
         except (OSError, UnreadableImageError) as error:
-            raise UserError(f"{path} could be read before and cannot now: {error}") from error
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise UserError(f"{printable(str(path))} could be read before and cannot now: {reason}") from error
 
 
 def check(name: str) -> Path:
     """The path in `folder:/path`; raises `UserError` unless it is a folder."""
-    path = Path(name.removeprefix(PREFIX)).expanduser()
-    if name == PREFIX or not path.is_dir():
-        raise UserError(f"data set {name!r}: {str(path)!r} is not a folder; write {PREFIX}/path/to/images")
-    return path.resolve()
+    try:
+        path = Path(name.removeprefix(PREFIX)).expanduser()
+        if name != PREFIX and path.is_dir():
+            return path.resolve()
+    # A home of nobody's, a name longer than there can be, a link that leads back to itself.
+    except (OSError, RuntimeError):
+        pass
+    where = name.removeprefix(PREFIX)
+    shown = printable(where) if len(where) < 200 else short(printable(where))
+    raise UserError(f"data set {PREFIX}{shown!r} is not a folder; write {PREFIX}/path/to/images")
 
 
-def identity(name: str) -> str:
-    """Changes when a file of the folder does, by its path, size or time."""
-    root = check(name)
-    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    listing = "".join(f"{path.relative_to(root).as_posix()} {_stamp(path)}\n" for path in files)
-    return hashlib.sha256(listing.encode()).hexdigest()
+def contents(name: str, options: DecodeOptions = DEFAULT) -> Iterator[bytes]:
+    """What is read of the folder: class names, for each split the labels and the digests of its images, and how.
+
+    The same of a copy elsewhere, and whatever is passed over. Errors are `open_folder`'s.
+    """
+    found = _read(check(name), options, progress=False)
+    yield json.dumps(found.decoding.to_json()).encode()
+    yield f"{len(found.listing.classes)} classes\n".encode()
+    yield from (f"{name}\n".encode() for name in found.listing.classes)
+    for split, source in sorted(found.sources.items()):
+        yield f"{split}: {len(source)}\n".encode()
+        yield from (f"{one.label} {one.digest}\n".encode() for one in found.members(source))
 
 
-def open_folder(name: str, *, progress: bool = False) -> Original:
+def open_folder(name: str, options: DecodeOptions = DEFAULT, *, progress: bool = False) -> Original:
     """The images below a folder, every one of which has been decoded once to see whether it can be.
 
-    What cannot be read is named, counted and left out; the result is remembered in the user's cache folder, so that
-    only files that are new or have changed are tried again.
+    What cannot be read is named, counted and left out; `survey` remembers the result. What is passed over, and files
+    with the same bytes where that harms, are told in `notes`.
 
     Args:
       name: `folder:/path`.
+      options: how they are decoded; cameras' notes on orientation are followed unless it says otherwise.
       progress: whether to show a progress bar.
 
     Raises:
-      UserError: no such folder, no images, fewer than two classes, a class without images, classes in val or
-        test that train lacks, or too many unreadable files.
+      UserError: no such folder, one that `list_folder` refuses, a class without images, or too many unreadable files.
     """
-    root = check(name)
-    found = {split: _split_folder(root, split) for split in _SPLITS}
-    folders = {split: path for split, path in found.items() if path} if found["train"] else {"train": root}
-    classes = _classes(folders["train"])
-    listing = {split: _list(root, path, classes) for split, path in folders.items()}
-    unreadable = _check_files(root, [path for files in listing.values() for path, _ in files], progress=progress)
-    sources = {split: _source(root, files, unreadable) for split, files in listing.items()}
-    _check_sources(root, sources, classes)
-
-    skipped = tuple(f"{path}: {reason}" for path, reason in unreadable.items())
-    original = functools.partial(Original, classes, flip=True, skipped=skipped)
-    train, val, test = (sources.get(split) for split in ("train", "val", "test"))
-    assert train is not None
-    if test is not None:
-        return original(train=train, test=test, val=val)
-    if val is not None:
-        return original(train=train, test=val)
-    kept, held = stratified_holdout(train.labels, TEST_FRACTION, seed=_TEST_SEED)
-    return original(train=Subset(train, kept), test=Subset(train, held))
-
-
-def _split_folder(root: Path, split: str) -> Path | None:
-    candidates = [root / word for word in _SPLITS[split] if (root / word).is_dir()]
-    if len(candidates) > 1:
-        raise UserError(f"{root} has both {' and '.join(path.name for path in candidates)}; keep one")
-    return candidates[0] if candidates else None
+    found = _read(check(name), options, progress=progress)
+    sources = found.sources
+    if sources.keys() == {"train"}:
+        train = sources["train"]
+        kept, held = stratified_holdout(train.labels, TEST_FRACTION, seed=_TEST_SEED)
+        sources = {"train": train.take(kept), "test": train.take(held)}
+    test = sources.get("test", sources.get("val"))
+    assert test is not None
+    copies = duplicates.told({split: found.members(source) for split, source in sources.items()})
+    return Original(
+        found.listing.classes,
+        flip=True,
+        train=sources["train"],
+        test=test,
+        val=sources.get("val") if "test" in sources else None,
+        skipped=tuple(f"{printable(path)}: {reason}" for path, reason in found.unreadable.items()),
+        notes=(*survey.notes(found.seen, found.decoding), *found.listing.passed, *copies),
+        decoding=found.decoding,
+    )
 
 
-def _classes(folder: Path) -> tuple[str, ...]:
-    classes = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != "."))
-    if len(classes) < 2:
-        raise UserError(f"{folder} must have a sub-folder of images for each class, at least 2; found {len(classes)}")
-    return classes
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Folder:
+    """What a folder holds: what was seen in each file, which are unreadable and why, and the readable ones by split."""
+
+    listing: Listing
+    seen: dict[str, survey.Seen]
+    unreadable: dict[str, str]
+    decoding: Decoding
+    sources: dict[str, FolderSource]
+
+    def members(self, source: FolderSource) -> list[duplicates.Member]:
+        """The images of `source` with the digests of their bytes."""
+        return [
+            duplicates.Member(path, label, self.seen[path].digest)
+            for path, label in zip(source.paths, source.labels.tolist(), strict=True)
+        ]
 
 
-def _list(root: Path, folder: Path, classes: tuple[str, ...]) -> list[tuple[str, int]]:
-    """(path below root, label) of every image file in a split, in an order that does not depend on the disk."""
-    strangers = sorted({path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != "."} - {*classes})
-    if strangers:
-        raise UserError(f"{folder} has classes that train lacks: {', '.join(strangers[:5])}")
-    files = []
-    for label, name in enumerate(classes):
-        for path in (folder / name).rglob("*"):
-            if path.suffix.lower() in SUFFIXES and path.name[0] != "." and path.is_file():
-                files.append((path.relative_to(root).as_posix(), label))
-    return sorted(files)
+def _read(root: Path, options: DecodeOptions, *, progress: bool) -> _Folder:
+    listing = list_folder(root)
+    paths = [path for files in listing.files.values() for path, _ in files]
+    seen = survey.survey(root, paths, max_megapixels=options.max_megapixels, progress=progress)
+    unreadable = survey.check_unreadable(root, seen)
+    decoding = options.decide(exif=True, greys=survey.grey_range(seen.values()))
+    sources = {split: _source(root, files, unreadable, decoding) for split, files in listing.files.items()}
+    _check_sources(root, sources, listing)
+    return _Folder(listing, seen, unreadable, decoding, sources)
 
 
-def _check_files(root: Path, paths: list[str], *, progress: bool) -> dict[str, str]:
-    """The unreadable ones of `paths`, each with the reason. Raises `UserError` if they are too many."""
-    known = _read_index(root)
-    stamps = {path: _stamp(root / path) for path in paths}
-    fresh = [path for path in paths if known.get(path, [None])[0] != stamps[path]]
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        reasons = pool.map(lambda path: _why_unreadable(root / path), fresh)
-        bar = tqdm(reasons, desc=f"checking images in {root}", total=len(fresh), unit="file", disable=not progress)
-        known |= {path: [stamps[path], reason] for path, reason in zip(fresh, bar, strict=True)}
-    if fresh:
-        _write_index(root, {path: known[path] for path in paths})
-
-    unreadable = {path: str(known[path][1]) for path in paths if known[path][1]}
-    for path, reason in unreadable.items():
-        _LOG.warning("skipped %s: %s", root / path, reason)
-    limit = max(MAX_UNREADABLE, int(MAX_UNREADABLE_SHARE * len(paths)))
-    if len(unreadable) > limit:
-        named = "; ".join(f"{path}: {reason}" for path, reason in list(unreadable.items())[:3])
-        raise UserError(
-            f"{len(unreadable)} of {len(paths)} files in {root} are unreadable, and at most {limit} are skipped "
-            f"({MAX_UNREADABLE}, or {MAX_UNREADABLE_SHARE:.0%} if more); among them {named}"
-        )
-    return unreadable
-
-
-def _why_unreadable(path: Path) -> str:
-    """Why an image cannot be decoded; empty if it can."""
-    try:
-        decode_image(path.read_bytes())
-    except (OSError, UnreadableImageError) as error:
-        return str(error)
-    return ""
-
-
-def _source(root: Path, files: list[tuple[str, int]], unreadable: dict[str, str]) -> FolderSource:
+def _source(
+    root: Path, files: tuple[tuple[str, int], ...], unreadable: dict[str, str], decoding: Decoding
+) -> FolderSource:
     good = [(path, label) for path, label in files if path not in unreadable]
     labels = np.array([label for _, label in good], np.int32)
-    return FolderSource(str(root), tuple(path for path, _ in good), labels)
+    return FolderSource(str(root), tuple(path for path, _ in good), labels, decoding)
 
 
-def _check_sources(root: Path, sources: dict[str, FolderSource], classes: tuple[str, ...]) -> None:
-    counts = np.bincount(sources["train"].labels, minlength=len(classes))
+def _check_sources(root: Path, sources: dict[str, FolderSource], listing: Listing) -> None:
+    where, passed = printable(str(root)), "".join(f"; {line}" for line in listing.passed)[:150]
+    counts = np.bincount(sources["train"].labels, minlength=len(listing.classes))
     if (counts == 0).any():
-        bare = ", ".join(classes[i] for i in np.flatnonzero(counts == 0)[:5])
-        raise UserError(f"classes without a readable image to train on in {root}: {bare}")
+        bare = ", ".join(short(listing.classes[i]) for i in np.flatnonzero(counts == 0)[:5])
+        raise UserError(f"classes without a readable image to train on in {where}: {bare}{passed}")
     empty = [split for split, source in sources.items() if not len(source)]
     if empty:
-        raise UserError(f"no readable images in {' and '.join(empty)} of {root}")
-
-
-def _stamp(path: Path) -> str:
-    """Changes when the file does."""
-    stat = path.stat()
-    return f"{stat.st_size}-{stat.st_mtime_ns}"
-
-
-def _index_path(root: Path) -> Path:
-    return files.cache_directory() / "folders" / f"{hashlib.sha256(str(root).encode()).hexdigest()[:16]}.json"
-
-
-def _read_index(root: Path) -> dict[str, list[str]]:
-    """Path -> [stamp, reason]; empty where nothing is remembered, or nothing intelligible."""
-    try:
-        return dict(json.loads(_index_path(root).read_text()))
-    except (OSError, ValueError, TypeError):
-        return {}
-
-
-def _write_index(root: Path, index: dict[str, list[str]]) -> None:
-    path = _index_path(root)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(index))
-        part.replace(path)
-    except OSError as error:
-        _LOG.info("cannot remember which images are readable: %s", error)
+        raise UserError(f"no readable images in {' and '.join(empty)} of {where}{passed}")

@@ -10,7 +10,8 @@ import string
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+import PIL
+from PIL import Image, ImageDraw, ImageFont, features
 
 from vpns_jax.data.bundled import import_bundled
 from vpns_jax.data.source import ArraySource, Original
@@ -54,11 +55,31 @@ _STROKES = 3  # ink is thickened by 0, 1 or 2 supersampled pixels
 
 def fonts62() -> Original:
     """The 62 characters 0-9 A-Z a-z in 21 fonts: 28 x 28, a little turned, slanted, shifted, shrunk and thickened."""
-    matplotlib = import_bundled("matplotlib", needed_by="fonts62", package="matplotlib")
-    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    folder = _folder()
     return Original(
         CHARACTERS, flip=False, train=_render(folder, TRAIN_FONTS, seed=0), test=_render(folder, TEST_FONTS, seed=1)
     )
+
+
+def drawn_from() -> tuple[bytes, ...]:
+    """What `fonts62` is drawn from: the versions of Pillow and FreeType, and the fonts' files."""
+    folder = _folder()
+    versions = f"pillow {PIL.__version__}, freetype {features.version('freetype2')}"
+    return versions.encode(), *(_font_path(folder, name).read_bytes() for name in TRAIN_FONTS + TEST_FONTS)
+
+
+def _folder() -> Path:
+    matplotlib = import_bundled("matplotlib", needed_by="fonts62", package="matplotlib")
+    return Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+
+
+def _font_path(folder: Path, name: str) -> Path:
+    path = folder / f"{name}.ttf"
+    if not path.is_file():
+        raise UserError(
+            f"data set 'fonts62' draws from matplotlib's fonts, and {path} is missing; reinstall matplotlib"
+        )
+    return path
 
 
 def load_font(folder: Path, name: str) -> ImageFont.FreeTypeFont:
@@ -67,11 +88,7 @@ def load_font(folder: Path, name: str) -> ImageFont.FreeTypeFont:
     Raises:
       UserError: matplotlib lacks the font.
     """
-    path = folder / f"{name}.ttf"
-    if not path.is_file():
-        raise UserError(
-            f"data set 'fonts62' draws from matplotlib's fonts, and {path} is missing; reinstall matplotlib"
-        )
+    path = _font_path(folder, name)
     # The basic layout engine: others depend on what else is installed.
     trial = ImageFont.truetype(path, 100, layout_engine=ImageFont.Layout.BASIC)
     _, top, _, bottom = trial.getbbox("H")

@@ -52,6 +52,7 @@ def materialize(sources: Sources, *, image_size: int) -> Dataset:
         Split(test, sources.test.labels),
         sources.flip,
         sources.skipped,
+        sources.notes,
     )
 
 

@@ -3,10 +3,15 @@
 import argparse
 import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
+from vpns_jax import files
 from vpns_jax.data import folder, registry, tfds_sets
 from vpns_jax.data.source import Original
+from vpns_jax.data.text import printable
 from vpns_jax.errors import UserError
 
 
@@ -20,6 +25,7 @@ def main(arguments: list[str]) -> int:
     one.add_argument("--data_dir", help="where to keep it (default: $TFDS_DATA_DIR, or ~/tensorflow_datasets)")
     one.add_argument("--manual_dir", help="where an archive fetched by hand lies (default: DATA_DIR/downloads/manual)")
     parsed = parser.parse_args(arguments)
+    files.escape_output()
     try:
         if parsed.command == "list":
             print("\n".join(describe(name) for name in registry.names()))
@@ -44,7 +50,7 @@ def describe(name: str) -> str:
 
 
 def prepare(name: str, *, data_dir: str | None = None, manual_dir: str | None = None) -> None:
-    """Makes a data set ready for `load` and `open_sources`, with progress bars, and says what it does.
+    """Makes a data set ready for `load` and `open_sources`, with progress bars, and says what it does and has.
 
     Raises:
       UserError: an unknown name, a missing archive, TensorFlow missing where the builder needs it, a failed download.
@@ -58,7 +64,7 @@ def prepare(name: str, *, data_dir: str | None = None, manual_dir: str | None = 
     else:
         _prepare_tfds(name, data_dir=data_dir, manual_dir=manual_dir)
         original = tfds_sets.open_tfds(name, data_dir=data_dir)
-    print(f"{name} is ready: {_summary(original)}")
+    print("\n".join((*_classes(original), *original.notes, f"{printable(name)} is ready: {_summary(original)}")))
 
 
 def _prepare_tfds(name: str, *, data_dir: str | None, manual_dir: str | None) -> None:
@@ -100,6 +106,17 @@ def _check_prerequisites(name: str, entry: tfds_sets.Entry, manual: Path) -> Non
             f"preparing {name!r} needs TensorFlow (reading it does not): pip install 'vpns_jax[prepare]', here or in "
             "an environment of its own"
         )
+
+
+def _classes(original: Original) -> Iterator[str]:
+    """A table: how many images of each class there are in each split."""
+    splits = {"train": original.train, "val": original.val, "test": original.test}
+    there = {name: source for name, source in splits.items() if source is not None}
+    counts = [np.bincount(source.labels, minlength=len(original.classes)) for source in there.values()]
+    width = max(map(len, ("class", *original.classes)))
+    yield "  ".join(["class".ljust(width), *(f"{name:>7}" for name in there)])
+    for row, name in enumerate(original.classes):
+        yield "  ".join([name.ljust(width), *(f"{count[row]:>7}" for count in counts)])
 
 
 def _summary(original: Original) -> str:

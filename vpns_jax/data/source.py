@@ -5,6 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
+from vpns_jax.data.decoding import AS_STORED, Decoding
 from vpns_jax.errors import UserError
 
 
@@ -60,7 +61,7 @@ class Subset:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Original:
-    """A data set as its makers split it; `val` is None if they made none. `skipped` names unreadable files."""
+    """A data set as its makers split it; `val` is None if they made none. The rest is as in `Sources`."""
 
     classes: tuple[str, ...]
     flip: bool
@@ -68,13 +69,19 @@ class Original:
     test: Source
     val: Source | None = None
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    decoding: Decoding = AS_STORED
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sources:
     """A data set to train on: as `dataset.Dataset`, with images not yet decoded.
 
-    `skipped` says which files were left out as unreadable, "path: reason" each.
+    Attributes:
+      skipped: which files were left out as unreadable, "path: reason" each.
+      notes: what else a user should know, a line each: of a folder what was passed over, which files are the same, and
+        how they are read.
+      decoding: how their bytes become pixels. Whoever predicts with a network that was trained on them decodes alike.
     """
 
     name: str
@@ -84,6 +91,8 @@ class Sources:
     val: Source
     test: Source
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    decoding: Decoding = AS_STORED
 
 
 def with_validation(original: Original, name: str, *, val_fraction: float, seed: int) -> Sources:
@@ -103,7 +112,17 @@ def with_validation(original: Original, name: str, *, val_fraction: float, seed:
                 f"data set {name!r} has no {split} images: {len(train)} to train on, {len(val)} for validation and "
                 f"{len(original.test)} to test on; give it more images, or a split of its own for each"
             )
-    return Sources(name, original.classes, original.flip, train, val, original.test, original.skipped)
+    return Sources(
+        name,
+        original.classes,
+        original.flip,
+        train,
+        val,
+        original.test,
+        original.skipped,
+        original.notes,
+        original.decoding,
+    )
 
 
 def stratified_holdout(labels: np.ndarray, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 from absl import flags
@@ -46,9 +46,12 @@ class Stream(Iterator[T], Generic[T]):
             raise StopIteration
         if self._batches is None:
             self._batches = self._begin(self._next)
-        batch: T = next(self._batches)
+        batch: T | _Failure = next(self._batches)
+        if isinstance(batch, _Failure):
+            self.close()
+            raise batch.error
         self._next += 1
-        return batch
+        return cast(T, _copied(batch)) if self._workers else batch
 
     def __enter__(self) -> "Stream[T]":
         return self
@@ -158,8 +161,19 @@ def eval_stream(
 
 
 @dataclasses.dataclass(frozen=True)
+class _Failure:
+    """Stands in a batch's place where an image of it cannot be read."""
+
+    error: UserError
+
+
+@dataclasses.dataclass(frozen=True)
 class _Batches(Generic[T]):
-    """The random access that grain reads from."""
+    """The random access that grain reads from.
+
+    A user's error is handed over as a value, to be raised by `Stream`: where a worker raises, grain leaves the shared
+    memory of the batches beside it, and Python speaks of leaks after the error line.
+    """
 
     make: Callable[[int], T]
     length: int
@@ -167,8 +181,11 @@ class _Batches(Generic[T]):
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> T:
-        return self.make(int(index))
+    def __getitem__(self, index: int) -> T | _Failure:
+        try:
+            return self.make(int(index))
+        except UserError as error:
+            return _Failure(error)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,6 +208,11 @@ class _MakeEval:
     def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         indices, weights = self.plan.indices(step)
         return (*_decode(self.source, indices, self.size), weights)
+
+
+def _copied(batch: Any) -> Any:
+    """A batch out of the memory it shares with a worker: what still holds it when the program ends would be a leak."""
+    return tuple(map(_copied, batch)) if isinstance(batch, tuple) else np.array(batch)
 
 
 def _decode(source: Source, indices: np.ndarray, size: int) -> Batch:

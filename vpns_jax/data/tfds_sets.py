@@ -2,14 +2,17 @@
 
 import dataclasses
 import functools
+import json
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vpns_jax.data.decode import UnreadableImageError, decode_image
+from vpns_jax.data.decoding import AS_STORED, DEFAULT, DecodeOptions, Decoding
 from vpns_jax.data.source import Original
 from vpns_jax.errors import UserError
 
@@ -76,6 +79,7 @@ class TfdsSource:
     name: str
     data_dir: str | None
     split: str
+    decoding: Decoding = AS_STORED
 
     def __len__(self) -> int:
         return len(self._records)
@@ -83,7 +87,7 @@ class TfdsSource:
     def __getitem__(self, index: int, /) -> tuple[np.ndarray, int]:
         record = self._records[index]
         try:
-            return decode_image(record["image"]), int(record["label"])
+            return decode_image(record["image"], self.decoding), int(record["label"])
         except UnreadableImageError as error:
             raise UserError(
                 f"data set {self.name!r}: image {index} of {self.split} in {self._builder.data_dir} cannot be read "
@@ -91,7 +95,7 @@ class TfdsSource:
             ) from error
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return TfdsSource, (self.name, self.data_dir, self.split)
+        return TfdsSource, (self.name, self.data_dir, self.split, self.decoding)
 
     @functools.cached_property
     def labels(self) -> np.ndarray:
@@ -120,18 +124,22 @@ class TfdsSource:
         return int(self._records[index]["label"])
 
 
-def open_tfds(name: str, *, data_dir: str | None = None) -> Original:
+def open_tfds(name: str, options: DecodeOptions = DEFAULT, *, data_dir: str | None = None) -> Original:
     """A data set of `ENTRIES` that has been prepared.
 
     Args:
       name: a key of `ENTRIES`.
+      options: how its images are decoded; as stored unless it says otherwise.
       data_dir: where TFDS keeps its data; by default the environment's TFDS_DATA_DIR, or ~/tensorflow_datasets.
 
     Raises:
-      UserError: it is not prepared there, or in a file format that cannot be read at random.
+      UserError: it is not prepared there, or in a file format that cannot be read at random; or a measured range of
+        greys is asked for, which such a set has not.
     """
     import tensorflow_datasets as tfds
 
+    if options.grey_range == "measured":
+        raise UserError(f"data.grey_range is 'measured', and only folders are; {name} allows 'auto' and 'full'")
     entry, builder = ENTRIES[name], make_builder(name, data_dir=data_dir)
     command = prepare_command(name, data_dir)
     if not builder.info.splits:
@@ -141,13 +149,31 @@ def open_tfds(name: str, *, data_dir: str | None = None) -> Original:
             f"data set {name!r} is prepared in {builder.data_dir} as {builder.info.file_format.value}, which cannot be "
             f"read at random; prepare it as array_record elsewhere: {prepare_command(name, 'OTHER_FOLDER')}"
         )
+    decoding = options.decide(exif=False)
+    source = functools.partial(TfdsSource, name, data_dir, decoding=decoding)
     return Original(
         tuple(builder.info.features["label"].names),
         flip=True,
-        train=TfdsSource(name, data_dir, entry.train),
-        test=TfdsSource(name, data_dir, entry.test),
-        val=TfdsSource(name, data_dir, entry.val) if entry.val else None,
+        train=source(split=entry.train),
+        test=source(split=entry.test),
+        val=source(split=entry.val) if entry.val else None,
+        decoding=decoding,
     )
+
+
+def contents(name: str, options: DecodeOptions = DEFAULT, *, data_dir: str | None = None) -> Iterator[bytes]:
+    """What is read of a prepared data set: its description, the names and sizes of its records, and how.
+
+    Raises:
+      UserError: as `open_tfds`.
+    """
+    yield json.dumps(open_tfds(name, options, data_dir=data_dir).decoding.to_json()).encode()
+    for path in sorted(Path(make_builder(name, data_dir=data_dir).data_dir).iterdir()):
+        if ".array_record" in path.name:
+            yield f"{path.name} {path.stat().st_size}\n".encode()
+        elif path.name in ("dataset_info.json", "features.json") or path.name.endswith(".labels.txt"):
+            content = path.read_bytes()
+            yield f"{path.name} {len(content)}\n".encode() + content
 
 
 def make_builder(name: str, *, data_dir: str | None, file_format: str | None = None) -> Any:

@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vpns_jax import models, sparsity
+from vpns_jax import data, models, sparsity
 from vpns_jax.analysis import flops, latency
 from vpns_jax.analysis.density import density_report
+from vpns_jax.data.decoding import AS_STORED, Decoding
 from vpns_jax.errors import UserError
 from vpns_jax.experiment import budget, pruning
 from vpns_jax.experiment.config import Config
@@ -46,7 +47,10 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """What all cells share. `source` has the head it was pretrained with; `mask` is the config's, if it names one."""
+    """What all cells share. `source` has the head it was pretrained with; `mask` is the config's, if it names one.
+
+    `decoding` says how the downstream images become pixels.
+    """
 
     config: Config
     folder: Workdir
@@ -61,6 +65,7 @@ class Setup:
     mask: PyTree | None = None
     # What was said in reading its weights.
     source_notes: tuple[str, ...] = ()
+    decoding: Decoding = AS_STORED
 
     @property
     def source_classes(self) -> int:
@@ -70,14 +75,16 @@ class Setup:
         """What the summary says of the whole experiment."""
         prunable = pruning.prunable(self.config, self.source["params"])
         return {
-            "command": command,
+            "command": data.printable(command),
             "source": {
                 "test_accuracy": self.source_accuracy,
                 "normalization": dataclasses.asdict(self.normalization),
                 "notes": list(self.source_notes),
             },
+            "decoding": self.decoding.to_json(),
             "dense_parameters": sparsity.selection.count(self.source["params"]),
             "prunable": sparsity.selection.count(prunable),
+            "classes": self.classes,
         }
 
 

@@ -63,6 +63,7 @@ def _check_names(config: Config) -> None:
             raise UserError(f"config.granularity {grain} has one density, and {name} gets there by others")
     check_name("budget", config.budget, budget.BUDGETS)
     data.check(config.data.name)
+    config.data.decode_options()
     if config.model.weights == "pretrain":
         data.check(config.pretrain.data)
     check_name("mapping", config.mapping.kind, label_mapping.KINDS)

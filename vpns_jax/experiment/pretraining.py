@@ -40,7 +40,9 @@ def cache_path(config: Config) -> Path:
         "model": [config.model.name, config.model.options],
         "pretrain": dataclasses.asdict(config.pretrain),
         "canvas_size": config.prompt.canvas_size,
-        "data": data.identity(config.pretrain.data),
+        "data": data.identity(
+            config.pretrain.data, config.data.decode_options(), data_dir=config.data.directory or None
+        ),
     }
     if config.model.mean:
         recipe["normalization"] = [config.model.mean, config.model.std]

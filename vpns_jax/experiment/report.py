@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vpns_jax import data
 from vpns_jax.analysis import details, figures
 from vpns_jax.analysis.density import DensityReport
 from vpns_jax.analysis.report import text_table, write_report
@@ -41,7 +42,7 @@ def report(config: Config, folder: Workdir, results: list[dict[str, Any]], about
     summary = {
         "name": config.name,
         **about,
-        "dataset": config.data.name,
+        "dataset": data.printable(config.data.name),
         "model": config.model.name,
         "protocol": config.protocol,
         "versions": {"python": platform.python_version()}

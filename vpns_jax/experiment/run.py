@@ -109,8 +109,10 @@ class _Inputs:
 def _open(config: Config, mesh: Mesh) -> _Inputs:
     """Opens data and weights, and checks that they fit together."""
     _check_kernels(config)
-    directory = config.data.directory or None
-    target = data.open_sources(config.data.name, val_fraction=config.data.val_fraction, data_dir=directory)
+    opened = functools.partial(
+        data.open_sources, data_dir=config.data.directory or None, options=config.data.decode_options()
+    )
+    target = opened(config.data.name, val_fraction=config.data.val_fraction)
     _check_batch(config.data.name, config.data.batch_size, len(target.train))
     source, accuracy, pretrain_data, classes, loaded = None, None, None, 0, None
     if config.model.weights != "pretrain":
@@ -119,7 +121,7 @@ def _open(config: Config, mesh: Mesh) -> _Inputs:
     elif pretraining.cached(config):
         source, accuracy = pretraining.load(pretraining.cache_path(config))
     else:
-        pretrain_data = data.open_sources(config.pretrain.data, data_dir=directory)
+        pretrain_data = opened(config.pretrain.data)
         _check_batch(config.pretrain.data, config.pretrain.batch_size, len(pretrain_data.train))
         sharding.check_batch("config.pretrain.batch_size", config.pretrain.batch_size, mesh)
         pretraining.check_cache(config)
@@ -168,14 +170,15 @@ def _load_mask(config: Config, classes: int) -> PyTree:
 def _prepare(config: Config, inputs: _Inputs, folder: Workdir, progress: Progress) -> Setup:
     """Data and source network, on the devices; the network is trained first if there is none yet."""
     source, accuracy = inputs.source, inputs.source_accuracy
+    for sources in filter(None, (inputs.pretrain_data, inputs.target)):
+        for line in (*(f"skipped {line}" for line in sources.skipped), *sources.notes):
+            progress.say(line)
     if inputs.pretrain_data is not None:
         source, accuracy = _pretrain(config, inputs.pretrain_data, folder, progress)
     if source is not None and config.model.weights == "pretrain" and processes.first():
         exported = folder.subnetwork(pretraining.CELL)
         exported.parent.mkdir(exist_ok=True)
         models.save_safetensors(exported, models.export(config.model.name, source))
-    for line in inputs.target.skipped:
-        progress.say(f"skipped {line}")
     for line in inputs.notes:
         progress.say(f"weights {config.model.weights}: {line}")
     progress.say(f"inputs normalized by {inputs.normalization}")
@@ -194,6 +197,7 @@ def _prepare(config: Config, inputs: _Inputs, folder: Workdir, progress: Progres
         normalization=inputs.normalization,
         source_notes=inputs.notes,
         mask=mask,
+        decoding=inputs.target.decoding,
     )
 
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 from typing import Any
 
+from vpns_jax.data import DecodeOptions
 from vpns_jax.errors import UserError
 from vpns_jax.prompting import Prompt, create
 from vpns_jax.training import optim
@@ -67,8 +68,15 @@ class DataConfig:
     batch_size: int
     val_fraction: float
     directory: str
+    exif: str
+    grey_range: str
+    max_megapixels: float
     budget_gib: float
     workers: int
+
+    def decode_options(self) -> DecodeOptions:
+        """How image files become pixels; raises `UserError` on a bad value."""
+        return DecodeOptions(self.exif, self.grey_range, self.max_megapixels)
 
 
 @dataclasses.dataclass(frozen=True)

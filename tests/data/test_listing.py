@@ -1,0 +1,180 @@
+"""Folders as they come: hidden files, links, names that are no text."""
+
+import inspect
+import os
+import sys
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.data.test_layout import make, sets
+from vpns_jax.data import listing
+from vpns_jax.data.text import printable
+from vpns_jax.errors import UserError
+
+
+def read(root) -> list[str]:
+    return [path for path, _ in listing.list_folder(root).files["train"]]
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        ".ipynb_checkpoints",
+        "@eaDir",
+        "__MACOSX",
+        ".AppleDouble",
+        "$RECYCLE.BIN",
+        "#recycle",
+        "lost+found",
+        "__pycache__",
+    ],
+)
+@pytest.mark.parametrize("where", ["", "cat/", "train/", "train/cat/", "train/cat/deep/"])
+def test_hidden_and_system_folders_are_passed_over(tmp_path, hidden, where):
+    top = "train/" if where.startswith("train") else ""
+    make(tmp_path, f"{top}cat/1.png", f"{top}dog/1.png", f"{where}{hidden}/cat/1.png", f"{where}{hidden}/2.png")
+    assert read(tmp_path) == [f"{top}cat/1.png", f"{top}dog/1.png"]
+    assert listing.list_folder(tmp_path).passed == (
+        f"passed over 1 hidden and system files and folders: {where}{hidden}",
+    )
+
+
+def test_what_is_no_image_is_counted_and_named(tmp_path):
+    others = ["cat/._1.png", "cat/.DS_Store", "dog/Thumbs.db", "cat/desktop.ini"]
+    kinds = ["cat/a.RAW", "cat/b.raw", "dog/c.raw", "dog/notes.txt", "dog/nothing"]
+    make(tmp_path, "cat/1.PNG", "dog/1.jpeg", *others, *kinds)
+    os.mkfifo(tmp_path / "cat" / "pipe.png")
+    found = listing.list_folder(tmp_path)
+    assert found.files["train"] == (("cat/1.PNG", 0), ("dog/1.jpeg", 1))
+    assert found.passed == (
+        "passed over 4 hidden and system files and folders: cat/.DS_Store, cat/._1.png, cat/desktop.ini, 1 more",
+        "passed over 1 pipes, sockets and devices: cat/pipe.png",
+        "passed over 5 files of other kinds (.raw 3, .txt 1, no suffix 1): cat/a.RAW, cat/b.raw, dog/c.raw, 2 more",
+    )
+
+
+def test_links_are_followed(tmp_path):
+    root, far = tmp_path / "images", tmp_path / "far"
+    make(root, "cat/1.png", "dog/1.png")
+    make(far, "more/2.png", "more/deep/3.png", "one.png", "emu/4.png")
+    (root / "cat" / "linked").symlink_to(far / "more")
+    (root / "dog" / "5.png").symlink_to(far / "one.png")
+    (root / "emu").symlink_to(far / "emu")
+    assert read(root) == [
+        "cat/1.png",
+        "cat/linked/2.png",
+        "cat/linked/deep/3.png",
+        "dog/1.png",
+        "dog/5.png",
+        "emu/4.png",
+    ]
+    assert listing.list_folder(root).classes == ("cat", "dog", "emu")
+
+
+@pytest.mark.parametrize("target", [".", "..", "../..", "deep"])
+def test_loops_are_refused(tmp_path, target):
+    make(tmp_path, "cat/deep/1.png", "dog/1.png")
+    (tmp_path / "cat" / "deep" / "loop").symlink_to(target if target != "deep" else tmp_path / "cat" / "deep")
+    with pytest.raises(UserError, match="cat/deep/loop is a link to a folder that it lies in; remove it"):
+        listing.list_folder(tmp_path)
+
+
+def test_a_folder_is_read_once_in_a_class(tmp_path):
+    make(tmp_path, "cat/a/1.png", "dog/1.png")
+    # Two links in each of thirty folders: a thousand million ways to the last.
+    far = tmp_path / ".far"
+    make(far, "30/2.png")
+    for k in range(30):
+        (far / str(k)).mkdir()
+        for way in ("x", "y"):
+            (far / str(k) / way).symlink_to(far / str(k + 1))
+    (tmp_path / "cat" / "far").symlink_to(far / "0")
+    assert len(read(tmp_path)) == 3
+    assert "passed over 30 folders that links lead to again" in "".join(listing.list_folder(tmp_path).passed)
+
+
+def test_links_that_lead_nowhere(tmp_path):
+    make(tmp_path, "cat/1.png", "dog/1.png")
+    (tmp_path / "cat" / "gone.png").symlink_to("/nowhere.png")
+    (tmp_path / "cat" / "self.png").symlink_to("self.png")
+    (tmp_path / "cat" / "gone").symlink_to("/nowhere")
+    # Images that should be there are to be counted with the unreadable.
+    assert read(tmp_path) == ["cat/1.png", "cat/gone.png", "cat/self.png", "dog/1.png"]
+    assert listing.list_folder(tmp_path).passed == ("passed over 1 broken links: cat/gone",)
+    (tmp_path / "emu").symlink_to("/nowhere")
+    with pytest.raises(UserError, match="has links that lead nowhere: emu; mend or remove them"):
+        listing.list_folder(tmp_path)
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
+    make(tmp_path, "cat/deep/1.png", "dog/1.png")
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match="cat/deep cannot be read: Permission denied"):
+        listing.list_folder(tmp_path)
+
+
+def test_folders_deeper_than_calls_go(tmp_path):
+    make(tmp_path, "cat/1.png", "dog/1.png", f"cat/{'d/' * 100}2.png")
+    usual = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 80)
+    try:
+        assert len(read(tmp_path)) == 3
+    finally:
+        sys.setrecursionlimit(usual)
+
+
+LATIN = os.fsdecode(b"caf\xe9")
+
+
+def test_names_that_are_no_text_are_made_printable_and_stay_apart(tmp_path):
+    make(
+        tmp_path,
+        f"{LATIN}/1.png",
+        "caf\\xe9/1.png",
+        "café/1.png",
+        "new\nline/1.png",
+        f"cat/{LATIN}.png",
+        f"cat/{LATIN}.x",
+    )
+    found = listing.list_folder(tmp_path)
+    assert set(found.classes) == {"cat", "café", "caf\\xe9", "caf\\x5cxe9", "new\\x0aline"}
+    # What opens the file is its own name.
+    assert (tmp_path / f"cat/{LATIN}.png").is_file()
+    assert f"cat/{LATIN}.png" in read(tmp_path)
+    assert found.passed == ("passed over 1 files of other kinds (.x 1): cat/caf\\xe9.x",)
+
+
+@pytest.mark.parametrize("name", ["犬", "كلب", "🐶", "👨‍👩‍👧", "Ünïcode", "a b", "back\\slash", "$math$", "\\x"])
+def test_names_that_are_text_stay_as_they_are(name):
+    assert printable(name) == name
+
+
+@given(st.binary(min_size=1, max_size=12), st.binary(min_size=1, max_size=12))
+def test_printable_is_text_on_one_line_and_keeps_names_apart(first, second):
+    one, other = (printable(os.fsdecode(name)) for name in (first, second))
+    assert one.encode().decode() == one
+    assert not {unicodedata.category(c) for c in one} & {"Cc", "Cs", "Zl", "Zp"}
+    assert (one == other) == (first == second)
+
+
+@given(st.text(alphabet="\\x5ce9\n\udce9", max_size=8), st.text(alphabet="\\x5ce9\n\udce9", max_size=8))
+def test_names_made_of_pieces_of_escapes_stay_apart(first, second):
+    assert (printable(first) == printable(second)) == (first == second)
+
+
+def test_errors_are_short_whatever_the_names(tmp_path):
+    make(tmp_path, *sets("train"), *(f"test/{k}{'x' * 200}\n/1.png" for k in range(20)))
+    with pytest.raises(UserError) as caught:
+        listing.list_folder(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) - len(str(tmp_path)) < 350

@@ -1,0 +1,66 @@
+"""Letters for names in any script: fonts of this machine that have them, escapes for what none has."""
+
+import functools
+import unicodedata
+from pathlib import Path
+
+from matplotlib import font_manager
+from matplotlib.ft2font import FT2Font
+
+DEFAULT = "DejaVu Sans"  # ships with matplotlib
+
+
+def legible(text: str) -> tuple[str, list[str]]:
+    """A text that can be drawn without a missing glyph.
+
+    Args:
+      text: a name in any script.
+
+    Returns:
+      The text, in it escapes such as `\\u72ac` for letters that no font here has; and the families to draw it with, in
+      the order in which they are asked for a letter.
+    """
+    missing = frozenset(text) - _letters(_path(DEFAULT))
+    families, missing = _families(missing) if missing else ((), missing)
+    return "".join(_escape(c) if c in missing else c for c in text), [DEFAULT, *families]
+
+
+def _escape(character: str) -> str:
+    # What joins or varies the letters beside it says nothing by itself.
+    if unicodedata.category(character) == "Cf" or "VARIATION SELECTOR" in unicodedata.name(character, ""):
+        return ""
+    code = ord(character)
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+@functools.lru_cache(maxsize=64)
+def _families(wanted: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Families that together have most of the letters, the one with most of them first; and the letters none has."""
+    fonts = {font.name: font.fname for font in font_manager.fontManager.ttflist if font.style == "normal"}
+    letters = {name: _letters(path) & wanted for name, path in sorted(fonts.items())}
+    chosen: list[str] = []
+    while wanted and letters:
+        best = max(letters, key=lambda name: len(letters[name] & wanted))
+        if not letters[best] & wanted:
+            break
+        chosen.append(best)
+        wanted -= letters[best]
+    return tuple(chosen), wanted
+
+
+@functools.cache
+def _letters(path: str) -> frozenset[str]:
+    """The letters that a font can draw; none of one that cannot be used."""
+    # It has a box for every letter there is.
+    if "LastResort" in Path(path).name:
+        return frozenset()
+    try:
+        font = FT2Font(path)
+    except (OSError, RuntimeError):
+        return frozenset()
+    # Emoji in colors are pictures of one size, which matplotlib cannot draw.
+    return frozenset(map(chr, font.get_charmap())) if font.scalable else frozenset()
+
+
+def _path(family: str) -> str:
+    return str(font_manager.findfont(family))
