@@ -6,7 +6,7 @@ resumes from its newest checkpoint.
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,16 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from vpns_jax import data, models
+from vpns_jax import data, models, trees
 from vpns_jax.data import Sources
 from vpns_jax.deploy import subnetworks
 from vpns_jax.errors import UserError
-from vpns_jax.experiment import budget, pretraining, pruning, report
+from vpns_jax.experiment import budget, inputs, pretraining, pruning, report
 from vpns_jax.experiment.cell import Cell, CellRun, Setup
 from vpns_jax.experiment.config import Config
-from vpns_jax.experiment.workdir import Workdir, check_folder
+from vpns_jax.experiment.inputs import Input
+from vpns_jax.experiment.workdir import Workdir, check_folder, locked
+from vpns_jax.files import digest_arrays
 from vpns_jax.parallel import processes, sharding
 from vpns_jax.prompting import label_mapping
 from vpns_jax.pruners import method, transfer
@@ -34,10 +36,14 @@ PyTree = Any
 
 def cells(config: Config) -> Iterator[Cell]:
     """All cells of an experiment, seed by seed. A dense network has one density, 1."""
-    for seed in config.seeds:
-        for name in config.methods:
-            densities = config.densities if method(name).sparse else (1.0,)
-            yield from (Cell(name, density, seed) for density in densities)
+    return grid(config.methods, config.densities, config.seeds)
+
+
+def grid(methods: Sequence[str], densities: Sequence[float], seeds: Sequence[int]) -> Iterator[Cell]:
+    """Every method at every density with every seed, seed by seed. A dense network has one density, 1."""
+    for seed in seeds:
+        for name in methods:
+            yield from (Cell(name, density, seed) for density in (densities if method(name).sparse else (1.0,)))
 
 
 def run(config: Config, workdir: Path, command: str) -> dict[str, Any] | None:
@@ -57,21 +63,27 @@ def run(config: Config, workdir: Path, command: str) -> dict[str, Any] | None:
     mesh = _plan(config)
     # All that can be wrong first: a run that cannot start leaves no folder behind.
     check_folder(workdir, config)
-    inputs = _open(config, mesh)
+    opened, found = _open(config, mesh), inputs.of(config)
+    check_folder(workdir, config, found)
     processes.wait("checked")
-    folder = Workdir(workdir, config)
-    processes.wait("folder made")
+    with locked(workdir):
+        folder = Workdir(workdir, config, found)
+        processes.wait("folder made")
+        return _run(config, opened, folder, mesh, command)
+
+
+def _run(config: Config, opened: "_Opened", folder: Workdir, mesh: Mesh, command: str) -> dict[str, Any] | None:
     todo = [cell for cell in cells(config) if folder.read_cell(cell.name) is None]
     epochs = sum(budget.epochs(config, cell.method, cell.density).total for cell in todo)
-    progress = Progress(epochs + (0 if inputs.source else config.pretrain.epochs))
+    progress = Progress(epochs + (0 if opened.source else config.pretrain.epochs))
     with jax.set_mesh(mesh):
-        setup = _prepare(config, inputs, folder, progress)
+        setup = _prepare(config, opened, folder, progress)
         for cell in todo:
             _run_cell(setup, cell)
     progress.close()
     summary = None
     if processes.first():
-        results = [folder.read_cell(cell.name) for cell in cells(config)]
+        results = [folder.read_cell(cell.name) for cell in grid(*folder.axes)]
         summary = report.report(config, folder, [r for r in results if r is not None], setup.about(command))
     processes.wait("reported")
     return summary
@@ -93,7 +105,7 @@ def _plan(config: Config) -> Mesh:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Inputs:
+class _Opened:
     """What a run starts from: the downstream data, the source network or the data to train it on, a mask if given."""
 
     target: Sources
@@ -103,7 +115,7 @@ class _Inputs:
     mask: PyTree | None
 
 
-def _open(config: Config, mesh: Mesh) -> _Inputs:
+def _open(config: Config, mesh: Mesh) -> _Opened:
     """Opens data and weights, and checks that they fit together."""
     _check_kernels(config)
     directory = config.data.directory or None
@@ -125,7 +137,7 @@ def _open(config: Config, mesh: Mesh) -> _Inputs:
     if config.mapping.kind != "head":
         label_mapping.check_sizes(classes, len(target.classes))
     mask = _load_mask(config, classes) if any(method(name).given for name in config.methods) else None
-    return _Inputs(target, source, accuracy, pretrain_data, mask)
+    return _Opened(target, source, accuracy, pretrain_data, mask)
 
 
 def _load_pretrained(config: Config, classes: int) -> dict[str, PyTree]:
@@ -154,20 +166,22 @@ def _load_mask(config: Config, classes: int) -> PyTree:
     return found.mask
 
 
-def _prepare(config: Config, inputs: _Inputs, folder: Workdir, progress: Progress) -> Setup:
+def _prepare(config: Config, opened: _Opened, folder: Workdir, progress: Progress) -> Setup:
     """Data and source network, on the devices; the network is trained first if there is none yet."""
-    source, accuracy = inputs.source, inputs.source_accuracy
-    if inputs.pretrain_data is not None:
-        source, accuracy = _pretrain(config, inputs.pretrain_data, folder, progress)
-    if source is not None and config.model.weights == "pretrain" and processes.first():
-        exported = folder.subnetwork(pretraining.CELL)
-        exported.parent.mkdir(exist_ok=True)
-        models.save_safetensors(exported, models.export(config.model.name, source))
-    for line in inputs.target.skipped:
+    source, accuracy = opened.source, opened.source_accuracy
+    if opened.pretrain_data is not None:
+        source, accuracy = _pretrain(config, opened.pretrain_data, folder, progress)
+    if source is not None and config.model.weights == "pretrain":
+        folder.add_input(inputs.SOURCE, Input(config.model.name, digest_arrays(sorted(trees.flatten(source).items()))))
+        if processes.first():
+            exported = folder.subnetwork(pretraining.CELL)
+            exported.parent.mkdir(exist_ok=True)
+            models.save_safetensors(exported, models.export(config.model.name, source))
+    for line in opened.target.skipped:
         progress.say(f"skipped {line}")
-    train, val, test = _splits(config, inputs.target, image_size=config.data.image_size)
-    source, mask = sharding.place((source, inputs.mask), jax.sharding.get_mesh())
-    return Setup(config, folder, progress, inputs.target.classes, train, val, test, source, accuracy, mask)
+    train, val, test = _splits(config, opened.target, image_size=config.data.image_size)
+    source, mask = sharding.place((source, opened.mask), jax.sharding.get_mesh())
+    return Setup(config, folder, progress, opened.target.classes, train, val, test, source, accuracy, mask)
 
 
 def _pretrain(config: Config, sources: Sources, folder: Workdir, progress: Progress) -> tuple[dict[str, PyTree], float]:
@@ -175,7 +189,7 @@ def _pretrain(config: Config, sources: Sources, folder: Workdir, progress: Progr
     train, val, test = _splits(config, sources, image_size=config.prompt.canvas_size)
     recorder = Recorder(pretraining.CELL, folder.log, folder.tensorboard(pretraining.CELL), progress)
     directory = folder.checkpoints(pretraining.CELL, "retrain")
-    with Checkpoints(directory, config.fingerprint()) as checkpoints:
+    with Checkpoints(directory, folder.fingerprint("", pretraining.CELL)) as checkpoints:
         variables, accuracy = pretraining.pretrain(
             config, len(sources.classes), train=train, val=val, test=test, checkpoints=checkpoints, recorder=recorder
         )
@@ -259,6 +273,7 @@ def _run_cell(setup: Setup, cell: Cell) -> None:
             rows = run.recorder.rows()
             report.draw_cell(setup.folder, cell.name, run.network, best, examples, setup.classes, rows)
             result["latency"] = run.latency(best, images)
-        subnetworks.save(setup.folder.subnetwork(cell.name), setup.config.model.name, best)
+        about = {"cell": cell.name, "inputs": setup.folder.digests(cell.method)}
+        subnetworks.save(setup.folder.subnetwork(cell.name), setup.config.model.name, best, about)
         setup.folder.write_cell(cell.name, result)
         setup.progress.say(report.one_line(result))
