@@ -75,7 +75,7 @@ def test_no_byte_of_a_row_can_be_another(log):
     for place, byte in enumerate(whole[:-1]):
         for bit in (1, 16, 64):
             log.path.write_bytes(whole[:place] + bytes([byte ^ bit]) + whole[place + 1 :])
-            with pytest.raises(UserError, match="line 1|line 2"):
+            with pytest.raises(UserError, match=r"line [12] is damaged"):
                 log.rows()
 
 
@@ -178,31 +178,30 @@ def test_a_resumed_run_replaces_what_came_after_its_checkpoint(tmp_path, caplog,
     # A kill in the middle of a write, too.
     first.write_bytes(first.read_bytes()[: -torn or None])
     seen = events(tmp_path)
-    with TensorBoard(tmp_path, resume_step=2) as board:
-        board.scalars(2, {"loss": 10.0})
-        board.scalars(4, {"loss": 11.0})
+    for resume_step in (3, 2):
+        with TensorBoard(tmp_path, resume_step=resume_step) as board:
+            board.scalars(resume_step, {"loss": 10.0 * resume_step})
+            board.scalars(4, {"loss": 11.0})
     with caplog.at_level("DEBUG"):
         read = events(tmp_path)
-    assert [(event.step, event.value) for event in read.Scalars("loss")] == [(1, 0.5), (2, 10.0), (4, 11.0)]
+    assert [(event.step, event.value) for event in read.Scalars("loss")] == [(1, 0.5), (2, 20.0), (4, 11.0)]
     assert [event.step for event in read.Images("prompt")] == [1]
     assert not [record for record in caplog.records if "out of order" in record.message]
-    # The times are those when it was logged first, and one that looks on sees the same.
-    assert read.Scalars("loss")[0].wall_time == seen.Scalars("loss")[0].wall_time
+    # One that has looked on comes to see the same.
     assert [event.step for event in seen.Reload().Scalars("loss")] == [1, 2, 4]
-    assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_kill_while_events_are_taken_over_loses_and_doubles_none(tmp_path, monkeypatch):
+def test_a_damaged_event_file_stops_no_run(tmp_path):
     with TensorBoard(tmp_path) as board:
         board.scalars(1, {"loss": 0.5})
-    for method in ("replace", "unlink"):
-        with monkeypatch.context() as patch:
-            patch.setattr(Path, method, lambda *_: os._exit)
-            TensorBoard(tmp_path, resume_step=2).close()
-        with TensorBoard(tmp_path, resume_step=2):
-            pass
-        assert [event.step for event in events(tmp_path).Scalars("loss")] == [1]
-        assert len(list(tmp_path.iterdir())) == 1
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 128]) + whole[place + 1 :])
+        with TensorBoard(tmp_path, resume_step=2) as board:
+            board.scalars(2, {"loss": 0.25})
+        for other in set(tmp_path.iterdir()) - {path}:
+            other.unlink()
 
 
 def test_a_disk_that_refuses_is_one_line(tmp_path):

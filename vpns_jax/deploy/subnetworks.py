@@ -165,7 +165,7 @@ def _check_network(path: Path, told: Mapping[str, Any]) -> None:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     if told and files.sha256(path) != told["network"]:
-        raise UserError(f"{path} is damaged, or not of one pair with {_task_path(path).name}: its checksum; {_REMEDY}")
+        raise UserError(f"{path} is damaged, or it and {_task_path(path).name} are not one pair; {_REMEDY}")
 
 
 def _digest(tensors: Mapping[str, np.ndarray]) -> str:

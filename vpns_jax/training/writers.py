@@ -1,6 +1,5 @@
 """What a run writes beside its checkpoints: JSON lines and TensorBoard events."""
 
-import contextlib
 import io
 import json
 import os
@@ -8,7 +7,7 @@ import sys
 import time
 import types
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,13 +87,12 @@ class TensorBoard:
     """Scalars and images as TensorBoard events, without TensorFlow. Use it in `with`, or `close` it."""
 
     def __init__(self, directory: str | Path, *, resume_step: int = 0) -> None:
-        """Starts an event file, which takes over what the folder's older ones hold.
-
-        Were they left as they are, TensorBoard would meet steps again that it has seen, and purge.
+        """Starts an event file.
 
         Args:
           directory: where TensorBoard looks for it; made if it is not there.
-          resume_step: where a resumed run continues: older events from this step on are left out.
+          resume_step: where a resumed run continues: from this step on older events are cut off, as TensorBoard would
+            have to purge them, and say so.
 
         Raises:
           UserError: the disk refuses.
@@ -109,22 +107,13 @@ class TensorBoard:
         self._directory = Path(directory)
         with storage_errors(self._directory):
             self._directory.mkdir(parents=True, exist_ok=True)
-            older = sorted(self._directory.glob("*tfevents*"))
-            kept = [event for event in _events(older) if event.step < resume_step]
-            # Later than all there are, so that a TensorBoard that looks on goes on to this one.
+            for older in self._directory.glob("*tfevents*"):
+                _cut_events(older, resume_step, self._event)
             name = f"events.out.tfevents.{time.time_ns()}.{os.getpid()}.vpns_jax"
-            # Until it is whole, under a name that TensorBoard passes over.
-            unfinished = self._directory / f"unfinished.{os.getpid()}"
-            self._writer = RecordWriter(unfinished.open("wb"))
-            self._add(0, file_version="brain.Event:2")
-            # One that looks on forgets here what it has seen. One that comes later has seen nothing.
-            self._add(0, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
-            for event in kept:
-                self._writer.write(event.SerializeToString())
-            self._writer.flush()
-            unfinished.replace(self._directory / name)
-            for path in (*older, *self._directory.glob("unfinished.*")):
-                path.unlink()
+            self._writer = RecordWriter((self._directory / name).open("xb"))
+        self._add(0, file_version="brain.Event:2")
+        # For a TensorBoard that looks on, and has seen what is cut off.
+        self._add(resume_step, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
 
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
         """Writes one number a tag; those that are None are left out."""
@@ -165,19 +154,25 @@ class TensorBoard:
             self._writer.flush()
 
 
-def _events(paths: Iterable[Path]) -> Iterator[Any]:
-    """What event files hold of scalars and images, each once; of a damaged or torn file what comes before that."""
-    from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
-    from tensorboard.compat.proto.event_pb2 import Event
+def _cut_events(path: Path, step: int, event: Any) -> None:
+    """Ends an event file before the first event of `step` or later, and before one that is torn or damaged.
 
-    seen = set()
-    for path in paths:
-        with contextlib.suppress(Exception):  # Nothing is decided by what they hold.
-            for event in map(Event.FromString, RawEventFileLoader(str(path)).Load()):
-                what = (event.step, tuple(value.tag for value in event.summary.value))
-                if event.HasField("summary") and what not in seen:
-                    seen.add(what)
-                    yield event
+    A record is its length in 8 bytes, 4 of checksum, the event, and 4 of checksum.
+    """
+    with path.open("r+b") as file:
+        end = 0
+        while len(head := file.read(12)) == 12:
+            length = int.from_bytes(head[:8], "little")
+            if length > os.fstat(file.fileno()).st_size - file.tell() - 4:
+                break
+            try:
+                found = event.FromString(file.read(length))
+            except Exception:  # Protocol buffers have several errors; TensorBoard would not read on, either.
+                break
+            if found.HasField("summary") and found.step >= step:
+                break
+            end = file.seek(4, os.SEEK_CUR)
+        file.truncate(end)
 
 
 def _sealed(row: bytes) -> bytes:
