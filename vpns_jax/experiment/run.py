@@ -4,6 +4,7 @@ Every method, density and seed of the configuration is a cell. A finished cell i
 resumes from its newest checkpoint.
 """
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,7 @@ from vpns_jax.experiment.workdir import Workdir, check_folder, locked
 from vpns_jax.files import digest_arrays
 from vpns_jax.parallel import processes, sharding
 from vpns_jax.prompting import label_mapping
-from vpns_jax.pruners import method, transfer
+from vpns_jax.pruners import Method, method, transfer
 from vpns_jax.training.batches import Resident, Split, Streamed
 from vpns_jax.training.checkpoints import Checkpoints
 from vpns_jax.training.recorder import Progress, Recorder
@@ -73,6 +74,7 @@ def run(config: Config, workdir: Path, command: str) -> dict[str, Any] | None:
 
 
 def _run(config: Config, opened: "_Opened", folder: Workdir, mesh: Mesh, command: str) -> dict[str, Any] | None:
+    """The cells that are missing, one after the other, then the report; as `run`."""
     todo = [cell for cell in cells(config) if folder.read_cell(cell.name) is None]
     epochs = sum(budget.epochs(config, cell.method, cell.density).total for cell in todo)
     progress = Progress(epochs + (0 if opened.source else config.pretrain.epochs))
@@ -255,8 +257,14 @@ def _check_batch(name: str, batch_size: int, images: int) -> None:
 
 
 def _run_cell(setup: Setup, cell: Cell) -> None:
-    """Prune, retrain, evaluate: one cell from start to end, or from where it was interrupted."""
+    """One cell from start to end, or from where it was interrupted."""
     run, chosen = CellRun(setup, cell), method(cell.method)
+    with contextlib.closing(run.recorder):
+        _finish_cell(setup, cell, run, chosen)
+
+
+def _finish_cell(setup: Setup, cell: Cell, run: CellRun, chosen: Method) -> None:
+    """Prune, retrain, evaluate, and write what came of it."""
     pruned = chosen.prune(run.problem())
     state, fixed, best = run.retrain(pruned)
     if chosen.posthoc:
@@ -267,7 +275,6 @@ def _run_cell(setup: Setup, cell: Cell) -> None:
     best, examples, (images, _) = sharding.to_host(
         (best, setup.test.examples(report.EXAMPLES), setup.test.examples(size))
     )
-    run.recorder.close()
     if result is not None:
         with jax.set_mesh(sharding.local_mesh()):
             rows = run.recorder.rows()

@@ -52,17 +52,16 @@ class Workdir:
         """
         self.path = path.absolute()
         self._config = config.to_json()
-        self._inputs = dict(found or {})
         if not processes.first():
             return
-        check_folder(path, config, self._inputs)
+        check_folder(path, config, found)
         _make(path)
         for folder in (self.figures, self.path / "cells"):
             folder.mkdir(exist_ok=True)
         before = files.read_json(self._config_path) if self._config_path.exists() else None
         if before is not None:
             self._config |= {axis: list(dict.fromkeys((*before[axis], *self._config[axis]))) for axis in _AXES}
-        self._write_inputs()
+        self._write_inputs(found or {})
         # Last: a folder that has it is a run's.
         if self._config != before:
             files.write_json(self._config_path, self._config)
@@ -102,10 +101,10 @@ class Workdir:
         Raises:
           UserError: it is not what it was when the run began.
         """
-        self._inputs[what] = found
         if processes.first():
             inputs.compare(_read_inputs(self.path), {what: found}, self.path)
-            self._write_inputs()
+            self._write_inputs({what: found})
+        processes.wait("input known")
 
     def digests(self, name: str) -> dict[str, str]:
         """The digests of what a cell is made from, by what it is.
@@ -113,8 +112,10 @@ class Workdir:
         Args:
           name: of the cell's method; "" for the source network that is trained here.
         """
-        given = bool(name) and method(name).given
-        return {what: one.digest for what, one in self._inputs.items() if what != inputs.MASK or given}
+        passed_over = set() if name and method(name).given else {inputs.MASK}
+        if not name:
+            passed_over.add(inputs.SOURCE)
+        return {what: one["digest"] for what, one in _read_inputs(self.path).items() if what not in passed_over}
 
     def fingerprint(self, name: str, cell: str) -> str:
         """Names all that decides the numbers of a cell: the keys that its method reads, its inputs, and its name.
@@ -152,9 +153,9 @@ class Workdir:
     def _config_path(self) -> Path:
         return self.path / "config.json"
 
-    def _write_inputs(self) -> None:
+    def _write_inputs(self, found: Mapping[str, Input]) -> None:
         known = _read_inputs(self.path)
-        wanted = known | {what: dataclasses.asdict(one) for what, one in self._inputs.items()}
+        wanted = known | {what: dataclasses.asdict(one) for what, one in found.items()}
         if wanted != known or not (self.path / "inputs.json").exists():
             files.write_sealed(self.path / "inputs.json", wanted)
 
