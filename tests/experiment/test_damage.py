@@ -63,8 +63,8 @@ LOOKED_AT = ("figures", "tensorboard", "report.html", "summary.json", ".lock")
 FOR_OTHERS = ("subnetworks",)
 
 
-def test_any_byte_of_any_file_of_a_run_is_noticed_or_decides_nothing(tmp_path, data, monkeypatch):
-    """Half a run and a whole one, a byte flipped, a file cut short or removed: one line with its name, or equal results."""
+def test_any_byte_of_any_file_of_a_run_is_noticed_or_decides_nothing(tmp_path, data, monkeypatch, capsys):
+    """Half a run and a whole one; a byte flipped, a file cut or removed: a line with its name, or equal results."""
     small.go(tmp_path / "whole", data)
     stopped(tmp_path / "half", data, monkeypatch)
     expected = (tmp_path / "whole" / "subnetworks" / f"{CELL}.safetensors").read_bytes()
@@ -97,8 +97,10 @@ def test_any_byte_of_any_file_of_a_run_is_noticed_or_decides_nothing(tmp_path, d
                 else:
                     found = (folder / "subnetworks" / f"{CELL}.safetensors").read_bytes()
                     assert found == expected, (name, kind)
-                    # Checkpoints of retraining are read, and those of the stage before are too.
-                    assert name.parts[0] in ("config.json", "cells", "metrics.jsonl"), (name, kind)
+                    # A cell without its result is evaluated again. In the config it was the name, or an interval.
+                    assert (name.parts[0], kind) in (("config.json", "flip"), ("cells", "removed")) or (
+                        name.name == "metrics.jsonl" and "metrics.jsonl has lost rows of" in capsys.readouterr().out
+                    ), (name, kind)
                 shutil.rmtree(folder)
     assert noticed > 60
 

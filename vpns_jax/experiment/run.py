@@ -78,6 +78,8 @@ def _run(config: Config, opened: "_Opened", folder: Workdir, mesh: Mesh, command
     todo = [cell for cell in cells(config) if folder.read_cell(cell.name) is None]
     epochs = sum(budget.epochs(config, cell.method, cell.density).total for cell in todo)
     progress = Progress(epochs + (0 if opened.source else config.pretrain.epochs))
+    for name in folder.lost_rows(cell.name for cell in cells(config)):
+        progress.say(f"warning: {folder.log.path} has lost rows of {name}, which is finished: its result stands")
     with jax.set_mesh(mesh):
         setup = _prepare(config, opened, folder, progress)
         for cell in todo:

@@ -5,7 +5,7 @@ import dataclasses
 import fcntl
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from vpns_jax.pruners import method
 from vpns_jax.training.writers import MetricLog
 
 _LOCK = ".lock"
+# The key of a cell's file under which it says what the result belongs to.
+_KNOWN = "belongs_to"
 # What of a config tells which cells there are.
 _AXES = ("methods", "densities", "seeds")
 
@@ -133,7 +135,8 @@ class Workdir:
           cell: its name.
           result: with its "method".
         """
-        files.write_sealed(self.cell(cell), result | {"fingerprint": self.fingerprint(result["method"], cell)})
+        known = {"fingerprint": self.fingerprint(result["method"], cell), "rows": _digest_rows(self.log.rows(), cell)}
+        files.write_sealed(self.cell(cell), {**result, _KNOWN: known})
 
     def read_cell(self, cell: str) -> dict[str, Any] | None:
         """A finished cell's result; None if it is not finished.
@@ -141,11 +144,24 @@ class Workdir:
         Raises:
           UserError: the file is damaged, or is another cell's.
         """
+        result = self._read_cell(cell)
+        return None if result is None else {key: value for key, value in result.items() if key != _KNOWN}
+
+    def lost_rows(self, cells: Iterable[str]) -> list[str]:
+        """The finished ones of some cells whose rows the log has lost; by rows of these nothing is decided any more.
+
+        Raises:
+          UserError: a cell's file is damaged, or a line of the log.
+        """
+        rows, found = self.log.rows(), {cell: self._read_cell(cell) for cell in cells}
+        return [cell for cell, one in found.items() if one and one[_KNOWN]["rows"] != _digest_rows(rows, cell)]
+
+    def _read_cell(self, cell: str) -> dict[str, Any] | None:
         path = self.cell(cell)
         if not path.exists():
             return None
         result = files.read_sealed(path, "remove it to evaluate the cell again")
-        if result.get("cell") != cell or result.pop("fingerprint") != self.fingerprint(result["method"], cell):
+        if result.get("cell") != cell or result[_KNOWN]["fingerprint"] != self.fingerprint(result["method"], cell):
             raise UserError(f"{path} is not the result of {cell} in this run; remove it to evaluate the cell again")
         return result
 
@@ -237,6 +253,10 @@ def _check_same(path: Path, config: Config) -> None:
             f"--workdir {path} holds a run of another config: config.{key} is {found.get(key)!r} there and "
             f"{wanted.get(key)!r} here ({len(changed)} keys differ); choose another --workdir"
         )
+
+
+def _digest_rows(rows: list[dict[str, Any]], cell: str) -> str:
+    return files.digest_json([row for row in rows if row["cell"] == cell])
 
 
 def _make(path: Path) -> None:
