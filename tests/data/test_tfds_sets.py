@@ -139,7 +139,9 @@ def test_damaged_records_are_one_line(tmp_path):
     (path,) = (tmp_path / "cifar10" / "3.0.2").glob("*train*array_record*")
     whole = path.read_bytes()
     expected, said = shades(tfds_sets.TfdsSource("cifar10", str(tmp_path), "train")), []
-    for place in range(0, len(whole), max(1, len(whole) // 40)):
+    # Most of so small a file is padding.
+    written = [place for place, byte in enumerate(whole) if byte]
+    for place in written[:: len(written) // 40]:
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         try:
             found = shades(tfds_sets.TfdsSource("cifar10", str(tmp_path), "train"))
@@ -148,7 +150,7 @@ def test_damaged_records_are_one_line(tmp_path):
         else:
             # What lies between the records.
             assert found == expected
-    assert len(said) > 2
+    assert len(said) > 20
     assert all("\n" not in line and "remove that folder and prepare it anew" in line for line in said)
 
 
