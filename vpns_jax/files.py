@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -60,11 +61,22 @@ def storage_errors(folder: str | Path) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        place = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else Path(folder)
-        if error.errno not in _STORAGE and not place.absolute().is_relative_to(Path(folder).absolute()):
+    except UserError:
+        raise
+    except Exception as error:
+        system = error if isinstance(error, OSError) else _told(error)
+        if system is None:
             raise
-        raise refused(place, error) from error
+        place = Path(os.fsdecode(system.filename)) if isinstance(system.filename, str | bytes) else Path(folder)
+        if system.errno not in _STORAGE and not place.absolute().is_relative_to(Path(folder).absolute()):
+            raise
+        raise refused(place, system) from error
+
+
+def _told(error: Exception) -> OSError | None:
+    """The system's error that a library with errors of its own (Orbax's storage, safetensors) tells in its text."""
+    code = re.search(r"os[ _]error(?:_code=')? ?(\d+)", str(error))
+    return OSError(int(code[1]), os.strerror(int(code[1]))) if code and int(code[1]) in _STORAGE else None
 
 
 def refused(path: Path, error: OSError) -> UserError:

@@ -13,7 +13,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vpns_jax.errors import UserError
-from vpns_jax.files import write_json
+from vpns_jax.files import storage_errors, write_json
 from vpns_jax.training.writers import MetricLog, TensorBoard
 
 ROWS = [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}]
@@ -221,3 +221,30 @@ def test_an_image_that_is_not_rgb_is_refused(tmp_path):
         pytest.raises(ValueError, match=r"must be \[h, w, 3\], got \(2, 2, 1\)"),
     ):
         board.images(0, {"grey": np.zeros((2, 2, 1))})
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(28, os.strerror(28), "/a/run/cells/x.json"), "^/a/run/cells/x.json cannot be written: No space left"),
+        # A file elsewhere, such as one of the library that draws: the disk is full all the same.
+        (OSError(28, os.strerror(28)), "^/a/run cannot be written: No space left"),
+        (OSError(122, os.strerror(122)), "^/a/run cannot be written: Disk quota exceeded"),
+        (FileNotFoundError(2, os.strerror(2), "/a/run/cells"), "^/a/run/cells cannot be written or read: No such file"),
+        # Libraries that have errors of their own.
+        (ValueError("Error writing: No space left on device [os_error_code='28']"), "^/a/run cannot be written: No sp"),
+        (RuntimeError('Error: I/O error: "Read-only file system (os error 30)"'), "^/a/run cannot .*: Read-only"),
+    ],
+)
+def test_what_a_disk_refuses_anywhere_in_a_run_is_one_line(error, message):
+    with pytest.raises(UserError, match=message), storage_errors("/a/run"):
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError(2, os.strerror(2), "/elsewhere"), ValueError("of ours"), UserError("a")]
+)
+def test_what_has_nothing_to_do_with_the_disk_stays_what_it_is(error):
+    with pytest.raises(type(error)) as raised, storage_errors("/a/run"):
+        raise error
+    assert raised.value is error

@@ -9,8 +9,6 @@ are checked before Orbax reads any: of damaged ones it may give other numbers, r
 
 import contextlib
 import logging
-import os
-import re
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -208,22 +206,14 @@ class Checkpoints:
         """A folder to write into that takes its name at the end, if nothing was raised; the disk's errors are lines."""
         unfinished = place.with_name(f"{place.name}{_UNFINISHED}")
         try:
-            if processes.first():
-                shutil.rmtree(unfinished, ignore_errors=True)
-                unfinished.mkdir(parents=True)
-            processes.wait("checkpoint begun")
-            with _quiet():
+            with files.storage_errors(place), _quiet():
+                if processes.first():
+                    shutil.rmtree(unfinished, ignore_errors=True)
+                    unfinished.mkdir(parents=True)
+                processes.wait("checkpoint begun")
                 yield unfinished
-            if processes.first():
-                unfinished.rename(place)
-        except OSError as error:
-            raise files.refused(place, error) from error
-        except ValueError as error:
-            # Orbax's storage has an error of its own, which tells the system's.
-            code = re.search(r"os_error_code='(\d+)'", str(error))
-            if code is None:
-                raise
-            raise files.refused(place, OSError(int(code[1]), os.strerror(int(code[1])))) from error
+                if processes.first():
+                    unfinished.rename(place)
         finally:
             if processes.first():
                 shutil.rmtree(unfinished, ignore_errors=True)
