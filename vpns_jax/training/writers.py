@@ -6,6 +6,7 @@ import os
 import sys
 import time
 import types
+import weakref
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -110,7 +111,10 @@ class TensorBoard:
             for older in self._directory.glob("*tfevents*"):
                 _cut_events(older, resume_step, self._event)
             name = f"events.out.tfevents.{time.time_ns()}.{os.getpid()}.vpns_jax"
-            self._writer = RecordWriter((self._directory / name).open("xb"))
+            file = (self._directory / name).open("xb")
+        self._writer = RecordWriter(file)
+        # For a run that ends by an error, and closes nothing.
+        weakref.finalize(self, file.close)
         self._add(0, file_version="brain.Event:2")
         # For a TensorBoard that looks on, and has seen what is cut off.
         self._add(resume_step, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
