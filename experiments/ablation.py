@@ -104,10 +104,11 @@ def ablate(
     work: Callable[[sweep.Run], None] = sweep.run_one,
 ) -> int:
     """Runs what is missing of a study under `folder`, then writes and prints its table; see the module."""
-    from vpns_jax.experiment import run
-    from vpns_jax.experiment.workdir import Workdir, check_folder
+    from vpns_jax.experiment import inputs, run
+    from vpns_jax.experiment.workdir import Workdir, check_folder, locked
 
-    check_folder(folder, config)
+    read = inputs.of(config)
+    check_folder(folder, config, read)
     found = variants(study, config)
     cells = [cell for cell in run.cells(config) if _answers(study, cell.method)]
     if not cells:
@@ -119,7 +120,6 @@ def ablate(
     for outcome in workers.run_all(found, check or run.check, workers=1, devices=devices):
         if outcome.error:
             raise UserError(f"--study={study}, variant {outcome.name}: {outcome.error[0]}")
-    Workdir(folder, config)
     runs, arms = {}, {}
     for name, one in found.items():
         home = CONFIGURED if CONFIGURED in name else f"{study}-{name}"
@@ -127,8 +127,10 @@ def ablate(
             arms[f"{home}-{cell.name}"] = name
             reduced = sweep.one_cell(one, cell.method, cell.density, cell.seed)
             runs[f"{home}-{cell.name}"] = (reduced, folder / "runs" / home / cell.name, line)
-    code = sweep.run_cells(runs, folder, jobs=jobs, devices=devices, work=work)
-    _write(sweep.finished(runs), arms, folder, study)
+    with locked(folder):
+        Workdir(folder, config, read)
+        code = sweep.run_cells(runs, folder, jobs=jobs, devices=devices, work=work)
+        _write(sweep.finished(runs), arms, folder, study)
     return code
 
 

@@ -16,6 +16,7 @@ from vpns_jax.analysis.heatmap import overlap_figure
 from vpns_jax.analysis.overlap import Comparison, Mask, comparisons
 from vpns_jax.analysis.tables import aligned, percent, sparsity_name
 from vpns_jax.errors import UserError
+from vpns_jax.files import write_whole
 
 HEADINGS = ("masks", "sparsity", "pairs", "overlap\n%", "by chance\n%", "by chance\nin each layer %")
 
@@ -27,8 +28,8 @@ def main(argv: list[str]) -> int:
         folder = cli.folder(argv)
         found = compare(folder)
         table = (tuple(heading.replace("\n", " ") for heading in HEADINGS), [_line(one) for one in found])
-        (folder / "overlap.md").write_text(tables.markdown(table), encoding="utf-8")
-        (folder / "overlap.csv").write_text(tables.comma_separated(table), encoding="utf-8")
+        write_whole(folder / "overlap.md", tables.markdown(table))
+        write_whole(folder / "overlap.csv", tables.comma_separated(table))
         sys.stdout.write(f"{aligned(HEADINGS, table[1])}\n{overlap_figure(found, folder / 'overlap.png')}\n")
 
     return cli.end(run)

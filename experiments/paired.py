@@ -9,6 +9,7 @@ from experiments import tables
 from vpns_jax.analysis import comparison
 from vpns_jax.analysis.summary import rows
 from vpns_jax.analysis.tables import sparsity_name
+from vpns_jax.files import write_whole
 
 
 def paired_table(cells: list[Mapping[str, Any]], references: Mapping[str, str], over: str) -> tables.Table:
@@ -43,6 +44,6 @@ def paired_table(cells: list[Mapping[str, Any]], references: Mapping[str, str], 
 
 def write(table: tables.Table, folder: Path, name: str) -> None:
     """Writes FOLDER/NAME.md and .csv, and prints the table."""
-    (folder / f"{name}.md").write_text(tables.markdown(table), encoding="utf-8")
-    (folder / f"{name}.csv").write_text(tables.comma_separated(table), encoding="utf-8")
+    write_whole(folder / f"{name}.md", tables.markdown(table))
+    write_whole(folder / f"{name}.csv", tables.comma_separated(table))
     sys.stdout.write(f"\n{tables.markdown(table)}\ntable: {folder / f'{name}.md'}\n")

@@ -7,7 +7,6 @@ does what is missing. WORKDIR/runs/ holds the runs, WORKDIR/summary.json all of 
 """
 
 import dataclasses
-import json
 import shlex
 import sys
 from collections.abc import Callable
@@ -38,11 +37,21 @@ def main(argv: list[str]) -> int:
 
 def sweep(config: Config, folder: Path, line: str, *, jobs: int, devices: list[str]) -> int:
     """Runs what is missing of `config` under `folder`, then writes and prints the results; see the module."""
-    from vpns_jax.experiment import run
-    from vpns_jax.experiment.workdir import Workdir
+    from vpns_jax.experiment import inputs
+    from vpns_jax.experiment.workdir import Workdir, check_folder, locked
 
-    # Refuses the folder of another sweep.
-    Workdir(folder, config)
+    found = inputs.of(config)
+    check_folder(folder, config, found)
+    with locked(folder):
+        # Refuses the folder of another sweep, or of one on other data: its finished runs are not looked at again.
+        Workdir(folder, config, found)
+        return _sweep(config, folder, line, jobs=jobs, devices=devices)
+
+
+def _sweep(config: Config, folder: Path, line: str, *, jobs: int, devices: list[str]) -> int:
+    """What `sweep` does in a folder that is its own."""
+    from vpns_jax.experiment import run
+
     tried = {
         one.name: (tuning.cell_of(config, one), folder / "tuning" / one.name, line) for one in tuning.candidates(config)
     }
@@ -107,6 +116,8 @@ def run_cells(
     work: Callable[[Run], None] = run_one,
 ) -> int:
     """Does the runs that have no result yet; FOLDER/failed-NAME.txt tells of those that fail. Returns the exit code."""
+    from vpns_jax.files import write_whole
+
     missing = {name: run for name, run in runs.items() if not (run[1] / "summary.json").exists()}
     # One alone first: it leaves the source network and the compiled programs to the others.
     first = dict(list(missing.items())[:1])
@@ -118,7 +129,7 @@ def run_cells(
                 bar.update()
                 if outcome.error:
                     failed += 1
-                    (folder / f"failed-{outcome.name}.txt").write_text(outcome.error[1])
+                    write_whole(folder / f"failed-{outcome.name}.txt", outcome.error[1])
                     tqdm.write(f"{outcome.name} failed: {outcome.error[0]}", file=sys.stderr)
                 else:
                     (folder / f"failed-{outcome.name}.txt").unlink(missing_ok=True)
@@ -145,8 +156,10 @@ def gather(runs: dict[str, Run], folder: Path, line: str) -> None:
 
 def finished(runs: dict[str, Run]) -> dict[str, dict[str, Any]]:
     """The summaries of the runs that have one, by name."""
+    from vpns_jax.files import read_json
+
     paths = {name: where / "summary.json" for name, (_, where, _) in runs.items()}
-    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+    return {name: read_json(path) for name, path in paths.items() if path.exists()}
 
 
 if __name__ == "__main__":

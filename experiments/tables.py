@@ -18,6 +18,7 @@ from vpns_jax.analysis import comparison
 from vpns_jax.analysis.summary import Row, methods, rows
 from vpns_jax.analysis.tables import sparsity_name
 from vpns_jax.errors import UserError, check_name
+from vpns_jax.files import write_whole
 
 FOLDER = flags.DEFINE_string("folder", None, "A folder with a summary.json, of a sweep or of a run.")
 _REFERENCE = flags.DEFINE_string("reference", "hydra", "The method that the others are compared with.")
@@ -55,9 +56,9 @@ def write_tables(summary: Mapping[str, Any], folder: Path, *, reference: str) ->
     check_name("reference method", reference, methods(summary))
     tables = {"accuracy": accuracy_table(summary), "differences": difference_table(summary, reference)}
     for name, table in tables.items():
-        (folder / f"{name}.md").write_text(markdown(table), encoding="utf-8")
-        (folder / f"{name}.csv").write_text(comma_separated(table), encoding="utf-8")
-        (folder / f"{name}.tex").write_text(latex(table), encoding="utf-8")
+        write_whole(folder / f"{name}.md", markdown(table))
+        write_whole(folder / f"{name}.csv", comma_separated(table))
+        write_whole(folder / f"{name}.tex", latex(table))
         sys.stdout.write(f"{markdown(table)}\n")
 
 

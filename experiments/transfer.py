@@ -113,17 +113,19 @@ def transfer(
     work: Callable[[sweep.Run], None] = sweep.run_one,
 ) -> int:
     """Runs what is missing under `folder`, then writes and prints the table; see the module."""
-    from vpns_jax.experiment import run
-    from vpns_jax.experiment.workdir import Workdir, check_folder
+    from vpns_jax.experiment import inputs, run
+    from vpns_jax.experiment.workdir import Workdir, check_folder, locked
 
-    check_folder(folder, config)
+    read = inputs.of(config)
+    check_folder(folder, config, read)
     runs: dict[str, sweep.Run] = {}
     labels, references, checks = {}, {}, {"the target": config}
     for (label, density, seed), (one, source) in cells(config, found).items():
         name = re.sub(r"[^\w.+-]", "_", f"{label}-s{100 * (1 - density):.6g}-seed{seed}")
         runs[name] = (one, folder / "runs" / name, line)
         # One that is finished would pass for one of another mask.
-        check_folder(runs[name][1], one)
+        if runs[name][1].exists():
+            check_folder(runs[name][1], one, read | {inputs.MASK: inputs.mask(one)})
         labels[name], references[label] = label, source.method
         checks[str(source.path)] = one
     for cell in run.cells(config):
@@ -133,8 +135,9 @@ def transfer(
     for outcome in workers.run_all(checks, check or run.check, workers=1, devices=devices):
         if outcome.error:
             raise UserError(outcome.error[0])
-    Workdir(folder, config)
-    code = sweep.run_cells(runs, folder, jobs=jobs, devices=devices, work=work)
+    with locked(folder):
+        Workdir(folder, config, read)
+        code = sweep.run_cells(runs, folder, jobs=jobs, devices=devices, work=work)
     results = [
         cell | {"method": labels.get(name, cell["method"])}
         for name, summary in sweep.finished(runs).items()

@@ -194,7 +194,9 @@ def test_a_finished_cell_that_was_damaged(call, tmp_path):
         patch.setattr(sys, "argv", argv)
         parsed, _ = cli.parse(argv)
     folder = workdir.Workdir(tmp_path / "run", parsed)
-    folder.write_cell("dense-s0-seed7", {})
+    folder.write_cell("dense-s0-seed7", {"method": "dense", "cell": "dense-s0-seed7", "test": 0.5})
+    path = folder.cell("dense-s0-seed7")
+    path.write_text(path.read_text().replace("0.5", "0.9"))
     assert_refused(call(), "dense-s0-seed7.json", "remove it")
 
 

@@ -1,11 +1,41 @@
-"""Files: where they are kept between runs, and writing one whole or not at all."""
+"""Files: where they are kept between runs, writing one whole or not at all, and noticing that one was damaged."""
 
+import contextlib
+import errno
+import hashlib
 import io
 import json
+import math
 import os
+import re
+import shutil
 import sys
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+import numpy as np
+
+from vpns_jax.errors import UserError
+
+# The key under which a sealed JSON file keeps the checksum of everything else in it.
+SEAL = "sha256"
+# What a disk says that is full, read-only, over its quota, broken, or gone.
+_STORAGE = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EIO,
+        errno.ENODEV,
+        errno.ENOTCONN,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+    }
+)
 
 
 def cache_directory() -> Path:
@@ -20,26 +50,174 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vpns_jax"
 
 
-def write_whole(path: str | Path, content: str | bytes) -> None:
-    """Writes a file so that a reader sees the old content or the new one, never a part.
+@contextlib.contextmanager
+def storage_errors(folder: str | Path) -> Iterator[None]:
+    """Turns what a disk refuses into one line: it is full, read-only, over its quota, or gone.
+
+    Args:
+      folder: what is worked on in the block. An error about any file in it counts; one about another file does if only
+        the disk can be the cause.
+
+    Raises:
+      UserError: names the file, what happened and, on a full disk, how much is free.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        system = error if isinstance(error, OSError) else _told(error)
+        if system is None:
+            raise
+        place = Path(os.fsdecode(system.filename)) if isinstance(system.filename, str | bytes) else Path(folder)
+        if system.errno not in _STORAGE and not place.absolute().is_relative_to(Path(folder).absolute()):
+            raise
+        raise refused(place, system) from error
+
+
+def _told(error: Exception) -> OSError | None:
+    """The system's error that a library with errors of its own (Orbax's storage, safetensors) tells in its text."""
+    code = re.search(r"os[ _]error(?:_code=')? ?(\d+)", str(error))
+    return OSError(int(code[1]), os.strerror(int(code[1]))) if code and int(code[1]) in _STORAGE else None
+
+
+def refused(path: Path, error: OSError) -> UserError:
+    """The line about a file that the disk refused to write or read.
+
+    Args:
+      path: the file.
+      error: what the system said.
+    """
+    reason = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = free_bytes(path)
+        reason += "" if free is None else f", {free / 2**20:.1f} MiB free there"
+        return UserError(f"{path} cannot be written: {reason}; make room and run the same command again")
+    return UserError(f"{path} cannot be written or read: {reason}; mend that and run the same command again")
+
+
+def free_bytes(path: Path) -> int | None:
+    """What is free on the disk that a file lies on, or would; None where that cannot be told."""
+    for folder in path.absolute().parents:
+        with contextlib.suppress(OSError):
+            return shutil.disk_usage(folder).free
+    return None
+
+
+@contextlib.contextmanager
+def whole(path: str | Path) -> Iterator[IO[bytes]]:
+    """A file to write into that takes the place of `path` at the end of the block, if nothing was raised in it.
+
+    So a reader sees the old content or the new one, never a part.
 
     Args:
       path: the file; its folder exists.
-      content: text, written as UTF-8, or bytes.
+
+    Raises:
+      UserError: the disk refuses; the old file is as it was.
     """
     path = Path(path)
     # A name of its own for each process: two that write the same file must not share the unfinished one.
     fresh = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        fresh.write_bytes(content.encode() if isinstance(content, str) else content)
+        with fresh.open("wb") as file:
+            yield file
         fresh.replace(path)
+    except OSError as error:
+        raise refused(path, error) from error
     finally:
-        fresh.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            fresh.unlink(missing_ok=True)
+
+
+def write_whole(path: str | Path, content: str | bytes) -> None:
+    """Writes a file whole or not at all; see `whole`.
+
+    Args:
+      path: the file; its folder exists.
+      content: text, written as UTF-8, or bytes.
+
+    Raises:
+      UserError: the disk refuses; the old file is as it was.
+    """
+    with whole(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 def write_json(path: str | Path, value: Any) -> None:
     """Writes `value` as indented JSON, whole or not at all; see `write_whole` and `plain`."""
-    write_whole(path, json.dumps(value, indent=2, default=plain) + "\n")
+    write_whole(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """What a JSON file holds.
+
+    Args:
+      path: a file, which anyone may have written.
+
+    Raises:
+      UserError: it cannot be read, is no JSON, or is nested too deep.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read: {_brief(error)}; mend or remove it") from error
+
+
+def write_sealed(path: str | Path, value: Mapping[str, Any]) -> None:
+    """Writes a JSON object with a checksum of its own, for `read_sealed`; see `write_json`.
+
+    Args:
+      path: the file; its folder exists.
+      value: what `plain` knows, without a key "sha256".
+    """
+    content = plain(value)
+    write_json(path, {**content, SEAL: digest_json(content)})
+
+
+def read_sealed(path: str | Path, remedy: str) -> dict[str, Any]:
+    """Reads what `write_sealed` wrote, without the checksum.
+
+    Args:
+      path: the file.
+      remedy: what to do if it is damaged, such as "remove it to ...".
+
+    Raises:
+      UserError: it cannot be read, or is not what was written.
+    """
+    try:
+        value = json.loads(Path(path).read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read: {_brief(error)}; {remedy}") from error
+    if not isinstance(value, dict) or value.pop(SEAL, None) != digest_json(value):
+        raise UserError(f"{path} is damaged or was edited: it does not match its checksum; {remedy}")
+    return value
+
+
+def sha256(path: str | Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal; raises `OSError` if it cannot be read."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_arrays(arrays: Iterable[tuple[str, Any]]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes, in the order given.
+
+    Args:
+      arrays: name and array, of NumPy or of JAX on this host; one is taken after the other, so they can be made as
+        they are asked for.
+    """
+    total = hashlib.sha256()
+    for name, array in arrays:
+        value = np.asarray(array)
+        total.update(f"{name} {value.dtype} {value.shape}\n".encode())
+        total.update(np.ascontiguousarray(value).tobytes())
+    return total.hexdigest()
+
+
+def digest_json(value: Any) -> str:
+    """SHA-256 of a value that JSON has, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def escape_output() -> None:
@@ -49,13 +227,32 @@ def escape_output() -> None:
 
 
 def plain(value: Any) -> Any:
-    """What `json.dumps` asks for values it does not know: numpy and jax numbers, arrays as lists, paths as strings.
+    """A value as JSON has it: arrays as lists, paths as strings, None for a number that is not finite.
+
+    Args:
+      value: of dicts, lists, tuples, strings, paths, and numbers and arrays of Python, NumPy or JAX.
 
     Raises:
-      TypeError: the value is none of these.
+      TypeError: there is something else in it.
     """
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, str | int | None):
+        return value
+    if isinstance(value, float):
+        # JSON has no NaN; readers other than Python's refuse the word.
+        return float(value) if math.isfinite(value) else None
     if hasattr(value, "tolist"):
-        return value.tolist()
+        return plain(value.tolist())
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"{type(value).__name__} is not JSON: {value!r}")
+
+
+def _brief(error: BaseException) -> str:
+    """An error's first line, of a length to read."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

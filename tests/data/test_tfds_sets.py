@@ -93,11 +93,66 @@ def test_labels_are_remembered_and_what_is_damaged_is_read_again(cifar10, monkey
     with monkeypatch.context() as patch:
         patch.setattr(tfds_sets.TfdsSource, "label_of", lambda *_: pytest.fail("read the records again"))
         np.testing.assert_array_equal(tfds_sets.read_labels(source), labels)
-    for content in (b"", b"damaged", path.read_bytes()[:-4]):
+    whole = path.read_bytes()
+    for content in (b"", b"damaged", whole[:-4], whole[:-32]):
         path.write_bytes(content)
         np.testing.assert_array_equal(tfds_sets.read_labels(source), labels)
-    np.save(path, labels[:3])
-    np.testing.assert_array_equal(tfds_sets.read_labels(source), labels)
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        np.testing.assert_array_equal(tfds_sets.read_labels(source), labels)
+        # And written again.
+        assert path.read_bytes() == whole
+    np.testing.assert_array_equal(np.load(path), labels)
+
+
+def test_a_damaged_description_is_one_line(tmp_path):
+    build_cifar10(tmp_path, train=20, test=10)
+    folder = tmp_path / "cifar10" / "3.0.2"
+    data.open_sources("cifar10", data_dir=str(tmp_path))
+    names = ["dataset_info.json", "features.json", "label.labels.txt", "vpns_jax.checksums.json"]
+    for name in names:
+        path = folder / name
+        whole = path.read_bytes()
+        for place in range(0, len(whole), 17):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+            with pytest.raises(UserError, match=name) as error:
+                data.open_sources("cifar10", data_dir=str(tmp_path))
+            assert "\n" not in str(error.value)
+            assert f"{folder} and prepare cifar10 anew" in str(error.value)
+        path.unlink()
+        if name != "vpns_jax.checksums.json":
+            with pytest.raises(UserError, match=f"{name}: No such file"):
+                data.open_sources("cifar10", data_dir=str(tmp_path))
+        path.write_bytes(whole)
+    data.open_sources("cifar10", data_dir=str(tmp_path))
+
+
+def test_a_description_that_was_damaged_before_it_was_opened(tmp_path):
+    build_cifar10(tmp_path, train=2, test=2)
+    (tmp_path / "cifar10" / "3.0.2" / "dataset_info.json").write_text("{")
+    with pytest.raises(UserError, match=r"cifar10 cannot be read .*; remove that folder and prepare it anew") as error:
+        data.open_sources("cifar10", data_dir=str(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+def test_damaged_records_are_one_line(tmp_path):
+    build_cifar10(tmp_path, train=40, test=10)
+    (path,) = (tmp_path / "cifar10" / "3.0.2").glob("*train*array_record*")
+    whole = path.read_bytes()
+    expected, said = shades(tfds_sets.TfdsSource("cifar10", str(tmp_path), "train")), []
+    # Most of so small a file is padding.
+    written = [place for place, byte in enumerate(whole) if byte]
+    for place in written[:: len(written) // 40]:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        try:
+            found = shades(tfds_sets.TfdsSource("cifar10", str(tmp_path), "train"))
+        except UserError as error:
+            said.append(str(error))
+        else:
+            # What lies between the records.
+            assert found == expected
+    assert len(said) > 20
+    assert all("\n" not in line and "remove that folder and prepare it anew" in line for line in said)
 
 
 def test_a_source_is_pickled_as_a_place(cifar10):

@@ -70,11 +70,16 @@ def test_the_folder_of_another_sweep_is_refused(tmp_path):
     from vpns_jax.experiment.workdir import Workdir
 
     Workdir(tmp_path / "sweep", parsed())
-    with pytest.raises(UserError, match=r"another config: config\.seeds"):
-        sweep.sweep(parsed(seeds=(9,)), tmp_path / "sweep", "line", jobs=1, devices=[])
+    with pytest.raises(UserError, match=r"another config: config\.protocol"):
+        sweep.sweep(
+            parsed(protocol="paper" if parsed().protocol == "reference" else "reference"),
+            tmp_path / "sweep",
+            "line",
+            jobs=1,
+            devices=[],
+        )
 
 
 def test_one_cell_is_a_whole_config():
     one = sweep.one_cell(parsed(seeds=(7, 9)), "vpns", 0.05, 9)
     assert [cell.name for cell in experiment.cells(one)] == ["vpns-s95-seed9"]
-    assert one.fingerprint() != parsed().fingerprint()

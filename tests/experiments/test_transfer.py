@@ -15,8 +15,9 @@ from tests.experiments import in_process
 from vpns_jax import models, prompting, sparsity
 from vpns_jax.deploy import subnetworks
 from vpns_jax.errors import UserError
-from vpns_jax.experiment import config
+from vpns_jax.experiment import config, inputs
 from vpns_jax.experiment import run as experiment
+from vpns_jax.experiment.workdir import Workdir
 from vpns_jax.training.state import Subnetwork
 
 
@@ -80,8 +81,7 @@ def pretend(run):
     """Stands for a run of minutes: a mask from elsewhere loses 2 points with seed 7, and 4 with seed 9."""
     one, folder, line = run
     (cell,) = experiment.cells(one)
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(one.to_json()))
+    Workdir(folder, one, {inputs.MASK: inputs.mask(one)} if cell.method.startswith("transfer") else {})
     accuracy = 0.9 - (cell.seed - 5) / 100 * cell.method.startswith("transfer")
     result = sample(cell.method, cell.density, cell.seed, accuracy, None)
     (folder / "summary.json").write_text(json.dumps({"command": line, "cells": [result]}))
@@ -89,6 +89,8 @@ def pretend(run):
 
 def test_each_is_compared_with_its_method_there(run, tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "run_all", in_process.run_all)
+    # Every folder's masks are others.
+    monkeypatch.setattr(inputs, "mask", lambda one: inputs.Input(one.transfer.mask, one.transfer.mask))
     folder, one = tmp_path / "out", parsed(densities=(0.1,))
 
     def go(found):
@@ -105,7 +107,7 @@ def test_each_is_compared_with_its_method_there(run, tmp_path, monkeypatch):
     # Another run's mask by the same name is not taken for the one that is there.
     other = run.parent.parent / "other"
     run.parent.rename(other)
-    with pytest.raises(UserError, match=r"another config: config\.transfer\.mask is"):
+    with pytest.raises(UserError, match=r"its mask was .*/run/.* holds something else"):
         go(named(other / "subnetworks", "vpns*"))
 
 

@@ -92,10 +92,10 @@ def test_rounds_start_at_the_start_and_drop_the_smallest_trained_weights(tmp_pat
 
 
 def test_rewinding_to_an_early_epoch(tmp_path, watched):
-    run = cells.cell(tmp_path, "imp", density=0.7, imp__epochs=2, imp__rewind_epochs=1)
+    run, again = (cells.cell(tmp_path, "imp", density=0.7, imp__epochs=2, imp__rewind_epochs=1) for _ in range(2))
     problem = run.problem()
     pruned = METHODS["imp"].prune(problem)
-    early = problem.warm_up(problem.dense())  # Restored: it is there already.
+    early = again.problem().warm_up(problem.dense())  # Restored: it is there already.
     assert tiny.same(pruned.weights, early.weights)
     assert tiny.same(pruned.batch_stats, early.batch_stats)
     assert not tiny.same(early.weights, problem.source.weights)

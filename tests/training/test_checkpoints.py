@@ -1,11 +1,11 @@
 """Checkpoints: what is kept, that it comes back bit for bit, and that damage is noticed."""
 
-import json
 import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from vpns_jax.errors import UserError
@@ -66,10 +66,12 @@ def test_of_equals_the_earliest_is_best_whatever_they_are(tmp_path):
 
 def test_a_best_checkpoint_that_is_gone_or_damaged_is_noticed_before_training_goes_on(tmp_path):
     save_three(tmp_path)
-    meta = tmp_path / "2" / "meta" / "metadata"
-    text = meta.read_text()
-    meta.write_text(json.dumps(json.loads(text) | {"digest": "0" * 64}))
-    with Checkpoints(tmp_path, "config-a") as checkpoints, pytest.raises(UserError, match=r"/2 is damaged"):
+    with (tmp_path / "2" / "state" / "_METADATA").open("ab") as file:
+        file.write(b" ")
+    with (
+        Checkpoints(tmp_path, "config-a") as checkpoints,
+        pytest.raises(UserError, match=r"/2 is damaged: state/_METADATA does not match its checksum; remove .* anew"),
+    ):
         checkpoints.newest(LIKE)
     shutil.rmtree(tmp_path / "2")
     with (
@@ -128,44 +130,114 @@ def test_one_of_another_config_is_refused(tmp_path):
     one_line(error)
 
 
-def data_files(folder):
-    """The arrays' own bytes, and everything else, of the newest checkpoint."""
-    files = [path for path in (folder / "3").rglob("*") if path.is_file()]
-    return [path for path in files if "/d/" in str(path)], files
+def flip(path, place, bit):
+    raw = bytearray(path.read_bytes())
+    raw[place] ^= bit
+    path.write_bytes(raw)
 
 
-def test_flipped_bytes_are_noticed(tmp_path):
+def damages():
+    """Ways to spoil a file."""
+    yield from (lambda path, share=share: flip(path, int(share * path.stat().st_size), 1) for share in (0, 0.5, 0.99))
+    yield lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    yield lambda path: path.write_bytes(b"")
+    yield lambda path: path.unlink()
+    yield lambda path: path.rename(path.with_name("another"))
+
+
+def test_any_damage_to_any_file_is_one_line_that_names_it_and_offers_the_older_one(tmp_path):
+    save_three(tmp_path / "whole")
+    names = [path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*") if path.is_file()]
+    assert len(names) > 10
+    for number, name in enumerate(names):
+        for damage in damages():
+            folder = tmp_path / f"{number}"
+            shutil.copytree(tmp_path / "whole", folder)
+            damage(folder / name)
+            with Checkpoints(folder, "config-a") as checkpoints, pytest.raises(UserError) as error:
+                checkpoints.newest(LIKE)
+            text, (epoch, *inner) = one_line(error), name.parts
+            assert "/".join(inner) in text
+            if epoch == "3":
+                # What it says helps.
+                assert f"remove {folder / '3'} to go on from 2, which is whole" in text
+                shutil.rmtree(folder / "3")
+                with Checkpoints(folder, "config-a") as checkpoints:
+                    assert_same(checkpoints.newest(LIKE)[1], tree(2))
+                    assert checkpoints.best_accuracy() == 0.7
+            else:
+                assert f"remove {folder} to run the stage anew" in text
+            shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("3", "4", "is checkpoint 3 under another name; rename it back"),
+        ("2", "1", "/2, the best so far, is gone"),
+        ("3", "x3", "/x3 is not the name of a checkpoint; rename it back, or remove it"),
+        ("3", "03", "/03 is not the name of a checkpoint"),
+    ],
+)
+def test_a_folder_under_another_name_is_noticed(tmp_path, old, new, message):
     save_three(tmp_path)
-    for path in data_files(tmp_path)[0]:
-        raw = bytearray(path.read_bytes())
-        if len(raw) > 2000:
-            # Storage that compresses may notice by itself; stored plain, only the digest can tell.
-            raw[len(raw) // 2] ^= 0x01
-            path.write_bytes(raw)
-    with Checkpoints(tmp_path, "config-a") as checkpoints, pytest.raises(UserError, match="damaged") as error:
-        checkpoints.newest(LIKE)
-    assert str(tmp_path / "3") in one_line(error)
-
-
-def test_a_changed_digest_is_noticed(tmp_path):
-    save_three(tmp_path)
-    meta = tmp_path / "3" / "meta" / "metadata"
-    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"digest": "0" * 64}))
-    with (
-        Checkpoints(tmp_path, "config-a") as checkpoints,
-        pytest.raises(UserError, match="do not match their checksum"),
-    ):
-        checkpoints.newest(LIKE)
-
-
-@pytest.mark.parametrize("cut", ["half", "all"])
-def test_truncated_files_are_noticed(tmp_path, cut):
-    save_three(tmp_path)
-    for path in data_files(tmp_path)[1]:
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if cut == "half" else b"")
-    with pytest.raises(UserError, match="damaged") as error, Checkpoints(tmp_path, "config-a") as checkpoints:
+    (tmp_path / old).rename(tmp_path / new)
+    with Checkpoints(tmp_path, "config-a") as checkpoints, pytest.raises(UserError, match=message) as error:
         checkpoints.newest(LIKE)
     one_line(error)
+
+
+def test_without_the_newest_the_best_is_gone_on_from(tmp_path):
+    save_three(tmp_path)
+    shutil.rmtree(tmp_path / "3")
+    with Checkpoints(tmp_path, "config-a") as checkpoints:
+        assert checkpoints.newest(LIKE)[0] == 2
+        checkpoints.save(3, tree(3), accuracy=0.6)
+        assert checkpoints.best(LIKE)[0] == 2
+
+
+def test_arrays_that_storage_gives_otherwise_are_noticed(tmp_path, monkeypatch):
+    save_three(tmp_path)
+    read = ocp.Checkpointer.restore
+    monkeypatch.setattr(ocp.Checkpointer, "restore", lambda *a, **k: jax.tree.map(lambda x: x * 0, read(*a, **k)))
+    with Checkpoints(tmp_path, "config-a") as checkpoints, pytest.raises(UserError, match="its arrays do not match"):
+        checkpoints.newest(LIKE)
+
+
+# What Orbax's storage says, and what the system says to it, on a full disk.
+FULL = ValueError("RESOURCE_EXHAUSTED: Error writing \"a/0\": No space left on device [os_error_code='28']")
+
+
+@pytest.mark.parametrize("error", [FULL, OSError(28, "No space left on device"), OSError(30, "Read-only file system")])
+def test_a_disk_that_refuses_is_one_line_and_costs_no_checkpoint(tmp_path, monkeypatch, error):
+    save_three(tmp_path)
+
+    def refuse(self, directory, *_, **__):
+        directory.mkdir()
+        raise error
+
+    with monkeypatch.context() as patch, Checkpoints(tmp_path, "config-a") as checkpoints:
+        patch.setattr(ocp.Checkpointer, "save", refuse)
+        with pytest.raises(UserError, match=r"/4 cannot be written( or read)?: (No space|Read-only)") as raised:
+            checkpoints.save(4, tree(4), accuracy=0.9)
+        one_line(raised)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "3"]
+    with Checkpoints(tmp_path, "config-a") as checkpoints:
+        assert_same(checkpoints.newest(LIKE)[1], tree(3))
+        # Once there is room.
+        checkpoints.save(4, tree(4), accuracy=0.9)
+        assert_same(checkpoints.best(LIKE)[1], tree(4))
+
+
+def test_what_a_kill_left_half_written_or_half_removed_does_not_count(tmp_path):
+    save_three(tmp_path)
+    shutil.copytree(tmp_path / "3", tmp_path / "4.unfinished")
+    (tmp_path / "4.unfinished" / "meta.json").unlink()
+    shutil.copytree(tmp_path / "2", tmp_path / "1.unfinished")
+    with Checkpoints(tmp_path, "config-a") as checkpoints:
+        assert checkpoints.newest(LIKE)[0] == 3
+        checkpoints.save(4, tree(4), accuracy=0.1)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name[0] != "1") == ["2", "4"]
 
 
 def test_a_tree_of_another_shape_is_refused(tmp_path):

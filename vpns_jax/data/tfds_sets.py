@@ -2,21 +2,25 @@
 
 import dataclasses
 import functools
+import hashlib
+import io
 import json
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vpns_jax import files
+from vpns_jax.data import prepared
 from vpns_jax.data.decode import UnreadableImageError, decode_image
 from vpns_jax.data.decoding import AS_STORED, DEFAULT, DecodeOptions, Decoding
 from vpns_jax.data.source import Original
 from vpns_jax.errors import UserError
 
 _LOG = logging.getLogger(__name__)
+_CHECKSUM_BYTES = hashlib.sha256().digest_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +89,7 @@ class TfdsSource:
         return len(self._records)
 
     def __getitem__(self, index: int, /) -> tuple[np.ndarray, int]:
-        record = self._records[index]
+        record = self._record(index)
         try:
             return decode_image(record["image"], self.decoding), int(record["label"])
         except UnreadableImageError as error:
@@ -121,7 +125,17 @@ class TfdsSource:
 
     def label_of(self, index: int) -> int:
         """The label of one record, its image not decoded."""
-        return int(self._records[index]["label"])
+        return int(self._record(index)["label"])
+
+    def _record(self, index: int) -> Any:
+        try:
+            return self._records[index]
+        except Exception as error:  # ArrayRecord, which keeps checksums, and the decoding of a record raise much.
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+            raise UserError(
+                f"data set {self.name!r}: record {index} of {self.split} in {self._builder.data_dir} is damaged "
+                f"({reason}); remove that folder and prepare it anew"
+            ) from error
 
 
 def open_tfds(name: str, options: DecodeOptions = DEFAULT, *, data_dir: str | None = None) -> Original:
@@ -140,7 +154,7 @@ def open_tfds(name: str, options: DecodeOptions = DEFAULT, *, data_dir: str | No
 
     if options.grey_range == "measured":
         raise UserError(f"data.grey_range is 'measured', and only folders are; {name} allows 'auto' and 'full'")
-    entry, builder = ENTRIES[name], make_builder(name, data_dir=data_dir)
+    entry, builder = ENTRIES[name], _opened_builder(name, data_dir)
     command = prepare_command(name, data_dir)
     if not builder.info.splits:
         raise UserError(f"data set {name!r} is not prepared in {builder.data_dir}; prepare it with: {command}")
@@ -149,6 +163,7 @@ def open_tfds(name: str, options: DecodeOptions = DEFAULT, *, data_dir: str | No
             f"data set {name!r} is prepared in {builder.data_dir} as {builder.info.file_format.value}, which cannot be "
             f"read at random; prepare it as array_record elsewhere: {prepare_command(name, 'OTHER_FOLDER')}"
         )
+    prepared.remember(Path(builder.data_dir))
     decoding = options.decide(exif=False)
     source = functools.partial(TfdsSource, name, data_dir, decoding=decoding)
     return Original(
@@ -176,6 +191,24 @@ def contents(name: str, options: DecodeOptions = DEFAULT, *, data_dir: str | Non
             yield f"{path.name} {len(content)}\n".encode() + content
 
 
+def _opened_builder(name: str, data_dir: str | None) -> Any:
+    """As `make_builder`; raises `UserError` if what describes the prepared data is damaged."""
+    import tensorflow_datasets as tfds
+
+    home = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser() / ENTRIES[name].builder
+    prepared.check(home, name)
+    try:
+        return make_builder(name, data_dir=data_dir)
+    except UserError:
+        raise
+    except Exception as error:  # Of a description that cannot be parsed TFDS makes errors of many classes.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+        raise UserError(
+            f"data set {name!r}: what describes it below {home} cannot be read ({type(error).__name__}: {reason}); "
+            "remove that folder and prepare it anew"
+        ) from error
+
+
 def make_builder(name: str, *, data_dir: str | None, file_format: str | None = None) -> Any:
     """The TFDS builder of a data set of `ENTRIES`, prepared or not."""
     import tensorflow_datasets as tfds
@@ -194,22 +227,28 @@ def prepare_command(name: str, data_dir: str | None) -> str:
 
 
 def read_labels(source: TfdsSource, *, progress: bool = False) -> np.ndarray:
-    """The labels of `source`: from the file that remembers them, or from its records, and then remembered."""
+    """The labels of `source`: from the file that remembers them, or from its records, and then remembered.
+
+    The file is NumPy's format with a SHA-256 of that at its end, which NumPy does not look at.
+    """
     from tqdm import tqdm
 
     try:
-        labels = np.load(source.labels_path, allow_pickle=False)
-        if labels.dtype == np.int32 and labels.shape == (len(source),):
-            return labels
-    except (OSError, EOFError, ValueError):
-        pass  # absent or damaged: read them again
+        content = source.labels_path.read_bytes()
+        array, checksum = content[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:]
+        if hashlib.sha256(array).digest() == checksum:
+            labels = np.load(io.BytesIO(array), allow_pickle=False)
+            # Of records that were prepared again it may be the old ones'.
+            if labels.shape == (len(source),):
+                return labels
+    except OSError:
+        pass  # absent, as if it were damaged: read the labels again
     indices = tqdm(range(len(source)), desc=f"reading labels of {source.split}", unit="image", disable=not progress)
     labels = np.fromiter((source.label_of(index) for index in indices), np.int32, len(source))
-    part = source.labels_path.with_suffix(f".{os.getpid()}.part")
+    buffer = io.BytesIO()
+    np.save(buffer, labels)
     try:
-        with part.open("wb") as file:
-            np.save(file, labels)
-        part.replace(source.labels_path)
-    except OSError as error:
-        _LOG.info("cannot remember labels in %s: %s", source.labels_path, error)
+        files.write_whole(source.labels_path, buffer.getvalue() + hashlib.sha256(buffer.getvalue()).digest())
+    except UserError as error:
+        _LOG.info("cannot remember labels: %s", error)
     return labels

@@ -1,40 +1,62 @@
 """A finished sparse network as files: what others load, in PyTorch too, and what belongs to it here.
 
 CELL.safetensors        the network in torchvision's or timm's layout, its pruned weights true zeros
-CELL.task.safetensors   its mask (a bit a weight), prompt and label mapping
+CELL.task.safetensors   its mask (a bit a weight), prompt and label mapping; in its metadata what the network is made
+                        from, and checksums of both files
 """
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import safetensors
+import safetensors.numpy
 
-from vpns_jax import models, trees
+from vpns_jax import files, models, trees
 from vpns_jax.errors import UserError
 from vpns_jax.models import formats
 from vpns_jax.sparsity import masks
 from vpns_jax.training.state import Subnetwork
 
+# The one entry of the metadata. What has it not was written before there were checksums, by `save_safetensors`.
+_ABOUT = "vpns_jax"
+_BEFORE = {"format": "pt"}
+_REMEDY = "restore both files, or remove them and cells/CELL.json beside their folder and run that cell again"
 
-def save(path: Path, name: str, subnetwork: Subnetwork) -> None:
+
+def save(path: Path, name: str, subnetwork: Subnetwork, about: Mapping[str, Any] | None = None) -> None:
     """Writes both files.
 
     Args:
       path: ends in `.safetensors`; `.task.safetensors` is put beside it.
       name: of the model, as in `models.names()`.
       subnetwork: weights, mask, batch statistics, prompt and mapping.
+      about: what else to tell of it, all that JSON has, such as what it was made from.
+
+    Raises:
+      UserError: the disk refuses.
     """
     weights = masks.apply(subnetwork.weights, subnetwork.mask)
     variables = {"params": weights} | ({"batch_stats": subnetwork.batch_stats} if subnetwork.batch_stats else {})
     tensors: dict[str, np.ndarray] = {"mapping": np.asarray(subnetwork.mapping, np.int32)}
     tensors |= {f"prompt/{key}": np.asarray(x) for key, x in trees.flatten(subnetwork.prompt).items()}
     tensors |= {f"mask/{key}": np.packbits(np.asarray(x)) for key, x in trees.flatten(subnetwork.mask).items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    models.save_safetensors(_task_path(path), tensors)
-    # Last: where the network is, the rest is too.
-    models.save_safetensors(path, models.export(name, jax.device_get(variables)))
+    unfinished = path.with_name(f"unfinished-{path.name}")
+    with files.storage_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        models.save_safetensors(unfinished, models.export(name, jax.device_get(variables)))
+        told = files.plain(about or {}) | {"model": name}
+        told |= {"network": files.sha256(unfinished), "task": _digest(tensors)}
+        # Safetensors writes memory as it lies.
+        content = {key: np.ascontiguousarray(x).reshape(np.shape(x)) for key, x in tensors.items()}
+        metadata = {_ABOUT: json.dumps(told | {"about": files.digest_json(told)})}
+        files.write_whole(_task_path(path), safetensors.numpy.save(content, metadata))
+        # Last: where the network is, the rest is too.
+        unfinished.replace(path)
 
 
 def load(path: Path, name: str, *, image_size: int = 224, **options: Any) -> Subnetwork:
@@ -45,8 +67,9 @@ def load(path: Path, name: str, *, image_size: int = 224, **options: Any) -> Sub
     Raises:
       UserError: a file is missing or damaged, or is not of that network.
     """
+    tensors, told = _read_task(path)
+    _check_network(path, told)
     variables = models.load_pretrained(name, path, num_classes=None, image_size=image_size, **options)
-    tensors = formats.read(_task_path(path))
     weights = trees.flatten(variables["params"])
     mask, prompt = {}, {}
     for key, tensor in tensors.items():
@@ -66,6 +89,33 @@ def load(path: Path, name: str, *, image_size: int = 224, **options: Any) -> Sub
     )
 
 
+def about(path: Path) -> dict[str, Any]:
+    """What `save` was told of a network, beside "model"; {} of one that was written before that was kept.
+
+    Args:
+      path: the network's.
+
+    Raises:
+      UserError: one of the two files is missing or damaged.
+    """
+    _, told = _read_task(path)
+    _check_network(path, told)
+    return {key: value for key, value in told.items() if key not in ("network", "task", "about")}
+
+
+def digest(path: Path) -> str:
+    """Names the contents of both files of a network, wherever they lie.
+
+    Args:
+      path: the network's.
+
+    Raises:
+      UserError: one of them is missing or damaged.
+    """
+    about(path)
+    return f"{files.sha256(path)} {files.sha256(_task_path(path))}"
+
+
 def load_bits(path: Path) -> dict[str, np.ndarray]:
     """The mask that belongs to the network in `path`, without the network.
 
@@ -75,7 +125,7 @@ def load_bits(path: Path) -> dict[str, np.ndarray]:
     Raises:
       UserError: the file beside it is missing or damaged, or holds no mask.
     """
-    tensors = formats.read(_task_path(path))
+    tensors, _ = _read_task(path)
     bits = {key.removeprefix("mask/"): np.array(x) for key, x in tensors.items() if key.startswith("mask/")}
     if not bits or any(x.dtype != np.uint8 for x in bits.values()):
         raise UserError(f"{_task_path(path)} holds no mask")
@@ -90,6 +140,36 @@ def _unpack(path: Path, key: str, bits: np.ndarray, weights: dict[str, Any]) -> 
     if np.any(np.asarray(weights[key])[~kept]):
         raise UserError(f"{_task_path(path)}: mask of {key} drops weights that {path.name} has; they are not one pair")
     return jnp.asarray(kept)
+
+
+def _read_task(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The tensors beside a network, and what is told of it; they are as they were written."""
+    task = _task_path(path)
+    tensors = formats.read(task)
+    with safetensors.safe_open(task, framework="np") as file:
+        metadata = file.metadata() or {}
+    if metadata == _BEFORE:
+        return tensors, {}
+    try:
+        told = json.loads(metadata[_ABOUT])
+        whole = told["about"] == files.digest_json({key: value for key, value in told.items() if key != "about"})
+    except (KeyError, TypeError, ValueError, RecursionError):
+        whole = False
+    if not whole or told["task"] != _digest(tensors):
+        raise UserError(f"{task} is damaged: it does not match its checksum; {_REMEDY}")
+    return tensors, told
+
+
+def _check_network(path: Path, told: Mapping[str, Any]) -> None:
+    """Raises `UserError` if the network is not the one that was written with what is beside it."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    if told and files.sha256(path) != told["network"]:
+        raise UserError(f"{path} is damaged, or it and {_task_path(path).name} are not one pair; {_REMEDY}")
+
+
+def _digest(tensors: Mapping[str, np.ndarray]) -> str:
+    return files.digest_arrays(sorted(tensors.items()))
 
 
 def _task_path(path: Path) -> Path:

@@ -106,7 +106,9 @@ class CellRun:
         self._networks = {stage: _network(setup, self._method, stage) for stage in ("prune", "retrain", "posthoc")}
         self.network = self._networks["posthoc" if self._method.posthoc else "retrain"]
         self.recorder = Recorder(cell.name, setup.folder.log, setup.folder.tensorboard(cell.name), setup.progress)
-        self._stages = Stages(self._config, setup.folder, cell.name, self.recorder, setup.train, setup.val, self._keys)
+        self._stages = Stages(
+            self._config, setup.folder, cell.method, cell.name, self.recorder, setup.train, setup.val, self._keys
+        )
         self._source = self._make_source()
 
     def problem(self) -> Problem:

@@ -3,9 +3,7 @@
 import dataclasses
 import hashlib
 import json
-import os
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from flax import traverse_util
 from vpns_jax import data, files, models
 from vpns_jax.errors import UserError
 from vpns_jax.experiment.config import Config
-from vpns_jax.models.formats.npz import read_npz
+from vpns_jax.models import formats
 from vpns_jax.parallel import processes
 from vpns_jax.prompting import create
 from vpns_jax.training import state as states
@@ -147,19 +145,39 @@ def pretrain(
 
 
 def save(path: Path, variables: dict[str, PyTree], test_accuracy: float) -> None:
-    """Writes the network, numpy arrays, to the cache; another process sees all of it or nothing."""
+    """Writes a source network to the cache; another process sees all of it or nothing.
+
+    Args:
+      path: the file, `.npz`.
+      variables: numpy arrays.
+      test_accuracy: of the network, on its own data.
+
+    Raises:
+      UserError: the disk refuses.
+    """
     arrays = traverse_util.flatten_dict(variables, sep="/")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.stem}.{os.getpid()}.tmp.npz")
-    np.savez(partial, test_accuracy=np.float64(test_accuracy), **arrays)
-    partial.replace(path)
+    with files.storage_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with files.whole(path) as file:
+        np.savez(file, test_accuracy=np.float64(test_accuracy), **arrays)
 
 
 def load(path: Path) -> tuple[dict[str, PyTree], float]:
-    """Reads what `save` wrote. Raises `UserError` if the file is damaged (zip members carry a checksum)."""
+    """Reads what `save` wrote.
+
+    Args:
+      path: the file, whose members carry a checksum each.
+
+    Returns:
+      The variables, and the accuracy on the test split.
+
+    Raises:
+      UserError: the file is damaged.
+    """
     try:
-        arrays = read_npz(path)
+        arrays = formats.read(path)
         accuracy = float(arrays.pop("test_accuracy"))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"cached source network {path} is damaged: {error}; remove it") from error
+    except (UserError, KeyError, TypeError) as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise UserError(f"cached source network {path} is damaged: {reason}; remove it to train it again") from error
     return traverse_util.unflatten_dict(arrays, sep="/"), accuracy

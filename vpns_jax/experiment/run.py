@@ -4,9 +4,10 @@ Every method, density and seed of the configuration is a cell. A finished cell i
 resumes from its newest checkpoint.
 """
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,19 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from vpns_jax import data, models
+from vpns_jax import data, models, trees
 from vpns_jax.data import Sources
 from vpns_jax.deploy import subnetworks
 from vpns_jax.errors import UserError
-from vpns_jax.experiment import budget, pretraining, pruning, report
+from vpns_jax.experiment import budget, inputs, pretraining, pruning, report
 from vpns_jax.experiment.cell import Cell, CellRun, Setup
 from vpns_jax.experiment.config import Config
-from vpns_jax.experiment.workdir import Workdir, check_folder
+from vpns_jax.experiment.inputs import Input
+from vpns_jax.experiment.workdir import Workdir, check_folder, locked
+from vpns_jax.files import digest_arrays
 from vpns_jax.parallel import processes, sharding
 from vpns_jax.prompting import label_mapping
-from vpns_jax.pruners import method, transfer
+from vpns_jax.pruners import Method, method, transfer
 from vpns_jax.training.batches import Resident, Split, Streamed
 from vpns_jax.training.checkpoints import Checkpoints
 from vpns_jax.training.recorder import Progress, Recorder
@@ -34,10 +37,14 @@ PyTree = Any
 
 def cells(config: Config) -> Iterator[Cell]:
     """All cells of an experiment, seed by seed. A dense network has one density, 1."""
-    for seed in config.seeds:
-        for name in config.methods:
-            densities = config.densities if method(name).sparse else (1.0,)
-            yield from (Cell(name, density, seed) for density in densities)
+    return grid(config.methods, config.densities, config.seeds)
+
+
+def grid(methods: Sequence[str], densities: Sequence[float], seeds: Sequence[int]) -> Iterator[Cell]:
+    """Every method at every density with every seed, seed by seed. A dense network has one density, 1."""
+    for seed in seeds:
+        for name in methods:
+            yield from (Cell(name, density, seed) for density in (densities if method(name).sparse else (1.0,)))
 
 
 def run(config: Config, workdir: Path, command: str) -> dict[str, Any] | None:
@@ -57,21 +64,30 @@ def run(config: Config, workdir: Path, command: str) -> dict[str, Any] | None:
     mesh = _plan(config)
     # All that can be wrong first: a run that cannot start leaves no folder behind.
     check_folder(workdir, config)
-    inputs = _open(config, mesh)
+    opened, found = _open(config, mesh), inputs.of(config)
+    check_folder(workdir, config, found)
     processes.wait("checked")
-    folder = Workdir(workdir, config)
-    processes.wait("folder made")
+    with locked(workdir):
+        folder = Workdir(workdir, config, found)
+        processes.wait("folder made")
+        return _run(config, opened, folder, mesh, command)
+
+
+def _run(config: Config, opened: "_Opened", folder: Workdir, mesh: Mesh, command: str) -> dict[str, Any] | None:
+    """The cells that are missing, one after the other, then the report; as `run`."""
     todo = [cell for cell in cells(config) if folder.read_cell(cell.name) is None]
     epochs = sum(budget.epochs(config, cell.method, cell.density).total for cell in todo)
-    progress = Progress(epochs + (0 if inputs.source else config.pretrain.epochs))
+    progress = Progress(epochs + (0 if opened.source else config.pretrain.epochs))
+    for name in folder.lost_rows(cell.name for cell in cells(config)):
+        progress.say(f"warning: {folder.log.path} has lost rows of {name}, which is finished: its result stands")
     with jax.set_mesh(mesh):
-        setup = _prepare(config, inputs, folder, progress)
+        setup = _prepare(config, opened, folder, progress)
         for cell in todo:
             _run_cell(setup, cell)
     progress.close()
     summary = None
     if processes.first():
-        results = [folder.read_cell(cell.name) for cell in cells(config)]
+        results = [folder.read_cell(cell.name) for cell in grid(*folder.axes)]
         summary = report.report(config, folder, [r for r in results if r is not None], setup.about(command))
     processes.wait("reported")
     return summary
@@ -93,7 +109,7 @@ def _plan(config: Config) -> Mesh:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Inputs:
+class _Opened:
     """What a run starts from: the downstream data, the source network or the data to train it on, a mask if given."""
 
     target: Sources
@@ -106,7 +122,7 @@ class _Inputs:
     notes: tuple[str, ...]
 
 
-def _open(config: Config, mesh: Mesh) -> _Inputs:
+def _open(config: Config, mesh: Mesh) -> _Opened:
     """Opens data and weights, and checks that they fit together."""
     _check_kernels(config)
     opened = functools.partial(
@@ -135,7 +151,7 @@ def _open(config: Config, mesh: Mesh) -> _Inputs:
     normalization = pretraining.normalization(config, loaded)
     mask = _load_mask(config, classes) if any(method(name).given for name in config.methods) else None
     notes = loaded.notes if loaded else ()
-    return _Inputs(target, source, accuracy, pretrain_data, mask, normalization, notes)
+    return _Opened(target, source, accuracy, pretrain_data, mask, normalization, notes)
 
 
 def _load_pretrained(config: Config, classes: int) -> models.Pretrained:
@@ -167,37 +183,39 @@ def _load_mask(config: Config, classes: int) -> PyTree:
     return found.mask
 
 
-def _prepare(config: Config, inputs: _Inputs, folder: Workdir, progress: Progress) -> Setup:
+def _prepare(config: Config, opened: _Opened, folder: Workdir, progress: Progress) -> Setup:
     """Data and source network, on the devices; the network is trained first if there is none yet."""
-    source, accuracy = inputs.source, inputs.source_accuracy
-    for sources in filter(None, (inputs.pretrain_data, inputs.target)):
+    source, accuracy = opened.source, opened.source_accuracy
+    for sources in filter(None, (opened.pretrain_data, opened.target)):
         for line in (*(f"skipped {line}" for line in sources.skipped), *sources.notes):
             progress.say(line)
-    if inputs.pretrain_data is not None:
-        source, accuracy = _pretrain(config, inputs.pretrain_data, folder, progress)
-    if source is not None and config.model.weights == "pretrain" and processes.first():
-        exported = folder.subnetwork(pretraining.CELL)
-        exported.parent.mkdir(exist_ok=True)
-        models.save_safetensors(exported, models.export(config.model.name, source))
-    for line in inputs.notes:
+    if opened.pretrain_data is not None:
+        source, accuracy = _pretrain(config, opened.pretrain_data, folder, progress)
+    if source is not None and config.model.weights == "pretrain":
+        folder.add_input(inputs.SOURCE, Input(config.model.name, digest_arrays(sorted(trees.flatten(source).items()))))
+        if processes.first():
+            exported = folder.subnetwork(pretraining.CELL)
+            exported.parent.mkdir(exist_ok=True)
+            models.save_safetensors(exported, models.export(config.model.name, source))
+    for line in opened.notes:
         progress.say(f"weights {config.model.weights}: {line}")
-    progress.say(f"inputs normalized by {inputs.normalization}")
-    train, val, test = _splits(config, inputs.target, image_size=config.data.image_size)
-    source, mask = sharding.place((source, inputs.mask), jax.sharding.get_mesh())
+    progress.say(f"inputs normalized by {opened.normalization}")
+    train, val, test = _splits(config, opened.target, image_size=config.data.image_size)
+    source, mask = sharding.place((source, opened.mask), jax.sharding.get_mesh())
     return Setup(
         config=config,
         folder=folder,
         progress=progress,
-        classes=inputs.target.classes,
+        classes=opened.target.classes,
         train=train,
         val=val,
         test=test,
         source=source,
         source_accuracy=accuracy,
-        normalization=inputs.normalization,
-        source_notes=inputs.notes,
+        normalization=opened.normalization,
+        source_notes=opened.notes,
         mask=mask,
-        decoding=inputs.target.decoding,
+        decoding=opened.target.decoding,
     )
 
 
@@ -206,7 +224,7 @@ def _pretrain(config: Config, sources: Sources, folder: Workdir, progress: Progr
     train, val, test = _splits(config, sources, image_size=config.prompt.canvas_size)
     recorder = Recorder(pretraining.CELL, folder.log, folder.tensorboard(pretraining.CELL), progress)
     directory = folder.checkpoints(pretraining.CELL, "retrain")
-    with Checkpoints(directory, config.fingerprint()) as checkpoints:
+    with Checkpoints(directory, folder.fingerprint("", pretraining.CELL)) as checkpoints:
         variables, accuracy = pretraining.pretrain(
             config, len(sources.classes), train=train, val=val, test=test, checkpoints=checkpoints, recorder=recorder
         )
@@ -272,8 +290,14 @@ def _check_batch(name: str, batch_size: int, images: int) -> None:
 
 
 def _run_cell(setup: Setup, cell: Cell) -> None:
-    """Prune, retrain, evaluate: one cell from start to end, or from where it was interrupted."""
+    """One cell from start to end, or from where it was interrupted."""
     run, chosen = CellRun(setup, cell), method(cell.method)
+    with contextlib.closing(run.recorder):
+        _finish_cell(setup, cell, run, chosen)
+
+
+def _finish_cell(setup: Setup, cell: Cell, run: CellRun, chosen: Method) -> None:
+    """Prune, retrain, evaluate, and write what came of it."""
     pruned = chosen.prune(run.problem())
     state, fixed, best = run.retrain(pruned)
     if chosen.posthoc:
@@ -284,12 +308,12 @@ def _run_cell(setup: Setup, cell: Cell) -> None:
     best, examples, (images, _) = sharding.to_host(
         (best, setup.test.examples(report.EXAMPLES), setup.test.examples(size))
     )
-    run.recorder.close()
     if result is not None:
         with jax.set_mesh(sharding.local_mesh()):
             rows = run.recorder.rows()
             report.draw_cell(setup.folder, cell.name, run.network, best, examples, setup.classes, rows)
             result["latency"] = run.latency(best, images)
-        subnetworks.save(setup.folder.subnetwork(cell.name), setup.config.model.name, best)
+        about = {"cell": cell.name, "inputs": setup.folder.digests(cell.method)}
+        subnetworks.save(setup.folder.subnetwork(cell.name), setup.config.model.name, best, about)
         setup.folder.write_cell(cell.name, result)
         setup.progress.say(report.one_line(result))

@@ -4,7 +4,6 @@ Immutable once made; no module below the constructors reads a config by key.
 """
 
 import dataclasses
-import hashlib
 import json
 from typing import Any
 
@@ -218,14 +217,6 @@ class Config:
     def to_json(self) -> dict[str, Any]:
         """Plain nested dicts, as written beside the results."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
-
-    def identity(self) -> dict[str, Any]:
-        """What a run may not change once it has begun: all but the devices, on any number of which it can go on."""
-        return {key: value for key, value in self.to_json().items() if key != "mesh"}
-
-    def fingerprint(self) -> str:
-        """Names this configuration: SHA-256 of its identity's JSON."""
-        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
 
     def with_value(self, key: str, value: float) -> "Config":
         """This configuration with another value for a key such as "prune.scores.learning_rate".

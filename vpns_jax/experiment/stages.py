@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -39,14 +38,15 @@ class Stages:
         self,
         config: Config,
         folder: Workdir,
+        method: str,
         cell: str,
         recorder: Recorder,
         train: Split,
         val: Split,
         keys: dict[str, jax.Array],
     ) -> None:
-        """Takes a key for each stage, and the name of the cell."""
-        self._config, self._folder, self._cell, self._recorder = config, folder, cell, recorder
+        """Takes a key for each stage, and the names of the cell's method and of the cell."""
+        self._config, self._folder, self._method, self._cell, self._recorder = config, folder, method, cell, recorder
         self._train, self._val, self._keys = train, val, keys
         self._iterations = train.size // config.data.batch_size
         self.optimizer_steps: Counter[str] = Counter()
@@ -127,6 +127,5 @@ class Stages:
         self.forward_passes[name] += count
 
     def _checkpoints(self, folder: str, *, keep_best: bool) -> Checkpoints:
-        # The density is part of the cell's name, so of the folder, and so of what is resumed.
-        fingerprint = f"{self._config.fingerprint()}-{zlib.crc32(self._cell.encode()):08x}"
+        fingerprint = self._folder.fingerprint(self._method, self._cell)
         return Checkpoints(self._folder.checkpoints(self._cell, folder), fingerprint, keep_best=keep_best)

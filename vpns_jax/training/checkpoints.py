@@ -1,118 +1,107 @@
 """Checkpoints of one stage: the newest is always kept, beside the best on validation.
 
-Orbax writes them and makes each save atomic. What it does not notice is bytes overwritten on disk, so every
-checkpoint carries a digest of its arrays, checked before anything is trained.
+DIRECTORY/NUMBER/state/      the arrays, as Orbax writes them
+DIRECTORY/NUMBER/meta.json   what they are of, and the SHA-256 of every file beside it and of the arrays
+
+A checkpoint is there once its folder has its name, so one that a kill or a full disk cuts short never counts. Its files
+are checked before Orbax reads any: of damaged ones it may give other numbers, raise anything, or leave reads hanging.
 """
 
 import contextlib
-import hashlib
+import logging
+import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
-from jax.sharding import NamedSharding
-from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from vpns_jax import files
 from vpns_jax.errors import UserError
-from vpns_jax.parallel import sharding
+from vpns_jax.parallel import processes, sharding
+from vpns_jax.training import packing
 
 PyTree = Any
 
-_METRIC = "selection"
-# Up to so many elements an array is packed with others.
-_SMALL = 2**18
+_UNFINISHED = ".unfinished"
 
 
 class Checkpoints:
     """The checkpoints of one stage of one run, by number: epochs, or steps. Use it in `with`, or `close` it."""
 
     def __init__(self, directory: Path, fingerprint: str, *, keep_best: bool = True) -> None:
-        """Opens or starts a folder of checkpoints.
+        """Names a folder of checkpoints.
 
         Args:
-          directory: made if it is not there.
-          fingerprint: names the configuration; a checkpoint of another one is refused.
+          directory: made with the first checkpoint.
+          fingerprint: names the configuration and its inputs; a checkpoint of others is refused.
           keep_best: whether the best is kept beside the newest; without, accuracies play no part.
         """
         self.keeps_best = keep_best
         self._directory = directory.absolute()
         self._fingerprint = fingerprint
-        kept: list[preservation_policy.PreservationPolicy] = [preservation_policy.LatestN(1)]
-        if keep_best:
-            kept.append(preservation_policy.BestN(get_metric_fn=lambda metrics: metrics[_METRIC], n=1))
-        options = ocp.CheckpointManagerOptions(
-            best_fn=(lambda metrics: metrics[_METRIC]) if keep_best else None,
-            preservation_policy=preservation_policy.AnyPreservationPolicy(kept),
-            enable_async_checkpointing=False,
-        )
-        with self._readable():
-            self._manager = ocp.CheckpointManager(self._directory, options=options)
+        self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler())
 
     def save(self, epoch: int, tree: PyTree, *, accuracy: float | None = None) -> None:
-        """Writes `tree` as it is after `epoch` epochs, with its accuracy on validation."""
-        arrays = _named(tree)
-        packed = _pack(arrays)
-        before = self.best_accuracy()
+        """Writes a checkpoint, and removes those that are neither the newest any more nor the best.
+
+        Args:
+          epoch: its number, above all there are.
+          tree: arrays, as they are after so many epochs.
+          accuracy: on validation.
+
+        Raises:
+          UserError: the disk refuses; the checkpoints there were are as they were.
+        """
+        if epoch <= self.newest_epoch():
+            raise ValueError(f"checkpoint {epoch} comes after {self.newest_epoch()} under {self._directory}")
+        before = self._best()
         # Of equal accuracies the earlier epoch is the better one.
-        best = epoch if accuracy is not None and (before is None or accuracy > before) else self._best_epoch()
-        meta = {"fingerprint": self._fingerprint, "layout": _layout(packed), "digest": digest(arrays), "best": best}
-        saved = self._manager.save(
-            epoch,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(packed),
-                meta=ocp.args.JsonSave(meta),
-            ),
-            metrics=None if accuracy is None else {_METRIC: accuracy - 1e-9 * epoch, "accuracy": accuracy},
-        )
-        if not saved:
-            raise RuntimeError(f"checkpoint of epoch {epoch} was not saved: a later one is there")
+        improved = self.keeps_best and accuracy is not None and (before is None or accuracy > before["accuracy"])
+        best = {"epoch": epoch, "accuracy": accuracy} if improved else before
+        with self._written(self._directory / str(epoch)) as unfinished:
+            arrays = _named(tree)
+            packed = packing.pack(arrays)
+            digest = _digest(arrays)
+            self._orbax.save(unfinished / "state", args=ocp.args.StandardSave(packed))
+            meta = {"number": epoch, "fingerprint": self._fingerprint, "layout": packing.layout(packed)}
+            meta |= {"accuracy": accuracy, "best": best, "digest": digest}
+            if processes.first():
+                files.write_sealed(unfinished / "meta.json", meta | {"files": _hashes(unfinished / "state")})
+        if processes.first():
+            self._remove(set(self._numbers()) - {epoch, best["epoch"] if best else epoch})
+        processes.wait("checkpoint written")
 
     def newest_epoch(self) -> int:
         """The newest epoch there is a checkpoint of; 0 if there is none yet."""
-        return self._manager.latest_step() or 0
+        return max(self._numbers(), default=0)
 
     def newest(self, like: PyTree) -> tuple[int, PyTree] | None:
         """The newest epoch and its tree, or None if there is none yet; see `restore`.
 
-        The best one is read too: that it is damaged or gone should be known before training goes on.
+        The best one is checked too: that it is damaged or gone should be known before training goes on.
         """
-        epoch, best = self._manager.latest_step(), self._best_epoch()
-        if epoch is None:
+        epoch = self.newest_epoch()
+        if not epoch:
             return None
-        if self.keeps_best and self._meta(epoch).get("best") != best:
-            raise UserError(
-                f"checkpoint {self._directory / str(self._meta(epoch).get('best'))}, the best so far, is gone; remove "
-                f"{self._directory} to run the stage anew"
-            )
-        if best not in (None, epoch):
-            self.restore(best, like)
+        best = self._best()
+        if best is not None and best["epoch"] != epoch:
+            self._check(best["epoch"])
         return epoch, self.restore(epoch, like)
 
     def best(self, like: PyTree) -> tuple[int, PyTree]:
         """The epoch that is best on validation, the earliest of equals, and its tree; see `restore`."""
-        epoch = self._best_epoch()
-        if epoch is None:
+        best = self._best()
+        if best is None:
             raise ValueError(f"no checkpoint has been saved under {self._directory}")
-        return epoch, self.restore(epoch, like)
+        return best["epoch"], self.restore(best["epoch"], like)
 
     def best_accuracy(self) -> float | None:
         """The accuracy on validation of the best checkpoint; None if there is none yet."""
-        epoch = self._best_epoch()
-        if epoch is None:
-            return None
-        with self._readable(self._directory / str(epoch)):
-            return self._manager.metrics(epoch)["accuracy"]
-
-    def _best_epoch(self) -> int | None:
-        """The best epoch; None if there is none yet, or none is kept for being best."""
-        if not self.keeps_best:
-            return None
-        with self._readable():
-            return self._manager.best_step()
+        best = self._best()
+        return None if best is None else best["accuracy"]
 
     def restore(self, epoch: int, like: PyTree) -> PyTree:
         """Reads a checkpoint back, bit for bit.
@@ -122,32 +111,28 @@ class Checkpoints:
           like: a tree of arrays of the same structure, shapes and dtypes; results are placed as its arrays are.
 
         Raises:
-          UserError: it is of another configuration, cannot be read, or is not what was saved.
+          UserError: it is of another configuration or other inputs, or is not what was saved.
         """
-        where, meta = self._directory / str(epoch), self._meta(epoch)
-        if meta.get("fingerprint") != self._fingerprint:
-            raise UserError(f"checkpoint {where} was made by another config; choose another --workdir")
+        where, meta = self._directory / str(epoch), self._check(epoch)
         arrays = _named(like)
-        target = _packed_like(arrays)
-        # Orbax would notice, but leave its other reads hanging.
-        if meta.get("layout") != _layout(target):
+        target = packing.packed_like(arrays)
+        if meta["layout"] != packing.layout(target):
             raise UserError(
                 f"checkpoint {where} holds other arrays than this version expects; choose another --workdir"
             )
-        with self._readable(where):
-            saved = self._manager.restore(epoch, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))
-        found = _unpack(saved["state"], arrays)
-        if digest(found) != meta["digest"]:
-            raise UserError(f"checkpoint {where} is damaged: its contents do not match their checksum; remove it")
+        try:
+            with _quiet():
+                saved = self._orbax.restore(where / "state", args=ocp.args.StandardRestore(target))
+        except Exception as error:  # Orbax and its storage raise what they like.
+            raise self._damaged(epoch, f"Orbax cannot read it ({_first_line(error)})") from error
+        found = packing.unpack(saved, arrays)
+        if _digest(found) != meta["digest"]:
+            raise self._damaged(epoch, "its arrays do not match their checksum")
         return jax.tree.unflatten(jax.tree.structure(like), [found[name] for name in arrays])
 
-    def _meta(self, epoch: int) -> dict[str, Any]:
-        with self._readable(self._directory / str(epoch)):
-            return self._manager.restore(epoch, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-
     def close(self) -> None:
-        """Waits for what is being written."""
-        self._manager.close()
+        """Ends what Orbax has open."""
+        self._orbax.close()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -155,31 +140,115 @@ class Checkpoints:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def _numbers(self) -> list[int]:
+        """Of the checkpoints there are. Raises `UserError` for a folder that has another name."""
+        if not self._directory.is_dir():
+            return []
+        found = []
+        for path in self._directory.iterdir():
+            if path.name.startswith(".") or path.name.endswith(_UNFINISHED):
+                continue
+            if not (path.name.isascii() and path.name.isdigit() and str(int(path.name)) == path.name):
+                raise UserError(f"{path} is not the name of a checkpoint; rename it back, or remove it")
+            found.append(int(path.name))
+        return found
+
+    def _best(self) -> dict[str, Any] | None:
+        """Epoch and accuracy of the best, as the newest remembers them; None if there is none, or none is kept."""
+        newest = self.newest_epoch()
+        if not self.keeps_best or not newest:
+            return None
+        best = self._meta(newest)["best"]
+        if best is not None and best["epoch"] not in self._numbers():
+            raise UserError(
+                f"checkpoint {self._directory / str(best['epoch'])}, the best so far, is gone; put it back, or remove "
+                f"{self._directory} to run the stage anew"
+            )
+        return best
+
+    def _meta(self, epoch: int) -> dict[str, Any]:
+        path = self._directory / str(epoch) / "meta.json"
+        meta = files.read_sealed(path, self._remedy(epoch))
+        if meta["number"] != epoch:
+            raise UserError(
+                f"{path.parent} is checkpoint {meta['number']} under another name; rename it back, or remove it"
+            )
+        if meta["fingerprint"] != self._fingerprint:
+            raise UserError(
+                f"checkpoint {path.parent} was made by another config, or on other inputs; choose another --workdir"
+            )
+        return meta
+
+    def _check(self, epoch: int) -> dict[str, Any]:
+        """What is known of a checkpoint. Raises `UserError` if one of its files is not as it was written."""
+        meta, state = self._meta(epoch), self._directory / str(epoch) / "state"
+        problem = _problem(state, meta["files"])
+        if problem:
+            raise self._damaged(epoch, problem)
+        return meta
+
+    def _damaged(self, epoch: int, problem: str) -> UserError:
+        where = self._directory / str(epoch)
+        return UserError(f"checkpoint {where} is damaged: {problem}; {self._remedy(epoch)}")
+
+    def _remedy(self, epoch: int) -> str:
+        """What to do about a damaged checkpoint: an older one that is whole serves as well, if there is one."""
+        for older in sorted((number for number in self._numbers() if number < epoch), reverse=True):
+            place = self._directory / str(older)
+            with contextlib.suppress(UserError, KeyError):
+                meta = files.read_sealed(place / "meta.json", "")
+                if meta["fingerprint"] == self._fingerprint and not _problem(place / "state", meta["files"]):
+                    return f"remove {self._directory / str(epoch)} to go on from {older}, which is whole"
+        return f"remove {self._directory} to run the stage anew"
+
     @contextlib.contextmanager
-    def _readable(self, where: Path | None = None) -> Iterator[None]:
-        """Turns whatever the storage raises on damaged files into one line."""
+    def _written(self, place: Path) -> Iterator[Path]:
+        """A folder to write into that takes its name at the end, if nothing was raised; the disk's errors are lines."""
+        unfinished = place.with_name(f"{place.name}{_UNFINISHED}")
         try:
-            with warnings.catch_warnings():
-                # Orbax warns of its own defaults; the sharding is given with each array.
-                warnings.simplefilter("ignore")
-                yield
-        except Exception as error:
-            reason = str(error).strip().splitlines()
-            text = reason[0][:200] if reason else type(error).__name__
-            raise UserError(f"checkpoint {where or self._directory} is damaged: {text}; remove it") from error
+            with files.storage_errors(place), _quiet():
+                if processes.first():
+                    shutil.rmtree(unfinished, ignore_errors=True)
+                    unfinished.mkdir(parents=True)
+                processes.wait("checkpoint begun")
+                yield unfinished
+                if processes.first():
+                    unfinished.rename(place)
+        finally:
+            if processes.first():
+                shutil.rmtree(unfinished, ignore_errors=True)
+
+    def _remove(self, numbers: set[int]) -> None:
+        for number in numbers:
+            # Under a name that does not count: a kill must not leave half a checkpoint that does.
+            away = self._directory / f"{number}{_UNFINISHED}"
+            shutil.rmtree(away, ignore_errors=True)
+            (self._directory / str(number)).rename(away)
+            shutil.rmtree(away, ignore_errors=True)
 
 
-def digest(arrays: dict[str, Any]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes, in the order of the names, however the arrays are laid out.
+def _digest(arrays: dict[str, Any]) -> str:
+    """Of arrays however they are laid out; one after the other comes to the host, whole."""
+    return files.digest_arrays((name, sharding.to_host(arrays[name])) for name in sorted(arrays))
 
-    One array after the other comes to the host, whole.
-    """
-    total = hashlib.sha256()
-    for name in sorted(arrays):
-        value = np.asarray(sharding.to_host(arrays[name]))
-        total.update(f"{name} {value.dtype} {value.shape}\n".encode())
-        total.update(np.ascontiguousarray(value).tobytes())
-    return total.hexdigest()
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file in a folder, by path below it."""
+    return {
+        path.relative_to(folder).as_posix(): files.sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+def _problem(folder: Path, expected: dict[str, str]) -> str:
+    """The first file of a folder that is not as it was written; empty if all are."""
+    for name, wanted in expected.items():
+        try:
+            found = files.sha256(folder / name)
+        except OSError as error:
+            return f"{folder.name}/{name}: {error.strerror}"
+        if found != wanted:
+            return f"{folder.name}/{name} does not match its checksum"
+    return ""
 
 
 def _named(tree: PyTree) -> dict[str, Any]:
@@ -188,60 +257,18 @@ def _named(tree: PyTree) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
-def _pack(arrays: dict[str, Any]) -> dict[str, Any]:
-    """Small arrays end to end in one for each dtype, large ones as they are, by position.
-
-    A checkpoint takes time for each array: packed, one of 200 small arrays is written in a tenth of it.
-    """
-    packed: dict[str, Any] = {}
-    for dtype, names in _small(arrays).items():
-        together = np.concatenate([np.ravel(x) for x in sharding.to_host([arrays[name] for name in names])])
-        packed[f"small_{dtype}"] = sharding.put(together, _everywhere())
-    return packed | {f"large_{i}": arrays[name] for i, name in enumerate(_large(arrays))}
-
-
-def _packed_like(arrays: dict[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes and places for reading what `_pack` made: large arrays go straight to where `arrays` has them."""
-    target = {}
-    for dtype, names in _small(arrays).items():
-        shape = (sum(arrays[name].size for name in names),)
-        target[f"small_{dtype}"] = jax.ShapeDtypeStruct(shape, arrays[names[0]].dtype, sharding=_everywhere())
-    for i, name in enumerate(_large(arrays)):
-        x = arrays[name]
-        target[f"large_{i}"] = jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
-    return target
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Orbax's warnings of its own defaults, and its threads' tracebacks of errors that are raised as well."""
+    log = logging.getLogger("absl")
+    before, log.disabled = log.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.disabled = before
 
 
-def _everywhere() -> jax.sharding.Sharding:
-    """Where packed arrays are while they are written and read: a device of this process or, of several, all devices."""
-    if jax.process_count() == 1:
-        return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return NamedSharding(jax.sharding.get_mesh(), sharding.WHOLE)
-
-
-def _layout(packed: dict[str, Any]) -> dict[str, str]:
-    """Dtype and shape of each array, as JSON."""
-    return {name: f"{x.dtype}{list(x.shape)}" for name, x in packed.items()}
-
-
-def _unpack(packed: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of `_pack` for arrays shaped as `like`, placed as they are."""
-    found = {name: packed[f"large_{i}"] for i, name in enumerate(_large(like))}
-    for dtype, names in _small(like).items():
-        ends = np.cumsum([like[name].size for name in names])
-        parts = np.split(np.asarray(packed[f"small_{dtype}"]), ends[:-1])
-        found |= {name: part.reshape(like[name].shape) for name, part in zip(names, parts, strict=True)}
-    return {name: sharding.put(found[name], like[name].sharding) for name in like}
-
-
-def _small(arrays: dict[str, Any]) -> dict[str, list[str]]:
-    """Names of the small arrays by dtype."""
-    groups: dict[str, list[str]] = {}
-    for name, x in arrays.items():
-        if x.size <= _SMALL:
-            groups.setdefault(str(x.dtype), []).append(name)
-    return groups
-
-
-def _large(arrays: dict[str, Any]) -> list[str]:
-    return [name for name, x in arrays.items() if x.size > _SMALL]
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:150]

@@ -1,11 +1,13 @@
 """Where a run's numbers go while it runs: the progress bar, metrics.jsonl and TensorBoard, one cell at a time."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import jax.monitoring
 from tqdm import tqdm
 
+from vpns_jax.errors import UserError
 from vpns_jax.parallel import processes
 from vpns_jax.training.writers import MetricLog, TensorBoard
 
@@ -66,28 +68,52 @@ class Recorder:
     """Takes the rows of one cell's stages; of several processes, the first one writes and reads them."""
 
     def __init__(self, cell: str, log: MetricLog, directory: Path, progress: Progress) -> None:
+        """Starts with nothing done.
+
+        Args:
+          cell: its name, which is put into each row.
+          log: where all cells' rows go.
+          directory: of this cell's TensorBoard events.
+          progress: the bar that moves on.
+        """
         self._cell, self._log, self._directory, self._progress = cell, log, directory, progress
         self._tensorboard: TensorBoard | None = None
         self._offset = 0
+        self._epochs: Counter[str] = Counter()
 
     def start(self, stage: str, epoch: int, step: int) -> None:
-        """A stage begins, or resumes, after `epoch` epochs and `step` steps: its rows past that will come again."""
+        """A stage begins, or resumes: its rows past that will come again, and are dropped.
+
+        Args:
+          stage: as rows have it.
+          epoch: how many epochs of it are done, those of earlier rounds and earlier runs included.
+          step: how many iterations.
+
+        Raises:
+          UserError: the log has lost rows of what is done.
+        """
         if not processes.first():
             return
         self._log.truncate(lambda row: (row["cell"], row["stage"]) != (self._cell, stage) or row["epoch"] <= epoch)
         # Rows are in order: the last of each stage says how long that was.
         ends = {row["stage"]: row["step"] for row in self.rows() if row["stage"] != stage}
         self._offset = sum(ends.values())
-        self.close()
-        self._tensorboard = TensorBoard(self._directory, purge_step=self._offset + step + 1)
+        if self._tensorboard is None:
+            self._tensorboard = TensorBoard(self._directory, resume_step=self._offset + step + 1)
         self._progress.advance(f"{self._cell} {stage}", 0)
 
     def skip(self, stage: str, epochs: int) -> None:
         """An earlier run did so many epochs of a stage: what came of them, and of stages after them, stands."""
+        self._epochs[stage] += epochs
         self._progress.advance(f"{self._cell} {stage}", epochs)
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """Logs one epoch."""
+        """Logs one epoch.
+
+        Args:
+          row: its numbers, and "stage", "epoch" and "step".
+        """
+        self._epochs[row["stage"]] += 1
         if not processes.first():
             return
         self._log.append({"cell": self._cell, **row})
@@ -101,8 +127,20 @@ class Recorder:
         self._progress.tick(share)
 
     def rows(self) -> list[dict[str, Any]]:
-        """This cell's rows so far."""
-        return [row for row in self._log.rows() if row["cell"] == self._cell]
+        """This cell's rows so far.
+
+        Raises:
+          UserError: the log has lost some of them.
+        """
+        rows = [row for row in self._log.rows() if row["cell"] == self._cell]
+        for stage, epochs in self._epochs.items():
+            found = [row["epoch"] for row in rows if row["stage"] == stage]
+            if found != list(range(1, epochs + 1)):
+                raise UserError(
+                    f"{self._log.path} has lost rows of {self._cell}: stage {stage} has {len(found)} of {epochs} "
+                    f"epochs; restore it, or remove checkpoints/{self._cell} beside it to run the cell anew"
+                )
+        return rows
 
     def close(self) -> None:
         """Ends the event file."""

@@ -6,6 +6,8 @@ import os
 import sys
 import time
 import types
+import weakref
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from vpns_jax.errors import UserError
-from vpns_jax.files import plain, write_whole
+from vpns_jax.files import plain, refused, storage_errors, write_whole
 
 
 class MetricLog:
@@ -22,66 +24,100 @@ class MetricLog:
 
     A row counts once its newline is written: what a killed run left behind the last newline is never
     read, and is cut off before the next row goes in. Nothing is written before the first `append`.
+    The last key of each row, "crc32", is a checksum of what stands before it, so that an edited row is noticed.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Adds one row and hands it to the operating system."""
-        line = json.dumps(row, default=plain) + "\n"
-        with self.path.open("a+b") as file:
-            _cut_torn_line(file)
-            file.write(line.encode())
+        """Adds one row and hands it to the operating system.
+
+        Args:
+          row: what `files.plain` knows, without a key "crc32".
+
+        Raises:
+          UserError: the disk refuses.
+        """
+        line = _sealed(json.dumps(plain(row), allow_nan=False).encode())
+        try:
+            with self.path.open("a+b") as file:
+                _cut_torn_line(file)
+                file.write(line + b"\n")
+        except OSError as error:
+            raise refused(self.path, error) from error
 
     def rows(self) -> list[dict[str, Any]]:
         """Every whole row, oldest first; none if there is no file yet.
 
         Raises:
-          UserError: a line before the last is not a JSON object, which no kill explains.
+          UserError: a line before the last is not a row as it was written, which no kill explains.
         """
-        if not self.path.exists():
-            return []
-        *lines, _ = self.path.read_bytes().split(b"\n")
-        return [self._parse(number, line) for number, line in enumerate(lines, start=1)]
+        return [row for _, row in self._lines()]
 
     def truncate(self, keep: Callable[[dict[str, Any]], bool]) -> None:
         """Drops, atomically, the rows that `keep` refuses: those a resumed run is about to write again."""
         if self.path.exists():
-            kept = [row for row in self.rows() if keep(row)]
-            write_whole(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+            write_whole(self.path, b"".join(line + b"\n" for line, row in self._lines() if keep(row)))
+
+    def _lines(self) -> list[tuple[bytes, dict[str, Any]]]:
+        """Each whole line and its row."""
+        try:
+            *lines, _ = self.path.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise refused(self.path, error) from error
+        return [(line, self._parse(number, line)) for number, line in enumerate(lines, start=1)]
 
     def _parse(self, number: int, line: bytes) -> dict[str, Any]:
+        content, found, _ = line.rpartition(b', "crc32"')
         try:
-            row = json.loads(line)
-        except ValueError:
+            row = json.loads(content + b"}")
+        except (ValueError, RecursionError):
             row = None
-        if not isinstance(row, dict):
-            raise UserError(f"{self.path}: line {number} is not a JSON object; mend or remove that line")
+        if not isinstance(row, dict) or not found or line != _sealed(content + b"}"):
+            raise UserError(
+                f"{self.path}: line {number} is damaged or was edited: it does not match its checksum; restore it, or "
+                "remove that line and the folder of its cell under checkpoints/ to run the cell anew"
+            )
         return row
 
 
 class TensorBoard:
     """Scalars and images as TensorBoard events, without TensorFlow. Use it in `with`, or `close` it."""
 
-    def __init__(self, directory: str | Path, *, purge_step: int | None = None) -> None:
+    def __init__(self, directory: str | Path, *, resume_step: int = 0) -> None:
         """Starts an event file.
 
         Args:
           directory: where TensorBoard looks for it; made if it is not there.
-          purge_step: where a resumed run continues: TensorBoard forgets older events from this step on.
+          resume_step: where a resumed run continues: from this step on older events are cut off, as TensorBoard would
+            have to purge them, and say so.
+
+        Raises:
+          UserError: the disk refuses.
         """
         # With TensorFlow installed (to prepare data sets) the writer would import it, seconds of start-up and
         # a second claim on the accelerator; the presence of this module is how it is told not to.
         sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("tensorboard.compat.notf"))
         from tensorboard.compat.proto import event_pb2, summary_pb2
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
-        self._event, self._session, self._summary = event_pb2.Event, event_pb2.SessionLog, summary_pb2.Summary
-        self._writer = EventFileWriter(str(directory))
-        if purge_step is not None:
-            start = self._session(status=self._session.START)
-            self._add(purge_step, session_log=start)
+        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+        self._directory = Path(directory)
+        with storage_errors(self._directory):
+            self._directory.mkdir(parents=True, exist_ok=True)
+            for older in self._directory.glob("*tfevents*"):
+                _cut_events(older, resume_step, self._event)
+            name = f"events.out.tfevents.{time.time_ns()}.{os.getpid()}.vpns_jax"
+            file = (self._directory / name).open("xb")
+        self._writer = RecordWriter(file)
+        # For a run that ends by an error, and closes nothing.
+        weakref.finalize(self, file.close)
+        self._add(0, file_version="brain.Event:2")
+        # For a TensorBoard that looks on, and has seen what is cut off.
+        self._add(resume_step, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
 
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
         """Writes one number a tag; those that are None are left out."""
@@ -116,9 +152,36 @@ class TensorBoard:
         self._add(step, summary=self._summary(value=[self._summary.Value(**value) for value in values]))
 
     def _add(self, step: int, **what: Any) -> None:
-        self._writer.add_event(self._event(wall_time=time.time(), step=step, **what))
-        # Some writes an epoch: worth having them on disk when the run is killed.
-        self._writer.flush()
+        with storage_errors(self._directory):
+            self._writer.write(self._event(wall_time=time.time(), step=step, **what).SerializeToString())
+            # Some writes an epoch: worth having them on disk when the run is killed.
+            self._writer.flush()
+
+
+def _cut_events(path: Path, step: int, event: Any) -> None:
+    """Ends an event file before the first event of `step` or later, and before one that is torn or damaged.
+
+    A record is its length in 8 bytes, 4 of checksum, the event, and 4 of checksum.
+    """
+    with path.open("r+b") as file:
+        end = 0
+        while len(head := file.read(12)) == 12:
+            length = int.from_bytes(head[:8], "little")
+            if length > os.fstat(file.fileno()).st_size - file.tell() - 4:
+                break
+            try:
+                found = event.FromString(file.read(length))
+            except Exception:  # Protocol buffers have several errors; TensorBoard would not read on, either.
+                break
+            if found.HasField("summary") and found.step >= step:
+                break
+            end = file.seek(4, os.SEEK_CUR)
+        file.truncate(end)
+
+
+def _sealed(row: bytes) -> bytes:
+    """A row's JSON with its checksum in it."""
+    return row[:-1] + f', "crc32": "{zlib.crc32(row):08x}"}}'.encode()
 
 
 def _cut_torn_line(file: io.BufferedRandom) -> None:

@@ -1,0 +1,203 @@
+"""What a disk does to a run: full, read-only, damaged, or in the hands of two at once."""
+
+import errno
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.experiment import small
+from vpns_jax.deploy import subnetworks
+from vpns_jax.errors import UserError
+from vpns_jax.experiment.workdir import locked
+from vpns_jax.training.writers import MetricLog
+
+CELL = "hydra-s50-seed7"
+
+
+@pytest.fixture(autouse=True)
+def _world(tmp_path, monkeypatch):
+    with small.world(tmp_path, monkeypatch):
+        yield
+
+
+@pytest.fixture
+def data(tmp_path):
+    return small.images(tmp_path / "images")
+
+
+def one_line(error, *words):
+    text = str(error.value)
+    assert "\n" not in text
+    assert len(text) <= 400
+    for word in words:
+        assert word in text
+
+
+def flipped(path, place, bit):
+    raw = bytearray(path.read_bytes())
+    raw[place] ^= bit
+    path.write_bytes(raw)
+
+
+def half(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def stopped(workdir, data, monkeypatch):
+    """A run that was killed in retraining, between a row and its checkpoint."""
+    with monkeypatch.context() as patch:
+        small.stop_after(patch, "retrain", 2)
+        with pytest.raises(small.Stop):
+            small.go(workdir, data)
+
+
+# What nothing is decided by: it is written anew, or only looked at.
+LOOKED_AT = ("figures", "tensorboard", "report.html", "summary.json", ".lock")
+# Not read by the run, but by whoever takes it from there.
+FOR_OTHERS = ("subnetworks",)
+
+
+def test_any_byte_of_any_file_of_a_run_is_noticed_or_decides_nothing(tmp_path, data, monkeypatch, capsys):
+    """Half a run and a whole one; a byte flipped, a file cut or removed: a line with its name, or equal results."""
+    small.go(tmp_path / "whole", data)
+    stopped(tmp_path / "half", data, monkeypatch)
+    expected = (tmp_path / "whole" / "subnetworks" / f"{CELL}.safetensors").read_bytes()
+    draw, noticed = random.Random(0), 0
+    for run in ("half", "whole"):
+        names = [path.relative_to(tmp_path / run) for path in (tmp_path / run).rglob("*") if path.is_file()]
+        names = [name for name in names if name.parts[0] not in LOOKED_AT + FOR_OTHERS]
+        # A finished cell's checkpoints are not read any more.
+        names = [name for name in names if run == "half" or name.parts[0] != "checkpoints"]
+        for name in names:
+            for kind in ("flip", "flip", "half", "removed"):
+                folder = tmp_path / "damaged"
+                shutil.copytree(tmp_path / run, folder)
+                path = folder / name
+                if kind == "flip":
+                    flipped(path, draw.randrange(path.stat().st_size), 1 << draw.randrange(8))
+                elif kind == "half":
+                    half(path)
+                else:
+                    path.unlink()
+                try:
+                    small.go(folder, data)
+                except UserError as error:
+                    noticed += 1
+                    text = str(error)
+                    assert "\n" not in text, text
+                    assert len(text) <= 400, text
+                    told = name.parts[0] in text or name.name in text or "holds a run of another config" in text
+                    assert told or "neither empty nor a run's folder" in text, (name, kind, text)
+                else:
+                    found = (folder / "subnetworks" / f"{CELL}.safetensors").read_bytes()
+                    assert found == expected, (name, kind)
+                    # A cell without its result is evaluated again. In the config it was the name, or an interval.
+                    assert (name.parts[0], kind) in (("config.json", "flip"), ("cells", "removed")) or (
+                        name.name == "metrics.jsonl" and "metrics.jsonl has lost rows of" in capsys.readouterr().out
+                    ), (name, kind)
+                shutil.rmtree(folder)
+    assert noticed > 60
+
+
+def test_no_byte_of_a_finished_network_can_be_another(tmp_path, data):
+    small.go(tmp_path / "run", data)
+    path = tmp_path / "run" / "subnetworks" / f"{CELL}.safetensors"
+    draw = random.Random(0)
+    for file in (path, path.with_suffix(".task.safetensors")):
+        whole = file.read_bytes()
+        for place in (*range(0, len(whole), 3), len(whole) - 1):
+            file.write_bytes(whole)
+            flipped(file, place, 1 << draw.randrange(8))
+            with pytest.raises(UserError) as error:
+                subnetworks.load(path, "tiny", image_size=8)
+            one_line(error, file.name)
+        file.write_bytes(whole)
+    subnetworks.load(path, "tiny", image_size=8)
+
+
+def test_a_cut_log_is_noticed_where_rows_are_needed(tmp_path, data, monkeypatch):
+    stopped(tmp_path / "run", data, monkeypatch)
+    path = tmp_path / "run" / "metrics.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    for kept in ([], lines[1:], lines[:1]):
+        path.write_bytes(b"".join(kept))
+        with pytest.raises(UserError) as error:
+            small.go(tmp_path / "run", data)
+        one_line(error, "metrics.jsonl has lost rows", CELL, f"remove checkpoints/{CELL}")
+    # What it says helps.
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / CELL)
+    small.go(tmp_path / "run", data)
+    assert len(MetricLog(path).rows()) == 3
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.ESTALE])
+@pytest.mark.parametrize("where", ["figures", "subnetworks", "cells", "metrics.jsonl", "summary.json", "tensorboard"])
+def test_a_disk_that_refuses_is_one_line_and_the_same_command_goes_on(tmp_path, data, monkeypatch, code, where):
+    """From whatever file it is first."""
+    real = Path.open
+
+    def refuse(self, mode="r", *args, **kwargs):
+        inside = (tmp_path / "run") in self.parents and where in str(self.relative_to(tmp_path / "run"))
+        if inside and mode[0] in "wax":
+            raise OSError(code, os.strerror(code), str(self))
+        return real(self, mode, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse)
+        if where in ("figures", "subnetworks"):
+            # These are written by libraries.
+            from vpns_jax.experiment import report
+
+            def fail(*_, **__):
+                raise OSError(code, os.strerror(code))
+
+            patch.setattr(report, "draw_cell", fail)
+        with pytest.raises(UserError) as error:
+            small.go(tmp_path / "run", data)
+    one_line(error, str(tmp_path / "run"), os.strerror(code), "run the same command again")
+    assert len(small.go(tmp_path / "run", data)["cells"]) == 1
+
+
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path, data):
+    with locked(tmp_path / "run"):
+        with pytest.raises(UserError) as error:
+            small.go(tmp_path / "run", data)
+        one_line(error, str(tmp_path / "run"), f"in use by process {os.getpid()} on ", "choose another --workdir")
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+    small.go(tmp_path / "run", data)
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from vpns_jax.experiment.workdir import locked
+
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_killed_run_leaves_no_lock_behind(tmp_path):
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "run")], stdout=subprocess.PIPE, env=environment, text=True
+    )
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=f"in use by process {holder.pid}"), locked(tmp_path / "run"):
+            pass
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        with locked(tmp_path / "run"):
+            pass
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()

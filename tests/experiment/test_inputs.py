@@ -1,0 +1,192 @@
+"""What a run reads is what it began with; what changes no number may change."""
+
+import json
+import shutil
+
+import pytest
+from PIL import Image
+
+from tests.experiment import small
+from tests.training import tiny
+from vpns_jax import models
+from vpns_jax.deploy import subnetworks
+from vpns_jax.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def _world(tmp_path, monkeypatch):
+    with small.world(tmp_path, monkeypatch):
+        yield
+
+
+def half_a_run(tmp_path, monkeypatch, data, **changes):
+    """Two cells of which the first is done and the second begun."""
+    with monkeypatch.context() as patch:
+        # Of the first method's cell both epochs are logged; the second one is stopped in retraining.
+        small.go(tmp_path / "run", data, **changes)
+        small.stop_after(patch, "retrain", 2)
+        with pytest.raises(small.Stop):
+            small.go(tmp_path / "run", data, methods=("hydra", "random"), **changes)
+    assert [path.name for path in (tmp_path / "run" / "cells").iterdir()] == ["hydra-s50-seed7.json"]
+
+
+def refused(workdir, *words, data, **changes):
+    with pytest.raises(UserError) as error:
+        small.go(workdir, data, **changes)
+    text = str(error.value)
+    assert "\n" not in text
+    assert len(text) <= 400
+    for word in words:
+        assert word in text
+
+
+def swap_classes(images):
+    for split in ("train", "val", "test"):
+        (images / split / "0").rename(images / split / "away")
+        (images / split / "1").rename(images / split / "0")
+        (images / split / "away").rename(images / split / "1")
+
+
+def other_pixels(images):
+    path = images / "train" / "0" / "0.png"
+    Image.new("RGB", (tiny.SIZE, tiny.SIZE), (9, 9, 9)).save(path)
+
+
+def one_less(images):
+    (images / "val" / "2" / "2.png").unlink()
+
+
+@pytest.mark.parametrize("change", [swap_classes, other_pixels, one_less])
+def test_other_data_are_refused_in_the_middle_of_a_run(tmp_path, monkeypatch, change):
+    data = small.images(tmp_path / "images")
+    half_a_run(tmp_path, monkeypatch, data)
+    change(tmp_path / "images")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    refused(tmp_path / "run", f"its data {data!r} changed since it began", data=data, methods=("hydra", "random"))
+    # A finished run, too, whose summary would tell of other data than it was made on.
+    refused(tmp_path / "run", "changed since it began", data=data)
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+
+
+def test_other_data_under_another_name_are_refused(tmp_path):
+    data = small.images(tmp_path / "images")
+    small.go(tmp_path / "run", data)
+    other = small.images(tmp_path / "other")
+    one_less(tmp_path / "other")
+    refused(tmp_path / "run", f"its data was {data!r}, and {other!r} holds something else", data=other)
+
+
+def weights(path, seed):
+    models.save_safetensors(path, models.export("tiny", tiny.variables(seed)))
+
+
+def test_weights_that_were_overwritten_are_refused_and_a_copy_elsewhere_is_not(tmp_path, monkeypatch):
+    data, path = small.images(tmp_path / "images"), tmp_path / "net.safetensors"
+    weights(path, 0)
+    half_a_run(tmp_path, monkeypatch, data, model__weights=str(path))
+    weights(path, 1)
+    both = {"methods": ("hydra", "random")}
+    refused(tmp_path / "run", "its weights", "changed since it began", data=data, model__weights=str(path), **both)
+    weights(tmp_path / "copy.safetensors", 0)
+    found = small.go(tmp_path / "run", data, model__weights=str(tmp_path / "copy.safetensors"), **both)
+    assert len(found["cells"]) == 2
+
+
+def test_another_source_network_is_refused(tmp_path, monkeypatch):
+    """Trained here, and again by another machine once the cache was emptied: it rounds in other ways."""
+    from vpns_jax.experiment import pretraining
+
+    data = small.images(tmp_path / "images")
+    half_a_run(tmp_path, monkeypatch, data)
+    exported = (tmp_path / "run" / "subnetworks" / "source.safetensors").read_bytes()
+    path = pretraining.cache_path(small.parsed(data))
+    pretraining.save(path, small.jax.device_get(tiny.variables(1)), 0.5)
+    refused(tmp_path / "run", "its source network 'tiny' changed", data=data, methods=("hydra", "random"))
+    assert (tmp_path / "run" / "subnetworks" / "source.safetensors").read_bytes() == exported
+
+
+def test_another_mask_is_refused(tmp_path):
+    data = small.images(tmp_path / "images")
+    small.go(tmp_path / "from", data, seeds=(7, 8))
+    masks = [tmp_path / "from" / "subnetworks" / f"hydra-s50-seed{seed}.safetensors" for seed in (7, 8)]
+    given = {"data": data, "methods": ("transfer",)}
+    small.go(tmp_path / "run", transfer__mask=str(masks[0]), **given)
+    refused(
+        tmp_path / "run", "its mask was", "seed8.safetensors' holds something", transfer__mask=str(masks[1]), **given
+    )
+    # A method that takes no mask is none the worse for another, or for none.
+    small.go(tmp_path / "run", data, transfer__mask="")
+
+
+def test_what_changes_no_number_stops_no_run(tmp_path, monkeypatch):
+    """Workers, another place, another mesh, other intervals between checkpoints: the same bits."""
+    data = small.images(tmp_path / "images")
+    small.go(tmp_path / "unbroken", data, methods=("hydra", "random"))
+    half_a_run(tmp_path, monkeypatch, data)
+    shutil.copytree(tmp_path / "images", tmp_path / "moved")
+    shutil.rmtree(tmp_path / "images")
+    changes = {"data__workers": 2, "checkpoint_every_epochs": 7, "checkpoint_every_steps": 9, "mesh__data": 8}
+    found = small.go(
+        tmp_path / "run", f"folder:{tmp_path / 'moved'}", methods=("hydra", "random"), name="another", **changes
+    )
+    expected = json.loads((tmp_path / "unbroken" / "summary.json").read_text())
+    assert [cell["test"] for cell in found["cells"]] == [cell["test"] for cell in expected["cells"]]
+    for name in ("hydra-s50-seed7", "random-s50-seed7"):
+        nets = [(tmp_path / run / "subnetworks" / f"{name}.safetensors").read_bytes() for run in ("run", "unbroken")]
+        assert nets[0] == nets[1]
+
+
+def test_methods_densities_and_seeds_are_added_to_what_is_there(tmp_path, monkeypatch):
+    data = small.images(tmp_path / "images")
+    small.go(tmp_path / "run", data)
+    path = tmp_path / "run" / "cells" / "hydra-s50-seed7.json"
+    before = path.read_bytes()
+    found = small.go(tmp_path / "run", data, methods=("random",), densities=(0.25,), seeds=(8,))
+    # All that was run here, and the first one was not run again.
+    assert [cell["cell"] for cell in found["cells"]] == ["hydra-s50-seed7", "random-s75-seed8"]
+    assert path.read_bytes() == before
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["methods"], config["densities"], config["seeds"]) == (["hydra", "random"], [0.5, 0.25], [7, 8])
+    # Keys that no method here has read are free, and those that some have are not.
+    small.go(tmp_path / "run", data, imp__drop=0.7, methods=("random",))
+    small.go(tmp_path / "run", data, imp__epochs=1, imp__drop=0.7, methods=("imp",))
+    refused(tmp_path / "run", "config.imp.drop is 0.7 there and 0.6 here", data=data, imp__drop=0.6, methods=("hydra",))
+    more = {"imp__drop": 0.7, "imp__epochs": 1, "retrain__epochs": 3}
+    refused(tmp_path / "run", "config.retrain.epochs is 2 there and 3 here", data=data, **more)
+
+
+def test_a_run_of_an_older_version_is_refused(tmp_path):
+    data = small.images(tmp_path / "images")
+    small.go(tmp_path / "run", data)
+    (tmp_path / "run" / "inputs.json").unlink()
+    refused(tmp_path / "run", "has no inputs.json", "older version", "choose another", data=data)
+
+
+def test_an_exported_network_tells_what_it_is_made_from(tmp_path):
+    data = small.images(tmp_path / "images")
+    small.go(tmp_path / "run", data)
+    told = subnetworks.about(tmp_path / "run" / "subnetworks" / "hydra-s50-seed7.safetensors")
+    inputs = json.loads((tmp_path / "run" / "inputs.json").read_text())
+    assert told["model"] == "tiny"
+    assert told["cell"] == "hydra-s50-seed7"
+    assert set(told["inputs"]) == {"data", "pretraining data", "source network"}
+    assert all(inputs[what]["digest"] == digest for what, digest in told["inputs"].items())
+
+
+def test_a_checkpoint_of_other_inputs_is_refused(tmp_path, monkeypatch):
+    """Whatever is said in the run's folder: the checkpoint itself knows."""
+    data = small.images(tmp_path / "images")
+    half_a_run(tmp_path, monkeypatch, data)
+    small.go(tmp_path / "other", small.images(tmp_path / "images2"), methods=("random",))
+    one_less(tmp_path / "images2")
+    shutil.rmtree(tmp_path / "other")
+    small.go(tmp_path / "other", f"folder:{tmp_path / 'images2'}")
+    # Half a cell on the one data set under a folder that tells of the other.
+    shutil.move(tmp_path / "run" / "checkpoints" / "random-s50-seed7", tmp_path / "other" / "checkpoints")
+    shutil.copy(tmp_path / "run" / "metrics.jsonl", tmp_path / "other" / "metrics.jsonl")
+    refused(
+        tmp_path / "other",
+        "was made by another config, or on other inputs",
+        data=f"folder:{tmp_path / 'images2'}",
+        methods=("random",),
+    )
