@@ -7,7 +7,6 @@ does what is missing. WORKDIR/runs/ holds the runs, WORKDIR/summary.json all of 
 """
 
 import dataclasses
-import json
 import shlex
 import sys
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from typing import Any
 from absl import flags
 from tqdm import tqdm
 
-from experiments import tuning, workers
+from experiments import summaries, tuning, workers
 from vpns_jax import cli
 from vpns_jax.experiment.config import Config
 
@@ -146,7 +145,7 @@ def gather(runs: dict[str, Run], folder: Path, line: str) -> None:
 def finished(runs: dict[str, Run]) -> dict[str, dict[str, Any]]:
     """The summaries of the runs that have one, by name."""
     paths = {name: where / "summary.json" for name, (_, where, _) in runs.items()}
-    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+    return {name: summaries.read(path) for name, path in paths.items() if path.exists()}
 
 
 if __name__ == "__main__":

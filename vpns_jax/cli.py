@@ -90,6 +90,7 @@ def _tree(argv: list[str]) -> dict[str, Any]:
     """The config as plain dicts."""
     # ml_collections warns of what is an error here.
     logging.getLogger("absl").setLevel(logging.ERROR)
+    before = set(flags.FLAGS)
     try:
         rest = flags.FLAGS(argv)[1:]
         found = _CONFIG.value
@@ -104,7 +105,12 @@ def _tree(argv: list[str]) -> dict[str, Any]:
         unknown = _unknown_key(argv, error)
         if unknown is None:
             raise UserError(f"--config: {_reason(error)}") from error
-        return _tree(_renamed(argv, unknown, error))
+        renamed = _renamed(argv, unknown, error)
+        # Overrides are flags, which a second reading of the command line must not find.
+        flags.FLAGS.unparse_flags()
+        for name in set(flags.FLAGS) - before:
+            delattr(flags.FLAGS, name)
+        return _tree(renamed)
     if found is None and not any(re.match(r"--?config(=|$)", argument) for argument in argv):
         raise UserError("--config is missing; name a file such as configs/quickstart.py")
     if not isinstance(found, ConfigDict):
@@ -155,7 +161,6 @@ def _renamed(argv: list[str], key: str, error: BaseException) -> list[str]:
         ) from error
     # ml_collections looks for overrides there, whatever it is told to parse.
     sys.argv = [re.sub(rf"^(--?config\.){re.escape(key)}(?==|$)", rf"\g<1>{now}", argument) for argument in sys.argv]
-    flags.FLAGS.unparse_flags()
     return [re.sub(rf"^(--?config\.){re.escape(key)}(?==|$)", rf"\g<1>{now}", argument) for argument in argv]
 
 

@@ -71,6 +71,8 @@ def read_json(path: str | Path) -> Any:
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} cannot be read: there is no such file") from error
     except RecursionError as error:
         raise UserError(f"{path} cannot be read: it is nested too deep; mend or remove it") from error
     except (OSError, ValueError) as error:

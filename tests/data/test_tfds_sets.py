@@ -353,3 +353,28 @@ def test_list_and_prepare_of_bundled_sets_and_folders(tmp_path, monkeypatch, cap
     assert "1 unreadable files left out:\n  cat/bad.png: the file is empty" in capsys.readouterr().out
     assert prepare.main(["prepare", "mnist"]) == 2
     assert "unknown data set 'mnist'; known: digits, fonts62" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ("command", "prepare NAME")),
+        (["prepare"], ("name", "prepare NAME")),
+        (["prepar", "digits"], ("'prepar'", "list")),
+        (["prepare", "digits", "--folder=x"], ("--folder=x",)),
+        (["prepare", "folder:~nosuchuser/x"], ("~nosuchuser", "no such user")),
+        (["prepare", "folder:"], ("folder is empty",)),
+        (["prepare", "cifar10", "--data_dir=~nosuchuser"], ("--data_dir", "no such user")),
+        (["prepare", "cifar10", "--manual_dir="], ("--manual_dir is empty",)),
+        (["prepare", "x" * 10**5], ("unknown data set", "digits")),
+        (["prepare", "folder:" + "x" * 10**5], ("255 bytes",)),
+    ],
+)
+def test_usage_errors_are_one_line(arguments, words, capsys):
+    assert prepare.main(arguments) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert len(err) < 420
+    for word in words:
+        assert word in err
