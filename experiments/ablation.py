@@ -34,14 +34,16 @@ STUDIES: dict[str, Callable[[Config], dict[str, Changes]]] = {
         f"{width}px": prompt(config, config.prompt.kind, width)
         for width in (max(1, round(part * config.prompt.canvas_size / 14)) for part in range(1, 8))
     },
-    "parametrisation": lambda _: {name: {"prompt.parametrisation": name} for name in ("raw", "sigmoid", "tanh")},
+    "parametrization": lambda _: {name: {"prompt.parametrization": name} for name in ("raw", "sigmoid", "tanh")},
     "stage": lambda _: {stage: {"prompt.stage": stage} for stage in ("both", "prune", "retrain")},
     "mapping": lambda _: {kind: {"mapping.kind": kind} for kind in ("frequency", "iterative", "random", "head")},
     "protocol": lambda _: {name: {"protocol": name} for name in ("paper", "reference")},
 }
 # Those that leave methods without a prompt as they are, which are not run then.
-OF_THE_PROMPT = ("prompt_kind", "prompt_size", "parametrisation", "stage")
+OF_THE_PROMPT = ("prompt_kind", "prompt_size", "parametrization", "stage")
 CONFIGURED = "configured"
+# Names that studies had, accepted for one release.
+FORMER = {"parametrisation": "parametrization"}
 
 _STUDY = flags.DEFINE_string("study", None, f"What is varied: {', '.join(STUDIES)}.")
 
@@ -52,6 +54,7 @@ def main(argv: list[str]) -> int:
     def run() -> int:
         config, folder = cli.parse(argv)
         study = _STUDY.value or ""
+        study = FORMER.get(study, study)
         check_name("study", study, tuple(STUDIES))
         line = shlex.join(["python", "-m", "experiments.ablation", *argv[1:]])
         return ablate(config, folder, line, study=study, jobs=sweep.JOBS.value, devices=sweep.DEVICES.value)
@@ -78,7 +81,7 @@ def variants(study: str, config: Config) -> dict[str, Config]:
     Raises:
       UserError: a variant that the config does not allow.
     """
-    if study in ("prompt_size", "parametrisation") and config.prompt.kind == "none":
+    if study in ("prompt_size", "parametrization") and config.prompt.kind == "none":
         raise UserError(f"--study={study}: config.prompt.kind is 'none', which has neither size nor parameters")
     found = {}
     for name, changes in STUDIES[study](config).items():
@@ -158,7 +161,7 @@ def _answers(study: str, name: str) -> bool:
 def _plain(config: Config) -> dict[str, Any]:
     """The config with what it leaves open filled in."""
     tree = config.to_json()
-    tree["prompt"]["parametrisation"] = config.make_prompt().parametrisation
+    tree["prompt"]["parametrization"] = config.make_prompt().parametrization
     return tree
 
 

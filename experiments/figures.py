@@ -6,9 +6,7 @@ python -m experiments.figures --folder=runs/sweep
 import sys
 from pathlib import Path
 
-from absl import flags
-
-from experiments import tables
+from experiments import summaries, tables
 from vpns_jax import cli
 from vpns_jax.analysis.cost import cost_figure
 from vpns_jax.analysis.summary import rows
@@ -19,9 +17,7 @@ def main(argv: list[str]) -> int:
     """Returns the exit code."""
 
     def run() -> None:
-        flags.FLAGS(argv)
-        folder = Path(tables.FOLDER.value or ".")
-        for path in draw(folder):
+        for path in draw(tables.named_folder(argv)):
             sys.stdout.write(f"{path}\n")
 
     return cli.end(run)
@@ -29,7 +25,7 @@ def main(argv: list[str]) -> int:
 
 def draw(folder: Path) -> list[Path]:
     """Draws all figures of the summary in `folder` there; returns their paths."""
-    summary = tables.read_summary(folder)
+    summary = summaries.read(folder / "summary.json")
     paths = [sparsity_figure(summary, folder / "sparsity.png")]
     for density in sorted({row.density for row in rows(summary) if row.density < 1}, reverse=True):
         name = f"cost-s{100 * (1 - density):.6g}.png"

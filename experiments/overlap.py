@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import tables
+from experiments import summaries, tables
 from vpns_jax import cli
 from vpns_jax.analysis.heatmap import overlap_figure
 from vpns_jax.analysis.overlap import Comparison, Mask, comparisons
@@ -41,7 +41,7 @@ def compare(folder: Path) -> list[Comparison]:
     Raises:
       UserError: it holds no summary, a mask is missing or not the one that the summary tells of, or there are no two.
     """
-    cells = tables.read_summary(folder)["cells"]
+    cells = summaries.read(folder / "summary.json")["cells"]
     found = comparisons(_mask(folder, cell) for cell in cells if cell["density"] < 1)
     if not found:
         raise UserError(f"{folder} holds no two masks of the same density to compare")
@@ -57,7 +57,7 @@ def _mask(folder: Path, cell: Mapping[str, Any]) -> Mask:
     paths = [home / "subnetworks" / f"{name}.safetensors" for home in homes]
     path = next((path for path in paths if path.exists()), paths[0])
     bits = subnetworks.load_bits(path)
-    layers = {layer["path"]: layer for layer in cell["layers"]}
+    layers = {layer["path"]: layer for layer in cell.get("layers") or ()}
     kept = {layer: int(np.bitwise_count(one).sum(dtype=np.int64)) for layer, one in bits.items()}
     if kept != {layer: one["kept"] for layer, one in layers.items()}:
         raise UserError(f"{path}: its mask is not the one that {folder / 'summary.json'} tells of")

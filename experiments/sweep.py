@@ -16,7 +16,7 @@ from typing import Any
 from absl import flags
 from tqdm import tqdm
 
-from experiments import tuning, workers
+from experiments import summaries, tuning, workers
 from vpns_jax import cli
 from vpns_jax.experiment.config import Config
 
@@ -156,10 +156,8 @@ def gather(runs: dict[str, Run], folder: Path, line: str) -> None:
 
 def finished(runs: dict[str, Run]) -> dict[str, dict[str, Any]]:
     """The summaries of the runs that have one, by name."""
-    from vpns_jax.files import read_json
-
     paths = {name: where / "summary.json" for name, (_, where, _) in runs.items()}
-    return {name: read_json(path) for name, path in paths.items() if path.exists()}
+    return {name: summaries.read(path) for name, path in paths.items() if path.exists()}
 
 
 if __name__ == "__main__":

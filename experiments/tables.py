@@ -5,7 +5,6 @@ python -m experiments.tables --folder=runs/sweep --reference=hydra
 
 import csv
 import io
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,12 +12,13 @@ from typing import Any
 
 from absl import flags
 
+from experiments import summaries
 from vpns_jax import cli
 from vpns_jax.analysis import comparison
 from vpns_jax.analysis.summary import Row, methods, rows
 from vpns_jax.analysis.tables import sparsity_name
-from vpns_jax.errors import UserError, check_name
-from vpns_jax.files import write_whole
+from vpns_jax.errors import UserError, check_name, short
+from vpns_jax.files import user_path, write_whole
 
 FOLDER = flags.DEFINE_string("folder", None, "A folder with a summary.json, of a sweep or of a run.")
 _REFERENCE = flags.DEFINE_string("reference", "hydra", "The method that the others are compared with.")
@@ -31,24 +31,26 @@ def main(argv: list[str]) -> int:
     """Returns the exit code."""
 
     def run() -> None:
-        flags.FLAGS(argv)
-        folder = Path(FOLDER.value or ".")
-        summary = read_summary(folder)
+        folder = named_folder(argv)
+        summary = summaries.read(folder / "summary.json")
         write_tables(summary, folder, reference=_REFERENCE.value)
 
     return cli.end(run)
 
 
-def read_summary(folder: Path) -> dict[str, Any]:
-    """The summary of a sweep or a run. Raises `UserError` if there is none."""
-    path = folder / "summary.json"
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    if not isinstance(summary, dict) or not summary.get("cells"):
-        raise UserError(f"{path} holds no cells")
-    return summary
+def named_folder(argv: list[str]) -> Path:
+    """The folder that a command line names by --folder, or this one.
+
+    Args:
+      argv: the command line, the program's name first.
+
+    Raises:
+      UserError: a flag that there is not, or no path.
+    """
+    rest = cli.parse_flags(argv)
+    if rest:
+        raise UserError(f"unexpected arguments {short(rest)}; name a folder by --folder=FOLDER")
+    return Path() if FOLDER.value is None else user_path(FOLDER.value, "--folder")
 
 
 def write_tables(summary: Mapping[str, Any], folder: Path, *, reference: str) -> None:

@@ -10,7 +10,6 @@ the same method run on the target itself, seed by seed. Run again, it does what 
 
 import dataclasses
 import glob
-import json
 import re
 import shlex
 import sys
@@ -20,7 +19,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import paired, sweep, workers
-from vpns_jax import cli
+from vpns_jax import cli, files
 from vpns_jax.errors import UserError
 from vpns_jax.experiment.config import Config
 
@@ -151,8 +150,8 @@ def transfer(
 def _source(path: Path, config: Config) -> Source:
     named, home = _CELL.fullmatch(path.name), path.parent.parent
     try:
-        data = json.loads((home / "config.json").read_text(encoding="utf-8"))["data"]["name"]
-    except (OSError, ValueError, KeyError, TypeError):
+        data = files.read_json(home / "config.json")["data"]["name"]
+    except (UserError, KeyError, TypeError):
         data = None
     if named is None or data is None:
         raise UserError(f"--from: {path} is not FOLDER/subnetworks/CELL.safetensors of a run")

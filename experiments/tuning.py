@@ -6,7 +6,6 @@ whose best epoch does best on the validation split is kept for all of the method
 
 import dataclasses
 import itertools
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,6 +59,7 @@ def choose(config: Config, folder: Path) -> dict[str, Values]:
 
     Writes what they were chosen from to FOLDER/tuning.json.
     """
+    from experiments import summaries
     from vpns_jax.analysis import comparison
     from vpns_jax.files import write_json
 
@@ -70,7 +70,7 @@ def choose(config: Config, folder: Path) -> dict[str, Values]:
         paths = [folder / one.name / "summary.json" for one in tried]
         if not all(path.exists() for path in paths):
             continue
-        accuracies = [comparison.headline(json.loads(path.read_text())["cells"][0], split="val") for path in paths]
+        accuracies = [comparison.headline(summaries.read(path)["cells"][0], split="val") for path in paths]
         best = max(range(len(tried)), key=accuracies.__getitem__)
         chosen[method] = tried[best].values
         seen.extend(_entry(one, accuracies[one.number], one.number == best) for one in tried)

@@ -1,8 +1,12 @@
-"""Every config can be built, and what it asks for compiles."""
+"""Every config can be built, and what it asks for compiles; every key is listed, explained, bounded and read."""
 
+import ast
 import copy
 import dataclasses
 import functools
+import inspect
+import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +14,9 @@ import numpy as np
 import pytest
 
 from configs import default, digits_sweep, paper, quickstart, resnet50_imagenet, vit_imagenet
-from vpns_jax import data, models, sparsity
+from vpns_jax import data, models, options, sparsity
 from vpns_jax.errors import UserError
-from vpns_jax.experiment import cell, config, pruning, stages
+from vpns_jax.experiment import cell, config, groups, pruning, stages
 from vpns_jax.experiment.workdir import Workdir
 from vpns_jax.models import registry
 from vpns_jax.pruners import METHODS
@@ -186,3 +190,72 @@ def test_a_config_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         parsed.name = "other"
     assert np.isfinite(parsed.densities).all()
+
+
+def listed():
+    """What configs/default.py says: of each key, by its dotted name, the comment above it."""
+    found, comment = {}, []
+    for line in inspect.getsource(default).splitlines():
+        assigned = re.match(r"    (config|rule)\.([\w.]+) = ", line)
+        if line.startswith("    # "):
+            comment.append(line.strip("# "))
+            continue
+        if assigned:
+            found[f"{'rule.' if assigned[1] == 'rule' else ''}{assigned[2]}"] = " ".join(comment)
+        comment = []
+    return found
+
+
+def described():
+    """What the dataclasses say: the same, with a rule's keys once."""
+    rules = {f"rule.{key}" for key, _ in options.described(groups.RuleConfig)}
+    keys = {key: one for key, one in options.described(config.Config) if f"rule.{key.split('.')[-1]}" not in rules}
+    return keys | {f"rule.{key}": one for key, one in options.described(groups.RuleConfig)}
+
+
+def test_the_list_of_keys_is_that_of_the_dataclasses():
+    assert config.parse(default.get_config().to_dict()) == config.Config()
+    comments = listed()
+    # They are the models' own, and stand under one comment.
+    assert {key for key in comments if key.startswith("model.options.")} == {
+        f"model.options.{name}" for name in registry.OPTIONS
+    }
+    stated = {key: comment for key, comment in comments.items() if not key.startswith("model.options.")}
+    assert stated == {key: one.meaning for key, one in described().items()}
+
+
+def test_every_number_has_an_upper_end_that_says_why():
+    for key, value in leaves(config.Config()):
+        allowed = dict(options.described(config.Config))[key].allowed
+        numbers = [one for one in (value if isinstance(value, tuple) else (value,)) if isinstance(one, int | float)]
+        if numbers:
+            assert isinstance(allowed, options.Range), key
+            assert allowed.why or allowed.must, key
+            assert np.isfinite(allowed.most), key
+
+
+def leaves(group, prefix=""):
+    for field in dataclasses.fields(group):
+        value = getattr(group, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}", value
+
+
+def test_every_key_is_read_somewhere():
+    """As an attribute, outside of where it is declared and checked."""
+    root = Path(__file__).parent.parent
+    read = set()
+    for path in [root / "main.py", *root.glob("vpns_jax/**/*.py"), *root.glob("experiments/*.py")]:
+        for scope in ast.walk(ast.parse(path.read_text())):
+            if isinstance(scope, ast.FunctionDef) and "check" not in scope.name:
+                read |= {node.attr for node in ast.walk(scope) if isinstance(node, ast.Attribute)}
+    assert [key for key, _ in leaves(config.Config()) if key.split(".")[-1] not in read] == []
+
+
+def test_a_key_by_its_former_name():
+    tree = changed("prompt.parametrisation", "tanh")
+    assert config.parse(tree).prompt.parametrization == "tanh"
+    del tree["prompt"]["parametrization"]
+    assert config.parse(tree).make_prompt().parametrization == "tanh"

@@ -441,3 +441,28 @@ def test_a_terminal_that_lacks_the_letters_of_a_name_gets_them_escaped(tmp_path,
     assert prepare.main(["prepare", f"folder:{tmp_path / 'images'}"]) == 0
     table = written.getvalue().decode("ascii").splitlines()
     assert [line.split()[0] for line in table[:3]] == ["class", "caf\\xe9", "\\u72ac"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ("command", "prepare NAME")),
+        (["prepare"], ("name", "prepare NAME")),
+        (["prepar", "digits"], ("'prepar'", "list")),
+        (["prepare", "digits", "--folder=x"], ("--folder=x",)),
+        (["prepare", "folder:~nosuchuser/x"], ("~nosuchuser", "no such user")),
+        (["prepare", "folder:"], ("folder is empty",)),
+        (["prepare", "cifar10", "--data_dir=~nosuchuser"], ("--data_dir", "no such user")),
+        (["prepare", "cifar10", "--manual_dir="], ("--manual_dir is empty",)),
+        (["prepare", "x" * 10**5], ("unknown data set", "digits")),
+        (["prepare", "folder:" + "x" * 10**5], ("255 bytes",)),
+    ],
+)
+def test_usage_errors_are_one_line(arguments, words, capsys):
+    assert prepare.main(arguments) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert len(err) < 420
+    for word in words:
+        assert word in err

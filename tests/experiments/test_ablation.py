@@ -48,7 +48,7 @@ def test_other_studies_vary_one_key():
         for name, one in ablation.variants(study, parsed()).items():
             assert one == sweep.changed(parsed(), {key: name.removesuffix(" (configured)")})
     # Raw is what the frame has anyway.
-    assert list(ablation.variants("parametrisation", parsed())) == ["raw (configured)", "sigmoid", "tanh"]
+    assert list(ablation.variants("parametrization", parsed())) == ["raw (configured)", "sigmoid", "tanh"]
 
 
 def test_what_a_config_cannot_serve_is_one_line_and_leaves_nothing(tmp_path):
@@ -79,7 +79,7 @@ def pretend(run):
     one, folder, line = run
     (cell,) = experiment.cells(one)
     folder.mkdir(parents=True)
-    gain = GAINS[one.make_prompt().parametrisation][(7, 9).index(cell.seed)] / 100
+    gain = GAINS[one.make_prompt().parametrization][(7, 9).index(cell.seed)] / 100
     result = sample(cell.method, cell.density, cell.seed, 0.5, 0.8 + gain)
     (folder / "summary.json").write_text(json.dumps({"command": line, "cells": [result]}))
 
@@ -98,11 +98,11 @@ def test_the_table_and_a_second_study_in_the_same_folder(tmp_path, capsys):
         ["vpns, sigmoid", "90%", "2", "82.0 ± 1.4", "+2.00", "-10.71 to +14.71", "ties"],
         ["vpns, tanh", "90%", "2", "80.0 ± 2.8", "+0.00", "-25.41 to +25.41", "ties"],
     ]
-    assert go("parametrisation") == expected
+    assert go("parametrization") == expected
     assert "| vpns, tanh | 90% |" in capsys.readouterr().out
     # What is there is not run again, or `pretend` would fail to make its folder.
-    assert go("parametrisation") == expected
+    assert go("parametrization") == expected
     assert len(go("stage")) == 4
     runs = {str(path.parent.relative_to(folder / "runs")) for path in folder.glob("runs/*/*/summary.json")}
-    homes = ("configured", "parametrisation-sigmoid", "parametrisation-tanh", "stage-prune", "stage-retrain")
+    homes = ("configured", "parametrization-sigmoid", "parametrization-tanh", "stage-prune", "stage-retrain")
     assert runs == {f"{home}/vpns-s90-seed{seed}" for home in homes for seed in (7, 9)}

@@ -6,8 +6,10 @@ import json
 import math
 
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 
-from experiments import tables
+from experiments import figures, overlap, summaries, tables
 from tests.analysis.samples import cell
 from vpns_jax.analysis import comparison
 from vpns_jax.errors import UserError
@@ -60,9 +62,58 @@ def test_the_files_hold_the_same_numbers(tmp_path):
 
 def test_bad_folders(tmp_path):
     with pytest.raises(UserError, match=r"summary\.json cannot be read"):
-        tables.read_summary(tmp_path)
+        summaries.read(tmp_path / "summary.json")
     (tmp_path / "summary.json").write_text(json.dumps({"cells": []}))
     with pytest.raises(UserError, match="holds no cells"):
-        tables.read_summary(tmp_path)
+        summaries.read(tmp_path / "summary.json")
     with pytest.raises(UserError, match=r"'snip'.*hydra, vpns, magnitude"):
         tables.write_tables(summary(), tmp_path, reference="snip")
+
+
+def broken():
+    """Summaries that are not what tables and figures take: a field of a cell missing, or of another type."""
+    fields = ("cell", "method", "density", "seed", "test", "test.best", "test.best.plain", "val.best.prompted")
+    optional = ("layers", "layers.0.size", "seconds", "seconds.prune", "achieved_density")
+    for field in (*fields, *optional):
+        for value in (
+            ("x", [1], {"a": []}, -1, True, 1e999, 10**400) if field not in ("cell", "method") else (1, [], {}, True)
+        ):
+            yield field, value
+    for field in fields[:6]:
+        yield field, None
+
+
+@pytest.mark.parametrize("program", [tables, figures, overlap])
+def test_a_broken_summary_is_one_line(program, tmp_path, capsys):
+    flag = "workdir" if program is overlap else "folder"
+    path = tmp_path / "summary.json"
+    texts = ["[" * 10**5, "\xff", "[]", "3", '{"cells": 3}', '{"cells": [3]}', '{"cells": {}}', '{"cells": [[]]}']
+    for field, value in broken():
+        whole = summary()
+        branch = whole["cells"][1]
+        *groups, key = [int(part) if part.isdigit() else part for part in field.split(".")]
+        for group in groups:
+            branch = branch[group]
+        branch[key] = value
+        texts.append(json.dumps(whole))
+        if field in ("cell", "method", "density", "seed"):
+            del branch[key]
+            texts.append(json.dumps(whole))
+    for text in texts:
+        path.write_bytes(text.encode("latin-1"))
+        with flagsaver.flagsaver():
+            flags.FLAGS.unparse_flags()
+            assert program.main(["program", f"--{flag}={tmp_path}"]) == 2, text[:300]
+        err = capsys.readouterr().err
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1
+        assert len(err) < 420
+        assert "summary.json" in err
+
+
+def test_a_folder_that_is_no_path(capsys):
+    for folder in ("", "~nosuchuser", "a\nb"):
+        with flagsaver.flagsaver():
+            flags.FLAGS.unparse_flags()
+            assert tables.main(["tables", f"--folder={folder}"]) == 2
+        assert capsys.readouterr().err.startswith("error: --folder")

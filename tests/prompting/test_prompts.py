@@ -34,7 +34,7 @@ def test_odd_rest_goes_below_and_right():
 
 
 def test_pad_by_hand():
-    prompt = make("pad", parametrisation="raw")
+    prompt = make("pad", parametrization="raw")
     image = jnp.full((1, 4, 4, 3), 0.5)
     assert channel(prompt.apply(filled(prompt, 0.25), image)) == [
         [0.75, 0.75, 0.75, 0.75],
@@ -104,10 +104,10 @@ def test_parameter_counts():
 
 
 @pytest.mark.parametrize(
-    ("parametrisation", "start", "at_two"), [("raw", 0, 2), ("sigmoid", 0.5, 0.880797), ("tanh", 0, 0.964028)]
+    ("parametrization", "start", "at_two"), [("raw", 0, 2), ("sigmoid", 0.5, 0.880797), ("tanh", 0, 0.964028)]
 )
-def test_parametrisations(parametrisation, start, at_two):
-    prompt = make("corner", 2, parametrisation=parametrisation)
+def test_parametrizations(parametrization, start, at_two):
+    prompt = make("corner", 2, parametrization=parametrization)
     assert prompt.perturbation(prompt.init())[0, 0, 0] == start
     assert float(prompt.perturbation(filled(prompt, 2.0))[0, 0, 0]) == pytest.approx(at_two, abs=1e-6)
 
@@ -115,7 +115,7 @@ def test_parametrisations(parametrisation, start, at_two):
 @pytest.mark.parametrize(("clamp", "expected"), [("hard", [1, 1, 1, 0]), ("straight_through", [1, 1, 1, 1])])
 def test_clamp_gradients(clamp, expected):
     """Within, at either end and beyond: PyTorch's clamp passes the gradient on the closed interval."""
-    prompt = make("corner", 2, parametrisation="raw", clamp=clamp)
+    prompt = make("corner", 2, parametrization="raw", clamp=clamp)
     images = jnp.array([0.5, 0.0, 1.0, 0.9]).reshape(1, 2, 2, 1) * jnp.ones((1, 1, 1, 3))
     params = {"patch": jnp.array([0.1, 0.0, 0.0, 0.2]).reshape(2, 2, 1) * jnp.ones((1, 1, 3))}
     gradient = jax.grad(lambda p: prompt.apply(p, images)[..., 0].sum())(params)["patch"][..., 0]
@@ -132,7 +132,7 @@ def test_clamp_gradients(clamp, expected):
         ("expand", {"pad_size": 2}, "pad_size is 2; prompt expand on a canvas of 4 px allows 1 ... 1"),
         ("corner", {"patch_size": 5}, "patch_size is 5; prompt corner on a canvas of 4 px allows 1 ... 4"),
         ("pad", {"clamp": "soft"}, "unknown prompt clamp 'soft'; known: hard, straight_through"),
-        ("pad", {"parametrisation": "exp"}, "unknown prompt parametrisation 'exp'; known: raw, sigmoid, tanh"),
+        ("pad", {"parametrization": "exp"}, "unknown prompt parametrization 'exp'; known: raw, sigmoid, tanh"),
     ],
 )
 def test_errors_name_what_is_allowed(kind, options, message):

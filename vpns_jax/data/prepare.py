@@ -5,6 +5,7 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -12,12 +13,45 @@ from vpns_jax import files
 from vpns_jax.data import folder, registry, tfds_sets
 from vpns_jax.data.source import Original
 from vpns_jax.data.text import printable
-from vpns_jax.errors import UserError
+from vpns_jax.errors import UserError, one_line
+
+USAGE = "python -m vpns_jax.data list, or prepare NAME [--data_dir=DIR] [--manual_dir=DIR]"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as everything else does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; usage: {USAGE}")
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the command line; returns the exit code: 0, or 2 for something that the caller can mend."""
-    parser = argparse.ArgumentParser(prog="python -m vpns_jax.data", description="Data sets: list them, prepare one.")
+    """Runs the command line.
+
+    Args:
+      arguments: what follows the program's name.
+
+    Returns:
+      The exit code: 0, or 2 for something that the caller can mend.
+    """
+    files.escape_output()
+    try:
+        parsed = _parse(arguments)
+        if parsed.command == "list":
+            print("\n".join(describe(name) for name in registry.names()))
+        else:
+            prepare(parsed.name, data_dir=parsed.data_dir, manual_dir=parsed.manual_dir)
+    except UserError as error:
+        sys.stderr.write(f"error: {one_line(error)}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; what was downloaded is kept\n")
+        return 130
+    return 0
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = _Parser(prog="python -m vpns_jax.data", description="Data sets: list them, prepare one.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="say which data sets there are and where each comes from")
     one = commands.add_parser("prepare", help="download a data set, or convert its manual archive, and check it")
@@ -25,19 +59,12 @@ def main(arguments: list[str]) -> int:
     one.add_argument("--data_dir", help="where to keep it (default: $TFDS_DATA_DIR, or ~/tensorflow_datasets)")
     one.add_argument("--manual_dir", help="where an archive fetched by hand lies (default: DATA_DIR/downloads/manual)")
     parsed = parser.parse_args(arguments)
-    files.escape_output()
-    try:
-        if parsed.command == "list":
-            print("\n".join(describe(name) for name in registry.names()))
-        else:
-            prepare(parsed.name, data_dir=parsed.data_dir, manual_dir=parsed.manual_dir)
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; what was downloaded is kept\n")
-        return 130
-    return 0
+    for flag in ("data_dir", "manual_dir"):
+        if getattr(parsed, flag, None) is not None:
+            files.user_path(getattr(parsed, flag), f"--{flag}")
+    if getattr(parsed, "name", "").startswith(folder.PREFIX):
+        files.user_path(parsed.name.removeprefix(folder.PREFIX), folder.PREFIX.rstrip(":"))
+    return parsed
 
 
 def describe(name: str) -> str:

@@ -1,218 +1,123 @@
-"""Which keys a configuration has and of which type; `configs/default.py` gives each its value and says what it means.
+"""A configuration: of each key the type, the default, what it means, and what is allowed, here and in `groups`.
 
-Immutable once made; no module below the constructors reads a config by key.
+`configs/default.py` is the list that users copy from; a test holds it to what stands here. Values are immutable once
+made, and no module below the constructors reads a config by key.
 """
 
 import dataclasses
 import json
 from typing import Any
 
-from vpns_jax.data import DecodeOptions
-from vpns_jax.errors import UserError
-from vpns_jax.prompting import Prompt, create
-from vpns_jax.training import optim
+from vpns_jax import models, sparsity
+from vpns_jax.errors import UserError, check_name, short
+from vpns_jax.experiment import ranges
+from vpns_jax.experiment.groups import (
+    BipConfig,
+    DataConfig,
+    ImpConfig,
+    MappingConfig,
+    MeshConfig,
+    ModelConfig,
+    PretrainConfig,
+    PromptConfig,
+    PruneConfig,
+    RetrainConfig,
+    ScoringConfig,
+    SynflowConfig,
+    TransferConfig,
+    TuningConfig,
+)
+from vpns_jax.options import Range, at, check, option
+from vpns_jax.prompting import Prompt
+from vpns_jax.pruners import method
+from vpns_jax.training import steps
 
 
-@dataclasses.dataclass(frozen=True)
-class RuleConfig:
-    """One group's optimizer; see `optim.Rule`."""
-
-    optimizer: str
-    learning_rate: float
-    momentum: float
-    weight_decay: float
-    decay: str
-    schedule: str
-    warmup_epochs: float
-
-    def rule(self, *, epochs: int, updates_per_epoch: int) -> optim.Rule:
-        """The rule of a stage of that length; raises `UserError` on a bad value."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return optim.Rule(**fields, epochs=epochs, updates_per_epoch=updates_per_epoch)
+def _granularity(value: str, path: str) -> None:
+    sparsity.parse_granularity(value)
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """The backbone, its weights, and what of it may be pruned."""
-
-    name: str
-    options: dict[str, Any]
-    weights: str
-    weights_key: str
-    ignore: tuple[str, ...]
-    dont_load: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    prune_include: tuple[str, ...]
-    prune_exclude: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class PretrainConfig:
-    """How the source network is trained here, where `model.weights` is "pretrain"."""
-
-    data: str
-    epochs: int
-    batch_size: int
-    seed: int
-    weights: RuleConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """The downstream data set."""
-
-    name: str
-    image_size: int
-    batch_size: int
-    val_fraction: float
-    directory: str
-    exif: str
-    grey_range: str
-    max_megapixels: float
-    budget_gib: float
-    workers: int
-
-    def decode_options(self) -> DecodeOptions:
-        """How image files become pixels; raises `UserError` on a bad value."""
-        return DecodeOptions(self.exif, self.grey_range, self.max_megapixels)
-
-
-@dataclasses.dataclass(frozen=True)
-class MeshConfig:
-    """How the devices are laid out; see `sharding.make_mesh`."""
-
-    data: int
-    fsdp: int
-
-
-@dataclasses.dataclass(frozen=True)
-class PromptConfig:
-    """The visual prompt of the methods that have one; see `prompting.create`."""
-
-    kind: str
-    canvas_size: int
-    pad_size: int
-    patch_size: int
-    parametrisation: str
-    clamp: str
-    stage: str
-
-
-@dataclasses.dataclass(frozen=True)
-class MappingConfig:
-    """The label mapping, and the network it is first estimated on."""
-
-    kind: str
-    network: str
-
-
-@dataclasses.dataclass(frozen=True)
-class PruneConfig:
-    """Stage 1."""
-
-    epochs: int
-    batch_norm: str
-    scores: RuleConfig
-    prompt: RuleConfig
-    head: RuleConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class ScoringConfig:
-    """What SNIP and GraSP score weights on."""
-
-    batches: int
-    temperature: float
-
-
-@dataclasses.dataclass(frozen=True)
-class SynflowConfig:
-    """SynFlow; see `pruners.synflow`."""
-
-    rounds: int
-
-
-@dataclasses.dataclass(frozen=True)
-class ImpConfig:
-    """Iterative magnitude pruning; see `pruners.imp`."""
-
-    epochs: int
-    drop: float
-    rewind_epochs: int
-
-
-@dataclasses.dataclass(frozen=True)
-class BipConfig:
-    """BiP; see `pruners.bilevel`."""
-
-    gamma: float
-    weights: RuleConfig
-    scores: RuleConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class TransferConfig:
-    """The mask that is given; see `pruners.transfer`."""
-
-    mask: str
-
-
-@dataclasses.dataclass(frozen=True)
-class RetrainConfig:
-    """Stage 2."""
-
-    epochs: int
-    weights: RuleConfig
-    prompt: RuleConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class GridConfig:
-    """Values of one key for methods to choose from."""
-
-    methods: tuple[str, ...]
-    key: str
-    values: tuple[float, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class TuningConfig:
-    """What sweeps choose on validation before they run; see `experiments.tuning`."""
-
-    density: float
-    seed: int
-    grids: tuple[GridConfig, ...]
+def _method(value: str, path: str) -> None:
+    method(value)
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """A whole experiment: every method at every density with every seed."""
 
-    name: str
-    methods: tuple[str, ...]
-    densities: tuple[float, ...]
-    seeds: tuple[int, ...]
-    protocol: str
-    budget: str
-    granularity: str
-    allocation: str
-    model: ModelConfig
-    pretrain: PretrainConfig
-    data: DataConfig
-    mesh: MeshConfig
-    prompt: PromptConfig
-    mapping: MappingConfig
-    prune: PruneConfig
-    scoring: ScoringConfig
-    synflow: SynflowConfig
-    imp: ImpConfig
-    bip: BipConfig
-    transfer: TransferConfig
-    retrain: RetrainConfig
-    tuning: TuningConfig
-    checkpoint_every_epochs: int
-    checkpoint_every_steps: int
+    name: str = option(
+        "default",
+        "The title of the report; where --workdir is not given, the run's folder is runs/NAME.",
+        ranges.run_name,
+    )
+    methods: tuple[str, ...] = option(
+        ("vpns",),
+        'What is run, each at every density with every seed: "vpns" and "dense", "random", "magnitude", "snip", '
+        '"grasp", "synflow", "imp", "hydra", "hydra_layerwise", "bip", "transfer"; each of these also with "+prompt" '
+        'after it, or "+posthoc": then the prompt alone is fitted on the finished network.',
+        _method,
+    )
+    densities: tuple[float, ...] = option((0.1,), "The shares of weights that are kept.", ranges.DENSITY)
+    seeds: tuple[int, ...] = option(
+        (7,),
+        "Everything is run once with each; the order of the images and all that is drawn by lot follow from it.",
+        ranges.SEED,
+    )
+    protocol: str = option(
+        "paper",
+        '"paper": one prompted, augmented batch an iteration. "reference": the released code\'s two batches.',
+        tuple(steps.PROTOCOLS),
+    )
+    budget: str = option(
+        "own",
+        '"own": every method\'s stages are as long as below. "matched": all methods get VPNs\' passes through the '
+        "network.",
+        ("own", "matched"),
+    )
+    granularity: str = option(
+        "weight",
+        'What is kept or pruned: "weight" by weight, or a "kernel" (h x w), "channel" (output; coupled ones as one), '
+        '"input_channel", "2:4" (any N of M inputs), "block:4x4" (dense layers) at a time. Densities are shares of '
+        "these.",
+        _granularity,
+    )
+    allocation: str = option(
+        "global",
+        '"global" (one threshold), "uniform" (each layer at the density) or "erk" (large layers sparser).',
+        tuple(sparsity.allocation.ALLOCATIONS),
+    )
+    checkpoint_every_epochs: int = option(
+        5, "Epochs between checkpoints to resume from.", Range(1, 1_000_000, "no stage has that many epochs")
+    )
+    checkpoint_every_steps: int = option(
+        500,
+        "Within epochs too, where the data stream in from the host; 0 for none.",
+        Range(0, 2**31 - 1, "steps are counted in 32 bits"),
+    )
+    model: ModelConfig = option(ModelConfig(), "The network, its weights, and what of it may be pruned.")
+    pretrain: PretrainConfig = option(PretrainConfig(), 'Only read where model.weights is "pretrain".')
+    data: DataConfig = option(DataConfig(), "The downstream data set.")
+    mesh: MeshConfig = option(
+        MeshConfig(),
+        "The devices as a grid, with -1 for what the other leaves. Batches are split over both; over fsdp so are "
+        "weights, scores, masks and the optimizers' moments. A run may go on with other values, and on another number "
+        "of devices.",
+    )
+    prompt: PromptConfig = option(PromptConfig(), "The visual prompt of the methods that have one.")
+    mapping: MappingConfig = option(MappingConfig(), "Which pretrained class speaks for each class of the data set.")
+    prune: PruneConfig = option(PruneConfig(), "Stage 1: scores and prompt, weights frozen.")
+    scoring: ScoringConfig = option(ScoringConfig(), "SNIP and GraSP.")
+    synflow: SynflowConfig = option(SynflowConfig(), "SynFlow.")
+    imp: ImpConfig = option(
+        ImpConfig(), "Iterative magnitude pruning: each round trains, drops a share of what is left, and rewinds."
+    )
+    bip: BipConfig = option(BipConfig(), "BiP: for prune.epochs, with prune.prompt's rule.")
+    transfer: TransferConfig = option(TransferConfig(), 'Method "transfer".')
+    retrain: RetrainConfig = option(RetrainConfig(), "Stage 2: weights and prompt, mask frozen.")
+    tuning: TuningConfig = option(
+        TuningConfig(),
+        "Read by experiments.sweep: values for methods to choose from, on validation.",
+    )
 
     def to_json(self) -> dict[str, Any]:
         """Plain nested dicts, as written beside the results."""
@@ -228,14 +133,88 @@ class Config:
 
     def make_prompt(self) -> Prompt:
         """The configured prompt."""
-        return create(
-            self.prompt.kind,
-            canvas_size=self.prompt.canvas_size,
-            pad_size=self.prompt.pad_size,
-            patch_size=self.prompt.patch_size,
-            parametrisation=self.prompt.parametrisation or None,
-            clamp=self.prompt.clamp,
-        )
+        return self.prompt.make()
+
+    def check(self, path: str) -> None:
+        """Raises `UserError` if groups do not go together."""
+        self._check_cells(path)
+        self._check_methods(path)
+        self._check_data(path)
+        self._check_grids(path)
+
+    def _check_cells(self, path: str) -> None:
+        """Raises `UserError` if methods, densities and seeds make no grid, or one that nobody can run."""
+        for name in ("methods", "densities", "seeds"):
+            values = getattr(self, name)
+            if not values or len(set(values)) != len(values):
+                raise UserError(f"{path}.{name} is {short(values)}; it must hold at least one value, each once")
+        cells = len(self.methods) * len(self.densities) * len(self.seeds)
+        if cells > ranges.MOST_CELLS:
+            raise UserError(
+                f"{path}.methods, densities and seeds make {cells:,} cells; at most {ranges.MOST_CELLS:,} are allowed"
+            )
+
+    def _check_methods(self, path: str) -> None:
+        """Raises `UserError` for a method that the rest of the config leaves nothing to do, or too much."""
+        grain = sparsity.parse_granularity(self.granularity)
+        for name in self.methods:
+            found = method(name)
+            if found.prompted and not found.trains and self.prompt.stage == "prune":
+                raise UserError(
+                    f"{path}.prompt.stage is 'prune', where {name} learns nothing; it allows 'retrain' and 'both'"
+                )
+            if found.given and not self.transfer.mask:
+                raise UserError(f"{path}.transfer.mask is ''; {name} takes the CELL.safetensors of an earlier run")
+            if grain.kind == "N:M" and found.in_rounds:
+                raise UserError(f"{path}.granularity {grain} has one density, and {name} gets there by others")
+            if found.trains == "rounds":
+                self.imp.check_rounds(min(self.densities), f"{path}.imp")
+
+    def _check_data(self, path: str) -> None:
+        """Raises `UserError` if images do not fit the canvas, or batches no memory."""
+        if self.mapping.kind != "head" and models.covers_head(self.model.dont_load):
+            raise UserError(
+                f"{path}.model.dont_load is {short(self.model.dont_load)}: a label mapping needs the weights' own "
+                "head; mapping.kind=head learns a new one"
+            )
+        if self.model.weights == "pretrain":
+            with at(f"{path}.pretrain.data"):
+                ranges.data_set(self.pretrain.data, f"{path}.pretrain.data")
+        prompt, size = self.make_prompt(), self.data.image_size
+        canvas = prompt.canvas_size
+        if size > canvas:
+            raise UserError(
+                f"{path}.data.image_size is {size}; images must fit the canvas, {path}.prompt.canvas_size = {canvas}"
+            )
+        if prompt.kind == "expand" and size != canvas - 2 * prompt.size:
+            raise UserError(
+                f"{path}.data.image_size is {size}; prompt expand of {prompt.size} px on a canvas of {canvas} px "
+                f"takes {canvas - 2 * prompt.size}"
+            )
+        for group in ("data", "pretrain"):
+            batch = getattr(self, group).batch_size
+            needed = batch * canvas**2 * 3 * 4
+            if needed > ranges.MOST_BATCH_BYTES:
+                raise UserError(
+                    f"{path}.{group}.batch_size is {batch}: a batch on a canvas of {canvas} px takes "
+                    f"{needed / 2**30:,.0f} GiB; at most {ranges.MOST_BATCH_BYTES // 2**30:,} GiB are allowed"
+                )
+
+    def _check_grids(self, path: str) -> None:
+        """Raises `UserError` if a method chooses twice, or a value to choose makes no configuration."""
+        tuning = self.tuning
+        named: list[tuple[str, str]] = []
+        for grid in tuning.grids:
+            methods = grid.methods or self.methods
+            for name in methods:
+                check_name("method of a grid", name, self.methods)
+            named += [(name, grid.key) for name in methods]
+            for value in grid.values:
+                plain = dataclasses.replace(tuning, grids=())
+                check(dataclasses.replace(self.with_value(grid.key, value), tuning=plain), path)
+        twice = sorted({f"{name}: {key}" for name, key in named if named.count((name, key)) > 1})
+        if twice:
+            raise UserError(f"{path}.tuning.grids name {twice[0]} twice")
 
 
 def _with_value(group: Any, path: list[str], value: float, key: str) -> Any:
@@ -246,6 +225,6 @@ def _with_value(group: Any, path: list[str], value: float, key: str) -> Any:
         value = _with_value(found, rest, value, key)
     elif rest or not isinstance(found, float):
         raise UserError(
-            f"a grid over {key}: there is no such key that holds a float; configs/default.py lists all keys"
+            f"a grid over {key[:80]}: there is no such key that holds a float; configs/default.py lists all keys"
         )
     return dataclasses.replace(group, **{name: value})

@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
-from vpns_jax.errors import UserError, check_name
+from vpns_jax.errors import UserError, check_name, short
 from vpns_jax.models.resnet import ResNet
 from vpns_jax.models.vgg import VGG
 from vpns_jax.models.vit import ViT
@@ -30,18 +31,32 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_float_dtype(value: Any) -> bool:
-    try:
-        return jnp.issubdtype(jnp.dtype(value), jnp.floating)
-    except TypeError:
+# What networks compute in. Smaller floats lack the range or the operations, and JAX makes float32 of float64 without
+# a word, unless told to have it.
+DTYPES = ("float32", "bfloat16", "float16")
+# Beyond them a ResNet-18 has 3 billion weights, or no channel left.
+LEAST_WIDTH, MOST_WIDTH = 1 / 64, 16
+
+
+def _is_dtype(value: Any) -> bool:
+    if isinstance(value, tuple | list | dict):
         return False
+    try:
+        name = jnp.dtype(value).name
+    # NumPy reads strings by rules of its own, and raises what it likes.
+    except Exception:
+        return False
+    return name in DTYPES or (name == "float64" and jax.dtypes.canonicalize_dtype(name).name == name)
 
 
 OPTIONS: dict[str, Option] = {
-    "width": Option(lambda v: _is_number(v) and v > 0, "a positive number"),
+    "width": Option(
+        lambda v: _is_number(v) and LEAST_WIDTH <= v <= MOST_WIDTH,
+        f"a number from 1/64 to {MOST_WIDTH}: beyond, no channel is left, or billions of weights are",
+    ),
     "stem": Option(lambda v: v in ("imagenet", "small"), "'imagenet' or 'small'"),
     "dropout": Option(lambda v: _is_number(v) and 0 <= v < 1, "a number in [0, 1)"),
-    "dtype": Option(_is_float_dtype, "a floating dtype such as 'float32' or 'bfloat16'"),
+    "dtype": Option(_is_dtype, f"one of {', '.join(DTYPES)} (float64 only where JAX_ENABLE_X64 is set)"),
 }
 
 
@@ -147,7 +162,7 @@ def create(name: str, *, num_classes: int = 1000, **options: Any) -> nn.Module:
     for key, value in options.items():
         check_name(f"option of {name}", key, spec.options)
         if not OPTIONS[key].accepts(value):
-            raise UserError(f"{name}: {key} must be {OPTIONS[key].allowed}, got {value!r}")
+            raise UserError(f"{name}: {key} must be {OPTIONS[key].allowed}, got {short(value)}")
     if "dtype" in options:
         options["dtype"] = jnp.dtype(options["dtype"])
     return spec.module(num_classes=num_classes, **spec.architecture, **options)

@@ -23,10 +23,10 @@ from vpns_jax.prompting import canvas
 
 PyTree = Any
 
-# The parametrisation each kind has in the released code; any kind takes any.
+# The parametrization each kind has in the released code; any kind takes any.
 KINDS = {"pad": "raw", "expand": "sigmoid", "corner": "sigmoid", "random": "sigmoid", "none": "raw"}
 # Parameter -> perturbation. Parameters start at zero, so the perturbation starts at 0, 1/2 and 0.
-PARAMETRISATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+PARAMETRIZATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "raw": lambda theta: theta,
     "sigmoid": jax.nn.sigmoid,
     "tanh": jnp.tanh,
@@ -40,7 +40,7 @@ class Prompt:
     kind: str
     canvas_size: int
     size: int
-    parametrisation: str
+    parametrization: str
     clamp: str
 
     def shapes(self) -> dict[str, tuple[int, int, int]]:
@@ -65,7 +65,7 @@ class Prompt:
 
         `random` draws its place from `rng`, uniformly over all that fit; without one it sits in the centre.
         """
-        activate = PARAMETRISATIONS[self.parametrisation]
+        activate = PARAMETRIZATIONS[self.parametrization]
         delta = {name: activate(theta) for name, theta in params.items()}
         if self.kind in ("pad", "expand"):
             return canvas.assemble_frame(delta, self.canvas_size)
@@ -115,8 +115,9 @@ def create(
     canvas_size: int,
     pad_size: int = 0,
     patch_size: int = 0,
-    parametrisation: str | None = None,
+    parametrization: str | None = None,
     clamp: str = "hard",
+    parametrisation: str | None = None,
 ) -> Prompt:
     """A prompt on a canvas of `canvas_size` x `canvas_size` pixels.
 
@@ -125,16 +126,18 @@ def create(
       canvas_size: the side S of the network's input.
       pad_size: the frame's width in pixels, for `pad` and `expand`: 1 ... S / 2 (`expand` needs room for an image).
       patch_size: the square's side in pixels, for `corner` and `random`: 1 ... S.
-      parametrisation: "raw", "sigmoid" or "tanh"; None takes the kind's own (`KINDS`).
+      parametrization: "raw", "sigmoid" or "tanh"; None takes the kind's own (`KINDS`).
       clamp: "hard" clips to [0, 1], which stops the gradient where the image is saturated; "straight_through"
         clips the value and lets the gradient pass.
+      parametrisation: the former name of `parametrization`, accepted for one release.
 
     Raises:
       UserError: an unknown name, or a prompt that does not fit its canvas.
     """
     check_name("prompt", kind, list(KINDS))
-    parametrisation = KINDS[kind] if parametrisation is None else parametrisation
-    check_name("prompt parametrisation", parametrisation, list(PARAMETRISATIONS))
+    parametrization = parametrisation if parametrization is None else parametrization
+    parametrization = KINDS[kind] if parametrization is None else parametrization
+    check_name("prompt parametrization", parametrization, list(PARAMETRIZATIONS))
     check_name("prompt clamp", clamp, list(CLAMPS))
     if canvas_size < 1:
         raise UserError(f"canvas_size is {canvas_size}; it must be at least 1")
@@ -147,7 +150,7 @@ def create(
     }[kind]
     if kind != "none" and not 1 <= size <= most:
         raise UserError(f"{name} is {size}; prompt {kind} on a canvas of {canvas_size} px allows 1 ... {most}")
-    return Prompt(kind, canvas_size, size, parametrisation, clamp)
+    return Prompt(kind, canvas_size, size, parametrization, clamp)
 
 
 def _clip(x: jax.Array) -> jax.Array:
