@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from vpns_jax.training.loop import STEPS
 
 from benchmarks import chips, measure
 from benchmarks.selection import prunable_shapes
@@ -28,7 +29,6 @@ from vpns_jax import models
 from vpns_jax.parallel import sharding
 from vpns_jax.sparsity import selection
 from vpns_jax.training import steps
-from vpns_jax.training.loop import STEPS
 from vpns_jax.training.state import TrainState
 
 PyTree = Any

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from jax import lax
 from PIL import Image
+from vpns_jax.training.loop import STEPS, epoch_runner
 
 from benchmarks import measure
 from benchmarks.step import CLASSES, make_batch, make_variables, start
@@ -28,7 +29,6 @@ from vpns_jax.data.materialize import resize
 from vpns_jax.parallel import sharding
 from vpns_jax.training import steps
 from vpns_jax.training.batches import Resident, Split, Streamed
-from vpns_jax.training.loop import STEPS, epoch_runner
 from vpns_jax.training.metrics import Metrics
 from vpns_jax.training.state import Fixed, TrainState
 

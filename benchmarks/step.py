@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from vpns_jax.training.forward import Network
+from vpns_jax.training.loop import STEPS
 
 from benchmarks import measure
 from vpns_jax import models, prompting, sparsity
 from vpns_jax.training import optim, steps
 from vpns_jax.training import state as states
-from vpns_jax.training.forward import Network
-from vpns_jax.training.loop import STEPS
 
 CLASSES, DENSITY = 10, 0.1
 

@@ -15,7 +15,7 @@ from vpns_jax import models, trees
 from vpns_jax.errors import UserError
 from vpns_jax.models import formats
 from vpns_jax.sparsity import masks
-from vpns_jax.training.state import Subnetwork
+from vpns_jax.training.network import Subnetwork
 
 
 def save(path: Path, name: str, subnetwork: Subnetwork) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 from vpns_jax import data, models, sparsity
 from vpns_jax.errors import UserError, check_name
 from vpns_jax.experiment import budget
-from vpns_jax.experiment.schema import Config, RuleConfig
+from vpns_jax.experiment.schema import Config
 from vpns_jax.prompting import label_mapping
 from vpns_jax.pruners import method
-from vpns_jax.training import steps
+from vpns_jax.training import passes, stage
 
 __all__ = ["Config", "parse"]
 
@@ -39,7 +39,6 @@ def _check(config: Config) -> None:
     _check_cells(config)
     _check_numbers(config)
     _check_prompt(config)
-    _check_rules(config)
     _check_grids(config)
 
 
@@ -48,17 +47,17 @@ def _check_names(config: Config) -> None:
     check_name("prompt.stage", config.prompt.stage, PROMPT_STAGES)
     for name in config.methods:
         found = method(name)
-        if found.prompted and not found.trains and config.prompt.stage == "prune":
+        if found.prompted and not found.training and config.prompt.stage == "prune":
             raise UserError(
                 f"config.prompt.stage is 'prune', where {name} learns nothing; it allows 'retrain' and 'both'"
             )
         if found.given and not config.transfer.mask:
             raise UserError(f"config.transfer.mask is ''; {name} takes the CELL.safetensors of an earlier run")
-    check_name("protocol", config.protocol, tuple(steps.PROTOCOLS))
+    check_name("protocol", config.protocol, tuple(passes.PROTOCOLS))
     grain = sparsity.parse_granularity(config.granularity)
     check_name("allocation", config.allocation, sparsity.allocation.ALLOCATIONS)
     for name in config.methods:
-        if grain.kind == "N:M" and method(name).in_rounds:
+        if grain.kind == "N:M" and method(name).gradual:
             raise UserError(f"config.granularity {grain} has one density, and {name} gets there by others")
     check_name("budget", config.budget, budget.BUDGETS)
     check_name("model", config.model.name, models.names())
@@ -70,7 +69,7 @@ def _check_names(config: Config) -> None:
         data.check(config.pretrain.data)
     check_name("mapping", config.mapping.kind, label_mapping.KINDS)
     check_name("network to estimate the mapping on", config.mapping.network, ("sparse", "dense"))
-    check_name("batch_norm", config.prune.batch_norm, steps.BATCH_NORMS)
+    check_name("batch_norm", config.prune.batch_norm, stage.BATCH_NORMS)
 
 
 def _check_cells(config: Config) -> None:
@@ -132,18 +131,6 @@ def _check_numbers(config: Config) -> None:
             f"config.imp.rewind_epochs is {config.imp.rewind_epochs}; "
             f"with config.imp.epochs = {config.imp.epochs} it allows 0 ... {config.imp.epochs - 1}"
         )
-
-
-def _check_rules(config: Config) -> None:
-    """Raises `UserError` if an optimizer cannot be made."""
-    for stage in ("pretrain", "prune", "bip", "retrain"):
-        for field in dataclasses.fields(getattr(config, stage)):
-            rule = getattr(getattr(config, stage), field.name)
-            if isinstance(rule, RuleConfig):
-                try:
-                    rule.rule(epochs=1, updates_per_epoch=1)
-                except UserError as error:
-                    raise UserError(f"config.{stage}.{field.name}: {error}") from error
 
 
 def _check_grids(config: Config) -> None:
@@ -215,7 +202,17 @@ def _build_dataclass(kind: Any, value: Any, path: str) -> Any:
     if not isinstance(value, Mapping):
         raise UserError(f"{path} is {value!r}; it must be a group of keys")
     hints = typing.get_type_hints(kind)
-    for problem, keys in (("unknown", set(value) - set(hints)), ("missing", set(hints) - set(value))):
+    optional = {field.name for field in dataclasses.fields(kind) if _has_default(field)}
+    for problem, keys in (("unknown", set(value) - set(hints)), ("missing", set(hints) - set(value) - optional)):
         if keys:
             raise UserError(f"{path} has {problem} keys {sorted(keys)}; known: {', '.join(hints)}")
-    return kind(**{name: _build(hint, value[name], f"{path}.{name}") for name, hint in hints.items()})
+    found = {name: _build(hint, value[name], f"{path}.{name}") for name, hint in hints.items() if name in value}
+    try:
+        return kind(**found)
+    except UserError as error:
+        # From checks of the dataclass's own, which do not know where in the config it stands.
+        raise UserError(f"{path}: {error}") from error
+
+
+def _has_default(field: dataclasses.Field) -> bool:
+    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING

@@ -10,25 +10,8 @@ from typing import Any
 
 from vpns_jax.errors import UserError
 from vpns_jax.prompting import Prompt, create
-from vpns_jax.training import optim
-
-
-@dataclasses.dataclass(frozen=True)
-class RuleConfig:
-    """One group's optimizer; see `optim.Rule`."""
-
-    optimizer: str
-    learning_rate: float
-    momentum: float
-    weight_decay: float
-    decay: str
-    schedule: str
-    warmup_epochs: float
-
-    def rule(self, *, epochs: int, updates_per_epoch: int) -> optim.Rule:
-        """The rule of a stage of that length; raises `UserError` on a bad value."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return optim.Rule(**fields, epochs=epochs, updates_per_epoch=updates_per_epoch)
+from vpns_jax.pruners import bip, given_mask, imp, scoring, synflow
+from vpns_jax.training.optimizers import Optimizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +33,7 @@ class PretrainConfig:
     epochs: int
     batch_size: int
     seed: int
-    weights: RuleConfig
+    weights: Optimizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,49 +84,9 @@ class PruneConfig:
 
     epochs: int
     batch_norm: str
-    scores: RuleConfig
-    prompt: RuleConfig
-    head: RuleConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class ScoringConfig:
-    """What SNIP and GraSP score weights on."""
-
-    batches: int
-    temperature: float
-
-
-@dataclasses.dataclass(frozen=True)
-class SynflowConfig:
-    """SynFlow; see `pruners.synflow`."""
-
-    rounds: int
-
-
-@dataclasses.dataclass(frozen=True)
-class ImpConfig:
-    """Iterative magnitude pruning; see `pruners.imp`."""
-
-    epochs: int
-    drop: float
-    rewind_epochs: int
-
-
-@dataclasses.dataclass(frozen=True)
-class BipConfig:
-    """BiP; see `pruners.bilevel`."""
-
-    gamma: float
-    weights: RuleConfig
-    scores: RuleConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class TransferConfig:
-    """The mask that is given; see `pruners.transfer`."""
-
-    mask: str
+    scores: Optimizer
+    prompt: Optimizer
+    head: Optimizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,8 +94,8 @@ class RetrainConfig:
     """Stage 2."""
 
     epochs: int
-    weights: RuleConfig
-    prompt: RuleConfig
+    weights: Optimizer
+    prompt: Optimizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,11 +135,11 @@ class Config:
     prompt: PromptConfig
     mapping: MappingConfig
     prune: PruneConfig
-    scoring: ScoringConfig
-    synflow: SynflowConfig
-    imp: ImpConfig
-    bip: BipConfig
-    transfer: TransferConfig
+    scoring: scoring.Options
+    synflow: synflow.Options
+    imp: imp.Options
+    bip: bip.Options
+    transfer: given_mask.Options
     retrain: RetrainConfig
     tuning: TuningConfig
     checkpoint_every_epochs: int

@@ -1,5 +1,6 @@
 """A mask that an earlier run found, on this data set or another: the paper's study of transfer, section 4."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -7,13 +8,26 @@ import jax
 from vpns_jax import sparsity
 from vpns_jax.errors import UserError
 from vpns_jax.pruners.problem import Problem
-from vpns_jax.training.state import Subnetwork
+from vpns_jax.training.network import Subnetwork
+from vpns_jax.training.runner import Runner
 
 PyTree = Any
 
 
-def prune(problem: Problem) -> Subnetwork:
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the config says of it.
+
+    Attributes:
+      mask: the file that has the mask, CELL.safetensors of an earlier run.
+    """
+
+    mask: str
+
+
+def prune(problem: Problem, runner: Runner) -> Subnetwork:
     """Keeps of the pretrained weights what that mask keeps, whatever became of them there."""
+    del runner
     return problem.sparse(problem.given)
 
 
