@@ -23,12 +23,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks import chips, measure
 from benchmarks.selection import prunable_shapes
-from benchmarks.step import CASES, make_variables, start
+from benchmarks.step import CASES, iteration, make_variables, start
 from vpns_jax import models
 from vpns_jax.parallel import sharding
 from vpns_jax.sparsity import selection
-from vpns_jax.training import steps
-from vpns_jax.training.loop import STEPS
+from vpns_jax.training.stage import Stage
 from vpns_jax.training.state import TrainState
 
 PyTree = Any
@@ -41,22 +40,22 @@ _ARRAY = re.compile(rf"\b({'|'.join(_BITS)})\[([\d,]*)\]")
 
 def compile_step(name: str, mesh: Mesh, *, model: str, image_size: int, batch: int, dtype: str, options: Any) -> Any:
     """The step of `benchmarks.step.CASES` that has that name, compiled for the mesh; no array is made."""
-    tasks = []
+    stages = []
 
     def begin() -> tuple[PyTree, PyTree]:
         variables = make_variables(model, image_size)
-        task, state, fixed = start(name, variables, model=model, image_size=image_size, batch=batch, dtype=dtype)
-        tasks.append(task)
-        return state, fixed
+        stage, state = start(name, variables, model=model, image_size=image_size, batch=batch, dtype=dtype)
+        stages.append(stage)
+        return dataclasses.replace(state, frozen={}), state.frozen
 
-    state, fixed = jax.tree.map(lambda x: _parameter(x, mesh), jax.eval_shape(begin))
-    (task,) = tasks
+    state, frozen = jax.tree.map(lambda x: _parameter(x, mesh), jax.eval_shape(begin))
+    (stage,) = stages
     images = jax.ShapeDtypeStruct((batch, image_size, image_size, 3), jnp.uint8)
     labels = jax.ShapeDtypeStruct((batch,), jnp.int32)
-    batches = ((_stand_in(images, mesh, sharding.BATCH), _stand_in(labels, mesh, sharding.BATCH)),) * len(task.passes)
+    batches = ((_stand_in(images, mesh, sharding.BATCH), _stand_in(labels, mesh, sharding.BATCH)),) * len(stage.passes)
     key = _stand_in(jax.eval_shape(jax.random.key, 0), mesh, sharding.WHOLE)
     with jax.set_mesh(mesh):
-        lowered = jax.jit(_step, static_argnums=0, donate_argnums=1).lower(task, state, fixed, batches, key)
+        lowered = jax.jit(_step, static_argnums=0, donate_argnums=1).lower(stage, state, frozen, batches, key)
         return lowered.compile(compiler_options=options)
 
 
@@ -76,8 +75,8 @@ def _stand_in(x: Any, mesh: Mesh, spec: PartitionSpec) -> Any:
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
 
 
-def _step(task: steps.Task, state: TrainState, *rest: Any) -> tuple[TrainState, Any]:
-    state, metrics = STEPS[task.stage](task, state, *rest)
+def _step(stage: Stage, state: TrainState, *rest: Any) -> tuple[TrainState, Any]:
+    state, metrics = iteration(stage, state, *rest)
     return sharding.split_parameters(state), metrics
 
 

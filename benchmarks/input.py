@@ -20,17 +20,16 @@ from jax import lax
 from PIL import Image
 
 from benchmarks import measure
-from benchmarks.step import CLASSES, make_batch, make_variables, start
+from benchmarks.step import CLASSES, iteration, make_batch, make_variables, start
 from vpns_jax import models
 from vpns_jax.data.dataset import large_size
 from vpns_jax.data.decode import decode_image
 from vpns_jax.data.materialize import resize
 from vpns_jax.parallel import sharding
-from vpns_jax.training import steps
-from vpns_jax.training.batches import Resident, Split, Streamed
-from vpns_jax.training.loop import STEPS, epoch_runner
-from vpns_jax.training.metrics import Metrics
-from vpns_jax.training.state import Fixed, TrainState
+from vpns_jax.training.batches import Batch, Resident, Split, Streamed
+from vpns_jax.training.epochs import epoch_runner, nothing
+from vpns_jax.training.stage import Stage
+from vpns_jax.training.state import Groups, TrainState
 
 STAGE = "retrain, masked"
 
@@ -74,14 +73,13 @@ def decoded(source: Jpegs, image_size: int) -> Resident:
 class Epochs:
     """Epochs of one way to get images; it owns its state, which every call moves on by an epoch."""
 
-    def __init__(self, begin: tuple[steps.Task, TrainState, Fixed], data: Split, stack: contextlib.ExitStack) -> None:
-        self._task, self._state, self._fixed = begin
-        runner = epoch_runner(self._task, data, jax.random.key(0), 0, None, lambda share: None)
+    def __init__(self, begin: tuple[Stage, TrainState], data: Split, stack: contextlib.ExitStack) -> None:
+        self._stage, self._state = begin
+        runner = epoch_runner(self._stage, data, jax.random.key(0), 0, None, lambda share: None)
         self._run, self._epoch = stack.enter_context(runner), 0
 
     def __call__(self) -> Any:
-        total = tuple(Metrics.zero() for _ in self._task.passes)
-        self._state, metrics = self._run(self._state, self._fixed, self._epoch, total)
+        self._state, metrics = self._run(self._state, self._epoch, nothing(self._stage))
         self._epoch += 1
         return metrics
 
@@ -89,21 +87,22 @@ class Epochs:
 class OneBatch:
     """As many iterations as an epoch has, on one batch."""
 
-    def __init__(self, begin: tuple[steps.Task, TrainState, Fixed], batch: steps.Batch, iterations: int) -> None:
-        task, self._state, self._fixed = begin
-        batches = (batch,) * len(task.passes)
+    def __init__(self, begin: tuple[Stage, TrainState], batch: Batch, iterations: int) -> None:
+        stage, state = begin
+        self._state, self._frozen = dataclasses.replace(state, frozen={}), state.frozen
+        batches = (batch,) * len(stage.passes)
 
         @functools.partial(jax.jit, donate_argnums=0)
-        def run(state: TrainState, fixed: Fixed) -> tuple[TrainState, Any]:
+        def run(state: TrainState, frozen: Groups) -> tuple[TrainState, Any]:
             def body(state: TrainState, _: None) -> tuple[TrainState, Any]:
-                return STEPS[task.stage](task, state, fixed, batches, jax.random.key(0))
+                return iteration(stage, state, frozen, batches, jax.random.key(0))
 
             return lax.scan(body, state, length=iterations)
 
         self._run = run
 
     def __call__(self) -> Any:
-        self._state, metrics = self._run(self._state, self._fixed)
+        self._state, metrics = self._run(self._state, self._frozen)
         return metrics
 
 

@@ -8,7 +8,7 @@ Adam, which learns the scores: what lies between the two is the optimizer's cost
 """
 
 import argparse
-import functools
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -17,18 +17,27 @@ import numpy as np
 
 from benchmarks import measure
 from vpns_jax import models, prompting, sparsity
-from vpns_jax.training import optim, steps
-from vpns_jax.training import state as states
-from vpns_jax.training.forward import Network
-from vpns_jax.training.loop import STEPS
+from vpns_jax.training import passes
+from vpns_jax.training.batches import Batch
+from vpns_jax.training.metrics import Metrics
+from vpns_jax.training.network import Network, Subnetwork
+from vpns_jax.training.optimizers import Optimizer
+from vpns_jax.training.stage import Recipe, Stage, learn_scores, learn_weights
+from vpns_jax.training.state import Groups, TrainState
 
-CLASSES, DENSITY = 10, 0.1
+CLASSES, DENSITY, EPOCHS, ITERATIONS = 10, 0.1, 30, 1000
+OPTIMIZERS = {
+    name: Optimizer(
+        name, rate, momentum=momentum, weight_decay=1e-4, decay="coupled", schedule="cosine_epochs", warmup_epochs=0.0
+    )
+    for name, rate, momentum in (("adam", 1e-4, 0.0), ("sgd", 0.01, 0.9))
+}
 
 
 class Kind(NamedTuple):
-    """What tells steps apart: stage, protocol, whether there is a prompt and a mask, and what learns their weights."""
+    """What tells steps apart: what they learn, protocol, whether there is a prompt and a mask, and the optimizer."""
 
-    stage: str
+    learns: str
     protocol: str
     prompted: bool
     masked: bool
@@ -36,13 +45,13 @@ class Kind(NamedTuple):
 
 
 CASES = {
-    "dense": Kind("retrain", "paper", prompted=False, masked=False, optimizer="sgd"),
-    "dense, Adam": Kind("retrain", "paper", prompted=False, masked=False, optimizer="adam"),
-    "retrain, masked": Kind("retrain", "paper", prompted=False, masked=True, optimizer="sgd"),
-    "retrain, masked, prompt": Kind("retrain", "paper", prompted=True, masked=True, optimizer="sgd"),
-    "prune (HYDRA)": Kind("prune", "paper", prompted=False, masked=True, optimizer="adam"),
-    "prune (VPNs)": Kind("prune", "paper", prompted=True, masked=True, optimizer="adam"),
-    "prune (VPNs, reference)": Kind("prune", "reference", prompted=True, masked=True, optimizer="adam"),
+    "dense": Kind("weights", "paper", prompted=False, masked=False, optimizer="sgd"),
+    "dense, Adam": Kind("weights", "paper", prompted=False, masked=False, optimizer="adam"),
+    "retrain, masked": Kind("weights", "paper", prompted=False, masked=True, optimizer="sgd"),
+    "retrain, masked, prompt": Kind("weights", "paper", prompted=True, masked=True, optimizer="sgd"),
+    "prune (HYDRA)": Kind("scores", "paper", prompted=False, masked=True, optimizer="adam"),
+    "prune (VPNs)": Kind("scores", "paper", prompted=True, masked=True, optimizer="adam"),
+    "prune (VPNs, reference)": Kind("scores", "reference", prompted=True, masked=True, optimizer="adam"),
 }
 
 
@@ -52,11 +61,12 @@ class Case:
     def __init__(
         self, name: str, variables: dict[str, Any], *, model: str, image_size: int, batch: int, dtype: str
     ) -> None:
-        task, self._state, fixed = start(name, variables, model=model, image_size=image_size, batch=batch, dtype=dtype)
-        self._rest = (fixed, (make_batch(batch, image_size),) * len(task.passes), jax.random.key(0))
-        step = jax.jit(STEPS[task.stage], static_argnums=0, donate_argnums=1)
-        self._step: Any = step.lower(task, self._state, *self._rest).compile()
-        self.passes = len(task.passes)
+        stage, state = start(name, variables, model=model, image_size=image_size, batch=batch, dtype=dtype)
+        self._state = dataclasses.replace(state, frozen={})
+        batches = (make_batch(batch, image_size),) * len(stage.passes)
+        self._rest = (state.frozen, batches, jax.random.key(0))
+        compiled: Any = STEP.lower(stage, self._state, *self._rest).compile()
+        self._step, self.passes = compiled, len(stage.passes)
 
     def __call__(self) -> Any:
         self._state, metrics = self._step(self._state, *self._rest)
@@ -69,25 +79,38 @@ class Case:
         return found.argument_size_in_bytes + own + found.temp_size_in_bytes
 
 
+def iteration(
+    stage: Stage, state: TrainState, frozen: Groups, batches: tuple[Batch, ...], rng: jax.Array
+) -> tuple[TrainState, tuple[Metrics, ...]]:
+    """`passes.iterate` with what is frozen apart, so that the rest can be given away and moved in place."""
+    state, metrics = passes.iterate(stage, dataclasses.replace(state, frozen=frozen), batches, rng)
+    return dataclasses.replace(state, frozen={}), metrics
+
+
+STEP = jax.jit(iteration, static_argnums=0, donate_argnums=1)
+
+
 def start(
     name: str, variables: dict[str, Any], *, model: str, image_size: int, batch: int, dtype: str
-) -> tuple[steps.Task, states.TrainState, states.Fixed]:
-    """A stage as it begins: its task, its state, and what it holds fixed."""
+) -> tuple[Stage, TrainState]:
+    """A stage as it begins, with the paper's learning rates and decay."""
     kind = CASES[name]
     network = make_network(model, prompted=kind.prompted, image_size=image_size, dtype=dtype)
-    task = make_task(kind, network, batch=batch)
     kernels = models.prunable(variables["params"])
     scores, pruned = sparsity.scaled_init(kernels), jnp.int32(sparsity.pruned_count(kernels, DENSITY))
-    learned: dict[str, Any] = {"prompt": network.prompt.init()}
-    if kind.stage == "prune":
-        learned["scores"] = scores
-        fixed = states.Fixed(weights=variables["params"], bits={}, pruned=pruned)
-    else:
-        learned["weights"] = variables["params"]
-        mask = sparsity.prune_smallest(scores, pruned) if kind.masked else {}
-        fixed = states.Fixed(weights={}, bits=sparsity.pack(mask), pruned=jnp.int32(0))
-    stats = variables.get("batch_stats", {})
-    return task, states.create(task.rules, learned, stats, jnp.arange(CLASSES)), fixed
+    begin = Subnetwork(
+        weights=variables["params"],
+        mask=sparsity.prune_smallest(scores, pruned) if kind.masked and kind.learns == "weights" else {},
+        batch_stats=variables.get("batch_stats", {}),
+        prompt=network.prompt.init(),
+        mapping=jnp.arange(CLASSES),
+    )
+    optimizers = dict.fromkeys((kind.learns, "prompt"), OPTIMIZERS[kind.optimizer])
+    recipe = Recipe(kind.protocol, batch, EPOCHS, optimizers)
+    if kind.learns == "weights":
+        return learn_weights(network, begin, recipe, ITERATIONS)
+    pattern = sparsity.Pattern()
+    return learn_scores(network, begin, scores, recipe, ITERATIONS, pruned=pruned, pattern=pattern)
 
 
 def frame_width(image_size: int) -> int:
@@ -111,30 +134,10 @@ def make_variables(model: str, image_size: int) -> dict[str, Any]:
     return jax.jit(models.create(model, num_classes=CLASSES).init)(jax.random.key(0), images)
 
 
-def make_batch(batch: int, image_size: int) -> steps.Batch:
+def make_batch(batch: int, image_size: int) -> Batch:
     """Noise, and labels in turn."""
     images = np.random.default_rng(0).integers(0, 256, (batch, image_size, image_size, 3))
     return jnp.asarray(images, jnp.uint8), jnp.arange(batch) % CLASSES
-
-
-def make_task(kind: Kind, network: Network, *, batch: int) -> steps.Task:
-    """With the paper's learning rates and decay."""
-    rule = functools.partial(
-        optim.Rule,
-        weight_decay=1e-4,
-        decay="coupled",
-        schedule="cosine_epochs",
-        warmup_epochs=0.0,
-        epochs=30,
-        updates_per_epoch=1000,
-    )
-    rules = {
-        "adam": rule(optimizer="adam", learning_rate=1e-4, momentum=0.0),
-        "sgd": rule(optimizer="sgd", learning_rate=0.01, momentum=0.9),
-    }
-    groups = ("scores" if kind.stage == "prune" else "weights", "prompt")
-    named = tuple((group, rules[kind.optimizer]) for group in groups)
-    return steps.Task(kind.stage, network, kind.protocol, "update", batch, named)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -30,9 +30,11 @@ class TorchCase:
         kernels = models.prunable(variables["params"])
         self._pruned = sparsity.pruned_count(kernels, DENSITY)
         given = self._pick(model, variables, sparsity.scaled_init(kernels))
-        self._scores = {key: s.requires_grad_(kind.stage == "prune") for key, s in given.items()} if kind.masked else {}
+        self._scores = (
+            {key: s.requires_grad_(kind.learns == "scores") for key, s in given.items()} if kind.masked else {}
+        )
         learned = list(self._scores.values())
-        if kind.stage == "retrain":
+        if kind.learns == "weights":
             self._mask = {key: keep.float() for key, keep in self._keep().items()}
             learned = [x.requires_grad_() for key, x in self._tensors.items() if "running" not in key]
         self._prompt, frame = torch.zeros(1, 3, image_size, image_size), torch.ones(1, 1, image_size, image_size)
@@ -80,7 +82,7 @@ class TorchCase:
         return loss
 
     def _masked(self) -> Tensors:
-        if self._kind.stage == "retrain":
+        if self._kind.learns == "weights":
             return self._tensors | {key: self._tensors[key] * self._mask[key] for key in self._scores}
         keep = self._keep()
         # The mask's value, and the gradient of the scores' magnitude.

@@ -23,8 +23,8 @@ from benchmarks import measure
 from benchmarks.step import CASES, DENSITY, Case, make_batch, make_network, make_variables
 from vpns_jax import models, sparsity
 from vpns_jax.analysis import flops
-from vpns_jax.training.forward import forward
 from vpns_jax.training.metrics import cross_entropy
+from vpns_jax.training.network import forward
 
 if importlib.util.find_spec("torch"):
     import torch

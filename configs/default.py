@@ -221,7 +221,7 @@ def sgd(learning_rate: float) -> ConfigDict:
 
 def _rule(optimizer: str, learning_rate: float, *, momentum: float) -> ConfigDict:
     rule = ConfigDict()
-    # "adam" (which does not read momentum) or "sgd".
+    # "adam" (which does not read momentum), "sgd", or any optimizer of optax by its name, such as "lion" or "adamw".
     rule.optimizer = optimizer
     # The largest that the schedule comes to.
     rule.learning_rate = learning_rate
@@ -229,10 +229,14 @@ def _rule(optimizer: str, learning_rate: float, *, momentum: float) -> ConfigDic
     rule.momentum = momentum
     # The factor of the L2 penalty, or of the decay.
     rule.weight_decay = 1e-4
-    # "coupled" (added to the gradient), "decoupled" (to the update), "none".
+    # "coupled" (added to the gradient), "decoupled" (to the update, or the optimizer's own), "none".
     rule.decay = "coupled"
     # "cosine_epochs", "cosine_steps", "constant".
     rule.schedule = "cosine_epochs"
     # Epochs in which the learning rate rises linearly from zero.
     rule.warmup_epochs = 0.0
+    # The gradient's norm is cut to this, group by group; 0 for none.
+    rule.clip_norm = 0.0
+    # Arguments of an optimizer of optax, such as {"b1": 0.95}.
+    rule.arguments = ConfigDict()
     return rule

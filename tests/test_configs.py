@@ -16,13 +16,14 @@ import pytest
 from configs import default, digits_sweep, paper, quickstart, resnet50_imagenet, vit_imagenet
 from vpns_jax import data, models, options, sparsity
 from vpns_jax.errors import UserError
-from vpns_jax.experiment import cell, config, groups, pruning, stages
+from vpns_jax.experiment import cell, config, plan, pruning
 from vpns_jax.experiment.workdir import Workdir
 from vpns_jax.models import registry
-from vpns_jax.pruners import METHODS
+from vpns_jax.training import passes
 from vpns_jax.training.batches import Resident
-from vpns_jax.training.loop import STEPS
+from vpns_jax.training.optimizers import Optimizer
 from vpns_jax.training.recorder import Progress
+from vpns_jax.training.runner import Runner
 
 CONFIGS = {
     "default": default.get_config,
@@ -99,23 +100,28 @@ def test_a_prune_and_a_retrain_step_compile(name, monkeypatch, tmp_path):
     if not name.startswith("vit"):
         tree["model"]["options"] |= {"width": 0.125}
     parsed = config.parse(tree)
-    run = cell.CellRun(_setup(parsed, tmp_path), cell.Cell("vpns", 0.1, 7))
+    run = cell.CellRun(_setup(parsed, tmp_path), plan.Cell("vpns", 0.1, 7))
 
-    compiled = []
+    run.runner = CompileOnly(**{field.name: getattr(run.runner, field.name) for field in dataclasses.fields(Runner)})
+    run.retrain(run.prune())
+    assert run.runner.compiled == {"prune": 1, "retrain": 1}
 
-    def compile_only(task, state, fixed, train, *_, **__):
-        batches = tuple((train.images[:2], train.labels[:2]) for _ in task.passes)
-        lowered = jax.jit(STEPS[task.stage], static_argnums=0).lower(task, state, fixed, batches, jax.random.key(0))
-        lowered.compile()
-        compiled.append(task.stage)
-        return state, fixed
 
-    monkeypatch.setattr(stages, "run_stage", compile_only)
-    subnetwork = METHODS["vpns"].prune(run.problem())
-    # Retraining asks for its best checkpoint afterwards, and there is none.
-    with pytest.raises(ValueError, match="no checkpoint"):
-        run.retrain(subnetwork)
-    assert compiled == ["prune", "retrain"]
+class CompileOnly(Runner):
+    """Compiles an iteration of each stage instead of training it."""
+
+    @property
+    def compiled(self):
+        return self.forward_passes
+
+    def run(self, name, stage, state, epochs, files=None, *, start=0):
+        batches = tuple((self.train.images[:2], self.train.labels[:2]) for _ in stage.passes)
+        jax.jit(passes.iterate, static_argnums=0).lower(stage, state, batches, jax.random.key(0)).compile()
+        self.forward_passes[name] += 1
+        return state
+
+    def run_to_best(self, name, stage, state, epochs):
+        return self.run(name, stage, state, epochs), epochs, stage.subnetwork(state)
 
 
 def _setup(parsed, folder):
@@ -208,9 +214,9 @@ def listed():
 
 def described():
     """What the dataclasses say: the same, with a rule's keys once."""
-    rules = {f"rule.{key}" for key, _ in options.described(groups.RuleConfig)}
+    rules = {f"rule.{key}" for key, _ in options.described(Optimizer)}
     keys = {key: one for key, one in options.described(config.Config) if f"rule.{key.split('.')[-1]}" not in rules}
-    return keys | {f"rule.{key}": one for key, one in options.described(groups.RuleConfig)}
+    return keys | {f"rule.{key}": one for key, one in options.described(Optimizer)}
 
 
 def test_the_list_of_keys_is_that_of_the_dataclasses():

@@ -18,11 +18,12 @@ import pytest
 
 from tests.golden import recipe
 from vpns_jax import models, prompting, sparsity
-from vpns_jax.training import optim, steps
-from vpns_jax.training import state as states
+from vpns_jax.training import passes
 from vpns_jax.training.batches import Resident
 from vpns_jax.training.evaluation import estimate_mapping, evaluate
-from vpns_jax.training.forward import Network
+from vpns_jax.training.network import Network, Subnetwork, predict
+from vpns_jax.training.optimizers import Optimizer
+from vpns_jax.training.stage import Recipe, learn_scores, learn_weights
 
 FOLDER = Path(__file__).parent / "golden"
 GOLDEN = json.loads((FOLDER / "resnet18_pad.json").read_text())
@@ -38,8 +39,9 @@ NETWORK = Network(
 )
 
 
-def rule(optimizer, learning_rate, updates_per_epoch):
-    return optim.Rule(
+def recipe_of(optimizer, learning_rate):
+    """Every group by the same optimizer, as the released code has them in each stage."""
+    one = Optimizer(
         optimizer=optimizer,
         learning_rate=learning_rate,
         momentum=0.9,
@@ -47,13 +49,8 @@ def rule(optimizer, learning_rate, updates_per_epoch):
         decay="coupled",
         schedule="cosine_epochs",
         warmup_epochs=0.0,
-        epochs=EPOCHS,
-        updates_per_epoch=updates_per_epoch,
     )
-
-
-def task(stage, rules):
-    return steps.Task(stage, NETWORK, "reference", "update", BATCH, rules)
+    return Recipe("reference", BATCH, EPOCHS, dict.fromkeys(("scores", "weights", "prompt"), one))
 
 
 def load(folder):
@@ -89,9 +86,9 @@ def batch(data, i):
     return data.images[rows], data.labels[rows]
 
 
-@functools.partial(jax.jit, static_argnames=("run_pass", "task", "one"))
-def one_pass(run_pass, task, one, state, fixed, batch):
-    return run_pass(task, one, state, fixed, batch, jax.random.key(0))
+@functools.partial(jax.jit, static_argnames=("stage", "one"))
+def one_pass(stage, one, state, batch):
+    return passes.update(stage, one, state, batch, jax.random.key(0))
 
 
 def kept_by_name(mask, variables):
@@ -114,7 +111,7 @@ def begin(variables):
     """The scores, how many of them to prune, and the dense network."""
     scores = sparsity.scaled_init(models.prunable(variables["params"]))
     pruned = sparsity.pruned_count(scores, DENSITY)
-    dense = states.Subnetwork(
+    dense = Subnetwork(
         weights=variables["params"],
         mask={},
         batch_stats=variables["batch_stats"],
@@ -143,7 +140,7 @@ def test_first_threshold_is_exact(variables, start):
 
 
 def test_dense_prompted_logits(start):
-    logits = steps.predict(NETWORK, start[2], batch(A, 0)[0], prompted=True)
+    logits = predict(NETWORK, start[2], batch(A, 0)[0], prompted=True)
     expected = GOLDEN["dense_prompted_logits_probe"]
     np.testing.assert_allclose(recipe.probe("logits", np.asarray(logits)), expected, rtol=1e-5, atol=1e-5 * expected[1])
 
@@ -156,41 +153,34 @@ def test_label_mappings(start):
 
 
 def prune(scores, pruned, dense):
-    """Stage 1, pass by pass."""
-    rules = (("scores", rule("adam", 1e-4, 2 * ITERATIONS)), ("prompt", rule("adam", 1e-4, ITERATIONS)))
-    stage = task("prune", rules)
-    learned = {"scores": scores, "prompt": dense.prompt}
-    state = states.create(rules, learned, dense.batch_stats, jnp.asarray(GOLDEN["mapping"]))
-    fixed = states.Fixed(weights=dense.weights, bits={}, pruned=jnp.int32(pruned))
+    """Stage 1, pass by pass: its rows, the stage and its last state."""
+    start = dataclasses.replace(dense, mapping=jnp.asarray(GOLDEN["mapping"]))
+    groups = {"pruned": pruned, "pattern": sparsity.Pattern()}
+    stage, state = learn_scores(NETWORK, start, scores, recipe_of("adam", 1e-4), ITERATIONS, **groups)
     rows = []
     for step in range(EPOCHS * ITERATIONS):
         row = {}
         for letter, one, data in zip("ab", stage.passes, (A, B), strict=True):
-            state, metrics = one_pass(steps.prune_pass, stage, one, state, fixed, batch(data, step % ITERATIONS))
+            state, metrics = one_pass(stage, one, state, batch(data, step % ITERATIONS))
             row[f"loss_{letter}"] = float(metrics.loss)
             row[f"thr_{letter}"] = float(sparsity.threshold(state.learned["scores"], pruned))
         row["prompt_probe"] = recipe.probe("prompt", whole_canvas(state.learned["prompt"]))
         rows.append(row)
-    return rows, state, fixed
+    return rows, stage, state
 
 
-def retrain(state, fixed):
-    """Stage 2 from the end of stage 1, pass by pass."""
-    sparse = steps.subnetwork(state, fixed)
-    rules = (("weights", rule("sgd", 0.01, 2 * ITERATIONS)), ("prompt", rule("sgd", 0.01, ITERATIONS)))
-    stage = task("retrain", rules)
-    learned = {"weights": sparse.weights, "prompt": sparse.prompt}
-    state = states.create(rules, learned, sparse.batch_stats, sparse.mapping)
-    fixed = states.Fixed(weights={}, bits=sparsity.pack(sparse.mask), pruned=jnp.int32(0))
+def retrain(sparse):
+    """Stage 2 from the end of stage 1, pass by pass: its rows, the stage and its last state."""
+    stage, state = learn_weights(NETWORK, sparse, recipe_of("sgd", 0.01), ITERATIONS)
     rows = []
     for step in range(EPOCHS * ITERATIONS):
         row = {}
         for letter, one, data in zip("ab", stage.passes, (A, B), strict=True):
-            state, metrics = one_pass(steps.retrain_pass, stage, one, state, fixed, batch(data, step % ITERATIONS))
+            state, metrics = one_pass(stage, one, state, batch(data, step % ITERATIONS))
             row[f"loss_{letter}"] = float(metrics.loss)
         row["prompt_probe"] = recipe.probe("prompt", whole_canvas(state.learned["prompt"]))
         rows.append(row)
-    return rows, state, fixed
+    return rows, stage, state
 
 
 @pytest.fixture(scope="module")
@@ -200,8 +190,8 @@ def pruned_run(start):
 
 @pytest.fixture(scope="module")
 def retrained_run(pruned_run):
-    _, state, fixed = pruned_run
-    return retrain(state, fixed)
+    _, stage, state = pruned_run
+    return retrain(stage.subnetwork(state))
 
 
 def assert_losses(stage, rows):
@@ -221,8 +211,8 @@ def test_prune_losses_and_thresholds(pruned_run):
 
 
 def test_after_prune(variables, pruned_run):
-    _, state, fixed = pruned_run
-    sparse = steps.subnetwork(state, fixed)
+    _, stage, state = pruned_run
+    sparse = stage.subnetwork(state)
     for name, kept in kept_by_name(sparse.mask, variables).items():
         assert kept == pytest.approx(GOLDEN["kept"][name], rel=0.002), name
     for name, found in score_probes(variables, state.learned["scores"], GOLDEN["score_probe"]).items():
@@ -235,8 +225,8 @@ def test_after_prune(variables, pruned_run):
 
 
 def test_frozen_weights_are_untouched(variables, pruned_run):
-    _, state, fixed = pruned_run
-    weights = steps.subnetwork(state, fixed).weights
+    _, stage, state = pruned_run
+    weights = stage.subnetwork(state).weights
     assert jax.tree.all(jax.tree.map(lambda x, y: bool((x == y).all()), weights, variables["params"]))
 
 
@@ -248,13 +238,13 @@ def test_retrain_losses(retrained_run):
 
 
 def test_after_retrain(retrained_run):
-    _, state, fixed = retrained_run
+    _, stage, state = retrained_run
     held = {"params": state.learned["weights"], "batch_stats": state.batch_stats}
     exported = models.export("resnet18", held)
     for name, (_, norm) in GOLDEN["weight_probe"].items():
         if name.endswith(("weight", "bias")):
             assert recipe.probe(name, exported[name])[1] == pytest.approx(norm, rel=0.02), name
-    loss = eval_loss(steps.subnetwork(state, fixed))
+    loss = eval_loss(stage.subnetwork(state))
     assert loss == pytest.approx(GOLDEN["eval_loss_after_retrain"], rel=0.15)
 
 

@@ -15,7 +15,6 @@ from tests.training import tiny
 from vpns_jax import models
 from vpns_jax.experiment import cell, config, report
 from vpns_jax.experiment.workdir import Workdir
-from vpns_jax.training import steps
 
 ROWS = [
     {
@@ -36,15 +35,14 @@ ROWS = [
 
 @pytest.mark.parametrize("image_size", [tiny.SIZE, tiny.SIZE - 2])
 def test_plain_and_prompted_examples_stand_on_one_canvas(tmp_path, image_size):
-    task = tiny.task("retrain")
+    stage, state = tiny.begin("weights")
     # The released code's: plain images keep their own size.
-    network = dataclasses.replace(task.network, plain=None)
-    state, fixed = tiny.start(task)
+    network = dataclasses.replace(stage.network, plain=None)
     data = tiny.split()
     small = dataclasses.replace(data, images=data.images[:, :image_size, :image_size])
     examples = small.examples(report.EXAMPLES)
     folder = Workdir(tmp_path / "run", config.parse(quickstart.get_config().to_dict()))
-    report.draw_cell(folder, "cell", network, steps.subnetwork(state, fixed), examples, ("a", "b", "c"), ROWS)
+    report.draw_cell(folder, "cell", network, stage.subnetwork(state), examples, ("a", "b", "c"), ROWS)
     names = {path.name for path in folder.figures.iterdir()}
     assert names == {"cell-curves.png", "cell-prompt.png", "cell-examples.png"}
     pixels = np.asarray(Image.open(folder.figures / "cell-examples.png").convert("L"))

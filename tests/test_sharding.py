@@ -1,5 +1,6 @@
 """One device or eight, batches and parameters split one way or another: the same masks, the same numbers."""
 
+import dataclasses
 import re
 
 import jax
@@ -13,11 +14,10 @@ from vpns_jax import prompting, sparsity
 from vpns_jax.errors import UserError
 from vpns_jax.models.resnet import ResNet
 from vpns_jax.parallel import sharding
-from vpns_jax.training import steps
+from vpns_jax.training.epochs import run_epoch, scan_epoch
 from vpns_jax.training.evaluation import evaluate
-from vpns_jax.training.forward import Network, forward
-from vpns_jax.training.loop import run_epoch
-from vpns_jax.training.state import Fixed
+from vpns_jax.training.network import Network, forward
+from vpns_jax.training.views import FixedMask
 
 
 @pytest.fixture(autouse=True)
@@ -30,31 +30,32 @@ def mesh_of(data, fsdp):
     return sharding.make_mesh(tiny.BATCH, jax.devices()[: data * fsdp], data=data, fsdp=fsdp)
 
 
-def start_on(mesh, task):
-    """State, what is fixed and data, as a stage begins with them."""
-    state, fixed = tiny.start(task)
-    return state, sharding.place(fixed, mesh), sharding.replicate(tiny.split(), mesh)
+def begin_on(mesh, learns, **recipe):
+    """A stage, its state and data, as a runner begins with them."""
+    stage, state = tiny.begin(learns, **recipe)
+    state = dataclasses.replace(state, frozen=sharding.place(state.frozen, mesh))
+    return stage, state, sharding.replicate(tiny.split(), mesh)
 
 
-def epoch_on(layout, stage, protocol):
+def epoch_on(layout, learns, protocol):
     """One epoch on a mesh of that shape."""
-    mesh, task = mesh_of(*layout), tiny.task(stage, protocol=protocol)
+    mesh = mesh_of(*layout)
     with jax.set_mesh(mesh):
-        state, fixed, data = start_on(mesh, task)
-        state, metrics = run_epoch(task, state, fixed, data, jax.random.key(3), jnp.int32(0))
-        network = steps.subnetwork(state, fixed)
-        seen = evaluate(task.network, network, data, batch_size=tiny.BATCH)
+        stage, state, data = begin_on(mesh, learns, protocol=protocol)
+        state, metrics = run_epoch(stage, state, data, jax.random.key(3), jnp.int32(0))
+        network = stage.subnetwork(state)
+        seen = evaluate(stage.network, network, data, batch_size=tiny.BATCH)
         return jax.device_get((network.mask, state.learned, state.batch_stats, metrics, seen))
 
 
 @pytest.mark.parametrize(
-    ("stage", "protocol", "layouts"),
-    [("prune", "paper", [(2, 1), (4, 2), (8, 1)]), ("retrain", "reference", [(4, 2), (8, 1)])],
+    ("learns", "protocol", "layouts"),
+    [("scores", "paper", [(2, 1), (4, 2), (8, 1)]), ("weights", "reference", [(4, 2), (8, 1)])],
 )
-def test_every_layout_agrees_with_one_device(stage, protocol, layouts):
-    mask, *numbers = epoch_on((1, 1), stage, protocol)
+def test_every_layout_agrees_with_one_device(learns, protocol, layouts):
+    mask, *numbers = epoch_on((1, 1), learns, protocol)
     for layout in layouts:
-        other_mask, *other = epoch_on(layout, stage, protocol)
+        other_mask, *other = epoch_on(layout, learns, protocol)
         assert tiny.same(other_mask, mask)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), other, numbers)
 
@@ -73,15 +74,16 @@ def collectives(text):
 
 
 def test_fsdp_splits_all_that_is_large_and_gathers_only_masked_weights():
-    mesh, task = mesh_of(4, 2), tiny.task()
+    mesh = mesh_of(4, 2)
     kernels = {((2, 2, 3, 4), (2, 2, 3, 2)), ((4, 5), (2, 5))}
     with jax.set_mesh(mesh):
-        state, fixed, data = start_on(mesh, task)
-        program = run_epoch.lower(task, state, fixed, data, jax.random.key(3), jnp.int32(0)).compile()
-        state, _ = run_epoch(task, state, fixed, data, jax.random.key(3), jnp.int32(0))
+        stage, state, data = begin_on(mesh, "scores")
+        moving, key, epoch = dataclasses.replace(state, frozen={}), jax.random.key(3), jnp.int32(0)
+        program = scan_epoch.lower(stage, moving, state.frozen, data, key, epoch).compile()
+        state, _ = run_epoch(stage, state, data, key, epoch)
         assert shard_shapes(state.learned["scores"]) == kernels
-        assert shard_shapes(steps.subnetwork(state, fixed).mask) == kernels
-        assert kernels < shard_shapes(fixed.weights)
+        assert shard_shapes(stage.subnetwork(state).mask) == kernels
+        assert kernels < shard_shapes(state.frozen["weights"])
         # Two moments, each as its scores, beside scalars and what the prompt's rule holds.
         moments = [x for x in jax.tree.leaves(state.opt_state) if x.shape in dict(kernels)]
         assert shard_shapes(moments) == kernels
@@ -100,10 +102,10 @@ def test_a_fixed_mask_lies_where_its_weights_do():
     bits = sparsity.pack(jax.tree.map(lambda x: x > 0, weights))
     mesh = mesh_of(1, 8)
     with jax.set_mesh(mesh):
-        weights, fixed = sharding.place((weights, Fixed(weights={}, bits=bits, pruned=jnp.int32(0))), mesh)
-        assert all(x.sharding.spec != PartitionSpec() for x in jax.tree.leaves((weights, fixed.bits)))
-        masked = jax.jit(lambda weights, fixed: sharding.split_parameters(sparsity.apply(weights, fixed.mask)))
-        assert collectives(masked.lower(weights, fixed).compile().as_text()) == []
+        groups = sharding.place({"weights": weights, "packed_mask": bits}, mesh)
+        assert all(x.sharding.spec != PartitionSpec() for x in jax.tree.leaves(groups))
+        masked = jax.jit(lambda groups: sharding.split_parameters(sparsity.apply(*FixedMask()(groups))))
+        assert collectives(masked.lower(groups).compile().as_text()) == []
 
 
 def test_large_arrays_are_gathered_as_what_is_computed_with():

@@ -65,6 +65,9 @@ class Range:
 Allowed = Range | tuple[str, ...] | Callable[[Any, str], None] | None
 
 
+EPOCHS = Range(1, 100_000, "at a minute each they take ten weeks")
+
+
 @dataclasses.dataclass(frozen=True)
 class Option:
     """What a field says of itself; see `option`."""
@@ -209,7 +212,10 @@ def _build_group(kind: Any, value: Any, path: str) -> Any:
         if keys:
             listed = short(sorted(keys, key=str))
             raise UserError(f"{path} has {problem} keys {listed}; known: {', '.join(hints)}")
-    return kind(**{name: _build(hint, value[name], f"{path}.{name}") for name, hint in hints.items()})
+    made = {name: _build(hint, value[name], f"{path}.{name}") for name, hint in hints.items()}
+    # What the dataclass itself refuses, it refuses without knowing its place.
+    with at(path):
+        return kind(**made)
 
 
 def _renamed(kind: Any, tree: Mapping[str, Any], path: str) -> Mapping[str, Any]:

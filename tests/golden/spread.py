@@ -28,8 +28,8 @@ def losses(variables, seed):
 
     scores, pruned, dense = golden.begin(variables)
     dense = dataclasses.replace(dense, weights=jax.tree.map(perturb, dense.weights))
-    pruned_rows, state, fixed = golden.prune(scores, pruned, dense)
-    retrained_rows, _, _ = golden.retrain(state, fixed)
+    pruned_rows, stage, state = golden.prune(scores, pruned, dense)
+    retrained_rows, _, _ = golden.retrain(stage.subnetwork(state))
     return [[[row["loss_a"], row["loss_b"]] for row in rows] for rows in (pruned_rows, retrained_rows)]
 
 

@@ -9,11 +9,11 @@ from configs import quickstart
 from tests.training import tiny
 from vpns_jax import models, sparsity
 from vpns_jax.experiment import config
-from vpns_jax.experiment.cell import Cell, CellRun, Setup
+from vpns_jax.experiment.cell import CellRun, Setup
+from vpns_jax.experiment.plan import Cell
 from vpns_jax.experiment.workdir import Workdir
 from vpns_jax.models import registry
 from vpns_jax.parallel import sharding
-from vpns_jax.pruners import method
 from vpns_jax.training.recorder import Progress
 
 ITERATIONS = tiny.IMAGES // tiny.BATCH
@@ -78,12 +78,10 @@ class Done:
     result: dict
 
 
-def finish(run, name):
+def finish(run):
     """Prune, retrain, evaluate."""
-    chosen = method(name)
-    pruned = chosen.prune(run.problem())
-    state, fixed, best = run.retrain(pruned)
-    retrained = best
-    if chosen.posthoc:
-        state, fixed, best = run.fit_prompt(best)
-    return Done(run, pruned, retrained, best, run.result(state, fixed, best))
+    pruned = run.prune()
+    retrained = last = run.retrain(pruned)
+    if run.plan.method.posthoc:
+        last = run.fit_prompt(retrained.best)
+    return Done(run, pruned, retrained.best, last.best, run.result(last))

@@ -8,9 +8,8 @@ from vpns_jax import models, prompting
 from vpns_jax.models.resnet import ResNet
 from vpns_jax.models.vgg import VGG
 from vpns_jax.models.vit import ViT
-from vpns_jax.pruners import by_gradient, synflow
-from vpns_jax.training.forward import Network
-from vpns_jax.training.state import Subnetwork
+from vpns_jax.pruners import scoring, synflow
+from vpns_jax.training.network import Network, Subnetwork
 
 SIZE = 32
 # Of every module in the registry one that is quick to trace.
@@ -36,7 +35,7 @@ def test_gradients_hessian_products_and_flow(name):
     kernels = models.prunable(variables["params"])
     source = Subnetwork(variables["params"], {}, variables.get("batch_stats", {}), prompt.init(), jnp.arange(3))
     batch = (jnp.zeros((2, SIZE, SIZE, 3), jnp.uint8), jnp.zeros(2, jnp.int32))
-    product = by_gradient._add_hessian_vector.lower(
+    product = scoring._add_hessian_vector.lower(
         network, True, 200.0, kernels, source, kernels, kernels, batch, jax.random.key(0)
     )
     assert _shapes(product.out_info) == _shapes(kernels)

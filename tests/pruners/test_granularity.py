@@ -22,8 +22,9 @@ KERNELS = {"granularity": "kernel", "model__prune_include": ("conv1",)}
 
 @pytest.mark.parametrize("name", SPARSE)
 def test_whole_kernels_are_kept(name, tmp_path):
-    problem = cells.cell(tmp_path, name, density=0.25, **KERNELS).problem()
-    mask = METHODS[name].prune(problem).mask
+    run = cells.cell(tmp_path, name, density=0.25, **KERNELS)
+    problem = run.problem()
+    mask = METHODS[name].prune(problem, run.runner).mask
     assert set(mask) == {"conv1"}
     keep = np.asarray(mask["conv1"]["kernel"])
     assert np.array_equal(keep, np.broadcast_to(keep[:1, :1], keep.shape))
@@ -31,19 +32,21 @@ def test_whole_kernels_are_kept(name, tmp_path):
     assert keep[0, 0].sum() == 3
 
 
-@pytest.mark.parametrize("name", [name for name in SPARSE if not METHODS[name].in_rounds])
+@pytest.mark.parametrize("name", [name for name in SPARSE if not METHODS[name].gradual])
 def test_of_every_two_inputs_one_is_kept(name, tmp_path):
     changes = {"granularity": "1:2", "model__prune_include": ("head",)}
-    problem = cells.cell(tmp_path, name, density=0.5, **changes).problem()
-    keep = np.asarray(METHODS[name].prune(problem).mask["head"]["kernel"])
+    run = cells.cell(tmp_path, name, density=0.5, **changes)
+    problem = run.problem()
+    keep = np.asarray(METHODS[name].prune(problem, run.runner).mask["head"]["kernel"])
     assert keep.shape == (4, 5)
     assert (keep.reshape(2, 2, 5).sum(axis=1) == 1).all()
 
 
 @pytest.mark.parametrize("name", ["magnitude", "vpns", "imp"])
 def test_each_layer_by_itself(name, tmp_path):
-    problem = cells.cell(tmp_path, name, density=0.5, allocation="erk").problem()
-    mask = METHODS[name].prune(problem).mask
+    run = cells.cell(tmp_path, name, density=0.5, allocation="erk")
+    problem = run.problem()
+    mask = METHODS[name].prune(problem, run.runner).mask
     # 0.5 * 68 = e (2 + 2 + 3 + 4 + 4 + 5) weights, e = 1.7: 18.7 of 48 and 15.3 of 20, pruned whole weights only.
     assert int(mask["conv1"]["kernel"].sum()) == 48 - int(48 - 18.7)
     assert int(mask["head"]["kernel"].sum()) == 20 - int(20 - 15.3)
@@ -52,7 +55,8 @@ def test_each_layer_by_itself(name, tmp_path):
 def test_grasp_ranks_groups_by_the_sum_of_their_weights_scores(tmp_path):
     """What the gradient flow loses with a group is, to first order, the sum over its weights, sign and all."""
     name, weight = "grasp", {"model__prune_include": ("conv1",)}
-    problem = cells.cell(tmp_path, name, **weight).problem()
+    run = cells.cell(tmp_path, name, **weight)
+    problem = run.problem()
     kept = []
     keep = type(problem).keep
 
@@ -62,11 +66,11 @@ def test_grasp_ranks_groups_by_the_sum_of_their_weights_scores(tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(problem), "keep", watch)
-        METHODS[name].prune(problem)
+        METHODS[name].prune(problem, run.runner)
     ((scores, signed),) = kept
     assert signed
     grouped = dataclasses.replace(problem, pattern=sparsity.Pattern(sparsity.parse_granularity("kernel")))
-    mask = np.asarray(METHODS[name].prune(grouped).mask["conv1"]["kernel"])[0, 0]
+    mask = np.asarray(METHODS[name].prune(grouped, run.runner).mask["conv1"]["kernel"])[0, 0]
     sums = np.asarray(scores["conv1"]["kernel"]).sum(axis=(0, 1))
     assert sums[mask].min() > sums[~mask].max()
     # By magnitude it would be others.
@@ -76,7 +80,8 @@ def test_grasp_ranks_groups_by_the_sum_of_their_weights_scores(tmp_path):
 
 def test_learned_scores_of_groups_start_equally_large_in_all_layers(tmp_path):
     def means(grain):
-        problem = cells.cell(tmp_path / grain, "vpns", granularity=grain).problem()
+        run = cells.cell(tmp_path / grain, "vpns", granularity=grain)
+        problem = run.problem()
         return [float(jnp.abs(leaf).mean()) for leaf in jax.tree.leaves(problem.first_scores())]
 
     first, second = means("input_channel")
@@ -88,7 +93,7 @@ def test_learned_scores_of_groups_start_equally_large_in_all_layers(tmp_path):
 
 def test_a_cell_from_start_to_end_reports_weights(tmp_path):
     run = cells.cell(tmp_path, "vpns", density=0.25, **KERNELS)
-    done = cells.finish(run, "vpns")
+    done = cells.finish(run)
     assert done.result["achieved_density"] == pytest.approx(3 / 12)
     (layer,) = done.result["layers"]
     assert (layer["path"], layer["size"], layer["kept"]) == ("conv1/kernel", 48, 12)

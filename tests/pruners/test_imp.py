@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from tests.pruners import cells
 from tests.training import tiny
-from tests.training.test_loop import StoppedError, StoppingRecorder, streamed
+from tests.training.test_runner import StoppedError, StoppingRecorder, streamed
 from vpns_jax import sparsity
-from vpns_jax.pruners import METHODS, imp
+from vpns_jax.pruners import imp
 
 N = 68
 
@@ -69,14 +69,14 @@ def watched(monkeypatch):
 
 def test_rounds_start_at_the_start_and_drop_the_smallest_trained_weights(tmp_path, watched):
     run = cells.cell(tmp_path, "imp", density=0.4)
-    pruned = METHODS["imp"].prune(run.problem())
+    pruned = run.prune()
     problem = run.problem()
     # Of 68, the shares 0.8, 0.64, 0.512, 0.4096 and 0.4 are left.
     assert [count for _, count, _ in watched] == [13, 24, 33, 40, 40]
     # Rewound: bit for bit the pretrained network, batch statistics and all, but for the mask.
     assert tiny.same(pruned.weights, problem.source.weights)
     assert tiny.same(pruned.batch_stats, problem.source.batch_stats)
-    before = jax.tree.map(lambda w: jnp.ones(w.shape, bool), problem.kernels)
+    before = jax.tree.map(lambda w: jnp.ones(w.shape, bool), problem.prunable)
     for trained, count, mask in watched:
         assert tiny.same(trained.mask, before)
         assert not tiny.same(trained.weights, problem.source.weights)
@@ -94,15 +94,16 @@ def test_rounds_start_at_the_start_and_drop_the_smallest_trained_weights(tmp_pat
 def test_rewinding_to_an_early_epoch(tmp_path, watched):
     run, again = (cells.cell(tmp_path, "imp", density=0.7, imp__epochs=2, imp__rewind_epochs=1) for _ in range(2))
     problem = run.problem()
-    pruned = METHODS["imp"].prune(problem)
-    early = again.problem().warm_up(problem.dense())  # Restored: it is there already.
+    pruned = imp.prune(problem, run.runner)
+    # Restored: it is there already.
+    early = imp.warm_up(problem, again.runner, problem.retrain)
     assert tiny.same(pruned.weights, early.weights)
     assert tiny.same(pruned.batch_stats, early.batch_stats)
     assert not tiny.same(early.weights, problem.source.weights)
     assert [row["epoch"] for row in run.recorder.rows()] == [1, 2, 3, 4, 5]
     # The first epoch of dense training is the first epoch of a round that rewinds to the start, at the same rates.
     whole = cells.cell(tmp_path / "whole", "imp", density=0.7, imp__epochs=2)
-    METHODS["imp"].prune(whole.problem())
+    whole.prune()
     assert whole.recorder.rows()[0]["loss"] == run.recorder.rows()[0]["loss"]
 
 
@@ -115,10 +116,10 @@ def killed_and_resumed(folder, stops, train):
         run.recorder.__class__ = StoppingRecorder
         run.recorder.stop_after = stop
         with pytest.raises(StoppedError):
-            METHODS["imp"].prune(run.problem())
+            run.prune()
         run.recorder.close()
     run = cells.cell(folder, "imp", **changes)
-    done = cells.finish(run, "imp")
+    done = cells.finish(run)
     times = {"seconds", "compile_seconds"}
     rows = [{key: value for key, value in row.items() if key not in times} for row in run.recorder.rows()]
     return done, rows, {key: value for key, value in done.result.items() if key not in times}

@@ -1,7 +1,6 @@
 """SynFlow: its paper's theorems, which hold here for every layer of every network."""
 
 import dataclasses
-import functools
 import itertools
 
 import flax.linen as nn
@@ -12,10 +11,10 @@ import pytest
 
 from tests.pruners import cells
 from tests.pruners.test_every_model import MODELS
-from vpns_jax import models, sparsity
-from vpns_jax.pruners import METHODS, synflow
-from vpns_jax.training.forward import Network
-from vpns_jax.training.state import Subnetwork
+from vpns_jax import models, sparsity, trees
+from vpns_jax.pruners import METHODS, scoring, synflow
+from vpns_jax.training.batches import Resident
+from vpns_jax.training.network import Network, Subnetwork
 
 WIDTHS = (6, 100, 100)
 
@@ -48,9 +47,23 @@ def everything(weights):
 
 
 @pytest.fixture
-def problem(tmp_path):
+def run(tmp_path):
+    return cells.cell(tmp_path, "synflow")
+
+
+@dataclasses.dataclass(frozen=True)
+class AsItIs:
+    """Labels as the source has them."""
+
+    def of(self, problem, mask):
+        del mask
+        return problem.source.mapping
+
+
+@pytest.fixture
+def problem(run):
     """Of the chain, at so low a density that each layer can keep a single weight."""
-    tiny = cells.cell(tmp_path, "synflow").problem()
+    tiny = run.problem()
     weights = chain(scale=1e-2)
     kernels, kept = models.prunable(weights), len(WIDTHS) + 1
     size = sparsity.selection.count(kernels)
@@ -61,11 +74,11 @@ def problem(tmp_path):
         tiny,
         network=network,
         source=subnetwork(weights),
-        kernels=kernels,
+        prunable=kernels,
         # A little below kept / size, so that rounding leaves exactly that many.
         density=(kept - 0.5) / size,
-        settings=dataclasses.replace(tiny.settings, synflow_rounds=100),
-        map_labels=lambda source, mask: source.mapping,
+        options=synflow.Options(rounds=100),
+        mapping=AsItIs(),
     )
 
 
@@ -102,28 +115,28 @@ def test_what_flows_into_a_unit_flows_out_of_it():
         assert not np.any(np.asarray(leaf)[~np.asarray(keep)])
 
 
-def test_no_layer_is_emptied_before_it_must_be(problem):
+def test_no_layer_is_emptied_before_it_must_be(run, problem):
     """Theorem 3: one path is left at the end, where the others have emptied a layer long before."""
-    mask = synflow.prune(problem).mask
+    mask = synflow.prune(problem, run.runner).mask
     assert [int(leaf.sum()) for leaf in jax.tree.leaves(mask)] == [1, 1, 1, 1]
     left = sparsity.apply(problem.source.weights, mask)
     assert float(jnp.abs(Chain().apply({"params": left}, jnp.ones((1, 2, 2, 3)))).max()) > 0
     for pruner, kept in (("magnitude", 40), ("snip", 12)):
-        batches = [(_batch(), jax.random.key(0))]
         easier = dataclasses.replace(
             problem,
-            density=(kept - 0.5) / sparsity.selection.count(problem.kernels),
-            train=False,
-            batches=functools.partial(iter, batches),
+            density=(kept - 0.5) / sparsity.selection.count(problem.prunable),
+            options=scoring.Options(batches=1, temperature=1.0),
+            train=_split(),
         )
-        counts = [int(leaf.sum()) for leaf in jax.tree.leaves(METHODS[pruner].prune(easier).mask)]
+        counts = [int(leaf.sum()) for leaf in jax.tree.leaves(METHODS[pruner].prune(easier, run.runner).mask)]
         assert sum(counts) == kept
         assert min(counts) == 0, pruner
 
 
-def _batch():
+def _split():
     images = jnp.asarray(np.random.default_rng(0).integers(0, 255, (8, 2, 2, 3)), jnp.uint8)
-    return images, jnp.arange(8) % 4
+    large = jnp.pad(images, ((0, 0), (0, 1), (0, 1), (0, 0)), mode="edge")
+    return Resident(images=images, labels=jnp.arange(8) % 4, large=large)
 
 
 @pytest.mark.parametrize(("density", "rounds"), [(0.01, 100), (0.5, 3), (1.0, 4), (0.2, 1)])
@@ -142,7 +155,7 @@ def test_flow_is_conserved_from_layer_to_layer(name):
     rng = np.random.default_rng(0)
     weights = jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.05, x.shape), jnp.float32), variables["params"])
     scores = synflow.synaptic_flow(model, subnetwork(weights), everything(weights), canvas_size=32)
-    flows = {path: float(leaf.sum()) for path, leaf in models.trees.flatten(scores).items()}
+    flows = {path: float(leaf.sum()) for path, leaf in trees.flatten(scores).items()}
     assert all(flow > 0 for flow in flows.values())
     if name == "vgg":
         path = [flows[f"{layer}/kernel"] for layer in ("conv1_1", "conv2_1", "conv2_2", "fc1", "fc2", "head")]

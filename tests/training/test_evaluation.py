@@ -9,19 +9,18 @@ import pytest
 
 from tests.training import tiny
 from vpns_jax.prompting import label_mapping
-from vpns_jax.training import steps
 from vpns_jax.training.calibration import Calibration
 from vpns_jax.training.evaluation import estimate_mapping, evaluate
+from vpns_jax.training.network import predict
 
 
 @pytest.fixture(scope="module")
 def trained():
     """A network whose prompt does something, so that prompted and plain differ."""
-    task = tiny.task("retrain")
-    state, fixed = tiny.start(task)
-    network = steps.subnetwork(state, fixed)
+    stage, state = tiny.begin("weights")
+    network = stage.subnetwork(state)
     prompt = jax.tree.map(lambda x: x + 0.6, network.prompt)
-    return task.network, dataclasses.replace(network, prompt=prompt)
+    return stage.network, dataclasses.replace(network, prompt=prompt)
 
 
 # 24 images in batches that divide them, that do not, and that are larger than the split.
@@ -31,7 +30,7 @@ def test_every_image_counts_once(trained, batch_size):
     data = tiny.split()
     seen = evaluate(network, subnetwork, data, batch_size=batch_size)
     for prompted, metrics in ((False, seen.plain), (True, seen.prompted)):
-        source_logits = steps.predict(network, subnetwork, data.images, prompted=prompted)
+        source_logits = predict(network, subnetwork, data.images, prompted=prompted)
         right = np.asarray(source_logits)[:, [4, 0, 2]].argmax(1) == np.asarray(data.labels)
         assert float(metrics.count) == tiny.IMAGES
         assert float(metrics.correct) == right.sum()
@@ -54,7 +53,7 @@ def test_a_network_without_a_prompt_is_evaluated_plain_only(trained):
 def test_the_mapping_is_estimated_on_prompted_images(trained, batch_size):
     network, subnetwork = trained
     data = tiny.split()
-    predicted = np.asarray(steps.predict(network, subnetwork, data.images, prompted=True)).argmax(1)
+    predicted = np.asarray(predict(network, subnetwork, data.images, prompted=True)).argmax(1)
     counts = np.zeros((tiny.SOURCE_CLASSES, tiny.CLASSES), int)
     np.add.at(counts, (predicted, np.asarray(data.labels)), 1)
     found = estimate_mapping(network, subnetwork, data, batch_size=batch_size)

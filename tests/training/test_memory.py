@@ -1,5 +1,6 @@
 """What an epoch of training holds in memory and never does, as the compiled program says."""
 
+import dataclasses
 import re
 
 import jax
@@ -9,10 +10,10 @@ import pytest
 from tests.training import tiny
 from vpns_jax import models, prompting, sparsity
 from vpns_jax.models.resnet import ResNet
-from vpns_jax.training import state as states
 from vpns_jax.training.batches import Resident
-from vpns_jax.training.forward import Network
-from vpns_jax.training.loop import run_epoch
+from vpns_jax.training.epochs import scan_epoch
+from vpns_jax.training.network import Network, Subnetwork
+from vpns_jax.training.stage import Recipe, learn_scores, learn_weights
 
 SIZE, BATCH, CLASSES = 32, 16, 5
 # Two of these, a stem and a head: 83 thousand weights.
@@ -29,28 +30,33 @@ def network(prompt="pad"):
     )
 
 
-def start(stage, *, masked=True, prompt="pad", protocol="paper"):
-    """A compiled epoch of a stage, its state, and what it holds fixed."""
+def start(learns, *, masked=True, prompt="pad", protocol="paper"):
+    """A compiled epoch of a stage, and its state."""
     found = network().model.init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
     kernels = models.prunable(found["params"])
     pruned = jnp.int32(sparsity.pruned_count(kernels, 0.1))
-    learned = {"prompt": network(prompt).prompt.init()}
-    if stage == "prune":
-        learned["scores"] = sparsity.scaled_init(kernels)
-        fixed = states.Fixed(weights=found["params"], bits={}, pruned=pruned)
+    one = network(prompt)
+    begin = Subnetwork(
+        weights=found["params"],
+        mask=sparsity.prune_smallest(kernels, pruned) if masked else {},
+        batch_stats=found["batch_stats"],
+        prompt=one.prompt.init(),
+        mapping=jnp.arange(CLASSES),
+    )
+    recipe = Recipe(protocol, tiny.BATCH, tiny.LENGTH.epochs, tiny.OPTIMIZERS)
+    if learns == "scores":
+        scores = sparsity.scaled_init(kernels)
+        stage, state = learn_scores(one, begin, scores, recipe, 2, pruned=pruned, pattern=sparsity.Pattern())
     else:
-        learned["weights"] = found["params"]
-        mask = sparsity.prune_smallest(kernels, pruned) if masked else {}
-        fixed = states.Fixed(weights={}, bits=sparsity.pack(mask), pruned=jnp.int32(0))
-    task = tiny.task(stage, network=network(prompt), protocol=protocol)
-    state = states.create(task.rules, learned, found["batch_stats"], jnp.arange(CLASSES))
+        stage, state = learn_weights(one, begin, recipe, 2)
     data = Resident(
         images=jnp.zeros((BATCH, SIZE, SIZE, 3), jnp.uint8),
         labels=jnp.zeros((BATCH,), jnp.int32),
         large=jnp.zeros((BATCH, SIZE + 4, SIZE + 4, 3), jnp.uint8),
     )
-    compiled = run_epoch.lower(task, state, fixed, data, jax.random.key(0), jnp.int32(0)).compile()
-    return compiled, state, fixed
+    moving = dataclasses.replace(state, frozen={})
+    arguments = (stage, moving, state.frozen, data, jax.random.key(0), jnp.int32(0))
+    return scan_epoch.lower(*arguments).compile(), stage, state
 
 
 def peak(compiled):
@@ -65,7 +71,7 @@ def size(tree):
 
 def carried(compiled):
     """(dtype, shape) of all that the loop over an epoch's iterations holds from one to the next."""
-    loops = re.findall(r"= \((.*?)\) while\(.*?\).*?op_name=\"jit\(run_epoch\)/while\"", compiled.as_text())
+    loops = re.findall(r"= \((.*?)\) while\(.*?\).*?op_name=\"jit\(scan_epoch\)/while\"", compiled.as_text())
     assert len(loops) == 1
     found = re.findall(r"(\w+)\[([\d,]*)\]", re.sub(r"/\*.*?\*/", "", loops[0]))
     return [(dtype, tuple(map(int, filter(None, shape.split(","))))) for dtype, shape in found]
@@ -74,12 +80,12 @@ def carried(compiled):
 @pytest.fixture(scope="module")
 def dense():
     """Fine-tuning: neither mask nor prompt."""
-    return start("retrain", masked=False, prompt="none")
+    return start("weights", masked=False, prompt="none")
 
 
 @pytest.mark.parametrize("protocol", ["paper", "reference"])
 def test_learning_a_mask_takes_the_dense_steps_memory_the_scores_and_their_optimizer(dense, protocol):
-    compiled, state, _ = start("prune", protocol=protocol)
+    compiled, _, state = start("scores", protocol=protocol)
     scores = size(state.learned["scores"])
     assert peak(compiled) <= 1.15 * peak(dense[0]) + 3 * scores
     # Held from one iteration to the next: weights, scores and two moments; no mask, and no order of the weights.
@@ -88,9 +94,10 @@ def test_learning_a_mask_takes_the_dense_steps_memory_the_scores_and_their_optim
 
 
 def test_a_fixed_mask_takes_a_bit_a_weight(dense):
-    compiled, _, fixed = start("retrain")
+    compiled, stage, state = start("weights")
+    bits, mask = state.frozen["packed_mask"], stage.subnetwork(state).mask
     # The stem's three channels fill three bits of eight, the head's five outputs five.
-    assert size(fixed.bits) == (size(fixed.mask) + 7 * 7 * 5 * 64 + 3 * 64) // 8
+    assert size(bits) == (size(mask) + 7 * 7 * 5 * 64 + 3 * 64) // 8
     # Weights and momentum, and nothing like a mask beside its bits.
     held = carried(compiled)
     assert [dtype for dtype, shape in held if shape == KERNEL] == ["f32"] * 2 * 2
@@ -99,10 +106,10 @@ def test_a_fixed_mask_takes_a_bit_a_weight(dense):
     assert peak(compiled) <= 1.15 * peak(dense[0])
 
 
-@pytest.mark.parametrize("stage", ["prune", "retrain"])
-def test_an_epoch_moves_its_state_in_place_and_asks_nothing_of_the_host(stage):
-    compiled, state, _ = start(stage)
-    assert compiled.memory_analysis().alias_size_in_bytes >= size(state)
+@pytest.mark.parametrize("learns", ["scores", "weights"])
+def test_an_epoch_moves_its_state_in_place_and_asks_nothing_of_the_host(learns):
+    compiled, _, state = start(learns)
+    assert compiled.memory_analysis().alias_size_in_bytes >= size(dataclasses.replace(state, frozen={}))
     text = compiled.as_text()
     for name in ("callback", "infeed", "outfeed", "send(", "recv("):
         assert name not in text

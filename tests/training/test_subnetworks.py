@@ -12,7 +12,7 @@ from vpns_jax import models, prompting, sparsity
 from vpns_jax.deploy import subnetworks
 from vpns_jax.errors import UserError
 from vpns_jax.models.formats import read
-from vpns_jax.training.state import Subnetwork
+from vpns_jax.training.network import Subnetwork
 
 WIDTH = 1 / 16
 

@@ -1,4 +1,4 @@
-"""A network of 46 weights on 8 x 8 images, which compiles in no time: for tests of everything around the network."""
+"""A network of 68 prunable weights on 8 x 8 images, which compiles in no time: to test everything around networks."""
 
 import flax.linen as nn
 import jax
@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from vpns_jax import models, prompting, sparsity
-from vpns_jax.training import optim, steps
-from vpns_jax.training import state as states
 from vpns_jax.training.batches import Resident
-from vpns_jax.training.forward import Network
+from vpns_jax.training.network import Network, Subnetwork
+from vpns_jax.training.optimizers import Optimizer, Schedule
+from vpns_jax.training.stage import Recipe, learn_both, learn_prompt, learn_scores, learn_weights
 
 SIZE, CLASSES, SOURCE_CLASSES, IMAGES, BATCH = 8, 3, 5, 24, 8
 
@@ -38,52 +38,57 @@ def network(prompt="pad", *, clamp="hard", **sizes):
     )
 
 
-def rule(optimizer="sgd", learning_rate=0.1, **changes):
+LENGTH = Schedule(epochs=4, updates_per_epoch=3)
+
+
+def optimizer(name="sgd", learning_rate=0.1, **changes):
     fields = {
         "momentum": 0.9,
         "weight_decay": 1e-2,
         "decay": "coupled",
         "schedule": "constant",
         "warmup_epochs": 0.0,
-        "epochs": 4,
-        "updates_per_epoch": 3,
     }
-    return optim.Rule(optimizer=optimizer, learning_rate=learning_rate, **fields | changes)
+    return Optimizer(optimizer=name, learning_rate=learning_rate, **fields | changes)
 
 
-def task(stage="prune", *, network=None, protocol="paper", batch_norm="update", rules=None):
-    if rules is None:
-        learned = "scores" if stage == "prune" else "weights"
-        rules = {learned: rule("adam", 1e-2) if stage == "prune" else rule(), "prompt": rule()}
-    return steps.Task(
-        stage=stage,
-        network=globals()["network"]() if network is None else network,
-        protocol=protocol,
-        batch_norm=batch_norm,
-        batch_size=BATCH,
-        rules=tuple(rules.items()),
+OPTIMIZERS = {
+    "scores": optimizer("adam", 1e-2),
+    "weights": optimizer(),
+    "prompt": optimizer(),
+    "head": optimizer(),
+}
+
+
+def begin(learns="scores", *, network=None, density=0.5, mask=None, new_head=False, protocol="paper", **recipe):
+    """A stage that learns "scores", "weights", "both" or a "prompt", and its first state."""
+    network = globals()["network"]() if network is None else network
+    found = variables()
+    optimizers = OPTIMIZERS | recipe.pop("optimizers", {})
+    made = Recipe(protocol, BATCH, LENGTH.epochs, optimizers, **recipe)
+    exclude = (models.HEAD,) if new_head else ()
+    scores = sparsity.scaled_init(models.prunable(found["params"], exclude=exclude))
+    pruned = sparsity.pruned_count(scores, density)
+    start = Subnetwork(
+        weights=found["params"],
+        mask=sparsity.prune_smallest(scores, pruned) if mask is None else mask,
+        batch_stats=found["batch_stats"],
+        prompt=network.prompt.init(),
+        mapping=jnp.asarray([4, 0, 2]),
     )
+    iterations = LENGTH.updates_per_epoch
+    if learns == "weights":
+        return learn_weights(network, start, made, iterations)
+    if learns == "prompt":
+        return learn_prompt(network, start, made, iterations)
+    groups = {"pruned": pruned, "pattern": sparsity.Pattern()}
+    if learns == "both":
+        return learn_both(network, start, scores, made, iterations, **groups, gamma=1.0)
+    return learn_scores(network, start, scores, made, iterations, **groups, new_head=new_head)
 
 
 def variables(seed=0):
     return Tiny().init(jax.random.key(seed), jnp.zeros((1, SIZE, SIZE, 3)))
-
-
-def start(task, *, density=0.5, extra=None):
-    """A state and what is fixed, at the start of the task's stage."""
-    found = variables()
-    scores = sparsity.scaled_init(models.prunable(found["params"]))
-    pruned = jnp.int32(sparsity.pruned_count(scores, density))
-    learned = {"prompt": task.network.prompt.init()} | (extra or {})
-    if task.stage == "prune":
-        learned["scores"] = scores
-        fixed = states.Fixed(weights=found["params"], bits={}, pruned=pruned)
-    else:
-        learned["weights"] = found["params"]
-        mask = sparsity.prune_smallest(scores, pruned)
-        fixed = states.Fixed(weights={}, bits=sparsity.pack(mask), pruned=jnp.int32(0))
-    mapping = jnp.asarray([4, 0, 2])
-    return states.create(task.rules, learned, found["batch_stats"], mapping), fixed
 
 
 def split(count=IMAGES, *, seed=0):
@@ -100,12 +105,12 @@ def split(count=IMAGES, *, seed=0):
     )
 
 
-def batches(task, *, seed=0):
+def batches(stage, *, seed=0):
     """One batch for each pass."""
-    data = split(BATCH * len(task.passes), seed=seed)
+    data = split(BATCH * len(stage.passes), seed=seed)
     return tuple(
         (data.images[i * BATCH : (i + 1) * BATCH], data.labels[i * BATCH : (i + 1) * BATCH])
-        for i in range(len(task.passes))
+        for i in range(len(stage.passes))
     )
 
 

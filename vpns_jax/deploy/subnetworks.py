@@ -20,7 +20,7 @@ from vpns_jax import files, models, trees
 from vpns_jax.errors import UserError
 from vpns_jax.models import formats
 from vpns_jax.sparsity import masks
-from vpns_jax.training.state import Subnetwork
+from vpns_jax.training.network import Subnetwork
 
 # The one entry of the metadata. What has it not was written before there were checksums, by `save_safetensors`.
 _ABOUT = "vpns_jax"

@@ -10,8 +10,8 @@ import dataclasses
 
 from vpns_jax.errors import UserError
 from vpns_jax.experiment.schema import Config
-from vpns_jax.pruners import Method, imp, method
-from vpns_jax.training import steps
+from vpns_jax.pruners import Method, method
+from vpns_jax.training import passes
 
 BUDGETS = ("own", "matched")
 
@@ -56,27 +56,33 @@ def has_prompt(config: Config, chosen: Method, stage: str) -> bool:
 
 
 def _own(config: Config, chosen: Method, density: float) -> Epochs:
-    round_ = config.imp.epochs if chosen.trains == "rounds" else 0
-    prune = {
-        "": 0,
-        "learn": config.prune.epochs,
-        "levels": config.prune.epochs,
-        "rounds": config.imp.rewind_epochs + imp.rounds(density, config.imp.drop) * round_,
-    }[chosen.trains]
-    return Epochs(prune, round_, config.retrain.epochs, config.retrain.epochs if chosen.posthoc else 0)
+    rounds, rewind = _rounds(config, chosen, density)
+    round_ = getattr(config, chosen.options).epochs if rounds else 0
+    prune = rewind + rounds * round_ if rounds else config.prune.epochs
+    return Epochs(
+        prune if chosen.training else 0, round_, config.retrain.epochs, config.retrain.epochs if chosen.posthoc else 0
+    )
+
+
+def _rounds(config: Config, chosen: Method, density: float) -> tuple[int, int]:
+    """Rounds of training until a density, and epochs that they rewind to; zeros for a pruner that trains once."""
+    if chosen.training is None or chosen.training.rounds is None:
+        return 0, 0
+    options = getattr(config, chosen.options)
+    return chosen.training.rounds(options, density), options.rewind_epochs
 
 
 def _matched(config: Config, name: str, density: float) -> Epochs:
     """Stage prune gets what VPNs' has; the rest is for retraining, half of it where a prompt is fitted afterwards."""
     chosen = method(name)
-    each = len(steps.PROTOCOLS[config.protocol])
+    each = len(passes.PROTOCOLS[config.protocol])
     left = each * (config.prune.epochs + config.retrain.epochs)
     prune = round_ = 0
-    if chosen.trains:
-        a_pass = _passes(config, chosen, "prune") * (2 if chosen.trains == "levels" else 1)
+    if chosen.training:
+        a_pass = _passes(config, chosen, "prune") * chosen.training.levels
         prune = each * config.prune.epochs // a_pass
-        if chosen.trains == "rounds":
-            rounds, rewind = imp.rounds(density, config.imp.drop), config.imp.rewind_epochs
+        rounds, rewind = _rounds(config, chosen, density)
+        if rounds:
             round_ = (prune - rewind) // rounds
             if round_ <= rewind:
                 raise UserError(
@@ -96,4 +102,4 @@ def _matched(config: Config, name: str, density: float) -> Epochs:
 
 def _passes(config: Config, chosen: Method, stage: str) -> int:
     prompted = has_prompt(config, chosen, stage) and config.prompt.kind != "none"
-    return len(steps.passes(config.protocol, prompted=prompted))
+    return len(passes.inputs(config.protocol, prompted=prompted))

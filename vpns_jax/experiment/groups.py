@@ -7,43 +7,10 @@ from vpns_jax import models
 from vpns_jax.data import DecodeOptions
 from vpns_jax.errors import UserError, check_name, short
 from vpns_jax.experiment import ranges
-from vpns_jax.options import Range, at, option
+from vpns_jax.options import EPOCHS, Range, at, option
 from vpns_jax.prompting import Prompt, create, label_mapping, prompts
-from vpns_jax.pruners import imp
-from vpns_jax.training import optim, steps
-
-
-@dataclasses.dataclass(frozen=True)
-class RuleConfig:
-    """One group's optimizer; see `optim.Rule`."""
-
-    optimizer: str = option("adam", '"adam" (which does not read momentum) or "sgd".')
-    learning_rate: float = option(1e-4, "The largest that the schedule comes to.", ranges.LEARNING_RATE)
-    momentum: float = option(0.0, "SGD's factor on the step before.", ranges.MOMENTUM)
-    weight_decay: float = option(1e-4, "The factor of the L2 penalty, or of the decay.", ranges.WEIGHT_DECAY)
-    decay: str = option("coupled", '"coupled" (added to the gradient), "decoupled" (to the update), "none".')
-    schedule: str = option("cosine_epochs", '"cosine_epochs", "cosine_steps", "constant".')
-    warmup_epochs: float = option(0.0, "Epochs in which the learning rate rises linearly from zero.", ranges.WARMUP)
-
-    def rule(self, *, epochs: int, updates_per_epoch: int) -> optim.Rule:
-        """The rule of a stage of that length; raises `UserError` on a bad value."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return optim.Rule(**fields, epochs=epochs, updates_per_epoch=updates_per_epoch)
-
-    def check(self, path: str) -> None:
-        """Raises `UserError` if no optimizer can be made of it."""
-        with at(path):
-            self.rule(epochs=1, updates_per_epoch=1)
-
-
-def adam(learning_rate: float) -> RuleConfig:
-    """The paper's Adam: L2 coupled into the gradient, cosine to zero, epoch by epoch."""
-    return RuleConfig("adam", learning_rate)
-
-
-def sgd(learning_rate: float) -> RuleConfig:
-    """The paper's SGD with momentum."""
-    return RuleConfig("sgd", learning_rate, momentum=0.9)
+from vpns_jax.training import stage
+from vpns_jax.training.optimizers import Optimizer, adam, sgd
 
 
 def _model_name(value: str, path: str) -> None:
@@ -103,10 +70,10 @@ class PretrainConfig:
     """How the source network is trained here."""
 
     data: str = option("fonts62", "The data set; it must have at least as many classes as the downstream one.")
-    epochs: int = option(20, "How long it is trained.", ranges.EPOCHS)
+    epochs: int = option(20, "How long it is trained.", EPOCHS)
     batch_size: int = option(128, "Images in a batch.", ranges.BATCH_SIZE)
     seed: int = option(0, "The seed of its first weights and of the order of the images.", ranges.SEED)
-    weights: RuleConfig = option(sgd(0.05), "Its optimizer.")
+    weights: Optimizer = option(sgd(0.05), "Its optimizer.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,108 +211,25 @@ class MappingConfig:
 class PruneConfig:
     """Stage 1."""
 
-    epochs: int = option(30, "How long the scores are learned.", ranges.EPOCHS)
+    epochs: int = option(30, "How long the scores are learned.", EPOCHS)
     batch_norm: str = option(
         "update",
         '"update" (batch statistics, running ones move), "prompted" (only in prompted passes), "frozen". Passes that '
         "leave them alone run as in evaluation, without dropout too.",
-        steps.BATCH_NORMS,
+        stage.BATCH_NORMS,
     )
-    scores: RuleConfig = option(adam(1e-4), "The optimizer of the scores.")
-    prompt: RuleConfig = option(adam(1e-4), "The prompt's optimizer.")
-    head: RuleConfig = option(adam(1e-3), 'A new head\'s. Only read where mapping.kind is "head".')
-
-
-@dataclasses.dataclass(frozen=True)
-class ScoringConfig:
-    """What SNIP and GraSP score weights on."""
-
-    batches: int = option(
-        10,
-        "How many training batches weights are scored on.",
-        Range(1, 1_000_000, "that is more than an epoch of any data set here"),
-    )
-    temperature: float = option(
-        200.0,
-        "GraSP divides the logits by it.",
-        Range(1e-6, 1e6, "", must="it must be above zero, from 1e-6 to 1e6: beyond, float32 sees no difference"),
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class SynflowConfig:
-    """SynFlow; see `pruners.synflow`."""
-
-    rounds: int = option(
-        100, "How many rounds, each of which prunes a little.", Range(1, 10_000, "each is a pass through the network")
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class ImpConfig:
-    """Iterative magnitude pruning; see `pruners.imp`."""
-
-    epochs: int = option(30, "How long a round trains, by retrain's rules.", ranges.EPOCHS)
-    drop: float = option(
-        0.2,
-        "The share of what is left that a round drops.",
-        Range(1e-4, 1, "", "[)", must="it must lie in [0.0001, 1), a share of what is left; less takes 10,000 rounds"),
-    )
-    rewind_epochs: int = option(
-        0,
-        "A round starts from the pretrained weights or, if this is not 0, from that epoch of dense training.",
-        Range(0, 100_000, "no round has that many epochs"),
-    )
-
-    def check(self, path: str) -> None:
-        """Raises `UserError` if rounds rewind to where they do not come by."""
-        if not self.rewind_epochs < self.epochs:
-            raise UserError(
-                f"{path}.rewind_epochs is {self.rewind_epochs}; "
-                f"with {path}.epochs = {self.epochs} it allows 0 ... {self.epochs - 1}"
-            )
-
-    def check_rounds(self, density: float, path: str) -> None:
-        """Raises `UserError` if it takes more epochs to get to a density than there can be."""
-        rounds = imp.rounds(density, self.drop)
-        if rounds * self.epochs > ranges.EPOCHS.most:
-            raise UserError(
-                f"{path}.drop is {self.drop}: density {density:g} takes {rounds:,} rounds of {self.epochs:,} epochs; "
-                f"at most {ranges.EPOCHS.most:,} epochs are allowed: {ranges.EPOCHS.why}"
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class BipConfig:
-    """BiP; see `pruners.bilevel`."""
-
-    gamma: float = option(
-        1.0,
-        "The mask's gradient contains -m g^2 / gamma.",
-        Range(1e-9, 1e9, "", must="it must be above zero, from 1e-9 to 1e9: beyond, float32 sees one term alone"),
-    )
-    weights: RuleConfig = option(sgd(0.01), "The optimizer of the lower level.")
-    scores: RuleConfig = option(sgd(0.1), "The optimizer of the upper level.")
-
-
-@dataclasses.dataclass(frozen=True)
-class TransferConfig:
-    """The mask that is given; see `pruners.transfer`."""
-
-    mask: str = option(
-        "",
-        "The CELL.safetensors of an earlier run of this network, on whatever data, that has the mask.",
-        ranges.maybe_path,
-    )
+    scores: Optimizer = option(adam(1e-4), "The optimizer of the scores.")
+    prompt: Optimizer = option(adam(1e-4), "The prompt's optimizer.")
+    head: Optimizer = option(adam(1e-3), 'A new head\'s. Only read where mapping.kind is "head".')
 
 
 @dataclasses.dataclass(frozen=True)
 class RetrainConfig:
     """Stage 2."""
 
-    epochs: int = option(30, "How long the network is trained under its mask.", ranges.EPOCHS)
-    weights: RuleConfig = option(sgd(0.01), "The weights' optimizer.")
-    prompt: RuleConfig = option(sgd(0.01), "The prompt's optimizer.")
+    epochs: int = option(30, "How long the network is trained under its mask.", EPOCHS)
+    weights: Optimizer = option(sgd(0.01), "The weights' optimizer.")
+    prompt: Optimizer = option(sgd(0.01), "The prompt's optimizer.")
 
 
 @dataclasses.dataclass(frozen=True)

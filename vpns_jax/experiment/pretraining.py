@@ -18,18 +18,18 @@ from vpns_jax.experiment.config import Config
 from vpns_jax.models import formats
 from vpns_jax.parallel import processes
 from vpns_jax.prompting import create
-from vpns_jax.training import state as states
-from vpns_jax.training import steps
 from vpns_jax.training.batches import Split
-from vpns_jax.training.checkpoints import Checkpoints
 from vpns_jax.training.evaluation import evaluate
-from vpns_jax.training.forward import Network
-from vpns_jax.training.loop import run_stage
+from vpns_jax.training.network import Network, Subnetwork
 from vpns_jax.training.recorder import Recorder
+from vpns_jax.training.runner import Runner
+from vpns_jax.training.stage import Recipe, learn_weights
 
 PyTree = Any
 
 CELL = "source"
+# As rows and checkpoints call it: like stage 2 it learns weights.
+STAGE = "retrain"
 
 
 def cache_path(config: Config) -> Path:
@@ -97,47 +97,52 @@ def pretrain(
     train: Split,
     val: Split,
     test: Split,
-    checkpoints: Checkpoints,
+    directory: Path,
+    fingerprint: str,
     recorder: Recorder,
 ) -> tuple[dict[str, PyTree], float]:
     """Trains `config.model` from scratch on the source data set.
+
+    Args:
+      config: its `model` and `pretrain`.
+      num_classes: of the source data set.
+      train, val, test: its splits.
+      directory: of checkpoints.
+      fingerprint: names what these depend on.
+      recorder: of the rows.
 
     Returns:
       Its variables after the last epoch, and its accuracy on the test split.
     """
     found = normalization(config)
     model = models.create(config.model.name, num_classes=num_classes, **config.model.options)
-    blank = create("none", canvas_size=config.prompt.canvas_size)
-    epochs, batch_size = config.pretrain.epochs, config.pretrain.batch_size
-    rule = config.pretrain.weights.rule(epochs=epochs, updates_per_epoch=train.size // batch_size)
-    task = steps.Task(
-        stage="retrain",
-        network=Network(model, prompt=blank, plain=blank, mean=found.mean, std=found.std),
-        protocol="paper",
-        batch_norm="update",
-        batch_size=batch_size,
-        rules=(("weights", rule), ("prompt", rule)),
-    )
+    size, epochs = config.prompt.canvas_size, config.pretrain.epochs
+    blank = create("none", canvas_size=size)
+    network = Network(model, prompt=blank, plain=blank, mean=found.mean, std=found.std)
     init_key, train_key = jax.random.split(jax.random.key(config.pretrain.seed))
-    size = config.prompt.canvas_size
     variables = jax.jit(model.init)(init_key, jnp.zeros((1, size, size, 3)))
-    learned = {"weights": variables["params"], "prompt": {}}
-    state = states.create(task.rules, learned, variables.get("batch_stats", {}), jnp.arange(num_classes))
-    state, fixed = run_stage(
-        task,
-        state,
-        states.Fixed(weights={}, bits={}, pruned=jnp.int32(0)),
-        train,
-        val,
-        epochs=epochs,
-        key=train_key,
-        remap=False,
-        checkpoints=checkpoints,
-        save_every=epochs,
-        within=None,
-        recorder=recorder,
+    untrained = Subnetwork(
+        weights=variables["params"],
+        mask={},
+        batch_stats=variables.get("batch_stats", {}),
+        prompt={},
+        mapping=jnp.arange(num_classes),
     )
-    seen = evaluate(task.network, steps.subnetwork(state, fixed), test, batch_size=batch_size)
+    optimizers = {"weights": config.pretrain.weights, "prompt": config.pretrain.weights}
+    recipe = Recipe("paper", config.pretrain.batch_size, epochs, optimizers)
+    stage, state = learn_weights(network, untrained, recipe, train.size // recipe.batch_size)
+    runner = Runner(
+        train=train,
+        val=val,
+        directory=directory,
+        fingerprint=fingerprint,
+        keys={STAGE: train_key},
+        recorder=recorder,
+        save_every=epochs,
+    )
+    with runner.open(STAGE, keep_best=True) as files:
+        state = runner.run(STAGE, stage, state, epochs, files)
+    seen = evaluate(network, stage.subnetwork(state), test, batch_size=recipe.batch_size)
     return (
         {"params": state.learned["weights"], "batch_stats": state.batch_stats},
         float(seen.plain.accuracy),

@@ -34,8 +34,9 @@ def check(config: Config, variables: PyTree) -> None:
             sparsity.validate(wanted, found, density)
     if wanted.granularity.kind == "channel" and "batch_stats" in variables:
         for name in config.methods:
+            training = method(name).training
             # The loss is the same for any multiple of a channel's weights w, so the gradient in its mask, w g, is zero.
-            if method(name).trains in ("learn", "levels"):
+            if training and training.learns_scores:
                 raise UserError(
                     f"config.granularity is channel, which {name} cannot learn: batch normalisation hides from the "
                     "loss how large an output channel is; use input_channel, or another method"

@@ -7,17 +7,12 @@ from vpns_jax.data import folder
 from vpns_jax.errors import UserError, short
 from vpns_jax.options import Range
 
-EPOCHS = Range(1, 100_000, "at a minute each they take ten weeks")
 BATCH_SIZE = Range(1, 2**20, "no training is known to have used larger ones")
 SIDE = Range(1, 8192, "one image of that side takes 0.8 GB in float32")
 # Of what only some prompts read: 0 where it is not read.
 PROMPT_SIDE = Range(0, 8192, "one image of that side takes 0.8 GB in float32")
 SEED = Range(0, 2**32 - 1, "a seed lies in [0, 2**32), for others would be taken modulo 2**32 and two seeds be one")
 DENSITY = Range(0, 1, "", "(]", must="a density must lie in (0, 1], the share kept")
-LEARNING_RATE = Range(0, 1e6, "no network survives a step of that size in float32")
-WEIGHT_DECAY = Range(0, 1e3, "it would shrink weights to nothing in one step")
-MOMENTUM = Range(0, 1, "", "[)", must="it must lie in [0, 1)")
-WARMUP = Range(0, 100_000, "no stage has that many epochs")
 DEVICES = Range(-1, 2**20, "no cluster has that many devices")
 # Of one batch on its canvas, in float32.
 MOST_BATCH_BYTES = 2**40

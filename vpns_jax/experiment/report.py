@@ -21,8 +21,7 @@ from vpns_jax.experiment.config import Config
 from vpns_jax.experiment.workdir import Workdir
 from vpns_jax.files import write_json
 from vpns_jax.prompting import create
-from vpns_jax.training.forward import Network
-from vpns_jax.training.state import Subnetwork
+from vpns_jax.training.network import Network, Subnetwork
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 # How many images a cell is shown on.

@@ -7,7 +7,6 @@ resumes from its newest checkpoint.
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,31 +19,19 @@ from vpns_jax.data import Sources
 from vpns_jax.deploy import subnetworks
 from vpns_jax.errors import UserError
 from vpns_jax.experiment import budget, inputs, pretraining, pruning, report
-from vpns_jax.experiment.cell import Cell, CellRun, Setup
+from vpns_jax.experiment.cell import CellRun, Setup
 from vpns_jax.experiment.config import Config
 from vpns_jax.experiment.inputs import Input
+from vpns_jax.experiment.plan import Cell, cells, check_names, grid
 from vpns_jax.experiment.workdir import Workdir, check_folder, locked
 from vpns_jax.files import digest_arrays
 from vpns_jax.parallel import processes, sharding
 from vpns_jax.prompting import label_mapping
-from vpns_jax.pruners import Method, method, transfer
+from vpns_jax.pruners import given_mask, method
 from vpns_jax.training.batches import Resident, Split, Streamed
-from vpns_jax.training.checkpoints import Checkpoints
 from vpns_jax.training.recorder import Progress, Recorder
 
 PyTree = Any
-
-
-def cells(config: Config) -> Iterator[Cell]:
-    """All cells of an experiment, seed by seed. A dense network has one density, 1."""
-    return grid(config.methods, config.densities, config.seeds)
-
-
-def grid(methods: Sequence[str], densities: Sequence[float], seeds: Sequence[int]) -> Iterator[Cell]:
-    """Every method at every density with every seed, seed by seed. A dense network has one density, 1."""
-    for seed in seeds:
-        for name in methods:
-            yield from (Cell(name, density, seed) for density in (densities if method(name).sparse else (1.0,)))
 
 
 def run(config: Config, workdir: Path, command: str) -> dict[str, Any] | None:
@@ -102,7 +89,7 @@ def _plan(config: Config) -> Mesh:
     """The mesh that a run takes, once the config says all of it: names, values, epochs."""
     if config.tuning.grids:
         raise UserError("config.tuning.grids leave values open, and experiments.sweep chooses them; here set it to ()")
-    _check_names(config)
+    check_names(config)
     for cell in cells(config):
         budget.epochs(config, cell.method, cell.density)
     return sharding.make_mesh(config.data.batch_size, data=config.mesh.data, fsdp=config.mesh.fsdp)
@@ -179,7 +166,7 @@ def _load_mask(config: Config, classes: int) -> PyTree:
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
     found_here = pruning.prunable(config, variables["params"])
     for density in config.densities:
-        transfer.check(found.mask, found_here, density, name=config.transfer.mask)
+        given_mask.check(found.mask, found_here, density, name=config.transfer.mask)
     return found.mask
 
 
@@ -223,11 +210,16 @@ def _pretrain(config: Config, sources: Sources, folder: Workdir, progress: Progr
     """Trains the source network, which comes back to the host, and keeps it for later runs."""
     train, val, test = _splits(config, sources, image_size=config.prompt.canvas_size)
     recorder = Recorder(pretraining.CELL, folder.log, folder.tensorboard(pretraining.CELL), progress)
-    directory = folder.checkpoints(pretraining.CELL, "retrain")
-    with Checkpoints(directory, folder.fingerprint("", pretraining.CELL)) as checkpoints:
-        variables, accuracy = pretraining.pretrain(
-            config, len(sources.classes), train=train, val=val, test=test, checkpoints=checkpoints, recorder=recorder
-        )
+    variables, accuracy = pretraining.pretrain(
+        config,
+        len(sources.classes),
+        train=train,
+        val=val,
+        test=test,
+        directory=folder.checkpoints(pretraining.CELL),
+        fingerprint=folder.fingerprint("", pretraining.CELL),
+        recorder=recorder,
+    )
     recorder.close()
     variables = sharding.to_host(variables)
     if processes.first():
@@ -276,14 +268,6 @@ def _check_kernels(config: Config) -> None:
         )
 
 
-def _check_names(config: Config) -> None:
-    """Raises `UserError` if two cells would share a name, and so a folder."""
-    names = [cell.name for cell in cells(config)]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UserError(f"config.densities are too close to tell apart: two cells would be called {twice[0]}")
-
-
 def _check_batch(name: str, batch_size: int, images: int) -> None:
     if batch_size > images:
         raise UserError(f"batch_size is {batch_size}; the {images} training images of {name} allow at most that many")
@@ -291,22 +275,21 @@ def _check_batch(name: str, batch_size: int, images: int) -> None:
 
 def _run_cell(setup: Setup, cell: Cell) -> None:
     """One cell from start to end, or from where it was interrupted."""
-    run, chosen = CellRun(setup, cell), method(cell.method)
+    run = CellRun(setup, cell)
     with contextlib.closing(run.recorder):
-        _finish_cell(setup, cell, run, chosen)
+        _finish_cell(setup, cell, run)
 
 
-def _finish_cell(setup: Setup, cell: Cell, run: CellRun, chosen: Method) -> None:
+def _finish_cell(setup: Setup, cell: Cell, run: CellRun) -> None:
     """Prune, retrain, evaluate, and write what came of it."""
-    pruned = chosen.prune(run.problem())
-    state, fixed, best = run.retrain(pruned)
-    if chosen.posthoc:
-        state, fixed, best = run.fit_prompt(best)
-    result = run.result(state, fixed, best)
+    trained = run.retrain(run.prune())
+    if run.plan.method.posthoc:
+        trained = run.fit_prompt(trained.best)
+    result = run.result(trained)
     # The first process goes on alone, with all it needs.
     size = min(setup.config.data.batch_size, setup.test.size)
     best, examples, (images, _) = sharding.to_host(
-        (best, setup.test.examples(report.EXAMPLES), setup.test.examples(size))
+        (trained.best, setup.test.examples(report.EXAMPLES), setup.test.examples(size))
     )
     if result is not None:
         with jax.set_mesh(sharding.local_mesh()):

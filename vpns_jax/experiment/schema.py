@@ -12,9 +12,7 @@ from vpns_jax import models, sparsity
 from vpns_jax.errors import UserError, check_name, short
 from vpns_jax.experiment import ranges
 from vpns_jax.experiment.groups import (
-    BipConfig,
     DataConfig,
-    ImpConfig,
     MappingConfig,
     MeshConfig,
     ModelConfig,
@@ -22,15 +20,17 @@ from vpns_jax.experiment.groups import (
     PromptConfig,
     PruneConfig,
     RetrainConfig,
-    ScoringConfig,
-    SynflowConfig,
-    TransferConfig,
     TuningConfig,
 )
 from vpns_jax.options import Range, at, check, option
 from vpns_jax.prompting import Prompt
 from vpns_jax.pruners import method
-from vpns_jax.training import steps
+from vpns_jax.pruners.bip import Options as BipOptions
+from vpns_jax.pruners.given_mask import Options as GivenMaskOptions
+from vpns_jax.pruners.imp import Options as ImpOptions
+from vpns_jax.pruners.scoring import Options as ScoringOptions
+from vpns_jax.pruners.synflow import Options as SynflowOptions
+from vpns_jax.training import passes
 
 
 def _granularity(value: str, path: str) -> None:
@@ -66,7 +66,7 @@ class Config:
     protocol: str = option(
         "paper",
         '"paper": one prompted, augmented batch an iteration. "reference": the released code\'s two batches.',
-        tuple(steps.PROTOCOLS),
+        tuple(passes.PROTOCOLS),
     )
     budget: str = option(
         "own",
@@ -106,13 +106,13 @@ class Config:
     prompt: PromptConfig = option(PromptConfig(), "The visual prompt of the methods that have one.")
     mapping: MappingConfig = option(MappingConfig(), "Which pretrained class speaks for each class of the data set.")
     prune: PruneConfig = option(PruneConfig(), "Stage 1: scores and prompt, weights frozen.")
-    scoring: ScoringConfig = option(ScoringConfig(), "SNIP and GraSP.")
-    synflow: SynflowConfig = option(SynflowConfig(), "SynFlow.")
-    imp: ImpConfig = option(
-        ImpConfig(), "Iterative magnitude pruning: each round trains, drops a share of what is left, and rewinds."
+    scoring: ScoringOptions = option(ScoringOptions(), "SNIP and GraSP.")
+    synflow: SynflowOptions = option(SynflowOptions(), "SynFlow.")
+    imp: ImpOptions = option(
+        ImpOptions(), "Iterative magnitude pruning: each round trains, drops a share of what is left, and rewinds."
     )
-    bip: BipConfig = option(BipConfig(), "BiP: for prune.epochs, with prune.prompt's rule.")
-    transfer: TransferConfig = option(TransferConfig(), 'Method "transfer".')
+    bip: BipOptions = option(BipOptions(), "BiP: for prune.epochs, with prune.prompt's rule.")
+    transfer: GivenMaskOptions = option(GivenMaskOptions(), 'Method "transfer".')
     retrain: RetrainConfig = option(RetrainConfig(), "Stage 2: weights and prompt, mask frozen.")
     tuning: TuningConfig = option(
         TuningConfig(),
@@ -159,16 +159,17 @@ class Config:
         grain = sparsity.parse_granularity(self.granularity)
         for name in self.methods:
             found = method(name)
-            if found.prompted and not found.trains and self.prompt.stage == "prune":
+            if found.prompted and not found.training and self.prompt.stage == "prune":
                 raise UserError(
                     f"{path}.prompt.stage is 'prune', where {name} learns nothing; it allows 'retrain' and 'both'"
                 )
             if found.given and not self.transfer.mask:
                 raise UserError(f"{path}.transfer.mask is ''; {name} takes the CELL.safetensors of an earlier run")
-            if grain.kind == "N:M" and found.in_rounds:
+            if grain.kind == "N:M" and found.gradual:
                 raise UserError(f"{path}.granularity {grain} has one density, and {name} gets there by others")
-            if found.trains == "rounds":
-                self.imp.check_rounds(min(self.densities), f"{path}.imp")
+            if found.training and found.training.rounds:
+                options = getattr(self, found.options)
+                options.check_rounds(min(self.densities), f"{path}.{found.options}")
 
     def _check_data(self, path: str) -> None:
         """Raises `UserError` if images do not fit the canvas, or batches no memory."""

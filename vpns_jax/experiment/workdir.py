@@ -81,8 +81,8 @@ class Workdir:
     def log(self) -> MetricLog:
         return MetricLog(self.path / "metrics.jsonl")
 
-    def checkpoints(self, cell: str, stage: str) -> Path:
-        return self.path / "checkpoints" / cell / stage
+    def checkpoints(self, cell: str) -> Path:
+        return self.path / "checkpoints" / cell
 
     def tensorboard(self, cell: str) -> Path:
         return self.path / "tensorboard" / cell

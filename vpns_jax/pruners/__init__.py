@@ -1,52 +1,36 @@
-"""Pruners: each maps a `Problem` to a sparse network. Whatever follows is shared by all of them."""
+"""Pruners, one file each: a pruner makes a `Problem` sparse and trains what it has to. The rest all methods share."""
 
 import dataclasses
 
 from vpns_jax.errors import UserError
-from vpns_jax.pruners import bilevel, by_gradient, imp, learned, one_shot, synflow, transfer
-from vpns_jax.pruners.problem import Problem, Pruner, Settings
+from vpns_jax.pruners import bip, dense, given_mask, grasp, hydra, imp, magnitude, random, scoring, snip, synflow
+from vpns_jax.pruners.method import Method, Pruner, Training
+from vpns_jax.pruners.problem import Problem
 
 PROMPT, POSTHOC = "+prompt", "+posthoc"
 
-
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """A row of the results: a pruner, and what of the configured prompt goes with it.
-
-    Attributes:
-      prune: the pruner.
-      trains: how it trains in stage prune, before the retraining that all methods share: "" where it does not,
-        "learn" for `Problem.learn`, "levels" where that is on two levels, "rounds" for `Problem.rounds`.
-      sparse: false for one that keeps every weight, so that densities make no difference.
-      prompted: the prompt is learned where the pruner trains, and in retraining (`config.prompt.stage` says which).
-      posthoc: the prompt is fitted alone, on the finished network.
-      in_rounds: it gets to a density by way of larger ones.
-      given: the mask is `config.transfer.mask`.
-    """
-
-    prune: Pruner
-    trains: str = ""
-    sparse: bool = True
-    prompted: bool = False
-    posthoc: bool = False
-    in_rounds: bool = False
-    given: bool = False
-
-
 METHODS = {
-    "dense": Method(one_shot.dense, sparse=False),
-    "random": Method(one_shot.random),
-    "magnitude": Method(one_shot.magnitude),
-    "snip": Method(by_gradient.snip),
-    "grasp": Method(by_gradient.grasp),
-    "synflow": Method(synflow.prune, in_rounds=True),
-    "imp": Method(imp.prune, trains="rounds", in_rounds=True),
-    "hydra": Method(learned.prune, trains="learn"),
-    "hydra_layerwise": Method(learned.prune_layerwise, trains="learn"),
-    "bip": Method(bilevel.prune, trains="levels"),
-    "transfer": Method(transfer.prune, given=True),
+    "dense": Method(dense.prune, sparse=False),
+    "random": Method(random.prune),
+    "magnitude": Method(magnitude.prune),
+    "snip": Method(snip.prune, options="scoring"),
+    "grasp": Method(grasp.prune, options="scoring"),
+    "synflow": Method(synflow.prune, options="synflow", gradual=True),
+    "imp": Method(imp.prune, options="imp", training=imp.TRAINING, gradual=True),
+    "hydra": Method(hydra.prune, training=hydra.TRAINING),
+    "hydra_layerwise": Method(hydra.prune_layerwise, training=hydra.TRAINING),
+    "bip": Method(bip.prune, options="bip", training=bip.TRAINING),
+    "transfer": Method(given_mask.prune, options="transfer", given=True),
     # The paper's: hydra+prompt by its own name.
-    "vpns": Method(learned.prune, trains="learn", prompted=True),
+    "vpns": Method(hydra.prune, training=hydra.TRAINING, prompted=True),
+}
+# The config's groups of options that pruners read: each is declared beside the pruner.
+OPTIONS = {
+    "scoring": scoring.Options,
+    "synflow": synflow.Options,
+    "imp": imp.Options,
+    "bip": bip.Options,
+    "transfer": given_mask.Options,
 }
 
 
@@ -66,4 +50,4 @@ def method(name: str) -> Method:
     )
 
 
-__all__ = ["METHODS", "Method", "Problem", "Pruner", "Settings", "method"]
+__all__ = ["METHODS", "OPTIONS", "Method", "Problem", "Pruner", "Training", "method"]

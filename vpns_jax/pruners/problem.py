@@ -1,114 +1,155 @@
-"""What every pruner is given, and what it gives back."""
+"""What every pruner is given: a pretrained network to be made sparse for a task, as data."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from vpns_jax import sparsity
+from vpns_jax.prompting import label_mapping
 from vpns_jax.sparsity import Pattern
-from vpns_jax.training.forward import Network
-from vpns_jax.training.state import Fixed, Subnetwork, TrainState
-from vpns_jax.training.steps import Batch
+from vpns_jax.training.batches import Batch, Split, sample
+from vpns_jax.training.evaluation import estimate_mapping
+from vpns_jax.training.network import Network, Subnetwork
+from vpns_jax.training.passes import inputs
+from vpns_jax.training.stage import Recipe
 
 PyTree = Any
 
 
-class Learn(Protocol):
-    """Runs stage prune and returns its final state and what was held fixed."""
-
-    def __call__(self, groups: dict[str, PyTree], start: Subnetwork, pattern: Pattern) -> tuple[TrainState, Fixed]:
-        """Learns `groups` beside the prompt: {"scores"} on frozen weights, or {"scores", "weights"} on two levels."""
-        ...
-
-
-class Rounds(Protocol):
-    """Runs rounds of training, each from `start`, and returns the mask that the last one leads to."""
-
-    def __call__(
-        self, start: Subnetwork, densities: tuple[float, ...], drop: Callable[[Subnetwork, float], PyTree]
-    ) -> PyTree:
-        """Trains weights (and prompt) under the mask so far, round by round; `drop(trained, density)` is the next."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What the config says of single pruners; see configs/default.py."""
-
-    temperature: float
-    synflow_rounds: int
-    imp_drop: float
-
-
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """A pretrained network to be pruned for a task. A pruner maps it to a `Subnetwork`.
+    """A pretrained network to be pruned for a task.
 
     Attributes:
       network: the static half of the network, as stage prune runs it: with a prompt or without.
       source: the pretrained network with no mask, a prompt at its start, and a mapping whose values say nothing yet.
-      kernels: the subtree of `source.weights` that may be pruned.
+      prunable: the subtree of `source.weights` that may be pruned.
       density: the share of its groups to keep.
       pattern: what its groups are: single weights, or more of them.
       key: for what a pruner draws by lot.
-      settings: of single pruners.
-      train: whether scores are taken on batch statistics and with dropout, as training has them.
-      map_labels: (source, mask) -> label mapping [t], as the config wants it estimated.
-      batches: training batches to score weights on, each with a key of its own; the same ones at every call.
-      learn: runs stage prune.
-      warm_up: trains the dense network for the few epochs that iterative pruning rewinds to; for none, returns it.
-      rounds: runs the rounds of iterative pruning.
-      given: a mask from elsewhere, like `kernels`; None where the config names none.
-      spend: told of forward and backward passes that a pruner runs itself, for the report.
+      scoring_key: for the batches that a pruner scores weights on.
+      train: the training data.
+      mapping: how the label mapping is found at the start.
+      prune: how stage prune is trained.
+      retrain: how stage retrain will be trained, for a pruner that trains weights.
+      options: what the config says of this pruner alone.
+      given: a mask from elsewhere, like `prunable`; None where there is none.
     """
 
     network: Network
     source: Subnetwork
-    kernels: PyTree
+    prunable: PyTree
     density: float
     pattern: Pattern
     key: jax.Array
-    settings: Settings
-    train: bool
-    map_labels: Callable[[Subnetwork, PyTree], Any]
-    batches: Callable[[], Iterator[tuple[Batch, jax.Array]]]
-    learn: Learn
-    warm_up: Callable[[Subnetwork], Subnetwork]
-    rounds: Rounds
-    given: PyTree | None
-    spend: Callable[[int], None]
+    scoring_key: jax.Array
+    train: Split
+    mapping: "FirstMapping"
+    prune: Recipe
+    retrain: Recipe
+    options: Any = None
+    given: PyTree | None = None
+
+    @property
+    def iterations(self) -> int:
+        """Of an epoch."""
+        return self.train.size // self.prune.batch_size
 
     def dense(self) -> Subnetwork:
         """The source with a mask that keeps everything, its labels mapped."""
-        return self.sparse(jax.tree.map(lambda w: jnp.ones(w.shape, bool), self.kernels))
+        return self.sparse(jax.tree.map(lambda w: jnp.ones(w.shape, bool), self.prunable))
 
     def sparse(self, mask: PyTree) -> Subnetwork:
         """The source under `mask`, its labels mapped."""
-        return dataclasses.replace(self.source, mask=mask, mapping=self.map_labels(self.source, mask))
+        return dataclasses.replace(self.source, mask=mask, mapping=self.map_labels(mask))
+
+    def map_labels(self, mask: PyTree) -> jax.Array:
+        """The label mapping to begin with, int32 [t], where `mask` is on."""
+        return self.mapping.of(self, mask)
 
     def first_scores(self) -> PyTree:
         """Where learned scores start: at the scaled weights, equally large in all layers where groups are pruned."""
-        scores = sparsity.scaled_init(self.kernels)
+        scores = sparsity.scaled_init(self.prunable)
         return scores if self.pattern.granularity.kind in ("weight", "N:M") else sparsity.level(scores)
 
+    def pruned(self, density: float) -> PyTree:
+        """How many groups to prune, int32: as arrays, so that one compilation serves every density."""
+        return jax.tree.map(jnp.int32, sparsity.pruned_groups(self.pattern, self.prunable, density))
+
     def keep(self, scores: PyTree, *, signed: bool = False) -> PyTree:
-        """The mask that scores of the kernels give; see `sparsity.prune_groups`."""
-        return sparsity.prune_groups(scores, self._pruned(self.density), self.pattern, signed=signed)
+        """The mask that scores of the prunable weights give; see `sparsity.prune_groups`."""
+        return sparsity.prune_groups(scores, self.pruned(self.density), self.pattern, signed=signed)
 
     def keep_fewer(self, scores: PyTree, mask: PyTree, density: float) -> PyTree:
         """The mask that keeps, of what `mask` keeps, the largest |score|: `density` of all there is."""
-        return sparsity.prune_groups_further(scores, mask, self._pruned(density), self.pattern)
+        return sparsity.prune_groups_further(scores, mask, self.pruned(density), self.pattern)
 
     def by_score(self, scores: PyTree) -> Subnetwork:
-        """The source with the kernels' weights of the largest |score|."""
+        """The source with its weights of the largest |score|."""
         return self.sparse(self.keep(scores))
 
-    def _pruned(self, density: float) -> PyTree:
-        # As arrays, so that one compilation serves every density.
-        return jax.tree.map(jnp.int32, sparsity.pruned_groups(self.pattern, self.kernels, density))
+    def batches(self, count: int) -> Iterator[tuple[Batch, jax.Array]]:
+        """`count` training batches to score weights on, each with a key of its own; the same ones at every call."""
+        first = inputs(self.prune.protocol, prompted=self.network.prompted)[0]
+        return sample(
+            self.train,
+            augmented=first.augmented,
+            batch_size=self.prune.batch_size,
+            count=count,
+            key=self.scoring_key,
+        )
 
 
-Pruner = Callable[[Problem], Subnetwork]
+class FirstMapping(Protocol):
+    """How a pruner finds the label mapping to begin with."""
+
+    def of(self, problem: Problem, mask: PyTree) -> jax.Array:
+        """The source class of each target class, int32 [t]."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class ByFrequency:
+    """The class that the network answers most often with, on the training data.
+
+    Attributes:
+      sparse: whether it is asked under the mask, or dense.
+    """
+
+    sparse: bool
+
+    def of(self, problem: Problem, mask: PyTree) -> jax.Array:
+        """See `evaluation.estimate_mapping`."""
+        asked = dataclasses.replace(problem.source, mask=mask) if self.sparse else problem.source
+        return estimate_mapping(problem.network, asked, problem.train, batch_size=problem.prune.batch_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class ByLot:
+    """Any class, each at most once.
+
+    Attributes:
+      key: of the draw.
+      source_classes: how many there are.
+    """
+
+    key: jax.Array
+    source_classes: int
+
+    def of(self, problem: Problem, mask: PyTree) -> jax.Array:
+        """See `label_mapping.random`."""
+        del mask
+        return label_mapping.random(self.key, self.source_classes, problem.source.mapping.size)
+
+
+@dataclasses.dataclass(frozen=True)
+class NewHead:
+    """None: the head is new, and its classes are the data's, in order."""
+
+    def of(self, problem: Problem, mask: PyTree) -> jax.Array:
+        """0, 1, 2, ..."""
+        del mask
+        return jnp.arange(problem.source.mapping.size, dtype=jnp.int32)

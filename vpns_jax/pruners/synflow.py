@@ -7,6 +7,7 @@ Of the network with every parameter made positive, run on an image of ones,
 is what flows through weight w. What flows into a unit flows out of it, so no layer is cut while another can give.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -17,9 +18,11 @@ import jax.numpy as jnp
 
 from vpns_jax import sparsity
 from vpns_jax.models.vit import Attention
+from vpns_jax.options import Range, option
 from vpns_jax.parallel import sharding
 from vpns_jax.pruners.problem import Problem
-from vpns_jax.training.state import Subnetwork
+from vpns_jax.training.network import Subnetwork
+from vpns_jax.training.runner import Runner
 
 PyTree = Any
 
@@ -27,15 +30,24 @@ PyTree = Any
 _QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
-def prune(problem: Problem) -> Subnetwork:
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the config says of SynFlow alone."""
+
+    rounds: int = option(
+        100, "How many rounds, each of which prunes a little.", Range(1, 10_000, "each is a pass through the network")
+    )
+
+
+def prune(problem: Problem, runner: Runner) -> Subnetwork:
     """In rounds of exponentially falling density: scores what is left, drops the smallest."""
     canvas = problem.network.prompt.canvas_size
-    mask = jax.tree.map(lambda w: jnp.ones(w.shape, bool), problem.kernels)
-    densities = schedule(problem.density, problem.settings.synflow_rounds)
+    mask = jax.tree.map(lambda w: jnp.ones(w.shape, bool), problem.prunable)
+    densities = schedule(problem.density, problem.options.rounds)
     for density in densities:
         scores = synaptic_flow(problem.network.model, problem.source, mask, canvas_size=canvas)
         mask = problem.keep_fewer(scores, mask, density)
-    problem.spend(len(densities))
+    runner.spend("prune", len(densities))
     return problem.sparse(mask)
 
 

@@ -6,6 +6,7 @@ from vpns_jax.sparsity.granularity import parse as parse_granularity
 from vpns_jax.sparsity.masks import (
     apply,
     attach_gradient,
+    bilevel,
     density,
     prune_lowest,
     prune_smallest,
@@ -39,6 +40,7 @@ __all__ = [
     "Pattern",
     "apply",
     "attach_gradient",
+    "bilevel",
     "bilevel_gradient",
     "connection_sensitivity",
     "density",

@@ -15,7 +15,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from vpns_jax import xla
 from vpns_jax.sparsity import selection
+from vpns_jax.sparsity.scores import bilevel_gradient
 
 PyTree = Any
 
@@ -104,8 +106,8 @@ def _prune(
     # What lies below the bracket is pruned, and what lies in it too, or of ties the first.
     last = lax.cond(found.under_high > pruned, last_pruned, lambda: jnp.int32(total))
     last = jnp.where(pruned == 0, -1, last)
-    # Tied to what changes: XLA would else store all positions ahead of a loop of training steps.
-    first, last = lax.optimization_barrier((jnp.int32(0), last))
+    # Or XLA stores all positions ahead of a loop of training steps.
+    first, last = xla.tied(jnp.int32(0), last)
     kept = [
         (one >= found.high) | ((one >= found.low) & (index > last))
         for one, index in zip(keys(leaves), _flat_indices(leaves, first), strict=True)
@@ -143,6 +145,37 @@ def _step(score: jax.Array, keep: jax.Array) -> jax.Array:
 def _step_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
     score, keep = primals
     return _step(score, keep), jnp.sign(score) * tangents[0]
+
+
+def bilevel(scores: PyTree, weights: PyTree, mask: PyTree, gamma: float) -> PyTree:
+    """z = m * w, whose gradient in the scores is the mask's in BiP's upper level, straight through to |scores|.
+
+    Args:
+      scores, weights, mask: trees of one structure; `mask` is bool.
+      gamma: strength of the lower level's penalty, above zero.
+
+    Returns:
+      The masked weights. With g = dl/dz, d scores = sign(scores) * (w - m g / gamma) g (`bilevel_gradient`), and the
+      weights get no gradient: the upper level holds them.
+    """
+    return jax.tree.map(lambda s, w, m: _bilevel(gamma, s, w, m), scores, weights, mask)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _bilevel(gamma: float, score: jax.Array, weight: jax.Array, keep: jax.Array) -> jax.Array:
+    return weight * keep.astype(weight.dtype)
+
+
+def _bilevel_forward(gamma: float, score: jax.Array, weight: jax.Array, keep: jax.Array) -> tuple[jax.Array, tuple]:
+    return _bilevel(gamma, score, weight, keep), (score, weight, keep)
+
+
+def _bilevel_backward(gamma: float, saved: tuple, gradient: jax.Array) -> tuple:
+    score, weight, keep = saved
+    return jnp.sign(score) * bilevel_gradient(weight, keep, gradient, gamma), None, None
+
+
+_bilevel.defvjp(_bilevel_forward, _bilevel_backward)
 
 
 @jax.jit

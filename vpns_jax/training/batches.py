@@ -20,8 +20,9 @@ from vpns_jax.data.order import epoch_order, padded_batches
 from vpns_jax.data.stream import eval_stream, train_stream
 from vpns_jax.data.transfer import DeviceStream
 from vpns_jax.parallel import sharding
-from vpns_jax.training.steps import Batch, Pass
 
+# The images uint8 [b, h, w, c] and labels int32 [b] of one pass.
+Batch = tuple[jax.Array, jax.Array]
 # Images, labels and weights, which are zero for padding.
 EvalBatch = tuple[jax.Array, jax.Array, jax.Array]
 
@@ -79,16 +80,21 @@ class Streamed:
         """The number of images."""
         return len(self.source)
 
-    def train_batches(self, batch_size: int, passes: tuple[Pass, ...], *, seed: int, step: int) -> DeviceStream:
+    def train_batches(self, batch_size: int, augmented: tuple[bool, ...], *, seed: int, step: int) -> DeviceStream:
         """For each iteration from `step` on, the images and labels of each pass: a pure function of seed and step.
 
-        An augmented pass gets its images larger than `image_size`, to be cropped by `crop`.
+        Args:
+          batch_size: images in a batch.
+          augmented: for each pass, whether it is augmented; then it gets its images larger than `image_size`, to be
+            cropped by `crop`.
+          seed: of the order of the images.
+          step: the first iteration.
         """
         stream = train_stream(
             self.source,
             image_size=self.image_size,
             batch_size=batch_size,
-            augmented=tuple(one.augmented for one in passes),
+            augmented=augmented,
             seed=seed,
             process=jax.process_index(),
             processes=jax.process_count(),
@@ -121,29 +127,30 @@ class Streamed:
 Split = Resident | Streamed
 
 
-def take(data: Resident, one: Pass, indices: jax.Array, rng: jax.Array) -> Batch:
-    """The images and labels that `indices` [b] names, augmented if the pass asks for it."""
-    if one.augmented:
+def take(data: Resident, indices: jax.Array, rng: jax.Array, *, augmented: bool) -> Batch:
+    """The images and labels that `indices` [b] names, cropped and flipped by lot if they are to be augmented."""
+    if augmented:
         if data.large is None:
             raise ValueError("an augmented pass needs the larger images, which this split does not carry")
         images = sharding.split_batch(data.large[indices])
     else:
         images = data.images[indices]
-    return crop(
-        (images, sharding.split_batch(data.labels[indices])), one, rng, size=data.images.shape[1], flip=data.flip
-    )
+    labels = sharding.split_batch(data.labels[indices])
+    return crop((images, labels), rng, augmented=augmented, size=data.images.shape[1], flip=data.flip)
 
 
-def crop(batch: Batch, one: Pass, rng: jax.Array, *, size: int, flip: bool) -> Batch:
-    """A batch cropped to `size` and flipped by lot if its pass is augmented, as it is if not."""
+def crop(batch: Batch, rng: jax.Array, *, augmented: bool, size: int, flip: bool) -> Batch:
+    """A batch cropped to `size` and flipped by lot if it is to be augmented, as it is if not."""
     images, labels = batch
-    if one.augmented:
+    if augmented:
         images = augment.random_crop_flip(images, rng, size=size, flip=flip)
     return sharding.split_batch((images, labels))
 
 
-def sample(data: Split, one: Pass, *, batch_size: int, count: int, key: jax.Array) -> Iterator[tuple[Batch, jax.Array]]:
-    """`count` training batches of a pass, each with a key for the forward pass: a pure function of `key`.
+def sample(
+    data: Split, *, augmented: bool, batch_size: int, count: int, key: jax.Array
+) -> Iterator[tuple[Batch, jax.Array]]:
+    """`count` training batches, each with a key for the forward pass: a pure function of `key`.
 
     No image comes twice before all have come, but for the remainder that fills no batch.
     """
@@ -154,18 +161,18 @@ def sample(data: Split, one: Pass, *, batch_size: int, count: int, key: jax.Arra
             if order is None or i % per_epoch == 0:
                 order = epoch_order(order_key, i // per_epoch, data.size, batch_size)
             rng, forward_rng = jax.random.split(jax.random.fold_in(draw_key, i))
-            yield _take(data, one, order[i % per_epoch], rng), forward_rng
+            yield _take(data, order[i % per_epoch], rng, augmented=augmented), forward_rng
         return
     seed = int(jax.random.randint(order_key, (), 0, 2**31 - 1))
-    with data.train_batches(batch_size, (one,), seed=seed, step=0) as batches:
+    with data.train_batches(batch_size, (augmented,), seed=seed, step=0) as batches:
         for i in range(count):
             rng, forward_rng = jax.random.split(jax.random.fold_in(draw_key, i))
             (batch,) = next(batches)
-            yield _crop(batch, one, rng, size=data.image_size, flip=data.flip), forward_rng
+            yield _crop(batch, rng, augmented=augmented, size=data.image_size, flip=data.flip), forward_rng
 
 
-_take = functools.partial(jax.jit, static_argnames="one")(take)
-_crop = functools.partial(jax.jit, static_argnames=("one", "size", "flip"))(crop)
+_take = functools.partial(jax.jit, static_argnames="augmented")(take)
+_crop = functools.partial(jax.jit, static_argnames=("augmented", "size", "flip"))(crop)
 
 
 @jax.jit

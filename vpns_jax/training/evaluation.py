@@ -11,12 +11,10 @@ import jax.numpy as jnp
 
 from vpns_jax.parallel import sharding
 from vpns_jax.prompting import label_mapping
-from vpns_jax.training import steps
 from vpns_jax.training.batches import Split
 from vpns_jax.training.calibration import Calibration
-from vpns_jax.training.forward import Network
 from vpns_jax.training.metrics import Metrics
-from vpns_jax.training.state import Subnetwork
+from vpns_jax.training.network import Network, Subnetwork, predict
 
 
 class Evaluation(NamedTuple):
@@ -46,7 +44,7 @@ def evaluate(network: Network, subnetwork: Subnetwork, data: Split, *, batch_siz
     total = [(Metrics.zero(), Calibration.zero()) for _ in ways]
     for images, labels, weights in data.eval_batches(batch_size):
         for i, prompted in enumerate(ways):
-            source_logits = steps.predict(network, subnetwork, images, prompted=prompted)
+            source_logits = predict(network, subnetwork, images, prompted=prompted)
             total[i] = _add(*total[i], source_logits, subnetwork.mapping, labels, weights)
     seen = (*total[0], *(total[1] if len(total) > 1 else (None, None)))
     return Evaluation(plain=seen[0], plain_calibration=seen[1], prompted=seen[2], prompted_calibration=seen[3])
@@ -59,7 +57,7 @@ def estimate_mapping(network: Network, subnetwork: Subnetwork, data: Split, *, b
     """
     counts: jax.Array | int = 0
     for images, labels, weights in data.eval_batches(batch_size):
-        source_logits = steps.predict(network, subnetwork, images, prompted=network.prompted)
+        source_logits = predict(network, subnetwork, images, prompted=network.prompted)
         counts = counts + _count(source_logits, labels, weights, target_classes=subnetwork.mapping.size)
     return jnp.asarray(label_mapping.frequency(sharding.to_host(counts)))
 

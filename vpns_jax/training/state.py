@@ -1,90 +1,53 @@
-"""What a stage of training changes, and what it keeps fixed: small immutable trees."""
+"""The state of a stage: groups of arrays by name, learned and frozen."""
 
-import functools
+import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import struct
 
-from vpns_jax import sparsity
-from vpns_jax.parallel import sharding
-from vpns_jax.training import optim
+from vpns_jax.models import HEAD
 
 PyTree = Any
+# Trees by name. "weights", "scores", "prompt" and "head" are parameters; "packed_mask" are a fixed mask's bits, and
+# "pruned" says how many groups of weights the scores prune.
+Groups = dict[str, PyTree]
 
 
 @struct.dataclass
 class TrainState:
-    """All that an iteration changes.
+    """All of a stage that is data. What a stage does not learn stands in `frozen`, under the same names.
 
     Attributes:
       step: int32 scalar, iterations done in this stage.
-      learned: groups of parameters by name: `scores` or `weights`, `prompt`, and `head` if a new one is fitted.
-      opt_state: of `optim.joint`.
+      learned: the groups that the stage's optimizer moves.
+      frozen: the groups that it does not.
+      opt_state: the optimizers' state, by group.
       batch_stats: the backbone's running statistics.
       mapping: int32 [t], source class of each target class.
     """
 
     step: jax.Array
-    learned: dict[str, PyTree]
+    learned: Groups
+    frozen: Groups
     opt_state: PyTree
     batch_stats: PyTree
     mapping: jax.Array
 
-
-@struct.dataclass
-class Fixed:
-    """What a stage holds fixed: whatever of weights and mask it does not learn.
-
-    Attributes:
-      weights: `params`, the pretrained ones in stage prune and the finished ones in stage prompt; {} where learned.
-      bits: the mask, packed by `sparsity.pack` ({} masks nothing); {} in stages prune and bilevel, where scores give
-        it.
-      pruned: how many groups to prune where scores give the mask, from `sparsity.pruned_groups`: int32.
-      pattern: what these groups are; single weights under one threshold, unless the config says otherwise.
-    """
-
-    weights: PyTree
-    bits: PyTree
-    pruned: PyTree
-    pattern: sparsity.Pattern = struct.field(pytree_node=False, default=sparsity.Pattern())
-
     @property
-    def mask(self) -> PyTree:
-        """The fixed mask as a tree of bool, laid out as what it masks."""
-        return _unpacked(self.bits)
+    def groups(self) -> Groups:
+        """All groups, wherever they stand."""
+        return {**self.frozen, **self.learned}
 
-    def keep(self, scores: PyTree) -> PyTree:
-        """The mask that scores give."""
-        return sparsity.prune_groups(scores, self.pruned, self.pattern)
+    def saved(self) -> "TrainState":
+        """What a checkpoint holds: all but frozen weights, which whoever goes on has, too."""
+        return dataclasses.replace(self, frozen={name: x for name, x in self.frozen.items() if name != "weights"})
 
-
-@jax.jit
-def _unpacked(bits: PyTree) -> PyTree:
-    return sharding.split_parameters(sparsity.unpack(bits))
-
-
-@struct.dataclass
-class Subnetwork:
-    """All that is needed to run a sparse network: what is evaluated, reported and handed on."""
-
-    weights: PyTree
-    mask: PyTree
-    batch_stats: PyTree
-    prompt: PyTree
-    mapping: jax.Array
+    def restored(self, saved: "TrainState") -> "TrainState":
+        """This state as a checkpoint had it; `saved` is what `saved()` gave there."""
+        return dataclasses.replace(saved, frozen={**self.frozen, **saved.frozen})
 
 
-@functools.partial(jax.jit, static_argnames=("rules",))
-def create(
-    rules: tuple[tuple[str, optim.Rule], ...], learned: dict[str, PyTree], batch_stats: PyTree, mapping: jax.Array
-) -> TrainState:
-    """A fresh state with fresh optimizers. It owns its arrays, so a jitted epoch may be given them for good.
-
-    They lie where training will have them.
-    """
-    learned, batch_stats, mapping = jax.tree.map(jnp.copy, (learned, batch_stats, mapping))
-    opt_state = optim.joint(rules).init(learned)
-    state = TrainState(jnp.int32(0), learned, opt_state, batch_stats, mapping.astype(jnp.int32))
-    return sharding.split_parameters(state)
+def weights_of(groups: Groups) -> PyTree:
+    """The model's `params`: the weights, with the new head in its place where one is learned."""
+    return {**groups["weights"], HEAD: groups["head"]} if "head" in groups else groups["weights"]

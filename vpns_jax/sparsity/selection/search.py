@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from vpns_jax import xla
 from vpns_jax.sparsity.selection.counting import count_apart, count_rows, count_together
 
 # From arrays to int32 keys of the same shapes. Called anew in each pass, so that keys are never stored.
@@ -207,8 +208,8 @@ def _refine(
 
 
 def _below(task: Task, arrays: list[jax.Array], pivots: jax.Array, count: Count) -> jax.Array:
-    """`count` of the keys, with a barrier that keeps XLA from storing all keys ahead of the loop."""
-    arrays, pivots = lax.optimization_barrier((arrays, pivots))
+    """`count` of the keys, computed anew in every pass, or XLA stores all keys ahead of the loop."""
+    arrays, pivots = xla.tied(arrays, pivots)
     return count(task.keys(arrays), pivots)
 
 

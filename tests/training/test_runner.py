@@ -1,19 +1,23 @@
 """A whole stage: its rows, its checkpoints, and that it goes on where it stopped, whatever its data come from."""
 
 import contextlib
+import functools
 import json
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from tests.training import tiny
 from vpns_jax.data.source import ArraySource
+from vpns_jax.errors import UserError
 from vpns_jax.parallel import sharding
 from vpns_jax.training.batches import Streamed
 from vpns_jax.training.checkpoints import Checkpoints
-from vpns_jax.training.loop import Within, run_stage
+from vpns_jax.training.epochs import Within
 from vpns_jax.training.recorder import Progress, Recorder
+from vpns_jax.training.runner import Files, Runner
 from vpns_jax.training.writers import MetricLog
 
 EPOCHS, ITERATIONS = 4, tiny.IMAGES // tiny.BATCH
@@ -59,32 +63,29 @@ def within(folder, every, stop_after):
         yield Within(checkpoints, every)
 
 
-def run(folder, task, *, train=None, remap=False, stop_after=None, save_every=2, every=0, stop_at_step=None):
-    """Runs or resumes the stage: (state, rows)."""
-    state, fixed = tiny.start(task)
+def run(folder, begun, *, train=None, remap=False, stop_after=None, save_every=2, every=0, stop_at_step=None):
+    """Runs or resumes the stage that `begun` makes: (state, rows)."""
+    stage, state = begun()
     recorder = StoppingRecorder("cell", MetricLog(folder / "metrics.jsonl"), folder / "tensorboard", Progress(EPOCHS))
     recorder.stop_after = stop_after
     mesh = sharding.make_mesh(tiny.BATCH, jax.devices()[:1])
+    runner = Runner(
+        train=tiny.split() if train is None else train,
+        val=tiny.split(seed=1),
+        directory=folder,
+        fingerprint="config",
+        keys={"stage": jax.random.key(5)},
+        recorder=recorder,
+        remap=remap,
+        save_every=save_every,
+    )
     with (
         jax.set_mesh(mesh),
         Checkpoints(folder / "checkpoints", "config") as checkpoints,
         within(folder, every, stop_at_step) as inner,
     ):
         try:
-            state, _ = run_stage(
-                task,
-                state,
-                fixed,
-                tiny.split() if train is None else train,
-                tiny.split(seed=1),
-                epochs=EPOCHS,
-                key=jax.random.key(5),
-                remap=remap,
-                checkpoints=checkpoints,
-                save_every=save_every,
-                within=inner,
-                recorder=recorder,
-            )
+            state = runner.run("stage", stage, state, EPOCHS, Files(checkpoints, inner))
         finally:
             recorder.close()
     return jax.device_get(state), [
@@ -93,12 +94,12 @@ def run(folder, task, *, train=None, remap=False, stop_after=None, save_every=2,
 
 
 def test_rows_tell_the_story(tmp_path):
-    task = tiny.task()
-    state, rows = run(tmp_path, task)
+    begun = tiny.begin
+    state, rows = run(tmp_path, begun)
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
     assert [row["step"] for row in rows] == [ITERATIONS * epoch for epoch in (1, 2, 3, 4)]
     assert int(state.step) == ITERATIONS * EPOCHS
-    assert {row["stage"] for row in rows} == {"prune"}
+    assert {row["stage"] for row in rows} == {"stage"}
     # 68 weights, half of them pruned.
     assert all(row["density"] == 0.5 for row in rows)
     assert rows[-1]["loss"] < rows[0]["loss"]
@@ -108,12 +109,12 @@ def test_rows_tell_the_story(tmp_path):
 @pytest.mark.parametrize("stop_after", [1, 3, 4])
 @pytest.mark.parametrize("stream", [False, True])
 def test_stopped_and_resumed_is_bit_for_bit_unbroken(tmp_path, stop_after, stream):
-    task = tiny.task(protocol="reference")
+    begun = functools.partial(tiny.begin, protocol="reference")
     data = streamed(tiny.split()) if stream else tiny.split()
-    expected = run(tmp_path / "unbroken", task, train=data, remap=True)
+    expected = run(tmp_path / "unbroken", begun, train=data, remap=True)
     with pytest.raises(StoppedError):
-        run(tmp_path / "broken", task, train=data, remap=True, stop_after=stop_after)
-    state, rows = run(tmp_path / "broken", task, train=data, remap=True)
+        run(tmp_path / "broken", begun, train=data, remap=True, stop_after=stop_after)
+    state, rows = run(tmp_path / "broken", begun, train=data, remap=True)
     assert tiny.same(state, expected[0])
     assert rows == expected[1]
 
@@ -121,16 +122,16 @@ def test_stopped_and_resumed_is_bit_for_bit_unbroken(tmp_path, stop_after, strea
 # Before the first checkpoint of an epoch's end, in the middle of an epoch, and at its end, before its row.
 @pytest.mark.parametrize("step", [2, 8, 6])
 def test_stopped_within_an_epoch_it_goes_on_with_the_very_next_batch(tmp_path, step, monkeypatch):
-    task, data = tiny.task(protocol="reference"), streamed(tiny.split())
-    expected = run(tmp_path / "unbroken", task, train=data, remap=True)
+    begun, data = functools.partial(tiny.begin, protocol="reference"), streamed(tiny.split())
+    expected = run(tmp_path / "unbroken", begun, train=data, remap=True)
     with pytest.raises(StoppedError):
-        run(tmp_path / "broken", task, train=data, remap=True, every=2, stop_at_step=step)
+        run(tmp_path / "broken", begun, train=data, remap=True, every=2, stop_at_step=step)
     began = []
     begin = Streamed.train_batches
     monkeypatch.setattr(
         Streamed, "train_batches", lambda *args, **options: began.append(options["step"]) or begin(*args, **options)
     )
-    state, rows = run(tmp_path / "broken", task, train=data, remap=True, every=2)
+    state, rows = run(tmp_path / "broken", begun, train=data, remap=True, every=2)
     assert began == [step]
     assert tiny.same(state, expected[0])
     assert rows == expected[1]
@@ -138,30 +139,30 @@ def test_stopped_within_an_epoch_it_goes_on_with_the_very_next_batch(tmp_path, s
 
 def test_within_an_epoch_also_where_no_epoch_is_better_than_the_first(tmp_path):
     """Every epoch's end must be there to go on from, or rows of skipped epochs would be lost."""
-    rules = {"weights": tiny.rule(learning_rate=0.0), "prompt": tiny.rule(learning_rate=0.0)}
-    task, data = tiny.task("retrain", rules=rules), streamed(tiny.split())
-    expected = run(tmp_path / "unbroken", task, train=data, save_every=9)
+    still = {group: tiny.optimizer(learning_rate=0.0) for group in ("weights", "prompt")}
+    begun, data = functools.partial(tiny.begin, "weights", optimizers=still), streamed(tiny.split())
+    expected = run(tmp_path / "unbroken", begun, train=data, save_every=9)
     with pytest.raises(StoppedError):
-        run(tmp_path / "broken", task, train=data, save_every=9, every=2, stop_at_step=8)
-    state, rows = run(tmp_path / "broken", task, train=data, save_every=9, every=2)
+        run(tmp_path / "broken", begun, train=data, save_every=9, every=2, stop_at_step=8)
+    state, rows = run(tmp_path / "broken", begun, train=data, save_every=9, every=2)
     assert tiny.same(state, expected[0])
     assert rows == expected[1]
 
 
 def test_a_finished_stage_is_not_run_again(tmp_path):
-    task = tiny.task()
-    state, _ = run(tmp_path, task)
+    begun = tiny.begin
+    state, _ = run(tmp_path, begun)
     log = MetricLog(tmp_path / "metrics.jsonl")
     # What came after it stands too.
     log.append({"cell": "cell", "stage": "retrain", "epoch": 1, "step": 3})
-    again, _ = run(tmp_path, task, stop_after=1)
+    again, _ = run(tmp_path, begun, stop_after=1)
     assert tiny.same(again, state)
-    assert [row["stage"] for row in log.rows()] == ["prune"] * 4 + ["retrain"]
+    assert [row["stage"] for row in log.rows()] == ["stage"] * 4 + ["retrain"]
 
 
 def test_iterative_mapping_follows_the_network(tmp_path):
-    fixed_mapping, _ = run(tmp_path / "a", tiny.task())
-    iterative, _ = run(tmp_path / "b", tiny.task(), remap=True)
+    fixed_mapping, _ = run(tmp_path / "a", tiny.begin)
+    iterative, _ = run(tmp_path / "b", tiny.begin, remap=True)
     np.testing.assert_array_equal(fixed_mapping.mapping, [4, 0, 2])
     assert len(set(iterative.mapping.tolist())) == tiny.CLASSES
     assert iterative.mapping.tolist() != [4, 0, 2]
@@ -169,7 +170,35 @@ def test_iterative_mapping_follows_the_network(tmp_path):
 
 def test_streams_and_arrays_train_alike(tmp_path):
     """Other shuffles, the same task: both must learn it."""
-    task = tiny.task("retrain", rules={"weights": tiny.rule(learning_rate=0.3), "prompt": tiny.rule()})
+    begun = functools.partial(tiny.begin, "weights", optimizers={"weights": tiny.optimizer(learning_rate=0.3)})
     for name, data in (("arrays", tiny.split()), ("stream", streamed(tiny.split()))):
-        _, rows = run(tmp_path / name, task, train=data)
+        _, rows = run(tmp_path / name, begun, train=data)
         assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("learns", "group", "message"),
+    [
+        ("scores", "prompt", "stage stage, epoch 1: prompt are no longer finite"),
+        ("weights", "weights", "stage stage, epoch 1: .*weights"),
+    ],
+)
+def test_a_loss_that_is_not_finite_ends_the_stage_in_one_line(tmp_path, learns, group, message):
+    wild = {group: tiny.optimizer(learning_rate=3e38, momentum=0.0)}
+    begun = functools.partial(tiny.begin, learns, optimizers=wild)
+    with pytest.raises(UserError, match=f"{message}.*lower the learning rate") as caught:
+        run(tmp_path, begun)
+    assert "\n" not in str(caught.value)
+    # Nothing is kept that a later run would go on from.
+    assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
+
+
+def test_any_optax_transformation_can_be_handed_in(tmp_path):
+    """The same as by name, where it is the same."""
+    named = {"weights": tiny.optimizer("adamw", 0.01, decay="none"), "prompt": tiny.optimizer(learning_rate=0.0)}
+    mine = {"weights": optax.adamw(0.01, weight_decay=0.0), "prompt": optax.set_to_zero()}
+    states = [
+        run(tmp_path / name, functools.partial(tiny.begin, "weights", optimizers=optimizers))[0]
+        for name, optimizers in (("named", named), ("mine", mine))
+    ]
+    assert tiny.same(states[0].learned, states[1].learned)

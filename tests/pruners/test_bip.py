@@ -7,9 +7,9 @@ import pytest
 
 from tests.training import tiny
 from vpns_jax import sparsity
-from vpns_jax.training import steps
-from vpns_jax.training.forward import forward
+from vpns_jax.training import passes
 from vpns_jax.training.metrics import cross_entropy
+from vpns_jax.training.network import forward
 
 KEY = jax.random.key(3)
 
@@ -52,31 +52,42 @@ def test_upper_gradient_where_the_loss_is_quadratic():
     np.testing.assert_allclose(np.asarray(errors[:-1]) / np.asarray(errors[1:]), 10, rtol=0.25)
 
 
-LOWER, UPPER = (jax.jit(run_pass, static_argnums=(0, 1)) for run_pass in (steps.lower_pass, steps.upper_pass))
+UPDATE = jax.jit(passes.update, static_argnums=(0, 1))
 
 
-def start():
-    """A state of stage bilevel, at the pretrained weights and their scaled scores."""
+def begin(**changes):
+    """The stage at the pretrained weights and their scaled scores, with plain steps."""
     plain = {"decay": "none", "momentum": 0.0}
-    rules = {"scores": tiny.rule(learning_rate=1.0, **plain), "weights": tiny.rule(**plain), "prompt": tiny.rule()}
-    task = tiny.task("bilevel", rules=rules)
-    weights = tiny.variables()["params"]
-    state, fixed = tiny.start(tiny.task(), density=0.5)
-    learned = {"scores": state.learned["scores"], "weights": weights, "prompt": task.network.prompt.init()}
-    state = tiny.states.create(task.rules, learned, state.batch_stats, state.mapping)
-    return task, state, tiny.states.Fixed(weights={}, bits={}, pruned=fixed.pruned)
+    optimizers = {"scores": tiny.optimizer(learning_rate=1.0, **plain), "weights": tiny.optimizer(**plain)}
+    return tiny.begin("both", optimizers=optimizers, **changes)
+
+
+def test_the_gradient_through_the_mask_is_the_formulas():
+    scores = {"a": jnp.asarray([1.0, -2.0, 0.5])}
+    w, keep = {"a": jnp.asarray([2.0, -3.0, 0.5])}, {"a": jnp.asarray([True, False, True])}
+    g = jnp.asarray([-1.0, -2.0, 4.0])
+
+    def loss(scores, w):
+        return jnp.sum(g * sparsity.bilevel(scores, w, keep, 2.0)["a"])
+
+    by_scores, by_weights = jax.grad(loss, argnums=(0, 1))(scores, w)
+    # sign(s) (w - m g / gamma) g: (2 + 0.5) (-1), -(-3 - 0) (-2), (0.5 - 2) 4.
+    np.testing.assert_allclose(by_scores["a"], [-2.5, -6, -6])
+    # The upper level holds the weights.
+    np.testing.assert_array_equal(by_weights["a"], 0)
 
 
 def test_the_upper_step_moves_scores_by_the_formula():
-    task, state, fixed = start()
+    stage, state = begin()
+    _, upper = stage.passes
     scores, weights = state.learned["scores"], state.learned["weights"]
-    mask = sparsity.prune_smallest(scores, fixed.pruned)
+    mask = sparsity.prune_smallest(scores, state.frozen["pruned"])
     kernels = sparsity.subtree(weights, mask)
-    images, labels = tiny.batches(task)[0]
+    images, labels = tiny.batches(stage)[0]
 
     def loss(z):
         logits, _ = forward(
-            task.network,
+            stage.network,
             weights=sparsity.overlay(weights, z),
             mask={},
             batch_stats=state.batch_stats,
@@ -89,7 +100,7 @@ def test_the_upper_step_moves_scores_by_the_formula():
 
     g = jax.jit(jax.grad(loss))(sparsity.apply(kernels, mask))
     expected = jax.tree.map(lambda s, w, m, g: s - jnp.sign(s) * (w - m * g / 1.0) * g, scores, kernels, mask, g)
-    after, _ = UPPER(task, task.passes[0], state, fixed, (images, labels), KEY)
+    after, _ = UPDATE(stage, upper, state, (images, labels), KEY)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), after.learned["scores"], expected)
     assert tiny.same(after.learned["weights"], weights)
     assert not tiny.same(after.learned["prompt"], state.learned["prompt"])
@@ -98,34 +109,36 @@ def test_the_upper_step_moves_scores_by_the_formula():
 
 
 def test_the_lower_step_moves_the_kept_weights_and_nothing_else():
-    task, state, fixed = start()
-    after, _ = LOWER(task, task.passes[0], state, fixed, tiny.batches(task)[0], KEY)
+    stage, state = begin()
+    lower, _ = stage.passes
+    after, _ = UPDATE(stage, lower, state, tiny.batches(stage)[0], KEY)
     for group in ("scores", "prompt"):
         assert tiny.same(after.learned[group], state.learned[group])
-    mask = sparsity.prune_smallest(state.learned["scores"], fixed.pruned)["conv1"]["kernel"]
+    mask = stage.subnetwork(state).mask["conv1"]["kernel"]
     moved = np.asarray(after.learned["weights"]["conv1"]["kernel"] != state.learned["weights"]["conv1"]["kernel"])
     assert not moved[~np.asarray(mask)].any()
     assert moved[np.asarray(mask)].all()
 
 
 def test_an_iteration_is_a_lower_pass_and_then_an_upper_one():
-    task, state, fixed = start()
-    first, second = tiny.batches(task)
-    after, metrics = jax.jit(steps.bilevel_step, static_argnums=0)(task, state, fixed, (first, second), KEY)
+    stage, state = begin()
+    first, second = tiny.batches(stage)
+    after, metrics = jax.jit(passes.iterate, static_argnums=0)(stage, state, (first, second), KEY)
     assert len(metrics) == 2
-    between, _ = LOWER(task, task.passes[0], state, fixed, first, jax.random.fold_in(KEY, 0))
-    expected, _ = UPPER(task, task.passes[1], between, fixed, second, jax.random.fold_in(KEY, 1))
+    between, _ = UPDATE(stage, stage.passes[0], state, first, jax.random.fold_in(KEY, 0))
+    expected, _ = UPDATE(stage, stage.passes[1], between, second, jax.random.fold_in(KEY, 1))
     for group in ("weights", "scores", "prompt"):
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
             after.learned[group],
             expected.learned[group],
         )
-    network = steps.subnetwork(after, fixed)
-    assert sum(int((~leaf).sum()) for leaf in jax.tree.leaves(network.mask)) == int(fixed.pruned)
+    network = stage.subnetwork(after)
+    assert sum(int((~leaf).sum()) for leaf in jax.tree.leaves(network.mask)) == int(state.frozen["pruned"])
     assert tiny.same(network.weights, after.learned["weights"])
 
 
 def test_in_the_reference_protocol_each_level_has_both_passes():
-    passes = tiny.task("bilevel", protocol="reference").passes
-    assert [(one.prompted, one.augmented) for one in passes] == [(True, False), (False, True)] * 2
+    stage, _ = begin(protocol="reference")
+    assert [(one.prompted, one.augmented) for one in stage.passes] == [(True, False), (False, True)] * 2
+    assert [sorted(one.moves) for one in stage.passes] == [["weights"]] * 2 + [["prompt", "scores"], ["scores"]]

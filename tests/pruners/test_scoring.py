@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from tests.pruners import cells
 from tests.training import tiny
 from vpns_jax import sparsity
-from vpns_jax.pruners import METHODS, by_gradient
+from vpns_jax.pruners import METHODS, scoring
 from vpns_jax.sparsity import bilevel_gradient, connection_sensitivity, gradient_flow
 
 
@@ -42,46 +42,50 @@ def test_grasp_keeps_the_gradient_flow_of_a_quadratic():
 
 
 @pytest.fixture
-def problem(tmp_path):
+def run(tmp_path):
     """Two batches on running statistics, so that the loss is one smooth function of 68 weights."""
-    run = cells.cell(tmp_path, "grasp", prune__batch_norm="frozen", scoring__batches=2, scoring__temperature=2.0)
+    return cells.cell(tmp_path, "grasp", prune__batch_norm="frozen", scoring__batches=2, scoring__temperature=2.0)
+
+
+@pytest.fixture
+def problem(run):
     return run.problem()
 
 
 def mean_loss(problem, source, temperature, flat, unravel):
     losses = [
-        by_gradient.loss(problem.network, problem.train, temperature, source, unravel(flat), batch, rng)
-        for batch, rng in problem.batches()
+        scoring.loss(problem.network, False, temperature, source, unravel(flat), batch, rng)
+        for batch, rng in problem.batches(2)
     ]
     return jnp.mean(jnp.stack(losses))
 
 
-def test_against_finite_differences_and_the_whole_hessian(problem):
+def test_against_finite_differences_and_the_whole_hessian(run, problem):
     source, temperature = problem.dense(), 2.0
-    flat, unravel = ravel_pytree(problem.kernels)
+    flat, unravel = ravel_pytree(problem.prunable)
     loss = functools.partial(mean_loss, problem, source, temperature, unravel=unravel)
     some = np.asarray([0, 17, 47, 48, 67])  # of the convolution, and the head's rows of mapped classes
     value, steps = jax.jit(loss), 1e-2 * np.eye(flat.size, dtype=np.float32)[some]
     slopes = [float(value(flat + step) - value(flat - step)) / 2e-2 for step in steps]
-    gradient = by_gradient.mean_gradient(problem, source, temperature=temperature)
+    gradient = scoring.mean_gradient(problem, run.runner, source, temperature=temperature)
     np.testing.assert_allclose(ravel_pytree(gradient)[0][some], slopes, atol=1e-3)
     hessian = jax.jit(jax.hessian(loss))(flat)
-    product = by_gradient.mean_hessian_vector(problem, source, gradient, temperature=temperature)
+    product = scoring.mean_hessian_vector(problem, run.runner, source, gradient, temperature=temperature)
     expected = hessian @ ravel_pytree(gradient)[0]
     np.testing.assert_allclose(ravel_pytree(product)[0], expected, rtol=1e-3, atol=1e-6)
 
 
-def test_grasp_drops_what_adds_gradient_flow(problem):
+def test_grasp_drops_what_adds_gradient_flow(run, problem):
     """Shrinking the weights it drops moves |g|^2 up by what the paper says; those it keeps, down."""
-    source, temperature = problem.dense(), problem.settings.temperature
-    mask = METHODS["grasp"].prune(problem).mask
-    gradient = by_gradient.mean_gradient(problem, source, temperature=temperature)
-    product = by_gradient.mean_hessian_vector(problem, source, gradient, temperature=temperature)
-    scores, _ = ravel_pytree(sparsity.gradient_flow(problem.kernels, product))
+    source, temperature = problem.dense(), problem.options.temperature
+    mask = METHODS["grasp"].prune(problem, run.runner).mask
+    gradient = scoring.mean_gradient(problem, run.runner, source, temperature=temperature)
+    product = scoring.mean_hessian_vector(problem, run.runner, source, gradient, temperature=temperature)
+    scores, _ = ravel_pytree(sparsity.gradient_flow(problem.prunable, product))
     kept, _ = ravel_pytree(mask)
     assert float(scores[kept].min()) >= float(scores[~kept].max())
     assert float(scores[~kept].sum()) < 0 < float(scores[kept].sum())
-    flat, unravel = ravel_pytree(problem.kernels)
+    flat, unravel = ravel_pytree(problem.prunable)
     loss = functools.partial(mean_loss, problem, source, temperature, unravel=unravel)
     flow = jax.jit(lambda x: jnp.sum(jax.grad(loss)(x) ** 2))
     for part in (kept, ~kept):
@@ -90,18 +94,19 @@ def test_grasp_drops_what_adds_gradient_flow(problem):
         np.testing.assert_allclose(change, -2 * scores[part].sum(), rtol=0.02)
 
 
-def test_snip_scores_how_the_loss_changes_with_the_mask(problem):
+def test_snip_scores_how_the_loss_changes_with_the_mask(run, problem):
     source = problem.dense()
-    flat, unravel = ravel_pytree(problem.kernels)
+    flat, unravel = ravel_pytree(problem.prunable)
     loss = functools.partial(mean_loss, problem, source, 1.0, unravel=unravel)
     by_mask = jax.jit(jax.grad(lambda m: loss(m * flat)))(jnp.ones_like(flat))
     expected = sparsity.topk_mask(unravel(by_mask), problem.density)
-    assert tiny.same(METHODS["snip"].prune(problem).mask, expected)
+    assert tiny.same(METHODS["snip"].prune(problem, run.runner).mask, expected)
 
 
 def test_batches_are_the_same_at_every_call_and_cover_the_data(tmp_path):
-    problem = cells.cell(tmp_path, "snip", scoring__batches=4).problem()
-    first, second = list(problem.batches()), list(problem.batches())
+    run = cells.cell(tmp_path, "snip", scoring__batches=4)
+    problem = run.problem()
+    first, second = list(problem.batches(4)), list(problem.batches(4))
     assert len(first) == 4
     assert all(tiny.same(one[0], other[0]) for one, other in zip(first, second, strict=True))
     # Three batches hold each of the 24 images once, by their labels; the fourth begins anew.
@@ -111,10 +116,12 @@ def test_batches_are_the_same_at_every_call_and_cover_the_data(tmp_path):
 
 
 def test_streamed_batches_serve_too(tmp_path):
-    from tests.training.test_loop import streamed
+    from tests.training.test_runner import streamed
 
-    problem = cells.cell(tmp_path, "snip", train=streamed(tiny.split())).problem()
-    first, second = list(problem.batches()), list(problem.batches())
+    run = cells.cell(tmp_path, "snip", train=streamed(tiny.split()))
+
+    problem = run.problem()
+    first, second = list(problem.batches(4)), list(problem.batches(4))
     assert all(tiny.same(one[0], other[0]) for one, other in zip(first, second, strict=True))
-    mask = METHODS["snip"].prune(problem).mask
+    mask = METHODS["snip"].prune(problem, run.runner).mask
     assert sum(int(leaf.sum()) for leaf in jax.tree.leaves(mask)) == 34

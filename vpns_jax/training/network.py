@@ -1,11 +1,13 @@
 """The paper in one function: prompt the images, mask the kernels, apply the backbone, map the logits."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from vpns_jax.data import augment
 from vpns_jax.parallel import sharding
@@ -17,13 +19,13 @@ PyTree = Any
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """What of f(theta * m; x') no training changes. Hashable, so it can be static under `jax.jit`.
+    """The static half of f(theta * m; x'): what training never changes. Hashable, so static under `jax.jit`.
 
     Attributes:
       model: a Linen module; called with float [b, h, w, 3] it returns source logits [b, s]. If it has a `dtype`, it
         casts its kernels to that.
       prompt: what a prompted pass does to images.
-      plain: what an unprompted pass does to them: a prompt of kind "none", or None to leave the images' size alone.
+      plain: what a plain pass does to them: a prompt of kind "none", or None to leave the images' size alone.
       mean, std: of each channel, applied once the prompt is on and clamped.
     """
 
@@ -44,6 +46,25 @@ class Network:
         return getattr(self.model, "dtype", None)
 
 
+@struct.dataclass
+class Subnetwork:
+    """The other half: all arrays that a sparse network needs to run. It is evaluated, reported and handed on.
+
+    Attributes:
+      weights: the model's `params`.
+      mask: bool, a subtree of `weights`; {} masks nothing.
+      batch_stats: running statistics, {} for a model without.
+      prompt: parameters of the network's prompt.
+      mapping: int32 [t], the source class of each target class.
+    """
+
+    weights: PyTree
+    mask: PyTree
+    batch_stats: PyTree
+    prompt: PyTree
+    mapping: jax.Array
+
+
 def forward(
     network: Network,
     *,
@@ -59,6 +80,7 @@ def forward(
     """Runs the masked network on prompted images.
 
     Args:
+      network: the static half.
       weights: the model's `params`.
       mask: subtree of `weights`, bool or straight-through floats; {} masks nothing.
       batch_stats: running statistics, {} for a model without.
@@ -90,3 +112,29 @@ def forward(
         source_logits = network.model.apply(variables, x, train=False)
     logits = source_logits if mapping is None else label_mapping.apply(source_logits, mapping)
     return logits, batch_stats
+
+
+@functools.partial(jax.jit, static_argnames=("network", "prompted"))
+def predict(network: Network, subnetwork: Subnetwork, images: jax.Array, *, prompted: bool) -> jax.Array:
+    """Source logits in eval mode.
+
+    Args:
+      network: the static half.
+      subnetwork: the arrays.
+      images: uint8 [b, h, w, c].
+      prompted: with the prompt on, or plain.
+
+    Returns:
+      Float [b, s].
+    """
+    logits, _ = forward(
+        network,
+        weights=subnetwork.weights,
+        mask=subnetwork.mask,
+        batch_stats=subnetwork.batch_stats,
+        prompt=subnetwork.prompt if prompted else None,
+        images=images,
+        mapping=None,
+        train=False,
+    )
+    return logits

@@ -1,19 +1,39 @@
 """A mask that an earlier run found, on this data set or another: the paper's study of transfer, section 4."""
 
+import dataclasses
 from typing import Any
 
 import jax
 
-from vpns_jax import sparsity
+from vpns_jax import files, sparsity
 from vpns_jax.errors import UserError
+from vpns_jax.options import option
 from vpns_jax.pruners.problem import Problem
-from vpns_jax.training.state import Subnetwork
+from vpns_jax.training.network import Subnetwork
+from vpns_jax.training.runner import Runner
 
 PyTree = Any
 
 
-def prune(problem: Problem) -> Subnetwork:
+def _maybe_path(value: str, path: str) -> None:
+    if value:
+        files.user_path(value, path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the config says of it."""
+
+    mask: str = option(
+        "",
+        "The CELL.safetensors of an earlier run of this network, on whatever data, that has the mask.",
+        _maybe_path,
+    )
+
+
+def prune(problem: Problem, runner: Runner) -> Subnetwork:
     """Keeps of the pretrained weights what that mask keeps, whatever became of them there."""
+    del runner
     return problem.sparse(problem.given)
 
 

@@ -1,0 +1,194 @@
+"""One iteration of each stage: what moves, what must not, and by how much."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tests.training import tiny
+from vpns_jax import models, sparsity
+from vpns_jax.training import passes
+from vpns_jax.training.network import forward, predict
+
+KEY = jax.random.key(1)
+
+
+UPDATE = jax.jit(passes.update, static_argnums=(0, 1))
+
+
+def iterate(stage, state, batches=None, key=KEY):
+    return jax.jit(passes.iterate, static_argnums=0)(stage, state, batches or tiny.batches(stage), key)
+
+
+def test_prune_moves_scores_and_prompt_and_nothing_else():
+    stage, state = tiny.begin()
+    after, (metrics,) = iterate(stage, state)
+    assert int(after.step) == 1
+    assert set(after.learned) == {"scores", "prompt"}
+    for group in after.learned:
+        assert not tiny.same(after.learned[group], state.learned[group])
+    assert tiny.same(after.mapping, state.mapping)
+    assert tiny.same(stage.subnetwork(after).weights, tiny.variables()["params"])
+    assert float(metrics.count) == tiny.BATCH
+
+
+def test_scores_get_the_gradient_that_the_paper_gives_them():
+    """ds = sign(s) * dL/dm, m of pruned weights included."""
+    stage, state = tiny.begin(optimizers={"scores": tiny.optimizer("sgd", 1.0, decay="none", momentum=0.0)})
+    images, labels = tiny.batches(stage)[0]
+    mask = sparsity.topk_mask(state.learned["scores"], 0.5)
+
+    def loss(mask):
+        logits, _ = forward(
+            stage.network,
+            weights=state.frozen["weights"],
+            mask=mask,
+            batch_stats=state.batch_stats,
+            prompt=state.learned["prompt"],
+            images=images,
+            mapping=state.mapping,
+            train=True,
+        )
+        return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    by_mask = jax.grad(loss)(jax.tree.map(lambda keep: keep.astype(jnp.float32), mask))
+    after, _ = iterate(stage, state)
+    moved = jax.tree.map(jnp.subtract, state.learned["scores"], after.learned["scores"])
+    expected = jax.tree.map(lambda s, g: jnp.sign(s) * g, state.learned["scores"], by_mask)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), moved, expected)
+    pruned_gradient = jax.tree.map(lambda g, keep: jnp.abs(jnp.where(keep, 0, g)).max(), expected, mask)
+    assert max(map(float, jax.tree.leaves(pruned_gradient))) > 1e-3
+
+
+def test_retrain_moves_weights_and_prompt_under_a_fixed_mask():
+    stage, state = tiny.begin("weights")
+    after, _ = iterate(stage, state)
+    assert not tiny.same(after.learned["weights"], state.learned["weights"])
+    assert not tiny.same(after.learned["prompt"], state.learned["prompt"])
+    assert tiny.same(stage.subnetwork(after).mask, stage.subnetwork(state).mask)
+
+
+def test_pruned_weights_only_decay():
+    stage, state = tiny.begin("weights", optimizers={"weights": tiny.optimizer(momentum=0.0)})
+    after, _ = iterate(stage, state)
+    before = stage.subnetwork(state)
+    kernel, keep = before.weights["conv1"]["kernel"], before.mask["conv1"]["kernel"]
+    decayed = after.learned["weights"]["conv1"]["kernel"][~keep] / kernel[~keep]
+    # 1 - learning rate * weight decay.
+    np.testing.assert_allclose(decayed, 1 - 0.1 * 1e-2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("group", ["scores", "weights"])
+def test_a_plain_pass_leaves_the_prompt_and_its_optimizer_alone(group):
+    stage, state = tiny.begin(group, protocol="reference")
+    _, plain = stage.passes
+    state, _ = iterate(stage, state)  # So that momentum is not zero.
+    after, _ = UPDATE(stage, plain, state, tiny.batches(stage)[1], KEY)
+    assert tiny.same(after.learned["prompt"], state.learned["prompt"])
+    assert tiny.same(after.opt_state.inner_states["prompt"], state.opt_state.inner_states["prompt"])
+    assert not tiny.same(after.learned[group], state.learned[group])
+
+
+def test_the_reference_iteration_is_its_two_passes():
+    stage, state = tiny.begin(protocol="reference")
+    batches = tiny.batches(stage)
+    after, metrics = iterate(stage, state, batches)
+    assert len(metrics) == 2
+    for i, one in enumerate(stage.passes):
+        state, seen = UPDATE(stage, one, state, batches[i], jax.random.fold_in(KEY, i))
+        np.testing.assert_allclose(seen.loss, metrics[i].loss, rtol=1e-6)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        after.learned["scores"],
+        state.learned["scores"],
+    )
+
+
+def test_without_a_prompt_the_reference_protocol_is_hydras_one_pass():
+    blank = tiny.network("none", pad_size=0)
+    for protocol, prompted in (("reference", False), ("paper", True)):
+        (one,) = tiny.begin(protocol=protocol, network=blank)[0].passes
+        assert (one.prompted, one.augmented) == (prompted, True)
+
+
+# (does the prompted pass move the statistics, does the plain one)
+@pytest.mark.parametrize(
+    ("choice", "moves"), [("update", (True, True)), ("prompted", (True, False)), ("frozen", (False, False))]
+)
+def test_batch_norm_choices(choice, moves):
+    stage, state = tiny.begin(protocol="reference", batch_norm=choice)
+    for one, batch, move in zip(stage.passes, tiny.batches(stage), moves, strict=True):
+        after, _ = UPDATE(stage, one, state, batch, KEY)
+        assert tiny.same(after.batch_stats, state.batch_stats) is not move
+
+
+def test_retraining_always_moves_the_statistics():
+    stage, state = tiny.begin("weights", batch_norm="frozen")
+    after, _ = iterate(stage, state)
+    assert not tiny.same(after.batch_stats, state.batch_stats)
+
+
+def test_density_one_is_no_mask():
+    """Also right after another density was in force: nothing of it is kept anywhere."""
+    stage, state = tiny.begin("weights", density=1.0)
+    with_mask, _ = iterate(stage, state)
+    without, _ = iterate(*tiny.begin("weights", mask={}))
+    assert tiny.same(with_mask.learned, without.learned)
+
+    stage, state = tiny.begin(density=0.25)
+    iterate(stage, state)
+    dense = dataclasses.replace(state, frozen={**state.frozen, "pruned": jnp.int32(0)})
+    assert all(bool(leaf.all()) for leaf in jax.tree.leaves(stage.subnetwork(dense).mask))
+
+
+def test_one_compilation_serves_every_density():
+    traced = []
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def step(stage, state, batches):
+        traced.append(1)
+        return passes.iterate(stage, state, batches, KEY)
+
+    for density in (0.9, 0.5, 0.1):
+        stage, state = tiny.begin(density=density)
+        after, _ = step(stage, state, tiny.batches(stage))
+        kept = sparsity.selection.count(state.learned["scores"]) - int(state.frozen["pruned"])
+        assert sum(int(leaf.sum()) for leaf in jax.tree.leaves(stage.subnetwork(after).mask)) == kept
+    assert len(traced) == 1
+
+
+def test_a_new_head_is_learned_beside_the_scores_and_never_masked():
+    stage, state = tiny.begin(new_head=True)
+    after, _ = iterate(stage, state)
+    assert not tiny.same(after.learned["head"], state.learned["head"])
+    network = stage.subnetwork(after)
+    assert tiny.same(network.weights[models.HEAD], after.learned["head"])
+    assert models.HEAD not in network.mask
+
+
+def test_a_prompt_alone_leaves_the_network_alone():
+    stage, state = tiny.begin("prompt")
+    after, _ = iterate(stage, state)
+    assert set(after.learned) == {"prompt"}
+    assert not tiny.same(after.learned["prompt"], state.learned["prompt"])
+    before, now = stage.subnetwork(state), stage.subnetwork(after)
+    for part in ("weights", "mask", "batch_stats"):
+        assert tiny.same(getattr(now, part), getattr(before, part))
+
+
+def test_evaluation_ignores_what_prompts_do_not_touch():
+    """A zero pad prompt is no prompt at all, and prediction uses running statistics."""
+    stage, state = tiny.begin("weights")
+    network, images = stage.subnetwork(state), tiny.split().images
+    prompted = predict(stage.network, network, images, prompted=True)
+    plain = predict(stage.network, network, images, prompted=False)
+    np.testing.assert_allclose(prompted, plain, rtol=1e-5, atol=1e-6)
+    # Running statistics: an image's logits do not depend on the others in its batch.
+    alone = predict(stage.network, network, images[:1], prompted=False)
+    np.testing.assert_allclose(plain[:1], alone, rtol=1e-5, atol=1e-6)
+    changed = dataclasses.replace(network, prompt=jax.tree.map(lambda x: x + 0.5, network.prompt))
+    assert not np.allclose(predict(stage.network, changed, images, prompted=True), plain, atol=1e-3)

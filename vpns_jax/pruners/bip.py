@@ -1,0 +1,50 @@
+"""BiP: mask and weights as the two levels of one problem (Zhang et al., NeurIPS 2022, arXiv 2210.04092).
+
+    min over m of l(m * w*(m)),   w*(m) = argmin over w of l(m * w) + gamma/2 |w|^2
+
+A step of the weights alternates with one of the mask, whose gradient knows how the weights answer to it:
+`sparsity.bilevel`. `training.stage.learn_both` has the two passes.
+"""
+
+import dataclasses
+
+from vpns_jax.options import Range, option
+from vpns_jax.pruners.method import Training
+from vpns_jax.pruners.problem import Problem
+from vpns_jax.training.network import Subnetwork
+from vpns_jax.training.optimizers import Optimizer, sgd
+from vpns_jax.training.runner import Runner
+from vpns_jax.training.stage import learn_both
+
+TRAINING = Training(levels=2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the config says of BiP alone; the prompt's optimizer is stage prune's."""
+
+    gamma: float = option(
+        1.0,
+        "The mask's gradient contains -m g^2 / gamma.",
+        Range(1e-9, 1e9, "", must="it must be above zero, from 1e-9 to 1e9: beyond, float32 sees one term alone"),
+    )
+    weights: Optimizer = option(sgd(0.01), "The optimizer of the lower level.")
+    scores: Optimizer = option(sgd(0.1), "The optimizer of the upper level.")
+
+
+def prune(problem: Problem, runner: Runner) -> Subnetwork:
+    """Learns scores, from the scaled weights on, and weights, from the pretrained ones; keeps both."""
+    options: Options = problem.options
+    optimizers = {**problem.prune.optimizers, "weights": options.weights, "scores": options.scores}
+    scores = problem.first_scores()
+    stage, state = learn_both(
+        problem.network,
+        problem.by_score(scores),
+        scores,
+        dataclasses.replace(problem.prune, optimizers=optimizers),
+        problem.iterations,
+        pruned=problem.pruned(problem.density),
+        pattern=problem.pattern,
+        gamma=options.gamma,
+    )
+    return stage.subnetwork(runner.run("prune", stage, state, problem.prune.epochs))

@@ -1,0 +1,144 @@
+"""Gradients of the training loss at the pretrained start, averaged over batches: what SNIP and GraSP score by.
+
+The label mapping is the one that the scores were taken with: head rows of source classes outside of it get no
+gradient, so they are pruned, and no mapping found later may lead to them.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vpns_jax import sparsity
+from vpns_jax.options import Range, option
+from vpns_jax.pruners.problem import Problem
+from vpns_jax.training.batches import Batch
+from vpns_jax.training.metrics import cross_entropy
+from vpns_jax.training.network import Network, Subnetwork, forward
+from vpns_jax.training.runner import Runner
+
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the config says of SNIP and GraSP."""
+
+    batches: int = option(
+        10,
+        "How many training batches weights are scored on.",
+        Range(1, 1_000_000, "that is more than an epoch of any data set here"),
+    )
+    temperature: float = option(
+        200.0,
+        "GraSP divides the logits by it.",
+        Range(1e-6, 1e6, "", must="it must be above zero, from 1e-6 to 1e6: beyond, float32 sees no difference"),
+    )
+
+
+def mean_gradient(problem: Problem, runner: Runner, source: Subnetwork, *, temperature: float) -> PyTree:
+    """g: the loss's gradient in the prunable weights, averaged over batches. One pass for each batch.
+
+    Args:
+      problem: whose batches and weights they are.
+      runner: counts the passes.
+      source: the dense network.
+      temperature: what logits are divided by.
+
+    Returns:
+      A tree like `problem.prunable`.
+    """
+    count, train = problem.options.batches, problem.prune.batch_norm != "frozen"
+    total = jax.tree.map(jnp.zeros_like, problem.prunable)
+    for batch, rng in problem.batches(count):
+        total = _add_gradient(problem.network, train, temperature, total, source, problem.prunable, batch, rng)
+    runner.spend("prune", count)
+    return jax.tree.map(lambda x: x / count, total)
+
+
+def mean_hessian_vector(
+    problem: Problem, runner: Runner, source: Subnetwork, vector: PyTree, *, temperature: float
+) -> PyTree:
+    """H v: the loss's Hessian in the prunable weights times a tree like them, averaged likewise.
+
+    It is the derivative of the gradient along v, and costs two passes for each batch: one and its tangent.
+
+    Args:
+      problem: whose batches and weights they are.
+      runner: counts the passes.
+      source: the dense network.
+      vector: v.
+      temperature: what logits are divided by.
+
+    Returns:
+      A tree like `problem.prunable`.
+    """
+    count, train = problem.options.batches, problem.prune.batch_norm != "frozen"
+    total = jax.tree.map(jnp.zeros_like, problem.prunable)
+    for batch, rng in problem.batches(count):
+        total = _add_hessian_vector(
+            problem.network, train, temperature, total, source, problem.prunable, vector, batch, rng
+        )
+    runner.spend("prune", 2 * count)
+    return jax.tree.map(lambda x: x / count, total)
+
+
+def loss(
+    network: Network,
+    train: bool,
+    temperature: float,
+    source: Subnetwork,
+    prunable: PyTree,
+    batch: Batch,
+    rng: jax.Array,
+) -> jax.Array:
+    """The prompted network's cross-entropy on a batch as a function of its prunable weights."""
+    images, labels = batch
+    logits, _ = forward(
+        network,
+        weights=sparsity.overlay(source.weights, prunable),
+        mask={},
+        batch_stats=source.batch_stats,
+        prompt=source.prompt,
+        images=images,
+        mapping=source.mapping,
+        train=train,
+        rng=rng,
+    )
+    return cross_entropy(logits=logits / temperature, labels=labels)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+def _add_gradient(
+    network: Network,
+    train: bool,
+    temperature: float,
+    total: PyTree,
+    source: Subnetwork,
+    prunable: PyTree,
+    batch: Batch,
+    rng: jax.Array,
+) -> PyTree:
+    gradient = jax.grad(loss, argnums=4)(network, train, temperature, source, prunable, batch, rng)
+    return jax.tree.map(jnp.add, total, gradient)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+def _add_hessian_vector(
+    network: Network,
+    train: bool,
+    temperature: float,
+    total: PyTree,
+    source: Subnetwork,
+    prunable: PyTree,
+    vector: PyTree,
+    batch: Batch,
+    rng: jax.Array,
+) -> PyTree:
+    def gradient(prunable: PyTree) -> PyTree:
+        return jax.grad(loss, argnums=4)(network, train, temperature, source, prunable, batch, rng)
+
+    _, product = jax.jvp(gradient, (prunable,), (vector,))
+    return jax.tree.map(jnp.add, total, product)

@@ -1,0 +1,236 @@
+"""Optimizers: one optax transformation a group of parameters, joined by `optax.partition`.
+
+Groups are the top-level keys of what a stage learns: scores and prompt in stage prune, weights and prompt in stage
+retrain. What is frozen is in no group: it gets neither gradient nor transformation.
+"""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from vpns_jax.errors import UserError, check_name, short
+from vpns_jax.options import Range, option
+
+PyTree = Any
+
+# The paper's two, by their directions; decay and schedule are added here, as the released code has them.
+DIRECTIONS = ("adam", "sgd")
+# Decay added to the gradient (the released code's), to the update (AdamW's), or not at all.
+DECAYS = ("coupled", "decoupled", "none")
+# Cosine to zero, moved every epoch (the released code's) or every update, or no schedule.
+SCHEDULES = ("cosine_epochs", "cosine_steps", "constant")
+# Of optax's: what asks for the loss as a function, for a random key, for a rate that is one number, or is deprecated.
+_MOMENTUM = "it must lie in [0, 1)"
+_UNFIT = ("lbfgs", "noisy_sgd", "rprop", "sm3", "optimistic_adam")
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How long a group is trained: whole epochs of its own updates."""
+
+    epochs: int
+    updates_per_epoch: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """How one group is optimized. Hashable.
+
+    What each field means, and which values it takes, stands in the field itself.
+    """
+
+    optimizer: str = option(
+        "adam",
+        '"adam" (which does not read momentum), "sgd", or any optimizer of optax by its name, such as "lion" or '
+        '"adamw".',
+    )
+    learning_rate: float = option(
+        1e-4,
+        "The largest that the schedule comes to.",
+        Range(0, 1e6, "no network survives a step of that size in float32"),
+    )
+    momentum: float = option(0.0, "SGD's factor on the step before.", Range(0, 1, "", "[)", must=_MOMENTUM))
+    weight_decay: float = option(
+        1e-4,
+        "The factor of the L2 penalty, or of the decay.",
+        Range(0, 1e3, "it would shrink weights to nothing in one step"),
+    )
+    decay: str = option(
+        "coupled",
+        '"coupled" (added to the gradient), "decoupled" (to the update, or the optimizer\'s own), "none".',
+    )
+    schedule: str = option("cosine_epochs", '"cosine_epochs", "cosine_steps", "constant".')
+    warmup_epochs: float = option(
+        0.0,
+        "Epochs in which the learning rate rises linearly from zero.",
+        Range(0, 100_000, "no stage has that many epochs"),
+    )
+    clip_norm: float = option(
+        0.0,
+        "The gradient's norm is cut to this, group by group; 0 for none.",
+        Range(0, 1e9, "no gradient that a network survives is larger"),
+    )
+    arguments: dict[str, Any] = option({}, 'Arguments of an optimizer of optax, such as {"b1": 0.95}.')
+
+    def __hash__(self) -> int:
+        return hash((self.optimizer, self.learning_rate, self.schedule, tuple(sorted(map(str, self.arguments)))))
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in DIRECTIONS:
+            _check_arguments(self.optimizer, self.arguments)
+        elif self.arguments:
+            raise UserError(f"arguments are {short(self.arguments)}; {self.optimizer} takes none")
+        check_name("decay", self.decay, DECAYS)
+        check_name("schedule", self.schedule, SCHEDULES)
+        for name in ("learning_rate", "weight_decay", "warmup_epochs", "clip_norm"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise UserError(f"{name} is {getattr(self, name)}; it must be zero or more")
+        if not 0 <= self.momentum < 1:
+            raise UserError(f"momentum is {self.momentum}; it must lie in [0, 1)")
+        # What optax refuses is found now, not when the stage begins.
+        make(self, Schedule(epochs=1, updates_per_epoch=1))
+
+
+def adam(learning_rate: float) -> Optimizer:
+    """The paper's Adam: L2 coupled into the gradient, cosine to zero, epoch by epoch."""
+    return Optimizer("adam", learning_rate)
+
+
+def sgd(learning_rate: float) -> Optimizer:
+    """The paper's SGD with momentum."""
+    return Optimizer("sgd", learning_rate, momentum=0.9)
+
+
+def learning_rate(optimizer: Optimizer, length: Schedule) -> optax.Schedule:
+    """The schedule: updates so far -> learning rate. `lr (1 + cos(pi e / E)) / 2`, e counted in epochs."""
+    updates = length.updates_per_epoch
+    cosine = optax.cosine_decay_schedule(1.0, length.epochs)
+
+    def at(count: jax.Array) -> jax.Array:
+        epoch = count / updates
+        if optimizer.schedule == "constant":
+            scale = jnp.ones(())
+        else:
+            # In integers: a compiled quotient of floats can fall just short of the epoch that begins.
+            scale = cosine(count // updates if optimizer.schedule == "cosine_epochs" else epoch)
+        warmup = jnp.minimum((epoch + 1 / updates) / optimizer.warmup_epochs, 1) if optimizer.warmup_epochs else 1
+        return optimizer.learning_rate * scale * warmup
+
+    return at
+
+
+# Kept: equal transformations must be the same object, for programs compiled for one to serve the other.
+@functools.cache
+def make(optimizer: Optimizer | optax.GradientTransformation, length: Schedule) -> optax.GradientTransformation:
+    """The optax transformation of a group.
+
+    Args:
+      optimizer: what the config says of a group; or any optax transformation, which is taken as it is.
+      length: of the group's training, for the schedule.
+    """
+    if not isinstance(optimizer, Optimizer):
+        return optimizer
+    rate, clip = learning_rate(optimizer, length), optax.clip_by_global_norm(optimizer.clip_norm)
+    before = (clip,) if optimizer.clip_norm else ()
+    decay = optax.add_decayed_weights(optimizer.weight_decay)
+    if optimizer.optimizer in DIRECTIONS:
+        direction = optax.scale_by_adam() if optimizer.optimizer == "adam" else optax.trace(decay=optimizer.momentum)
+        steps = {"coupled": (decay, direction), "decoupled": (direction, decay), "none": (direction,)}[optimizer.decay]
+        return optax.chain(*before, *steps, optax.scale_by_learning_rate(rate))
+    coupled = (decay,) if optimizer.decay == "coupled" else ()
+    return optax.chain(*before, *coupled, _whole(optimizer, rate))
+
+
+def joint(
+    transformations: tuple[tuple[str, optax.GradientTransformation], ...], active: frozenset[str] | None = None
+) -> optax.GradientTransformation:
+    """One transformation for all groups of a stage.
+
+    Args:
+      transformations: (group, transformation) pairs; the groups must be exactly the top-level keys of the tree it is
+        used on.
+      active: groups that move; None for all. The others keep parameters and optimizer state as they are (the
+        reference protocol's plain pass leaves the prompt alone). The state's structure does not depend on it.
+
+    Returns:
+      A gradient transformation on dicts with those keys.
+
+    Raises:
+      ValueError: when used on a tree with other keys.
+    """
+    groups = {group for group, _ in transformations}
+
+    def labels(tree: PyTree) -> PyTree:
+        if set(tree) != groups:
+            raise ValueError(f"parameter groups {sorted(tree)} are not those of the optimizer, {sorted(groups)}")
+        return {group: jax.tree.map(lambda _, group=group: group, tree[group]) for group in tree}
+
+    return optax.partition(
+        {group: one if active is None or group in active else _held(one) for group, one in transformations}, labels
+    )
+
+
+def _held(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`inner` with its state, but without moving anything."""
+
+    def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
+        del params
+        return jax.tree.map(jnp.zeros_like, updates), state
+
+    return optax.GradientTransformation(inner.init, update)
+
+
+def _whole(optimizer: Optimizer, rate: optax.Schedule) -> optax.GradientTransformation:
+    """An optimizer of optax. Its own decay is the configured one, where that is decoupled, and none where it is not."""
+    factory, arguments = _factory(optimizer.optimizer), dict(optimizer.arguments)
+    decays = "weight_decay" in inspect.signature(factory).parameters
+    if optimizer.decay == "decoupled" and not decays:
+        raise UserError(f"decay is 'decoupled', which {optimizer.optimizer} does not have; it allows coupled and none")
+    if decays:
+        arguments.setdefault("weight_decay", optimizer.weight_decay if optimizer.decay == "decoupled" else 0.0)
+    try:
+        made = factory(learning_rate=rate, **arguments)
+        # Much is only looked at when it is used.
+        jax.eval_shape(lambda x: made.update(x, made.init(x), x), jnp.zeros(1))
+    except (TypeError, ValueError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(
+            f"{optimizer.optimizer} cannot be made of arguments {short(arguments)}: {reason[0][:120]}"
+        ) from error
+    return made
+
+
+def _check_arguments(name: str, arguments: dict[str, Any]) -> None:
+    """Raises `UserError` if optax has no such optimizer, or it does not take these arguments."""
+    allowed = [key for key in inspect.signature(_factory(name)).parameters if key != "learning_rate"]
+    unknown = sorted(set(arguments) - set(allowed), key=str)
+    if unknown:
+        raise UserError(f"arguments hold {short(unknown[0])}; {name} takes {', '.join(allowed)}")
+
+
+def _factory(name: str) -> Callable[..., optax.GradientTransformation]:
+    """optax's function of that name: one that makes a transformation of a learning rate."""
+    check_name("optimizer", name, known())
+    return getattr(optax, name)
+
+
+@functools.cache
+def known() -> tuple[str, ...]:
+    """Names of all optimizers: the paper's two first, then those of optax that need no more than a learning rate."""
+    found = []
+    for name in dir(optax):
+        made = getattr(optax, name)
+        if name in (*DIRECTIONS, *_UNFIT) or name.startswith(("_", "scale_by")) or not inspect.isfunction(made):
+            continue
+        parameters = dict(inspect.signature(made).parameters)
+        rate = parameters.pop("learning_rate", None)
+        needs = [one for one in parameters.values() if one.default is one.empty and one.kind is not one.VAR_KEYWORD]
+        if rate is not None and not needs:
+            found.append(name)
+    return (*DIRECTIONS, *found)
