@@ -60,9 +60,9 @@ def test_grasp_ranks_groups_by_the_sum_of_their_weights_scores(tmp_path):
     kept = []
     keep = type(problem).keep
 
-    def watch(self, scores, *, signed=False):
+    def watch(self, scores, *, signed=False, **rest):
         kept.append((scores, signed))
-        return keep(self, scores, signed=signed)
+        return keep(self, scores, signed=signed, **rest)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(problem), "keep", watch)

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -132,6 +133,20 @@ def test_magnitude_is_the_pretrained_weights_top(tmp_path):
     pruned = METHODS["magnitude"].prune(problem, run.runner)
     assert tiny.same(pruned.mask, sparsity.topk_mask(problem.prunable, 0.5))
     assert tiny.same(pruned.weights, problem.source.weights)
+
+
+def test_ties_that_decide_what_is_kept_are_said(tmp_path):
+    """Where 40 of 68 weights are equal, their places decide among them."""
+    run = cells.cell(tmp_path, "magnitude")
+    problem = run.problem()
+    kernel = jnp.where(jnp.arange(48).reshape(2, 2, 3, 4) < 40, 1.0, 2.0)
+    tied = {**problem.prunable, "conv1": {"kernel": kernel}}
+    METHODS["magnitude"].prune(dataclasses.replace(problem, prunable=tied), run.runner)
+    (note,) = run.runner.notes
+    assert "ties decided" in note
+    constant = jax.tree.map(jnp.ones_like, problem.prunable)
+    with pytest.raises(UserError, match="scores are all 1"):
+        METHODS["magnitude"].prune(dataclasses.replace(problem, prunable=constant), run.runner)
 
 
 def test_a_mask_from_elsewhere_on_the_pretrained_weights(tmp_path):

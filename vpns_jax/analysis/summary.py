@@ -89,9 +89,10 @@ def total(cell: Mapping[str, Any], key: str) -> float | None:
 
 
 def collapse_lines(summary: Mapping[str, Any]) -> list[str]:
-    """One plain sentence for each layer of each cell that lost all its weights."""
+    """What to be warned of: each layer of each cell that lost all its weights, and what a cell's pruner noted."""
     lines = []
     for cell in summary["cells"]:
+        lines += [f"{cell['cell']}: {note}" for note in cell.get("notes") or ()]
         sizes = {layer["path"]: layer["size"] for layer in cell.get("layers") or ()}
         for path in cell.get("collapsed") or ():
             weights = f"{sizes[path]:,} weights" if path in sizes else "weights"

@@ -185,7 +185,10 @@ class CellRun:
         }
         rows = result.Rows(self.recorder.rows(), trained.epoch, setup.folder, self.plan.cell.name)
         entry = result.entry(self.plan, self.network, mask, tested, rows, counts)
-        return entry | {"normalization": dataclasses.asdict(setup.normalization)}
+        return entry | {
+            "normalization": dataclasses.asdict(setup.normalization),
+            "notes": list(self.runner.notes),
+        }
 
     def latency(self, best: Subnetwork, images: Any) -> dict[str, Any] | None:
         """The cell's measured speed on a plain batch, as `latency.compare` has it; None of a dense network."""

@@ -39,7 +39,7 @@ def prune(problem: Problem, runner: Runner) -> Subnetwork:
     scores = problem.first_scores()
     stage, state = learn_both(
         problem.network,
-        problem.by_score(scores),
+        problem.by_score(scores, runner),
         scores,
         dataclasses.replace(problem.prune, optimizers=optimizers),
         problem.iterations,

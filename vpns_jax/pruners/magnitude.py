@@ -8,5 +8,4 @@ from vpns_jax.training.runner import Runner
 
 def prune(problem: Problem, runner: Runner) -> Subnetwork:
     """Keeps the largest weights, under one threshold for all layers."""
-    del runner
-    return problem.by_score(sparsity.magnitude(problem.prunable))
+    return problem.by_score(sparsity.magnitude(problem.prunable), runner)

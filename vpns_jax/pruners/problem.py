@@ -14,9 +14,12 @@ from vpns_jax.training.batches import Batch, Split, sample
 from vpns_jax.training.evaluation import estimate_mapping
 from vpns_jax.training.network import Network, Subnetwork
 from vpns_jax.training.passes import inputs
+from vpns_jax.training.runner import Runner
 from vpns_jax.training.stage import Recipe
 
 PyTree = Any
+# Of what is kept; more is said in the report.
+MOST_TIED = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,17 +82,40 @@ class Problem:
         """How many groups to prune, int32: as arrays, so that one compilation serves every density."""
         return jax.tree.map(jnp.int32, sparsity.pruned_groups(self.pattern, self.prunable, density))
 
-    def keep(self, scores: PyTree, *, signed: bool = False) -> PyTree:
-        """The mask that scores of the prunable weights give; see `sparsity.prune_groups`."""
-        return sparsity.prune_groups(scores, self.pruned(self.density), self.pattern, signed=signed)
+    def keep(self, scores: PyTree, *, signed: bool = False, runner: Runner | None = None) -> PyTree:
+        """The mask that scores of the prunable weights give; see `sparsity.prune_groups`.
+
+        Args:
+          scores: a tree like `prunable`.
+          signed: whether a score's sign says which way.
+          runner: is told where ties decided more than a tenth of what is kept.
+
+        Raises:
+          UserError: the scores are all equal, or not finite.
+        """
+        if self.density < 1:
+            sparsity.check_scores(scores)
+        mask = sparsity.prune_groups(scores, self.pruned(self.density), self.pattern, signed=signed)
+        if runner is not None and not signed and self.pattern.granularity.kind == "weight":
+            self.note_ties(runner, scores, mask)
+        return mask
+
+    def note_ties(self, runner: Runner, scores: PyTree, mask: PyTree) -> None:
+        """Tells the runner where, under one threshold, ties decided more than a tenth of what is kept."""
+        share = sparsity.tied_share(scores, mask) if self.pattern.allocation == "global" else 0.0
+        if share > MOST_TIED:
+            runner.notes.append(
+                f"ties decided {share:.0%} of the weights that are kept: their scores equal those of pruned ones, and "
+                "the first in the order of layers went"
+            )
 
     def keep_fewer(self, scores: PyTree, mask: PyTree, density: float) -> PyTree:
         """The mask that keeps, of what `mask` keeps, the largest |score|: `density` of all there is."""
         return sparsity.prune_groups_further(scores, mask, self.pruned(density), self.pattern)
 
-    def by_score(self, scores: PyTree) -> Subnetwork:
-        """The source with its weights of the largest |score|."""
-        return self.sparse(self.keep(scores))
+    def by_score(self, scores: PyTree, runner: Runner) -> Subnetwork:
+        """The source with its weights of the largest |score|; see `keep`."""
+        return self.sparse(self.keep(scores, runner=runner))
 
     def batches(self, count: int) -> Iterator[tuple[Batch, jax.Array]]:
         """`count` training batches to score weights on, each with a key of its own; the same ones at every call."""

@@ -9,8 +9,7 @@ from vpns_jax.training.runner import Runner
 
 def prune(problem: Problem, runner: Runner) -> Subnetwork:
     """Keeps weights by lot, each as likely as any other."""
-    del runner
     leaves, structure = jax.tree.flatten(problem.prunable)
     keys = jax.random.split(problem.key, len(leaves))
     scores = [jax.random.uniform(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
-    return problem.by_score(jax.tree.unflatten(structure, scores))
+    return problem.by_score(jax.tree.unflatten(structure, scores), runner)

@@ -46,6 +46,8 @@ def prune(problem: Problem, runner: Runner) -> Subnetwork:
     densities = schedule(problem.density, problem.options.rounds)
     for density in densities:
         scores = synaptic_flow(problem.network.model, problem.source, mask, canvas_size=canvas)
+        if density < 1:
+            sparsity.check_scores(scores, mask)
         mask = problem.keep_fewer(scores, mask, density)
     runner.spend("prune", len(densities))
     return problem.sparse(mask)

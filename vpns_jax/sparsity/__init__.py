@@ -25,11 +25,13 @@ from vpns_jax.sparsity.pattern import (
 )
 from vpns_jax.sparsity.scores import (
     bilevel_gradient,
+    check_scores,
     connection_sensitivity,
     gradient_flow,
     level,
     magnitude,
     scaled_init,
+    tied_share,
 )
 from vpns_jax.sparsity.selection import kth_smallest
 from vpns_jax.trees import overlay, subtree
@@ -42,6 +44,7 @@ __all__ = [
     "attach_gradient",
     "bilevel",
     "bilevel_gradient",
+    "check_scores",
     "connection_sensitivity",
     "density",
     "gradient_flow",
@@ -62,6 +65,7 @@ __all__ = [
     "structured_mask",
     "subtree",
     "threshold",
+    "tied_share",
     "topk_mask",
     "unpack",
     "validate",

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vpns_jax.errors import UserError
+
 PyTree = Any
 
 
@@ -76,3 +78,52 @@ def bilevel_gradient(weights: PyTree, mask: PyTree, gradient: PyTree, gamma: flo
       gamma: strength of the lower level's penalty, above zero.
     """
     return jax.tree.map(lambda w, m, g: (w - m * g / gamma) * g, weights, mask, gradient)
+
+
+def check_scores(scores: PyTree, mask: PyTree | None = None) -> None:
+    """Raises `UserError` if scores cannot tell weights apart: all are equal, or one is not finite.
+
+    Args:
+      scores: tree of float arrays.
+      mask: tree of bool like it; where it is False scores do not count. None counts all.
+    """
+    kept = jax.tree.map(lambda s: jnp.ones(s.shape, bool), scores) if mask is None else mask
+    least, most, finite = jax.device_get(_extremes(scores, kept))
+    if not finite:
+        raise UserError(
+            "scores are not finite, so they tell nothing of the weights; look for weights that are not finite, or "
+            "lower the learning rate that the scores were trained at"
+        )
+    if least == most:
+        raise UserError(
+            f"scores are all {most:g}, so they tell no weight from another; a head or other weights that are constant, "
+            "or a loss that does not move, make them so"
+        )
+
+
+def tied_share(scores: PyTree, mask: PyTree) -> float:
+    """The share of what `mask` keeps that is kept by its place alone: as large as something that is pruned.
+
+    Args:
+      scores: tree of float arrays; the largest magnitudes are kept.
+      mask: tree of bool like it.
+    """
+    return float(_tied_share(scores, mask))
+
+
+@jax.jit
+def _extremes(scores: PyTree, mask: PyTree) -> tuple[jax.Array, jax.Array, jax.Array]:
+    pairs = list(zip(jax.tree.leaves(scores), jax.tree.leaves(mask), strict=True))
+    least = jnp.min(jnp.stack([jnp.min(jnp.where(keep, s, jnp.inf)) for s, keep in pairs]))
+    most = jnp.max(jnp.stack([jnp.max(jnp.where(keep, s, -jnp.inf)) for s, keep in pairs]))
+    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(jnp.where(keep, s, 0))) for s, keep in pairs]))
+    return least, most, finite
+
+
+@jax.jit
+def _tied_share(scores: PyTree, mask: PyTree) -> jax.Array:
+    pairs = [(jnp.abs(s), keep) for s, keep in zip(jax.tree.leaves(scores), jax.tree.leaves(mask), strict=True)]
+    largest_pruned = jnp.max(jnp.stack([jnp.max(jnp.where(keep, -jnp.inf, s)) for s, keep in pairs]))
+    tied = sum(jnp.sum(keep & (s <= largest_pruned), dtype=jnp.int32) for s, keep in pairs)
+    kept = sum(jnp.sum(keep, dtype=jnp.int32) for _, keep in pairs)
+    return tied / jnp.maximum(kept, 1)

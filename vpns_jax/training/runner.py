@@ -55,6 +55,7 @@ class Runner:
       save_every: epochs between checkpoints; there is one as well where validation is better than before, and at the
         end.
       save_within: iterations between checkpoints within an epoch, of data that stream in; 0 for none.
+      notes: what pruners had to say, for the report.
       optimizer_steps, forward_passes: done so far, by stage; what an earlier, interrupted run did is counted, too.
     """
 
@@ -67,6 +68,7 @@ class Runner:
     remap: bool = False
     save_every: int = 1
     save_within: int = 0
+    notes: list[str] = dataclasses.field(default_factory=list)
     optimizer_steps: Counter[str] = dataclasses.field(default_factory=Counter)
     forward_passes: Counter[str] = dataclasses.field(default_factory=Counter)
 

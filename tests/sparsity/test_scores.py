@@ -1,0 +1,37 @@
+"""Scores that say nothing are noticed."""
+
+import jax.numpy as jnp
+import pytest
+
+from vpns_jax import sparsity
+from vpns_jax.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ({"a": jnp.zeros(3), "b": jnp.zeros((2, 2))}, "scores are all 0"),
+        ({"a": jnp.full(3, 2.0)}, "scores are all 2"),
+        ({"a": jnp.asarray([1.0, jnp.nan])}, "scores are not finite"),
+        ({"a": jnp.asarray([1.0, -jnp.inf])}, "scores are not finite"),
+    ],
+)
+def test_scores_that_tell_nothing_are_refused(scores, message):
+    with pytest.raises(UserError, match=message) as caught:
+        sparsity.check_scores(scores)
+    assert "\n" not in str(caught.value)
+
+
+def test_only_what_is_still_kept_counts():
+    scores = {"a": jnp.asarray([1.0, 2.0, jnp.nan])}
+    sparsity.check_scores(scores, {"a": jnp.asarray([True, True, False])})
+    with pytest.raises(UserError, match="scores are all 1"):
+        sparsity.check_scores(scores, {"a": jnp.asarray([True, False, False])})
+
+
+def test_the_share_that_ties_decide_by_hand():
+    # Of 3, 2, 2, 2, 1 three tie for two places: two of the three that are kept.
+    scores = {"a": jnp.asarray([3.0, -2.0, 2.0]), "b": jnp.asarray([2.0, 1.0])}
+    mask = sparsity.prune_smallest(scores, 2)
+    assert sparsity.tied_share(scores, mask) == pytest.approx(2 / 3)
+    assert sparsity.tied_share({"a": jnp.arange(4.0)}, {"a": jnp.arange(4) > 1}) == 0
