@@ -60,7 +60,18 @@ def test_the_summary_has_the_classes_and_is_text_whatever_the_names(tmp_path):
     model = models.create(parsed.model.name, num_classes=62, **parsed.model.options)
     source = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     classes = ("caf\\xe9", "犬", "🐶")
-    setup = cell.Setup(parsed, folder, None, classes, None, None, None, source, 0.9)
+    setup = cell.Setup(
+        parsed,
+        folder,
+        None,
+        classes,
+        None,
+        None,
+        None,
+        source,
+        0.9,
+        models.Normalization((0.5,) * 3, (0.5,) * 3, "a test"),
+    )
     report.report(parsed, folder, [], setup.about(f"python main.py --config.data.name=folder:{images}"))
     summary = json.loads((folder.path / "summary.json").read_text(encoding="utf-8"))
     assert summary["classes"] == list(classes)

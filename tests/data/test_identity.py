@@ -183,6 +183,10 @@ def test_prepared_sets_are_told_by_their_version_and_records(tmp_path):
     records.write_bytes(content)
     labels = next((tmp_path / "moved" / "cifar10").rglob("label.labels.txt"))
     labels.write_text(labels.read_text().replace("class3", "class33"))
+    with pytest.raises(UserError, match="does not match its checksum"):
+        data.identity("cifar10", data_dir=moved)
+    # Prepared anew, it is whole, and another one.
+    (labels.parent / "vpns_jax.checksums.json").unlink()
     assert data.identity("cifar10", data_dir=moved) != before
 
 

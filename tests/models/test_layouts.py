@@ -14,7 +14,7 @@ import pytest
 
 from tests.models import torch_files
 from tests.models.test_loading import NARROW, narrow, state_dict
-from vpns_jax import models
+from vpns_jax import models, trees
 from vpns_jax.errors import UserError
 from vpns_jax.models import layouts
 from vpns_jax.models.registry import ENTRIES, Entry
@@ -138,7 +138,7 @@ def test_vits_in_other_layouts(layout: str, make: Callable[[], Tensors], tmp_pat
     assert found.layout == layout
     assert_equal(found, load(tmp_path, vit(), "vit_ti32"))
     # And back: the layout's rules make the file's tensors again.
-    leaves = models.trees.flatten(found.variables)
+    leaves = trees.flatten(found.variables)
     rules = getattr(layouts, layout)({path: leaf.shape for path, leaf in leaves.items()})
     written = {rule.name: rule.to_file(leaves) for rule in rules}
     read = {key.removeprefix("vit."): tensor for key, tensor in tensors.items()}

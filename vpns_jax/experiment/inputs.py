@@ -8,7 +8,7 @@ from typing import Any
 
 from vpns_jax import data, files, models
 from vpns_jax.deploy import subnetworks
-from vpns_jax.errors import UserError
+from vpns_jax.errors import UserError, short
 from vpns_jax.experiment.config import Config
 from vpns_jax.experiment.identity import PRETRAIN
 from vpns_jax.models import hub
@@ -72,9 +72,9 @@ def compare(found: Mapping[str, Any], wanted: Mapping[str, Input], place: Path) 
         if before is None or before["digest"] == now.digest:
             continue
         if before["name"] == now.name:
-            change = f"its {what} {now.name!r} changed since it began"
+            change = f"its {what} {short(now.name)} changed since it began"
         else:
-            change = f"its {what} was {before['name']!r}, and {now.name!r} holds something else"
+            change = f"its {what} was {short(before['name'])}, and {short(now.name)} holds something else"
         raise UserError(f"--workdir {place}: {change}; put back what was there, or choose another --workdir")
 
 
