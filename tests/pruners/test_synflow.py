@@ -12,6 +12,7 @@ import pytest
 from tests.pruners import cells
 from tests.pruners.test_every_model import MODELS
 from vpns_jax import models, sparsity, trees
+from vpns_jax.errors import UserError
 from vpns_jax.pruners import METHODS, scoring, synflow
 from vpns_jax.training.batches import Resident
 from vpns_jax.training.network import Network, Subnetwork
@@ -167,3 +168,21 @@ def test_flow_is_conserved_from_layer_to_layer(name):
             # Biases of query, key and value take the rest.
             assert max(inside.values()) == inside["out"]
             assert min(inside.values()) > 0.2 * inside["out"]
+
+
+def test_a_softmax_that_is_not_known_is_refused(problem):
+    class Gated(nn.Module):
+        @nn.compact
+        def __call__(self, x, *, train=False):
+            x = nn.Dense(4, name="a")(x.reshape(x.shape[0], -1))
+            return x * nn.softmax(x)
+
+    weights = Gated().init(jax.random.key(0), jnp.zeros((1, 2, 2, 3)))["params"]
+    with pytest.raises(UserError, match="synflow cannot score Gated: it has a softmax") as caught:
+        synflow.check_linear(Gated(), subnetwork(weights), canvas_size=2)
+    assert "\n" not in str(caught.value)
+    # The chain has none, nor has a ViT whose attention is known.
+    synflow.check_linear(problem.network.model, problem.source, canvas_size=2)
+    vit = MODELS["vit"]
+    variables = vit.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    synflow.check_linear(vit, subnetwork(variables["params"]), canvas_size=32)

@@ -5,6 +5,7 @@ from vpns_jax.models.formats import save_safetensors
 from vpns_jax.models.head import HEAD
 from vpns_jax.models.loading import (
     Pretrained,
+    check_export,
     check_head,
     covers_head,
     export,
@@ -21,6 +22,7 @@ __all__ = [
     "Coupled",
     "Normalization",
     "Pretrained",
+    "check_export",
     "check_head",
     "check_normalization",
     "coupled",

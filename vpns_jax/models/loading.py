@@ -241,6 +241,14 @@ def initialise(model: nn.Module, images: jax.Array, rng: jax.Array, wanted: set[
     return jax.jit(init)(rng)
 
 
+def check_export(name: str) -> None:
+    """Raises `UserError` if a network's weights cannot be written, since nothing says how its tensors are called."""
+    if type(create(name)) not in layouts.LAYOUTS:
+        raise UserError(
+            f"{name} has no weight layout, so what is trained could not be exported; add one to models.layouts.LAYOUTS"
+        )
+
+
 def export(name: str, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Variables as a state dict in torchvision's layout (ResNet, VGG) or timm's (ViT).
 

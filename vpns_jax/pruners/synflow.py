@@ -9,6 +9,7 @@ is what flows through weight w. What flows into a unit flows out of it, so no la
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from vpns_jax import sparsity
+from vpns_jax.errors import UserError
 from vpns_jax.models.vit import Attention
 from vpns_jax.options import Range, option
 from vpns_jax.parallel import sharding
@@ -42,6 +44,7 @@ class Options:
 def prune(problem: Problem, runner: Runner) -> Subnetwork:
     """In rounds of exponentially falling density: scores what is left, drops the smallest."""
     canvas = problem.network.prompt.canvas_size
+    check_linear(problem.network.model, problem.source, canvas_size=canvas)
     mask = jax.tree.map(lambda w: jnp.ones(w.shape, bool), problem.prunable)
     densities = schedule(problem.density, problem.options.rounds)
     for round_, density in enumerate(densities):
@@ -57,6 +60,28 @@ def prune(problem: Problem, runner: Runner) -> Subnetwork:
 def schedule(density: float, rounds: int) -> tuple[float, ...]:
     """What is left after each round: density^(k / rounds)."""
     return tuple(density ** (k / rounds) for k in range(1, rounds + 1))
+
+
+def check_linear(model: nn.Module, source: Subnetwork, *, canvas_size: int) -> None:
+    """Raises `UserError` if there is a softmax in the network that `linearise` does not know: flow ends there.
+
+    Args:
+      model: the network.
+      source: its variables.
+      canvas_size: the side of its input.
+    """
+    image = jax.ShapeDtypeStruct((1, canvas_size, canvas_size, 3), jnp.float32)
+
+    def apply(weights: PyTree, batch_stats: PyTree, image: jax.Array) -> Any:
+        with nn.intercept_methods(linearise):
+            return model.apply({"params": weights, "batch_stats": batch_stats}, image, train=False)
+
+    program = str(jax.make_jaxpr(apply)(source.weights, source.batch_stats, image))
+    if re.search(r"= exp\b", program):
+        raise UserError(
+            f"synflow cannot score {type(model).__name__}: it has a softmax, or another exponential, that synflow does "
+            "not know how to make linear; use another method, or teach `synflow.linearise` that module"
+        )
 
 
 def synaptic_flow(model: nn.Module, source: Subnetwork, mask: PyTree, *, canvas_size: int) -> PyTree:
