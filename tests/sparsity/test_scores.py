@@ -35,3 +35,10 @@ def test_the_share_that_ties_decide_by_hand():
     mask = sparsity.prune_smallest(scores, 2)
     assert sparsity.tied_share(scores, mask) == pytest.approx(2 / 3)
     assert sparsity.tied_share({"a": jnp.arange(4.0)}, {"a": jnp.arange(4) > 1}) == 0
+
+
+def test_what_is_kept_and_not_zero():
+    weights = {"a": jnp.asarray([0.0, 1.0, -2.0, 0.0]), "b": jnp.ones(2)}
+    mask = {"a": jnp.asarray([True, True, False, False])}
+    assert float(sparsity.nonzero(weights, mask)) == 0.25
+    assert float(sparsity.nonzero(weights, {})) == 1

@@ -176,6 +176,7 @@ class CellRun:
             "last": result.evaluated(self.network, trained.last, setup.test, self.plan.retrain.batch_size),
             "best": result.evaluated(self.network, trained.best, setup.test, self.plan.retrain.batch_size),
         }
+        nonzero = float(sparsity.nonzero(trained.best.weights, trained.best.mask))
         mask = sharding.to_host(trained.best.mask)
         if not processes.first():
             return None
@@ -185,9 +186,11 @@ class CellRun:
         }
         rows = result.Rows(self.recorder.rows(), trained.epoch, setup.folder, self.plan.cell.name)
         entry = result.entry(self.plan, self.network, mask, tested, rows, counts)
+        notes = [*self.runner.notes, *result.already_sparse(entry["achieved_density"], nonzero)]
         return entry | {
+            "nonzero_density": nonzero,
             "normalization": dataclasses.asdict(setup.normalization),
-            "notes": list(self.runner.notes),
+            "notes": notes,
         }
 
     def latency(self, best: Subnetwork, images: Any) -> dict[str, Any] | None:

@@ -116,5 +116,20 @@ def entry(
     }
 
 
+def already_sparse(kept: float, nonzero: float) -> list[str]:
+    """What to say where a mask keeps weights that are zero, as those of a network that was pruned before are.
+
+    Args:
+      kept: the share of weights that the mask keeps.
+      nonzero: the share that is kept and not zero.
+    """
+    if nonzero >= 0.99 * kept:
+        return []
+    return [
+        f"the mask keeps {kept:.1%} of the weights, and only {nonzero:.1%} are not zero: the network was sparse "
+        "already; prune to a lower density"
+    ]
+
+
 def _numbers(values: dict[str, jax.Array | None]) -> Numbers:
     return {way: None if value is None else float(value) for way, value in values.items()}

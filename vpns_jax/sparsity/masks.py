@@ -18,6 +18,7 @@ from jax import lax
 from vpns_jax import xla
 from vpns_jax.sparsity import selection
 from vpns_jax.sparsity.scores import bilevel_gradient
+from vpns_jax.trees import subtree
 
 PyTree = Any
 
@@ -184,6 +185,21 @@ def density(mask: PyTree) -> jax.Array:
     leaves = jax.tree.leaves(mask)
     kept = sum(jnp.sum(leaf, dtype=jnp.int32) for leaf in leaves)
     return jnp.float32(kept / selection.count(mask)) if leaves else jnp.float32(1)
+
+
+@jax.jit
+def nonzero(weights: PyTree, mask: PyTree) -> jax.Array:
+    """The share of weights that are kept and not zero, a float32 scalar; 1 for an empty mask.
+
+    Args:
+      weights: nested dict of arrays.
+      mask: nested dict of bool arrays, a subtree of `weights`.
+    """
+    leaves = jax.tree.leaves(mask)
+    if not leaves:
+        return jnp.float32(1)
+    found = jax.tree.map(lambda w, m: jnp.sum((w != 0) & m, dtype=jnp.int32), subtree(weights, mask), mask)
+    return jnp.float32(sum(jax.tree.leaves(found)) / selection.count(mask))
 
 
 def apply(weights: PyTree, mask: PyTree) -> PyTree:
