@@ -27,7 +27,7 @@ from benchmarks.step import CASES, iteration, make_variables, start
 from vpns_jax import models
 from vpns_jax.parallel import sharding
 from vpns_jax.sparsity import selection
-from vpns_jax.training.stage import Stage
+from vpns_jax.training.passes import Stage
 from vpns_jax.training.state import TrainState
 
 PyTree = Any

@@ -28,7 +28,7 @@ from vpns_jax.data.materialize import resize
 from vpns_jax.parallel import sharding
 from vpns_jax.training.batches import Batch, Resident, Split, Streamed
 from vpns_jax.training.epochs import epoch_runner, nothing
-from vpns_jax.training.stage import Stage
+from vpns_jax.training.passes import Stage
 from vpns_jax.training.state import Groups, TrainState
 
 STAGE = "retrain, masked"

@@ -22,7 +22,8 @@ from vpns_jax.training.batches import Batch
 from vpns_jax.training.metrics import Metrics
 from vpns_jax.training.network import Network, Subnetwork
 from vpns_jax.training.optimizers import Optimizer
-from vpns_jax.training.stage import Recipe, Stage, learn_scores, learn_weights
+from vpns_jax.training.passes import Stage
+from vpns_jax.training.stage import Recipe, learn_scores, learn_weights
 from vpns_jax.training.state import Groups, TrainState
 
 CLASSES, DENSITY, EPOCHS, ITERATIONS = 10, 0.1, 30, 1000

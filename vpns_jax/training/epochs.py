@@ -19,7 +19,7 @@ from vpns_jax.training import passes
 from vpns_jax.training.batches import Batch, Resident, Split, crop, take
 from vpns_jax.training.checkpoints import Checkpoints
 from vpns_jax.training.metrics import Metrics
-from vpns_jax.training.stage import Stage
+from vpns_jax.training.passes import Stage
 from vpns_jax.training.state import Groups, TrainState
 
 PyTree = Any

@@ -6,7 +6,7 @@ B, drawn from two independent shuffles; B moves everything but the prompt.
 """
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +16,9 @@ from vpns_jax import xla
 from vpns_jax.training import optimizers
 from vpns_jax.training.batches import Batch
 from vpns_jax.training.metrics import Metrics, cross_entropy
-from vpns_jax.training.network import forward
-from vpns_jax.training.state import Groups, TrainState
+from vpns_jax.training.network import Network, Subnetwork, forward
+from vpns_jax.training.state import Groups, TrainState, weights_of
 from vpns_jax.training.views import View
-
-if TYPE_CHECKING:
-    from vpns_jax.training.stage import Stage
 
 PyTree = Any
 
@@ -71,8 +68,34 @@ class Pass:
     train: bool
 
 
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """What an iteration does. Hashable, so static under `jax.jit`: two equal stages share their compiled programs.
+
+    Attributes:
+      network: the static half of the network.
+      view: the mask of the network that the stage trains.
+      passes: of an iteration, in order.
+      optimizers: (group, optax transformation) for each group that is learned.
+      batch_size: images in a batch of a pass.
+    """
+
+    network: Network
+    view: View
+    passes: tuple[Pass, ...]
+    optimizers: tuple[tuple[str, optax.GradientTransformation], ...]
+    batch_size: int
+
+    def subnetwork(self, state: TrainState) -> Subnetwork:
+        """The sparse network that a state of this stage stands for."""
+        groups = state.groups
+        return Subnetwork(
+            weights_of(groups), self.view.keep(groups), state.batch_stats, groups["prompt"], state.mapping
+        )
+
+
 def iterate(
-    stage: "Stage", state: TrainState, batches: tuple[Batch, ...], rng: jax.Array
+    stage: Stage, state: TrainState, batches: tuple[Batch, ...], rng: jax.Array
 ) -> tuple[TrainState, tuple[Metrics, ...]]:
     """One iteration: the stage's passes, one after the other.
 
@@ -92,7 +115,7 @@ def iterate(
     return dataclasses.replace(state, step=state.step + 1), tuple(metrics)
 
 
-def update(stage: "Stage", one: Pass, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
+def update(stage: Stage, one: Pass, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
     """One pass: a loss, its gradient in the groups that move, and their partitioned update."""
     images, labels = batch
 
@@ -124,7 +147,7 @@ def update(stage: "Stage", one: Pass, state: TrainState, batch: Batch, rng: jax.
     return dataclasses.replace(state, learned=learned, opt_state=opt_state, batch_stats=batch_stats), metrics
 
 
-def _run(stage: "Stage", one: Pass, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
+def _run(stage: Stage, one: Pass, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
     """`update`; one of several passes ends before the next begins."""
     if len(stage.passes) == 1:
         return update(stage, one, state, batch, rng)

@@ -20,8 +20,8 @@ from vpns_jax.training.epochs import Totals, Within, epoch_runner, nothing
 from vpns_jax.training.evaluation import estimate_mapping, evaluate
 from vpns_jax.training.metrics import Metrics
 from vpns_jax.training.network import Subnetwork
+from vpns_jax.training.passes import Stage
 from vpns_jax.training.recorder import CompileClock, Recorder
-from vpns_jax.training.stage import Stage
 from vpns_jax.training.state import TrainState
 
 PyTree = Any

@@ -21,39 +21,13 @@ from vpns_jax.parallel import sharding
 from vpns_jax.training import optimizers
 from vpns_jax.training.network import Network, Subnetwork
 from vpns_jax.training.optimizers import Optimizer, Schedule
-from vpns_jax.training.passes import Input, Pass, inputs
-from vpns_jax.training.state import Groups, TrainState, weights_of
+from vpns_jax.training.passes import Input, Pass, Stage, inputs
+from vpns_jax.training.state import Groups, TrainState
 from vpns_jax.training.views import BilevelMask, FixedMask, LearnedMask, View
 
 PyTree = Any
 # Which passes that learn scores run on, and move, batch statistics.
 BATCH_NORMS = ("update", "prompted", "frozen")
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """What an iteration does. Hashable, so static under `jax.jit`: two equal stages share their compiled programs.
-
-    Attributes:
-      network: the static half of the network.
-      view: the mask of the network that the stage trains.
-      passes: of an iteration, in order.
-      optimizers: (group, optax transformation) for each group that is learned.
-      batch_size: images in a batch of a pass.
-    """
-
-    network: Network
-    view: View
-    passes: tuple[Pass, ...]
-    optimizers: tuple[tuple[str, optax.GradientTransformation], ...]
-    batch_size: int
-
-    def subnetwork(self, state: TrainState) -> Subnetwork:
-        """The sparse network that a state of this stage stands for."""
-        groups = state.groups
-        return Subnetwork(
-            weights_of(groups), self.view.keep(groups), state.batch_stats, groups["prompt"], state.mapping
-        )
 
 
 @dataclasses.dataclass(frozen=True)
