@@ -18,7 +18,7 @@ from vpns_jax.errors import UserError
 from vpns_jax.experiment import config, inputs
 from vpns_jax.experiment import run as experiment
 from vpns_jax.experiment.workdir import Workdir
-from vpns_jax.training.state import Subnetwork
+from vpns_jax.training.network import Subnetwork
 
 
 def parsed(**changes):
