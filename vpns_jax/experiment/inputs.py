@@ -72,9 +72,9 @@ def compare(found: Mapping[str, Any], wanted: Mapping[str, Input], place: Path) 
         if before is None or before["digest"] == now.digest:
             continue
         if before["name"] == now.name:
-            change = f"its {what} {short(now.name)} changed since it began"
+            change = f"its {what} {short(now.name, 100)} changed since it began"
         else:
-            change = f"its {what} was {short(before['name'])}, and {short(now.name)} holds something else"
+            change = f"its {what} was {short(before['name'], 100)}, and {short(now.name, 100)} holds something else"
         raise UserError(f"--workdir {place}: {change}; put back what was there, or choose another --workdir")
 
 
