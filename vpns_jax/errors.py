@@ -43,11 +43,7 @@ def short(value: Any, most: int = 80) -> str:
     # Too deep, too large a number, or an object whose repr raises: what it is must do.
     except Exception:
         text = f"<{type(value).__name__}>"
-    text = " ".join(text.split("\n"))
-    if len(text) <= most:
-        return text
-    half = (most - 3) // 2
-    return f"{text[:half]}...{text[-half:]}"
+    return shorten(text, most)
 
 
 def one_line(error: BaseException | str) -> str:

@@ -148,7 +148,9 @@ def _images(root: Path, folder: str, passed: Passed) -> Iterator[str]:
 
 def _real(path: Path, above: Sequence[str]) -> str:
     """The path without links, once that of the folder that it lies in is known, which `above` begins with."""
-    return os.path.realpath(path) if path.is_symlink() else os.path.join(above[0], path.name)  # noqa: PTH118
+    if path.is_symlink():
+        return os.path.realpath(path)
+    return str(Path(above[0]) / path.name)
 
 
 def _scan(folder: Path) -> _Contents:

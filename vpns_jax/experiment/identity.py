@@ -7,6 +7,8 @@ folder, and what only says where, how often and on which machine something is do
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from vpns_jax.pruners import OPTIONS, method
+
 # Keys that change no number. Of the places among them it counts what lies there, wherever that is: see `inputs`.
 _FREE = frozenset(
     {
@@ -25,14 +27,6 @@ _FREE = frozenset(
         "transfer.mask",
     }
 )
-# Groups of keys that these methods read and no others.
-_OF_METHODS = {
-    "scoring": ("snip", "grasp"),
-    "synflow": ("synflow",),
-    "imp": ("imp",),
-    "bip": ("bip",),
-}
-
 PRETRAIN = "pretrain"
 
 
@@ -46,13 +40,14 @@ def identity(config: Mapping[str, Any], methods: Iterable[str]) -> dict[str, Any
     Returns:
       Leaves by dotted key, such as "prune.epochs".
     """
-    bases = {name.split("+", 1)[0] for name in methods}
+    # Of the groups that pruners declare, those that these methods read.
+    read = {method(name).options for name in methods}
     flat = _flat(config)
     trained_here = flat.get("model.weights") == PRETRAIN
     kept = {}
     for key, value in flat.items():
         group = key.split(".", 1)[0]
-        if key in _FREE or group in _FREE or (group in _OF_METHODS and bases.isdisjoint(_OF_METHODS[group])):
+        if key in _FREE or group in _FREE or (group in OPTIONS and group not in read):
             continue
         if (group == PRETRAIN and not trained_here) or (group == "tuning" and not config["tuning"].get("grids")):
             continue

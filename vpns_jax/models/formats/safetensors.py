@@ -44,7 +44,8 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     try:
         with safetensors.safe_open(path, framework="np") as file:
             _check_header(path)
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = file.keys()  # The library's object has names, and is no dict to iterate over.
+            return {name: file.get_tensor(name) for name in names}
     except safetensors.SafetensorError as error:
         raise ValueError(f"{error}; truncated or damaged?") from error
 

@@ -87,7 +87,7 @@ class Placeholder(dict, metaclass=_Sealed):
     def add(self, _: Any) -> None:
         """Ignores an item, where the unknown class is a set."""
 
-    # Objects may be keys, and one placeholder is no other.
+    # Objects may be keys, and one placeholder is no other. mypy minds that a dict, its base, has no hash.
     __hash__ = object.__hash__  # type: ignore[assignment]
     __eq__ = object.__eq__
     __ne__ = object.__ne__
