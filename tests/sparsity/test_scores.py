@@ -34,6 +34,9 @@ def test_the_share_that_ties_decide_by_hand():
     scores = {"a": jnp.asarray([3.0, -2.0, 2.0]), "b": jnp.asarray([2.0, 1.0])}
     mask = sparsity.prune_smallest(scores, 2)
     assert sparsity.tied_share(scores, mask) == pytest.approx(2 / 3)
+    # Sign and all, -2 is pruned and ties with nothing.
+    signed = {"a": jnp.asarray([True, False, True]), "b": jnp.asarray([True, True])}
+    assert sparsity.tied_share(scores, signed, signed=True) == 0
     assert sparsity.tied_share({"a": jnp.arange(4.0)}, {"a": jnp.arange(4) > 1}) == 0
 
 

@@ -13,8 +13,6 @@ from vpns_jax.experiment.schema import Config
 from vpns_jax.pruners import Method, method
 from vpns_jax.training import passes
 
-BUDGETS = ("own", "matched")
-
 
 @dataclasses.dataclass(frozen=True)
 class Epochs:

@@ -15,4 +15,4 @@ def prune(problem: Problem, runner: Runner) -> Subnetwork:
     gradient = mean_gradient(problem, runner, source, temperature=temperature)
     hessian_gradient = mean_hessian_vector(problem, runner, source, gradient, temperature=temperature)
     scores = sparsity.gradient_flow(problem.prunable, hessian_gradient)
-    return dataclasses.replace(source, mask=problem.keep(scores, signed=True))
+    return dataclasses.replace(source, mask=problem.keep(scores, signed=True, runner=runner))

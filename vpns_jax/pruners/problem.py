@@ -96,13 +96,15 @@ class Problem:
         if self.density < 1:
             sparsity.check_scores(scores)
         mask = sparsity.prune_groups(scores, self.pruned(self.density), self.pattern, signed=signed)
-        if runner is not None and not signed and self.pattern.granularity.kind == "weight":
-            self.note_ties(runner, scores, mask)
+        if runner is not None:
+            self.note_ties(runner, scores, mask, signed=signed)
         return mask
 
-    def note_ties(self, runner: Runner, scores: PyTree, mask: PyTree) -> None:
-        """Tells the runner where, under one threshold, ties decided more than a tenth of what is kept."""
-        share = sparsity.tied_share(scores, mask) if self.pattern.allocation == "global" else 0.0
+    def note_ties(self, runner: Runner, scores: PyTree, mask: PyTree, *, signed: bool = False) -> None:
+        """Tells the runner where ties decided more than a tenth of the weights that one threshold keeps."""
+        if self.pattern.granularity.kind != "weight" or self.pattern.allocation != "global":
+            return
+        share = sparsity.tied_share(scores, mask, signed=signed)
         if share > MOST_TIED:
             runner.notes.append(
                 f"ties decided {share:.0%} of the weights that are kept: their scores equal those of pruned ones, and "

@@ -53,6 +53,7 @@ def prune(problem: Problem, runner: Runner) -> Subnetwork:
         if round_ == 0 and density < 1:
             sparsity.check_scores(scores)
         mask = problem.keep_fewer(scores, mask, density)
+    problem.note_ties(runner, scores, mask)
     runner.spend("prune", len(densities))
     return problem.sparse(mask)
 

@@ -101,14 +101,15 @@ def check_scores(scores: PyTree, mask: PyTree | None = None) -> None:
         )
 
 
-def tied_share(scores: PyTree, mask: PyTree) -> float:
+def tied_share(scores: PyTree, mask: PyTree, *, signed: bool = False) -> float:
     """The share of what `mask` keeps that is kept by its place alone: as large as something that is pruned.
 
     Args:
       scores: tree of float arrays; the largest magnitudes are kept.
       mask: tree of bool like it.
+      signed: whether the largest scores are kept, sign and all.
     """
-    return float(_tied_share(scores, mask))
+    return float(_tied_share(scores if signed else jax.tree.map(jnp.abs, scores), mask))
 
 
 @jax.jit
@@ -122,7 +123,7 @@ def _extremes(scores: PyTree, mask: PyTree) -> tuple[jax.Array, jax.Array, jax.A
 
 @jax.jit
 def _tied_share(scores: PyTree, mask: PyTree) -> jax.Array:
-    pairs = [(jnp.abs(s), keep) for s, keep in zip(jax.tree.leaves(scores), jax.tree.leaves(mask), strict=True)]
+    pairs = list(zip(jax.tree.leaves(scores), jax.tree.leaves(mask), strict=True))
     largest_pruned = jnp.max(jnp.stack([jnp.max(jnp.where(keep, -jnp.inf, s)) for s, keep in pairs]))
     tied = sum(jnp.sum(keep & (s <= largest_pruned), dtype=jnp.int32) for s, keep in pairs)
     kept = sum(jnp.sum(keep, dtype=jnp.int32) for _, keep in pairs)
