@@ -1,14 +1,11 @@
 """Files: where they are kept between runs, writing one whole or not at all, and noticing that one was damaged."""
 
 import contextlib
-import errno
 import hashlib
 import io
 import json
 import math
 import os
-import re
-import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,26 +14,10 @@ from typing import IO, Any
 import numpy as np
 
 from vpns_jax.errors import UserError, one_line, short
+from vpns_jax.storage import refused
 
 # The key under which a sealed JSON file keeps the checksum of everything else in it.
 SEAL = "sha256"
-# What a disk says that is full, read-only, over its quota, broken, or gone.
-_STORAGE = frozenset(
-    {
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EFBIG,
-        errno.EROFS,
-        errno.EACCES,
-        errno.EPERM,
-        errno.EIO,
-        errno.ENODEV,
-        errno.ENOTCONN,
-        errno.ESTALE,
-        errno.ETIMEDOUT,
-    }
-)
-
 # Of one name, in bytes, on every file system in use; and of a path, with room for what is written below it.
 MOST_NAME, MOST_PATH = 255, 3500
 
@@ -88,60 +69,6 @@ def user_path(text: str, what: str) -> Path:
     if sum(lengths) + len(lengths) > MOST_PATH:
         raise UserError(f"{what} is {short(text)}; a path has at most {MOST_PATH} bytes here")
     return path
-
-
-@contextlib.contextmanager
-def storage_errors(folder: str | Path) -> Iterator[None]:
-    """Turns what a disk refuses into one line: it is full, read-only, over its quota, or gone.
-
-    Args:
-      folder: what is worked on in the block. An error about any file in it counts; one about another file does if only
-        the disk can be the cause.
-
-    Raises:
-      UserError: names the file, what happened and, on a full disk, how much is free.
-    """
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        system = error if isinstance(error, OSError) else _told(error)
-        if system is None:
-            raise
-        place = Path(os.fsdecode(system.filename)) if isinstance(system.filename, str | bytes) else Path(folder)
-        if system.errno not in _STORAGE and not place.absolute().is_relative_to(Path(folder).absolute()):
-            raise
-        raise refused(place, system) from error
-
-
-def _told(error: Exception) -> OSError | None:
-    """The system's error that a library with errors of its own (Orbax's storage, safetensors) tells in its text."""
-    code = re.search(r"os[ _]error(?:_code=')? ?(\d+)", str(error))
-    return OSError(int(code[1]), os.strerror(int(code[1]))) if code and int(code[1]) in _STORAGE else None
-
-
-def refused(path: Path, error: OSError) -> UserError:
-    """The line about a file that the disk refused to write or read.
-
-    Args:
-      path: the file.
-      error: what the system said.
-    """
-    reason = error.strerror or str(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        free = free_bytes(path)
-        reason += "" if free is None else f", {free / 2**20:.1f} MiB free there"
-        return UserError(f"{path} cannot be written: {reason}; make room and run the same command again")
-    return UserError(f"{path} cannot be written or read: {reason}; mend that and run the same command again")
-
-
-def free_bytes(path: Path) -> int | None:
-    """What is free on the disk that a file lies on, or would; None where that cannot be told."""
-    for folder in path.absolute().parents:
-        with contextlib.suppress(OSError):
-            return shutil.disk_usage(folder).free
-    return None
 
 
 @contextlib.contextmanager

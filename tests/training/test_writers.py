@@ -13,7 +13,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vpns_jax.errors import UserError
-from vpns_jax.files import storage_errors, write_json
+from vpns_jax.files import write_json
+from vpns_jax.storage import storage_errors
 from vpns_jax.training.writers import MetricLog, TensorBoard
 
 ROWS = [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}]

@@ -20,6 +20,7 @@ from vpns_jax import files, models, trees
 from vpns_jax.errors import UserError
 from vpns_jax.models import formats
 from vpns_jax.sparsity import masks
+from vpns_jax.storage import storage_errors
 from vpns_jax.training.network import Subnetwork
 
 # The one entry of the metadata. What has it not was written before there were checksums, by `save_safetensors`.
@@ -46,7 +47,7 @@ def save(path: Path, name: str, subnetwork: Subnetwork, about: Mapping[str, Any]
     tensors |= {f"prompt/{key}": np.asarray(x) for key, x in trees.flatten(subnetwork.prompt).items()}
     tensors |= {f"mask/{key}": np.packbits(np.asarray(x)) for key, x in trees.flatten(subnetwork.mask).items()}
     unfinished = path.with_name(f"unfinished-{path.name}")
-    with files.storage_errors(path.parent):
+    with storage_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         models.save_safetensors(unfinished, models.export(name, jax.device_get(variables)))
         told = files.plain(about or {}) | {"model": name}

@@ -18,6 +18,7 @@ from vpns_jax.experiment.config import Config
 from vpns_jax.models import formats
 from vpns_jax.parallel import processes
 from vpns_jax.prompting import create
+from vpns_jax.storage import storage_errors
 from vpns_jax.training.batches import Split
 from vpns_jax.training.evaluation import evaluate
 from vpns_jax.training.network import Network, Subnetwork
@@ -161,7 +162,7 @@ def save(path: Path, variables: dict[str, PyTree], test_accuracy: float) -> None
       UserError: the disk refuses.
     """
     arrays = traverse_util.flatten_dict(variables, sep="/")
-    with files.storage_errors(path.parent):
+    with storage_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
     with files.whole(path) as file:
         np.savez(file, test_accuracy=np.float64(test_accuracy), **arrays)

@@ -5,29 +5,26 @@ resumes from its newest checkpoint.
 """
 
 import contextlib
-import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from vpns_jax import data, models, trees
 from vpns_jax.data import Sources
 from vpns_jax.deploy import subnetworks
 from vpns_jax.errors import UserError
-from vpns_jax.experiment import budget, inputs, pretraining, pruning, report
+from vpns_jax.experiment import budget, inputs, pretraining, report
 from vpns_jax.experiment.cell import CellRun, Setup
 from vpns_jax.experiment.config import Config
 from vpns_jax.experiment.inputs import Input
+from vpns_jax.experiment.opening import Opened, open_inputs
 from vpns_jax.experiment.plan import Cell, cells, check_names, grid
 from vpns_jax.experiment.workdir import Workdir, check_folder, locked
 from vpns_jax.files import digest_arrays
 from vpns_jax.parallel import processes, sharding
-from vpns_jax.prompting import label_mapping
-from vpns_jax.pruners import given_mask, method
 from vpns_jax.training.batches import Resident, Split, Streamed
 from vpns_jax.training.recorder import Progress, Recorder
 
@@ -51,7 +48,7 @@ def run(config: Config, workdir: Path, command: str) -> dict[str, Any] | None:
     mesh = _plan(config)
     # All that can be wrong first: a run that cannot start leaves no folder behind.
     check_folder(workdir, config)
-    opened, found = _open(config, mesh), inputs.of(config)
+    opened, found = open_inputs(config, mesh), inputs.of(config)
     check_folder(workdir, config, found)
     processes.wait("checked")
     with locked(workdir):
@@ -60,7 +57,7 @@ def run(config: Config, workdir: Path, command: str) -> dict[str, Any] | None:
         return _run(config, opened, folder, mesh, command)
 
 
-def _run(config: Config, opened: "_Opened", folder: Workdir, mesh: Mesh, command: str) -> dict[str, Any] | None:
+def _run(config: Config, opened: Opened, folder: Workdir, mesh: Mesh, command: str) -> dict[str, Any] | None:
     """The cells that are missing, one after the other, then the report; as `run`."""
     todo = [cell for cell in cells(config) if folder.read_cell(cell.name) is None]
     epochs = sum(budget.epochs(config, cell.method, cell.density).total for cell in todo)
@@ -82,7 +79,7 @@ def _run(config: Config, opened: "_Opened", folder: Workdir, mesh: Mesh, command
 
 def check(config: Config) -> None:
     """Raises the `UserError` that `run` would begin with: about network, data, weights, or how they fit together."""
-    _open(config, _plan(config))
+    open_inputs(config, _plan(config))
 
 
 def _plan(config: Config) -> Mesh:
@@ -95,82 +92,7 @@ def _plan(config: Config) -> Mesh:
     return sharding.make_mesh(config.data.batch_size, data=config.mesh.data, fsdp=config.mesh.fsdp)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Opened:
-    """What a run starts from: the downstream data, the source network or the data to train it on, a mask if given."""
-
-    target: Sources
-    source: dict[str, PyTree] | None
-    source_accuracy: float | None
-    pretrain_data: Sources | None
-    mask: PyTree | None
-    normalization: models.Normalization
-    # What was said in reading the weights.
-    notes: tuple[str, ...]
-
-
-def _open(config: Config, mesh: Mesh) -> _Opened:
-    """Opens data and weights, and checks that they fit together."""
-    _check_kernels(config)
-    opened = functools.partial(
-        data.open_sources, data_dir=config.data.directory or None, options=config.data.decode_options()
-    )
-    target = opened(config.data.name, val_fraction=config.data.val_fraction)
-    _check_batch(config.data.name, config.data.batch_size, len(target.train))
-    source, accuracy, pretrain_data, classes, loaded = None, None, None, 0, None
-    if config.model.weights != "pretrain":
-        loaded = _load_pretrained(config, len(target.classes))
-        source = loaded.variables
-    elif pretraining.cached(config):
-        source, accuracy = pretraining.load(pretraining.cache_path(config))
-    else:
-        pretrain_data = opened(config.pretrain.data)
-        _check_batch(config.pretrain.data, config.pretrain.batch_size, len(pretrain_data.train))
-        sharding.check_batch("config.pretrain.batch_size", config.pretrain.batch_size, mesh)
-        pretraining.check_cache(config)
-        classes = len(pretrain_data.classes)
-    if source is not None:
-        classes = source["params"][models.HEAD]["bias"].shape[0]
-    if config.mapping.kind != "head":
-        label_mapping.check_sizes(classes, len(target.classes))
-        if source is not None:
-            models.check_head(source)
-    normalization = pretraining.normalization(config, loaded)
-    mask = _load_mask(config, classes) if any(method(name).given for name in config.methods) else None
-    notes = loaded.notes if loaded else ()
-    return _Opened(target, source, accuracy, pretrain_data, mask, normalization, notes)
-
-
-def _load_pretrained(config: Config, classes: int) -> models.Pretrained:
-    """The network of a file, with the file's head; where a new one takes its place the file need not have any."""
-    num_classes, dont_load = None, config.model.dont_load
-    if config.mapping.kind == "head":
-        num_classes, dont_load = classes, (models.HEAD, *dont_load)
-    return models.read_pretrained(
-        config.model.name,
-        None if config.model.weights == "default" else config.model.weights,
-        image_size=config.prompt.canvas_size,
-        num_classes=num_classes,
-        dont_load=dont_load,
-        ignore=config.model.ignore,
-        weights_key=config.model.weights_key,
-        **config.model.options,
-    )
-
-
-def _load_mask(config: Config, classes: int) -> PyTree:
-    """The mask that the config names, which must fit the network with so many source classes."""
-    name, size = config.model.name, config.prompt.canvas_size
-    found = subnetworks.load(Path(config.transfer.mask), name, image_size=size, **config.model.options)
-    model = models.create(name, num_classes=classes, **config.model.options)
-    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
-    found_here = pruning.prunable(config, variables["params"])
-    for density in config.densities:
-        given_mask.check(found.mask, found_here, density, name=config.transfer.mask)
-    return found.mask
-
-
-def _prepare(config: Config, opened: _Opened, folder: Workdir, progress: Progress) -> Setup:
+def _prepare(config: Config, opened: Opened, folder: Workdir, progress: Progress) -> Setup:
     """Data and source network, on the devices; the network is trained first if there is none yet."""
     source, accuracy = opened.source, opened.source_accuracy
     for sources in filter(None, (opened.pretrain_data, opened.target)):
@@ -249,29 +171,6 @@ def _splits(config: Config, sources: Sources, *, image_size: int) -> tuple[Split
         for split in (dataset.val, dataset.test)
     )
     return train, val, test
-
-
-def _check_kernels(config: Config) -> None:
-    """Raises `UserError` if the network does not take the images, or what is to be pruned names nothing in it."""
-    model = models.create(config.model.name, **config.model.options)
-    canvas_size, image_size = config.prompt.canvas_size, config.data.image_size
-
-    def shapes(size: int) -> PyTree:
-        return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
-
-    models.check_export(config.model.name)
-    pruning.check(config, shapes(canvas_size))
-    small = config.protocol == "reference" and image_size != canvas_size
-    if small and shapes(image_size)["params"] != shapes(canvas_size)["params"]:
-        raise UserError(
-            f"config.data.image_size is {image_size} on a canvas of {canvas_size}: protocol reference runs plain "
-            f"images at their own size, which {config.model.name} cannot; use protocol paper, or equal sizes"
-        )
-
-
-def _check_batch(name: str, batch_size: int, images: int) -> None:
-    if batch_size > images:
-        raise UserError(f"batch_size is {batch_size}; the {images} training images of {name} allow at most that many")
 
 
 def _run_cell(setup: Setup, cell: Cell) -> None:

@@ -17,6 +17,7 @@ from vpns_jax.experiment.identity import identity
 from vpns_jax.experiment.inputs import Input
 from vpns_jax.parallel import processes
 from vpns_jax.pruners import method
+from vpns_jax.storage import storage_errors
 from vpns_jax.training.writers import MetricLog
 
 _LOCK = ".lock"
@@ -190,7 +191,7 @@ def locked(path: Path) -> Iterator[None]:
         yield
         return
     _make(path)
-    with files.storage_errors(path), (path / _LOCK).open("a+") as file:
+    with storage_errors(path), (path / _LOCK).open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

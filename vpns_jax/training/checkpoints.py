@@ -21,6 +21,7 @@ import orbax.checkpoint as ocp
 from vpns_jax import files
 from vpns_jax.errors import UserError
 from vpns_jax.parallel import processes, sharding
+from vpns_jax.storage import storage_errors
 from vpns_jax.training import packing
 
 PyTree = Any
@@ -206,7 +207,7 @@ class Checkpoints:
         """A folder to write into that takes its name at the end, if nothing was raised; the disk's errors are lines."""
         unfinished = place.with_name(f"{place.name}{_UNFINISHED}")
         try:
-            with files.storage_errors(place), _quiet():
+            with storage_errors(place), _quiet():
                 if processes.first():
                     shutil.rmtree(unfinished, ignore_errors=True)
                     unfinished.mkdir(parents=True)

@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image
 
 from vpns_jax.errors import UserError
-from vpns_jax.files import plain, refused, storage_errors, write_whole
+from vpns_jax.files import plain, write_whole
+from vpns_jax.storage import refused, storage_errors
 
 
 class MetricLog:
