@@ -66,7 +66,7 @@ def assert_refused(outcome, *words):
         ("--config.mapping.kind=flm", ("'flm'", "frequency", "iterative")),
         ("--config.protocol=released", ("'released'", "paper", "reference")),
         ("--config.prune.batch_norm=off", ("'off'", "update", "frozen")),
-        ("--config.prune.scores.optimizer=rmspropp", ("'rmsprop'", "adam", "sgd")),
+        ("--config.prune.scores.optimizer=rmspropp", ("'rmspropp'", "adam", "sgd")),
         ("--config.densities=(0.2, 0.0)", ("0.0", "(0, 1]")),
         ("--config.densities=(1.5,)", ("1.5", "(0, 1]")),
         ("--config.densities=()", ("densities", "at least one")),
