@@ -204,7 +204,8 @@ def _split(values: typing.Sequence[Any]) -> list[Any]:
 def _build_group(kind: Any, value: Any, path: str) -> Any:
     if not isinstance(value, Mapping):
         raise UserError(f"{path} is {short(value)}; it must be a group of keys")
-    value, hints = _renamed(kind, value, path), typing.get_type_hints(kind)
+    every = typing.get_type_hints(kind)
+    value, hints = _renamed(kind, value, path), {field.name: every[field.name] for field in dataclasses.fields(kind)}
     for problem, keys in (
         ("unknown", [key for key in value if key not in hints]),
         ("missing", set(hints) - set(value)),

@@ -55,7 +55,7 @@ def has_prompt(config: Config, chosen: Method, stage: str) -> bool:
 
 def _own(config: Config, chosen: Method, density: float) -> Epochs:
     rounds, rewind = _rounds(config, chosen, density)
-    round_ = getattr(config, chosen.options).epochs if rounds else 0
+    round_ = config.options(chosen).epochs if rounds else 0
     prune = rewind + rounds * round_ if rounds else config.prune.epochs
     return Epochs(
         prune if chosen.training else 0, round_, config.retrain.epochs, config.retrain.epochs if chosen.posthoc else 0
@@ -66,7 +66,7 @@ def _rounds(config: Config, chosen: Method, density: float) -> tuple[int, int]:
     """Rounds of training until a density, and epochs that they rewind to; zeros for a pruner that trains once."""
     if chosen.training is None or chosen.training.rounds is None:
         return 0, 0
-    options = getattr(config, chosen.options)
+    options = config.options(chosen)
     return chosen.training.rounds(options, density), options.rewind_epochs
 
 

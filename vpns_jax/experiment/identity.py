@@ -41,7 +41,7 @@ def identity(config: Mapping[str, Any], methods: Iterable[str]) -> dict[str, Any
       Leaves by dotted key, such as "prune.epochs".
     """
     # Of the groups that pruners declare, those that these methods read.
-    read = {method(name).options for name in methods}
+    read = {options.group for name in methods if (options := method(name).options)}
     flat = _flat(config)
     trained_here = flat.get("model.weights") == PRETRAIN
     kept = {}

@@ -55,8 +55,8 @@ def of(config: Config) -> dict[str, Input]:
 
 def mask(config: Config) -> Input:
     """The mask that method transfer is given; raises `UserError` if there is none."""
-    path = Path(config.transfer.mask)
-    return Input(config.transfer.mask, subnetworks.digest(path))
+    path = Path(config.transferred_mask)
+    return Input(config.transferred_mask, subnetworks.digest(path))
 
 
 def compare(found: Mapping[str, Any], wanted: Mapping[str, Input], place: Path) -> None:

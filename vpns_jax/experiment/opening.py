@@ -88,12 +88,12 @@ def _load_pretrained(config: Config, classes: int) -> models.Pretrained:
 def _load_mask(config: Config, classes: int) -> PyTree:
     """The mask that the config names, which must fit the network with so many source classes."""
     name, size = config.model.name, config.prompt.canvas_size
-    found = subnetworks.load(Path(config.transfer.mask), name, image_size=size, **config.model.options)
+    found = subnetworks.load(Path(config.transferred_mask), name, image_size=size, **config.model.options)
     model = models.create(name, num_classes=classes, **config.model.options)
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
     found_here = pruning.prunable(config, variables["params"])
     for density in config.densities:
-        given_mask.check(found.mask, found_here, density, name=config.transfer.mask)
+        given_mask.check(found.mask, found_here, density, name=config.transferred_mask)
     return found.mask
 
 

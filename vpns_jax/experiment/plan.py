@@ -91,7 +91,7 @@ def plan(config: Config, cell: Cell) -> CellPlan:
     """
     chosen = method(cell.method)
     epochs = budget.epochs(config, cell.method, cell.density)
-    options: Any = getattr(config, chosen.options) if chosen.options else None
+    options = config.options(chosen)
     if epochs.round:
         options = dataclasses.replace(options, epochs=epochs.round)
     blank = create("none", canvas_size=config.prompt.canvas_size)

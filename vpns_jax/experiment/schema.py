@@ -6,7 +6,7 @@ made, and no module below the constructors reads a config by key.
 
 import dataclasses
 import json
-from typing import Any
+from typing import Any, TypeVar
 
 from vpns_jax import models, sparsity
 from vpns_jax.errors import UserError, check_name, short
@@ -24,13 +24,10 @@ from vpns_jax.experiment.groups import (
 )
 from vpns_jax.options import Range, at, check, option
 from vpns_jax.prompting import Prompt
-from vpns_jax.pruners import method
-from vpns_jax.pruners.bip import Options as BipOptions
-from vpns_jax.pruners.given_mask import Options as GivenMaskOptions
-from vpns_jax.pruners.imp import Options as ImpOptions
-from vpns_jax.pruners.scoring import Options as ScoringOptions
-from vpns_jax.pruners.synflow import Options as SynflowOptions
+from vpns_jax.pruners import OPTIONS, Method, method
 from vpns_jax.training import passes
+
+T = TypeVar("T")
 
 
 def _granularity(value: str, path: str) -> None:
@@ -41,7 +38,16 @@ def _method(value: str, path: str) -> None:
     method(value)
 
 
+def _with_pruners_options(config: type[T]) -> type[T]:
+    """Gives the config a group for each pruner's options, which are declared beside the pruner."""
+    for name, group in OPTIONS.items():
+        config.__annotations__[name] = group
+        setattr(config, name, option(group(), (group.__doc__ or "").splitlines()[0]))
+    return config
+
+
 @dataclasses.dataclass(frozen=True)
+@_with_pruners_options
 class Config:
     """A whole experiment: every method at every density with every seed."""
 
@@ -106,13 +112,6 @@ class Config:
     prompt: PromptConfig = option(PromptConfig(), "The visual prompt of the methods that have one.")
     mapping: MappingConfig = option(MappingConfig(), "Which pretrained class speaks for each class of the data set.")
     prune: PruneConfig = option(PruneConfig(), "Stage 1: scores and prompt, weights frozen.")
-    scoring: ScoringOptions = option(ScoringOptions(), "SNIP and GraSP.")
-    synflow: SynflowOptions = option(SynflowOptions(), "SynFlow.")
-    imp: ImpOptions = option(
-        ImpOptions(), "Iterative magnitude pruning: each round trains, drops a share of what is left, and rewinds."
-    )
-    bip: BipOptions = option(BipOptions(), "BiP: for prune.epochs, with prune.prompt's rule.")
-    transfer: GivenMaskOptions = option(GivenMaskOptions(), 'Method "transfer".')
     retrain: RetrainConfig = option(RetrainConfig(), "Stage 2: weights and prompt, mask frozen.")
     tuning: TuningConfig = option(
         TuningConfig(),
@@ -130,6 +129,15 @@ class Config:
           UserError: there is no such key, or it is not a float.
         """
         return _with_value(self, key.split("."), value, f"config.{key}")
+
+    def options(self, method: Method) -> Any:
+        """The group of options that a method reads: an instance of `method.options`, or None."""
+        return getattr(self, method.options.group) if method.options else None
+
+    @property
+    def transferred_mask(self) -> str:
+        """The file whose mask method "transfer" takes; "" for none."""
+        return self.options(method("transfer")).mask
 
     def make_prompt(self) -> Prompt:
         """The configured prompt."""
@@ -163,13 +171,13 @@ class Config:
                 raise UserError(
                     f"{path}.prompt.stage is 'prune', where {name} learns nothing; it allows 'retrain' and 'both'"
                 )
-            if found.given and not self.transfer.mask:
+            if found.given and not self.transferred_mask:
                 raise UserError(f"{path}.transfer.mask is ''; {name} takes the CELL.safetensors of an earlier run")
             if grain.kind == "N:M" and found.gradual:
                 raise UserError(f"{path}.granularity {grain} has one density, and {name} gets there by others")
             if found.training and found.training.rounds:
-                options = getattr(self, found.options)
-                options.check_rounds(min(self.densities), f"{path}.{found.options}")
+                options = self.options(found)
+                options.check_rounds(min(self.densities), f"{path}.{options.group}")
 
     def _check_data(self, path: str) -> None:
         """Raises `UserError` if images do not fit the canvas, or batches no memory."""

@@ -13,25 +13,19 @@ METHODS = {
     "dense": Method(dense.prune, sparse=False),
     "random": Method(random.prune),
     "magnitude": Method(magnitude.prune),
-    "snip": Method(snip.prune, options="scoring"),
-    "grasp": Method(grasp.prune, options="scoring"),
-    "synflow": Method(synflow.prune, options="synflow", gradual=True),
-    "imp": Method(imp.prune, options="imp", training=imp.TRAINING, gradual=True),
+    "snip": Method(snip.prune, options=scoring.Options),
+    "grasp": Method(grasp.prune, options=scoring.Options),
+    "synflow": Method(synflow.prune, options=synflow.Options, gradual=True),
+    "imp": Method(imp.prune, options=imp.Options, training=imp.TRAINING, gradual=True),
     "hydra": Method(hydra.prune, training=hydra.TRAINING),
     "hydra_layerwise": Method(hydra.prune_layerwise, training=hydra.TRAINING),
-    "bip": Method(bip.prune, options="bip", training=bip.TRAINING),
-    "transfer": Method(given_mask.prune, options="transfer", given=True),
+    "bip": Method(bip.prune, options=bip.Options, training=bip.TRAINING),
+    "transfer": Method(given_mask.prune, options=given_mask.Options, given=True),
     # The paper's: hydra+prompt by its own name.
     "vpns": Method(hydra.prune, training=hydra.TRAINING, prompted=True),
 }
-# The config's groups of options that pruners read: each is declared beside the pruner.
-OPTIONS = {
-    "scoring": scoring.Options,
-    "synflow": synflow.Options,
-    "imp": imp.Options,
-    "bip": bip.Options,
-    "transfer": given_mask.Options,
-}
+# The config's groups of options that pruners read, by name.
+OPTIONS = {row.options.group: row.options for row in METHODS.values() if row.options}
 
 
 def method(name: str) -> Method:

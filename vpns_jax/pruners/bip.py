@@ -7,6 +7,7 @@ A step of the weights alternates with one of the mask, whose gradient knows how 
 """
 
 import dataclasses
+from typing import ClassVar
 
 from vpns_jax.options import Range, option
 from vpns_jax.pruners.method import Training
@@ -21,7 +22,9 @@ TRAINING = Training(levels=2)
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What the config says of BiP alone; the prompt's optimizer is stage prune's."""
+    """BiP: for prune.epochs, with prune.prompt's rule."""
+
+    group: ClassVar[str] = "bip"
 
     gamma: float = option(
         1.0,

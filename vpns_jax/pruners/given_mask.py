@@ -1,7 +1,7 @@
 """A mask that an earlier run found, on this data set or another: the paper's study of transfer, section 4."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 
@@ -22,7 +22,9 @@ def _maybe_path(value: str, path: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What the config says of it."""
+    """Method "transfer"."""
+
+    group: ClassVar[str] = "transfer"
 
     mask: str = option(
         "",

@@ -5,7 +5,7 @@ Frankle and Carbin, arXiv 1803.03635; rewound to an early epoch instead of the s
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 from vpns_jax import sparsity
 from vpns_jax.errors import UserError
@@ -21,7 +21,9 @@ PyTree = Any
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What the config says of IMP alone."""
+    """Iterative magnitude pruning: each round trains, drops a share of what is left, and rewinds."""
+
+    group: ClassVar[str] = "imp"
 
     epochs: int = option(30, "How long a round trains, by retrain's rules.", EPOCHS)
     drop: float = option(

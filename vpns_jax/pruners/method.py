@@ -33,7 +33,8 @@ class Method:
 
     Attributes:
       prune: the pruner.
-      options: name of its group in the config, and in `pruners.OPTIONS`; "" for none.
+      options: the dataclass of its options, whose `group` is their name in the config and whose docstring begins
+        with what they are; None for a pruner without. The config gets a group for each such class.
       training: what it trains in stage prune; None where it does not train.
       sparse: false for one that keeps every weight, so that densities make no difference.
       prompted: the prompt is learned where the pruner trains, and in retraining (`config.prompt.stage` says which).
@@ -43,7 +44,7 @@ class Method:
     """
 
     prune: Pruner
-    options: str = ""
+    options: type[Any] | None = None
     training: Training | None = None
     sparse: bool = True
     prompted: bool = False

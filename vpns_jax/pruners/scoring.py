@@ -6,7 +6,7 @@ gradient, so they are pruned, and no mapping found later may lead to them.
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,9 @@ PyTree = Any
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What the config says of SNIP and GraSP."""
+    """SNIP and GraSP."""
+
+    group: ClassVar[str] = "scoring"
 
     batches: int = option(
         10,

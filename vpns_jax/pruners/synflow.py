@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -34,7 +34,9 @@ _QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_pas
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What the config says of SynFlow alone."""
+    """SynFlow."""
+
+    group: ClassVar[str] = "synflow"
 
     rounds: int = option(
         100, "How many rounds, each of which prunes a little.", Range(1, 10_000, "each is a pass through the network")
