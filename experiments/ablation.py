@@ -19,15 +19,18 @@ from experiments import paired, sweep, workers
 from vpns_jax import cli
 from vpns_jax.errors import UserError, check_name
 from vpns_jax.experiment.config import Config
+from vpns_jax.prompting import KINDS
 
 # A variant: the config's keys that it changes, with dots.
 Changes = dict[str, Any]
+# The kind of prompt that is none.
+BLANK = "none"
 
 # Every study, and its variants of a config by name.
 STUDIES: dict[str, Callable[[Config], dict[str, Changes]]] = {
     # Squares have the area of the configured frame.
     "prompt_kind": lambda config: {
-        kind: prompt(config, kind, config.prompt.pad_size) for kind in ("pad", "expand", "corner", "random")
+        kind: prompt(config, kind, config.prompt.pad_size) for kind in KINDS if kind != BLANK
     },
     # Frames of 1/14 ... 7/14 of the canvas, which are the paper's 16 ... 112 px of 224, or squares of their areas.
     "prompt_size": lambda config: {
@@ -65,14 +68,15 @@ def main(argv: list[str]) -> int:
 def prompt(config: Config, kind: str, width: int) -> Changes:
     """A prompt of that kind: a frame of `width` pixels, or a square of as many (rounded down to whole sides)."""
     canvas = config.prompt.canvas_size
+    sizes = {"pad_size": width, "patch_size": math.isqrt(4 * width * (canvas - width))}
     changes: Changes = {"prompt.kind": kind}
-    if kind in ("pad", "expand"):
-        changes |= {"prompt.pad_size": width}
-    else:
-        changes |= {"prompt.patch_size": math.isqrt(4 * width * (canvas - width))}
-    if kind == "expand":
-        return changes | {"data.image_size": canvas - 2 * width}
-    return changes | ({"data.image_size": canvas} if config.prompt.kind == "expand" else {})
+    if name := KINDS[kind].size_name:
+        changes |= {f"prompt.{name}": sizes[name]}
+    # Whether it fits is asked of the whole config, later.
+    if side := KINDS[kind](canvas, sizes.get(name, 0), "raw", "hard").image_size:
+        return changes | {"data.image_size": side}
+    # The configured kind has images of its own size; others have them as large as the canvas.
+    return changes | ({"data.image_size": canvas} if config.make_prompt().image_size else {})
 
 
 def variants(study: str, config: Config) -> dict[str, Config]:
@@ -81,7 +85,7 @@ def variants(study: str, config: Config) -> dict[str, Config]:
     Raises:
       UserError: a variant that the config does not allow.
     """
-    if study in ("prompt_size", "parametrization") and config.prompt.kind == "none":
+    if study in ("prompt_size", "parametrization") and config.prompt.kind == BLANK:
         raise UserError(f"--study={study}: config.prompt.kind is 'none', which has neither size nor parameters")
     found = {}
     for name, changes in STUDIES[study](config).items():

@@ -7,7 +7,7 @@ import pytest
 
 from vpns_jax import prompting
 from vpns_jax.errors import UserError
-from vpns_jax.prompting.prompts import KINDS
+from vpns_jax.prompting import KINDS
 
 SIZES = {"pad": {"pad_size": 1}, "expand": {"pad_size": 1}, "corner": {"patch_size": 2}, "random": {"patch_size": 2}}
 GREY = jnp.full((1, 2, 2, 3), 0.5)

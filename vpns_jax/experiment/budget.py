@@ -99,5 +99,5 @@ def _matched(config: Config, name: str, density: float) -> Epochs:
 
 
 def _passes(config: Config, chosen: Method, stage: str) -> int:
-    prompted = has_prompt(config, chosen, stage) and config.prompt.kind != "none"
+    prompted = has_prompt(config, chosen, stage) and config.make_prompt().is_learned
     return len(passes.inputs(config.protocol, prompted=prompted))

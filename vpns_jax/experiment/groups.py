@@ -8,7 +8,7 @@ from vpns_jax.data import DecodeOptions
 from vpns_jax.errors import UserError, check_name, short
 from vpns_jax.experiment import ranges
 from vpns_jax.options import EPOCHS, Range, at, option
-from vpns_jax.prompting import Prompt, create, label_mapping, prompts
+from vpns_jax.prompting import KINDS, Prompt, create, label_mapping, prompts
 from vpns_jax.training import stage
 from vpns_jax.training.optimizers import Optimizer, adam, sgd
 
@@ -159,7 +159,7 @@ class PromptConfig:
     kind: str = option(
         "pad",
         '"pad", "expand" (both of pad_size), "corner", "random" (both of patch_size), "none".',
-        tuple(prompts.KINDS),
+        tuple(KINDS),
     )
     canvas_size: int = option(224, "The side of the network's input.", ranges.SIDE)
     pad_size: int = option(16, "The width of a frame, in pixels.", ranges.PROMPT_SIDE)

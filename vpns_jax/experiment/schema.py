@@ -195,11 +195,8 @@ class Config:
             raise UserError(
                 f"{path}.data.image_size is {size}; images must fit the canvas, {path}.prompt.canvas_size = {canvas}"
             )
-        if prompt.kind == "expand" and size != canvas - 2 * prompt.size:
-            raise UserError(
-                f"{path}.data.image_size is {size}; prompt expand of {prompt.size} px on a canvas of {canvas} px "
-                f"takes {canvas - 2 * prompt.size}"
-            )
+        if prompt.image_size not in (None, size):
+            raise UserError(f"{path}.data.image_size is {size}; {prompt} takes {prompt.image_size}")
         for group in ("data", "pretrain"):
             batch = getattr(self, group).batch_size
             needed = batch * canvas**2 * 3 * 4

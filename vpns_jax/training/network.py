@@ -38,7 +38,7 @@ class Network:
     @property
     def prompted(self) -> bool:
         """Whether there is a prompt at all."""
-        return self.prompt.kind != "none"
+        return self.prompt.is_learned
 
     @property
     def dtype(self) -> Any:

@@ -1,0 +1,156 @@
+"""The kinds of prompt, a class each (VPNs, section 3 and figure 3; "corner" is the released code's "fix").
+
+A new kind is one more class, listed in `KINDS`.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from vpns_jax.errors import UserError, check_name
+from vpns_jax.prompting import canvas
+from vpns_jax.prompting.prompts import CLAMPS, PARAMETRIZATIONS, Prompt, Shape
+
+
+class Pad(Prompt):
+    """A frame of `size` pixels on the canvas, over the image where that is as large."""
+
+    kind = "pad"
+    size_name = "pad_size"
+    usual_parametrization = "raw"
+
+    @classmethod
+    def largest(cls, canvas_size: int) -> int:
+        """Half the canvas: the frame then covers all of it."""
+        return canvas_size // 2
+
+    def shapes(self) -> dict[str, Shape]:
+        """Four strips; see `canvas.frame_shapes`."""
+        return canvas.frame_shapes(self.canvas_size, self.size)
+
+    def arrange(self, delta: dict[str, jax.Array], rng: jax.Array | None) -> jax.Array:
+        """A frame around zeros."""
+        del rng
+        return canvas.assemble_frame(delta, self.canvas_size)
+
+
+class Expand(Pad):
+    """The border of `size` pixels around a smaller image, which fills the canvas with it."""
+
+    kind = "expand"
+    usual_parametrization = "sigmoid"
+
+    @classmethod
+    def largest(cls, canvas_size: int) -> int:
+        """As large as leaves room for an image."""
+        return (canvas_size - 1) // 2
+
+    @property
+    def image_size(self) -> int:
+        """The canvas less the border on both sides."""
+        return self.canvas_size - 2 * self.size
+
+
+class Corner(Prompt):
+    """A `size` x `size` square in the upper left corner."""
+
+    kind = "corner"
+    size_name = "patch_size"
+    usual_parametrization = "sigmoid"
+
+    @classmethod
+    def largest(cls, canvas_size: int) -> int:
+        """The whole canvas."""
+        return canvas_size
+
+    def shapes(self) -> dict[str, Shape]:
+        """One square."""
+        return {"patch": (self.size, self.size, 3)}
+
+    def arrange(self, delta: dict[str, jax.Array], rng: jax.Array | None) -> jax.Array:
+        """The square at (`row`, `column`) = `place(rng)` on zeros."""
+        blank = jnp.zeros((self.canvas_size, self.canvas_size, 3), jnp.float32)
+        return jax.lax.dynamic_update_slice(blank, delta["patch"], (*self.place(rng), 0))
+
+    def place(self, rng: jax.Array | None) -> jax.Array:
+        """The square's upper left pixel: int32 [2], row and column."""
+        del rng
+        return jnp.zeros(2, jnp.int32)
+
+
+class Random(Corner):
+    """A `size` x `size` square at a place drawn anew for each batch, uniformly over all places that fit."""
+
+    kind = "random"
+
+    def place(self, rng: jax.Array | None) -> jax.Array:
+        """Drawn from `rng`; the center without one."""
+        room = self.canvas_size - self.size
+        return jnp.full(2, room // 2, jnp.int32) if rng is None else jax.random.randint(rng, (2,), 0, room + 1)
+
+
+class Blank(Prompt):
+    """No perturbation: the image on its canvas."""
+
+    kind = "none"
+    size_name = ""
+    usual_parametrization = "raw"
+
+    @classmethod
+    def largest(cls, canvas_size: int) -> int:
+        """It has no size."""
+        return 0
+
+    def shapes(self) -> dict[str, Shape]:
+        """Nothing is learned."""
+        return {}
+
+    def arrange(self, delta: dict[str, jax.Array], rng: jax.Array | None) -> jax.Array:
+        """Zeros."""
+        return jnp.zeros((self.canvas_size, self.canvas_size, 3), jnp.float32)
+
+
+KINDS: dict[str, type[Prompt]] = {kind.kind: kind for kind in (Pad, Expand, Corner, Random, Blank)}
+
+
+def create(
+    kind: str,
+    *,
+    canvas_size: int,
+    pad_size: int = 0,
+    patch_size: int = 0,
+    parametrization: str | None = None,
+    clamp: str = "hard",
+    parametrisation: str | None = None,
+) -> Prompt:
+    """A prompt on a canvas of `canvas_size` x `canvas_size` pixels.
+
+    Args:
+      kind: a name in `KINDS`.
+      canvas_size: the side S of the network's input.
+      pad_size: the frame's width in pixels, for `pad` and `expand`: 1 ... S / 2 (`expand` needs room for an image).
+      patch_size: the square's side in pixels, for `corner` and `random`: 1 ... S.
+      parametrization: "raw", "sigmoid" or "tanh"; None takes the released code's for the kind.
+      clamp: "hard" clips to [0, 1], which stops the gradient where the image is saturated; "straight_through"
+        clips the value and lets the gradient pass.
+      parametrisation: the former name of `parametrization`, accepted for one release.
+
+    Returns:
+      An instance of the kind's class.
+
+    Raises:
+      UserError: an unknown name, or a prompt that does not fit its canvas.
+    """
+    check_name("prompt", kind, list(KINDS))
+    made = KINDS[kind]
+    parametrization = parametrisation if parametrization is None else parametrization
+    parametrization = made.usual_parametrization if parametrization is None else parametrization
+    check_name("prompt parametrization", parametrization, list(PARAMETRIZATIONS))
+    check_name("prompt clamp", clamp, list(CLAMPS))
+    if canvas_size < 1:
+        raise UserError(f"canvas_size is {canvas_size}; it must be at least 1")
+    size, largest = {"pad_size": pad_size, "patch_size": patch_size}.get(made.size_name, 0), made.largest(canvas_size)
+    if made.size_name and not 1 <= size <= largest:
+        raise UserError(
+            f"{made.size_name} is {size}; prompt {kind} on a canvas of {canvas_size} px allows 1 ... {largest}"
+        )
+    return made(canvas_size, size, parametrization, clamp)
