@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vpns_jax import sparsity
+from vpns_jax.errors import UserError
+from vpns_jax.sparsity import Pattern
 
 SIX = {"a": jnp.array([0.1, -0.5, 0.3]), "b": jnp.array([[-0.2], [0.6], [0.4]])}
 
@@ -53,8 +55,18 @@ def test_exact_count_ties_included(values, density):
 
 @pytest.mark.parametrize("density", [0, -0.1, 1.01, float("nan")])
 def test_density_out_of_range(density):
-    with pytest.raises(ValueError, match=r"must lie in \(0, 1\]"):
-        sparsity.topk_mask(SIX, density)
+    """It is one error wherever a density is given, by weights or by groups."""
+    prune = (lambda: sparsity.topk_mask(SIX, density), lambda: sparsity.structured_mask(SIX, density, Pattern()))
+    lines = []
+    for attempt in (
+        *prune,
+        lambda: sparsity.pruned_count(SIX, density),
+        lambda: sparsity.straight_through(SIX, density),
+    ):
+        with pytest.raises(UserError, match=f"^density is {density}; ") as caught:
+            attempt()
+        lines.append(str(caught.value))
+    assert len(set(lines)) == 1
 
 
 def test_straight_through_gradient_by_hand():

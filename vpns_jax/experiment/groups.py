@@ -9,6 +9,7 @@ from vpns_jax.errors import UserError, check_name, short
 from vpns_jax.experiment import ranges
 from vpns_jax.options import EPOCHS, Range, at, option
 from vpns_jax.prompting import KINDS, Prompt, create, label_mapping, prompts
+from vpns_jax.sparsity import DENSITY
 from vpns_jax.training import stage
 from vpns_jax.training.optimizers import Optimizer, adam, sgd
 
@@ -253,7 +254,7 @@ class GridConfig:
 class TuningConfig:
     """What sweeps choose on validation before they run; see `experiments.tuning`."""
 
-    density: float = option(0.1, "The density that values are tried at.", ranges.DENSITY)
+    density: float = option(0.1, "The density that values are tried at.", DENSITY)
     seed: int = option(0, "The seed that they are tried with.", ranges.SEED)
     grids: tuple[GridConfig, ...] = option(
         (),

@@ -12,7 +12,6 @@ SIDE = Range(1, 8192, "one image of that side takes 0.8 GB in float32")
 # Of what only some prompts read: 0 where it is not read.
 PROMPT_SIDE = Range(0, 8192, "one image of that side takes 0.8 GB in float32")
 SEED = Range(0, 2**32 - 1, "a seed lies in [0, 2**32), for others would be taken modulo 2**32 and two seeds be one")
-DENSITY = Range(0, 1, "", "(]", must="a density must lie in (0, 1], the share kept")
 DEVICES = Range(-1, 2**20, "no cluster has that many devices")
 # Of one batch on its canvas, in float32.
 MOST_BATCH_BYTES = 2**40

@@ -63,7 +63,7 @@ class Config:
         'after it, or "+posthoc": then the prompt alone is fitted on the finished network.',
         _method,
     )
-    densities: tuple[float, ...] = option((0.1,), "The shares of weights that are kept.", ranges.DENSITY)
+    densities: tuple[float, ...] = option((0.1,), "The shares of weights that are kept.", sparsity.DENSITY)
     seeds: tuple[int, ...] = option(
         (7,),
         "Everything is run once with each; the order of the images and all that is drawn by lot follow from it.",

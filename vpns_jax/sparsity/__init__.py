@@ -1,6 +1,7 @@
 """Scores, exact global selection, and masks: pure functions on trees that know nothing of images."""
 
 from vpns_jax.sparsity.bits import Bits, pack, unpack
+from vpns_jax.sparsity.density import DENSITY, check_density
 from vpns_jax.sparsity.granularity import Granularity
 from vpns_jax.sparsity.granularity import parse as parse_granularity
 from vpns_jax.sparsity.masks import (
@@ -38,6 +39,7 @@ from vpns_jax.sparsity.selection import kth_smallest
 from vpns_jax.trees import overlay, subtree
 
 __all__ = [
+    "DENSITY",
     "Bits",
     "Granularity",
     "Pattern",
@@ -45,6 +47,7 @@ __all__ = [
     "attach_gradient",
     "bilevel",
     "bilevel_gradient",
+    "check_density",
     "check_scores",
     "connection_sensitivity",
     "density",

@@ -17,6 +17,7 @@ from jax import lax
 
 from vpns_jax import xla
 from vpns_jax.sparsity import selection
+from vpns_jax.sparsity.density import check_density
 from vpns_jax.sparsity.scores import bilevel_gradient
 from vpns_jax.trees import subtree
 
@@ -26,11 +27,14 @@ PyTree = Any
 def pruned_count(tree: PyTree, density: float) -> int:
     """How many of the tree's N elements are pruned: `int((1 - density) * N)`, the paper's k.
 
+    Args:
+      tree: pytree of arrays, N elements in all.
+      density: share kept, in (0, 1].
+
     Raises:
-      ValueError: `density` is outside (0, 1].
+      UserError: `density` is outside (0, 1].
     """
-    if not 0 < density <= 1:
-        raise ValueError(f"density is {density}; it must lie in (0, 1], the share of weights kept")
+    check_density(density)
     return int((1 - density) * selection.count(tree))
 
 
@@ -43,6 +47,9 @@ def topk_mask(scores: PyTree, density: float) -> PyTree:
 
     Returns:
       A tree of bool arrays shaped as `scores`.
+
+    Raises:
+      UserError: `density` is outside (0, 1].
     """
     return prune_smallest(scores, pruned_count(scores, density))
 

@@ -26,6 +26,7 @@ from jax import lax
 
 from vpns_jax.errors import UserError, check_name
 from vpns_jax.sparsity import allocation, masks, selection
+from vpns_jax.sparsity.density import check_density
 from vpns_jax.sparsity.granularity import WEIGHT, Granularity
 from vpns_jax.sparsity.layers import Coupled, Layer, layers
 
@@ -66,8 +67,7 @@ def validate(pattern: Pattern, shapes: PyTree, density: float) -> None:
     """
     grain = pattern.granularity
     check_name("allocation", pattern.allocation, allocation.ALLOCATIONS)
-    if not 0 < density <= 1:
-        raise UserError(f"density is {density}; it must lie in (0, 1], the share of groups kept")
+    check_density(density)
     found = pattern.layers(shapes)
     if grain.kind == "N:M":
         n, m = grain.size

@@ -1,0 +1,17 @@
+"""Density: the share of weights, or of groups of weights, that is kept."""
+
+from vpns_jax.options import Range
+
+DENSITY = Range(0, 1, "", "(]", must="a density must lie in (0, 1], the share kept")
+
+
+def check_density(density: float) -> None:
+    """Checks a density.
+
+    Args:
+      density: the share kept; 1 keeps everything.
+
+    Raises:
+      UserError: it is not in (0, 1].
+    """
+    DENSITY.check(density, f"density is {density}")
