@@ -1,7 +1,7 @@
-"""Which output channels of a network are one, because what they write to is one.
+"""The channels of a network: for each tensor between layers who writes its channels, what ends them, who reads them.
 
 Where a residual connection adds two layers' outputs, channel i of the sum is gone only if channel i of both is: all
-layers that write to the same sum share the masks of their output channels.
+layers that write to the same sum are writers of the same channels.
 """
 
 from collections.abc import Callable
@@ -12,8 +12,67 @@ import flax.linen as nn
 from vpns_jax.errors import UserError
 from vpns_jax.models.head import HEAD
 from vpns_jax.models.resnet import BLOCKS, ResNet
-from vpns_jax.models.vgg import VGG
+from vpns_jax.models.vgg import POOLED_SIZE, VGG
 from vpns_jax.models.vit import HEAD_DIM, ViT
+
+
+class Writer(NamedTuple):
+    """A layer whose outputs are the channels. Paths are "/"-joined, into `params`.
+
+    Attributes:
+      kernel: its last axis are the channels.
+      bias: of the same layer, `[c]`; "" if it has none.
+      norm: the module of the batch normalisation that follows at once, with `scale` and `bias`, `[c]`, and statistics
+        under the same path; "" if none does. What ends the channel is this or, without one, kernel and bias.
+    """
+
+    kernel: str
+    bias: str = ""
+    norm: str = ""
+
+
+class Reader(NamedTuple):
+    """A layer that has the channels for its inputs.
+
+    Attributes:
+      kernel: its last axis but one are the channels.
+      positions: how many times that axis repeats all channels: those of a map that was flattened, row by row.
+    """
+
+    kernel: str
+    positions: int = 1
+
+
+class Channels(NamedTuple):
+    """The channels of one tensor between layers: each is there for all that write and read it, or gone for all.
+
+    A channel whose ends are zero is exactly zero for everything that follows, for any input: what lies between
+    writers and readers is sums, ReLU or GELU, pooling and dropout. It can be cut out of writers and readers then.
+
+    Attributes:
+      writers: their outputs are added, if there are several.
+      readers: none are listed where no channel may be pruned.
+      width: so many channels in a row go together, as those of an attention head.
+      companions: layers of as many outputs that serve these channels alone, as queries and keys serve a head's values:
+        they do not write to them, but their outputs are of no use without them.
+      fixed: why none of these may be pruned; "" if they may.
+    """
+
+    writers: tuple[Writer, ...]
+    readers: tuple[Reader, ...] = ()
+    width: int = 1
+    companions: tuple[Writer, ...] = ()
+    fixed: str = ""
+
+    @property
+    def name(self) -> str:
+        """The first writer's kernel, which no others have for their first."""
+        return self.writers[0].kernel
+
+    @property
+    def kernels(self) -> tuple[str, ...]:
+        """Paths of all kernels that lose a column with a channel: those of companions first."""
+        return tuple(writer.kernel for writer in (*self.companions, *self.writers))
 
 
 class Coupled(NamedTuple):
@@ -30,52 +89,93 @@ class Coupled(NamedTuple):
     fixed: str = ""
 
 
+def channels(model: nn.Module) -> tuple[Channels, ...]:
+    """All channels of a network of this package; each of its kernels once, among writers or companions.
+
+    Raises:
+      UserError: for a module whose layers are not known here.
+    """
+    for family, describe in FAMILIES.items():
+        if isinstance(model, family):
+            head = Channels((Writer(f"{HEAD}/kernel", f"{HEAD}/bias"),), fixed="its output channels are the classes")
+            return (*describe(model), head)
+    known = ", ".join(family.__name__ for family in FAMILIES)
+    raise UserError(f"which channels of {type(model).__name__} are coupled is not known; known: {known}")
+
+
 def coupled(model: nn.Module) -> tuple[Coupled, ...]:
     """All couplings of a network of this package; kernels that none names are free, channel by channel.
 
     Raises:
       UserError: for a module whose couplings are not known here.
     """
-    for family, describe in FAMILIES.items():
-        if isinstance(model, family):
-            return (*describe(model), Coupled((f"{HEAD}/kernel",), fixed="its output channels are the classes"))
-    known = ", ".join(family.__name__ for family in FAMILIES)
-    raise UserError(f"which channels of {type(model).__name__} are coupled is not known; known: {known}")
+    couplings = [Coupled(each.kernels, each.width, each.fixed) for each in channels(model)]
+    return tuple(each for each in couplings if len(each.paths) > 1 or each.width > 1 or each.fixed)
 
 
-def _resnet(model: ResNet) -> list[Coupled]:
+def _resnet(model: ResNet) -> list[Channels]:
     """In each stage all blocks write to one sum, and a stem or shortcut that is no identity with them."""
     expansion = BLOCKS[model.block].expansion
-    last = "conv2" if model.block == "basic" else "conv3"
-    sums = [["conv1/kernel"]]
+    inner = ("conv1",) if model.block == "basic" else ("conv1", "conv2")
+    last = f"conv{len(inner) + 1}"
+    # The sums, and what lies inside of blocks.
+    sums, inside = [([_normed("", "conv1")], [])], []
     for stage, depth in enumerate(model.depths):
         for i in range(depth):
-            block = f"layer{stage + 1}_{i}"
+            block = f"layer{stage + 1}_{i}/"
+            sums[-1][1].append(Reader(f"{block}conv1/kernel"))
             if i == 0 and (stage > 0 or expansion > 1):
-                sums.append([f"{block}/downsample_conv/kernel"])
-            sums[-1].append(f"{block}/{last}/kernel")
-    return [Coupled(tuple(paths)) for paths in sums if len(paths) > 1]
+                sums[-1][1].append(Reader(f"{block}downsample_conv/kernel"))
+                sums.append(([_normed(block, "downsample_conv")], []))
+            for before, after in zip(inner, (*inner[1:], last), strict=True):
+                inside.append(Channels((_normed(block, before),), (Reader(f"{block}{after}/kernel"),)))
+            sums[-1][0].append(_normed(block, last))
+    sums[-1][1].append(Reader(f"{HEAD}/kernel"))
+    return [*(Channels(tuple(writers), tuple(readers)) for writers, readers in sums), *inside]
 
 
-def _vgg(model: VGG) -> list[Coupled]:
-    return []
-
-
-def _vit(model: ViT) -> list[Coupled]:
-    """Attention is pruned by heads, the MLP by hidden units (fc1, free); the residual stream is not.
-
-    A head without its queries, keys and values adds a constant. The residual stream is one sum from the patch
-    embedding to the head, and cannot be cut by masks on kernels: position embeddings and class token write to it,
-    too, and layer normalisation takes its mean and variance over all channels, pruned or not.
-    """
-    blocks = [f"block_{i}" for i in range(model.depth)]
-    heads = [
-        Coupled(tuple(f"{block}/attention/{name}/kernel" for name in ("query", "key", "value")), width=HEAD_DIM)
-        for block in blocks
+def _vgg(model: VGG) -> list[Channels]:
+    """A chain: every layer reads the one before it, the first dense layer the whole pooled map."""
+    names = [f"{stage}_{i}" for stage, (depth, _) in enumerate(model.stages, start=1) for i in range(1, depth + 1)]
+    layers = [
+        *(Writer(f"conv{name}/kernel", f"conv{name}/bias", f"bn{name}" if model.batch_norm else "") for name in names),
+        *(Writer(f"{name}/kernel", f"{name}/bias") for name in ("fc1", "fc2")),
     ]
-    writers = [f"{block}/{name}/kernel" for block in blocks for name in ("attention/out", "mlp/fc2")]
+    readers = [
+        *(Reader(f"conv{name}/kernel") for name in names[1:]),
+        Reader("fc1/kernel", positions=POOLED_SIZE**2),
+        Reader("fc2/kernel"),
+        Reader(f"{HEAD}/kernel"),
+    ]
+    return [Channels((writer,), (reader,)) for writer, reader in zip(layers, readers, strict=True)]
+
+
+def _vit(model: ViT) -> list[Channels]:
+    """Attention is pruned by heads, the MLP by hidden units; the residual stream is not.
+
+    The residual stream is one sum from the patch embedding to the head, and cannot be cut by masks on kernels: position
+    embeddings and class token write to it, too, and layer normalisation takes its mean and variance over all channels,
+    pruned or not.
+    """
+    stream, found = [_dense("embedding")], []
+    for i in range(model.depth):
+        attention, mlp = f"block_{i}/attention", f"block_{i}/mlp"
+        query, key, value = (_dense(f"{attention}/{name}") for name in ("query", "key", "value"))
+        out = Reader(f"{attention}/out/kernel")
+        found.append(Channels((value,), (out,), width=HEAD_DIM, companions=(query, key)))
+        found.append(Channels((_dense(f"{mlp}/fc1"),), (Reader(f"{mlp}/fc2/kernel"),)))
+        stream += [_dense(f"{attention}/out"), _dense(f"{mlp}/fc2")]
     reason = "it writes to the residual stream, which embeddings and layer normalisation couple across all blocks"
-    return [*heads, Coupled(("embedding/kernel", *writers), fixed=reason)]
+    return [*found, Channels(tuple(stream), fixed=reason)]
 
 
-FAMILIES: dict[type[nn.Module], Callable[[Any], list[Coupled]]] = {ResNet: _resnet, VGG: _vgg, ViT: _vit}
+def _normed(block: str, conv: str) -> Writer:
+    """A ResNet's convolution and the batch normalisation behind it."""
+    return Writer(f"{block}{conv}/kernel", norm=block + conv.replace("conv", "bn"))
+
+
+def _dense(path: str) -> Writer:
+    return Writer(f"{path}/kernel", f"{path}/bias")
+
+
+FAMILIES: dict[type[nn.Module], Callable[[Any], list[Channels]]] = {ResNet: _resnet, VGG: _vgg, ViT: _vit}
