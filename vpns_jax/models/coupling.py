@@ -119,7 +119,8 @@ def _resnet(model: ResNet) -> list[Channels]:
     inner = ("conv1",) if model.block == "basic" else ("conv1", "conv2")
     last = f"conv{len(inner) + 1}"
     # The sums, and what lies inside of blocks.
-    sums, inside = [([_normed("", "conv1")], [])], []
+    sums: list[tuple[list[Writer], list[Reader]]] = [([_normed("", "conv1")], [])]
+    inside: list[Channels] = []
     for stage, depth in enumerate(model.depths):
         for i in range(depth):
             block = f"layer{stage + 1}_{i}/"
