@@ -129,10 +129,10 @@ def _lines(text: str) -> Iterator[tuple[str, str]]:
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes of one device: what a step is given, which it updates in place, and what it needs besides."""
+    """Bytes of one device: what a step is given, which it updates in place, and what is temporary."""
 
     kept: int
-    besides: int
+    temporary: int
 
     @classmethod
     def of(cls, compiled: Any) -> "Memory":
@@ -190,7 +190,7 @@ def row(name: str, compiled: Any) -> dict[str, Any]:
     return {
         "step": name,
         "kept": memory.kept / 1e6,
-        "besides": memory.besides / 1e6,
+        "temporary": memory.temporary / 1e6,
         **{kind: sent[kind] / 1e6 for kind in kinds},
         "others": others / 1e6,
         "kernels a pass": kernels_of_loops(text) if name == SELECTION else None,

@@ -38,34 +38,34 @@ class Leaf:
 
 @dataclasses.dataclass(frozen=True)
 class Count:
-    """Bytes of one device: what it keeps between iterations, what it needs at most besides, what it sends in a pass.
+    """Bytes of one device: kept between iterations, temporary at most, and sent in a pass.
 
     Activations, images and the prompt are left out.
     """
 
     kept: int
-    besides: int
+    temporary: int
     sent: int
 
 
 def count(leaves: list[Leaf], stage: str, *, data: int, fsdp: int) -> Count:
     """Adds up a stage on a mesh of `data` x `fsdp`; collectives as rings, which send the least.
 
-    Besides what is kept there are a mask of bools, laid out as what it masks; all weights, whole on every device from
+    Temporary are a mask of bools, split like its weights; all weights, whole on every device from
     the forward to the end of the backward pass; and all gradients at the same time in the worst case.
     """
-    kept = besides = sent = 0
+    kept = temporary = sent = 0
     for leaf in leaves:
         split = fsdp if sharding.partition(leaf.shape, fsdp) != sharding.WHOLE else 1
         each, prunable = KEPT[stage]
         kept += leaf.size * (each + prunable * leaf.prunable) // split
         learned = stage != "prune" or leaf.prunable
-        besides += FLOAT * leaf.size * (1 + learned) + MASK * leaf.size * leaf.prunable // split
+        temporary += FLOAT * leaf.size * (1 + learned) + MASK * leaf.size * leaf.prunable // split
         # Masked weights are gathered; gradients summed and scattered over fsdp, and what is left summed over the rest.
         sent += FLOAT * leaf.size * (1 + learned) * (split - 1) // split
         others = data * fsdp // split
         sent += 2 * FLOAT * leaf.size * learned * (others - 1) // (others * split)
-    return Count(kept // 8, besides // 8, sent // 8)
+    return Count(kept // 8, temporary // 8, sent // 8)
 
 
 def parameters(name: str, image_size: int) -> list[Leaf]:
@@ -85,7 +85,7 @@ def main() -> None:
     options = parser.parse_args()
     leaves = parameters(options.model, options.image_size)
     sys.stdout.write(
-        "| stage | data x fsdp | kept, MB | besides, MB | sent in a pass, MB |\n| --- | --- | --- | --- | --- |\n"
+        "| stage | data x fsdp | kept, MB | temporary, MB | sent in a pass, MB |\n| --- | --- | --- | --- | --- |\n"
     )
     for stage in KEPT:
         for fsdp in (1, 4, 16, 64, 256):

@@ -11,7 +11,7 @@ def test_prune_on_two_by_two():
     # Weight, score and two moments of half the kernel; the whole bias.
     assert found.kept == 16 * 32768 // 2 + 4 * 128
     # Masked weights, the scores' gradients and half of the mask; the bias learns nothing.
-    assert found.besides == 8 * 32768 + 32768 // 2 + 4 * 128
+    assert found.temporary == 8 * 32768 + 32768 // 2 + 4 * 128
     # A gather and a scatter send half of it each, the sum over the other axis twice half of a half.
     assert found.sent == 2 * 4 * 16384 + 4 * 16384
 
