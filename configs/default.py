@@ -1,4 +1,4 @@
-"""Every key and its meaning: VPNs on CIFAR-10 with ResNet-18, as in the paper. Other configs start from here.
+"""All keys and their meanings: VPNs on CIFAR-10 with ResNet-18, as in the paper. Other configs start from this one.
 
 python main.py --config=configs/default.py --workdir=runs/default --config.densities="(0.2, 0.1)"
 """
@@ -10,7 +10,11 @@ from ml_collections.config_dict import placeholder
 
 
 def get_config() -> ConfigDict:
-    """The defaults of every experiment."""
+    """Makes the config with all defaults.
+
+    Returns:
+      A new config, which the caller may change.
+    """
     config = ConfigDict()
     # The title of the report; where --workdir is not given, the run's folder is runs/NAME.
     config.name = "default"
@@ -38,205 +42,232 @@ def get_config() -> ConfigDict:
 
     # The network, its weights, and what of it may be pruned.
     config.model = ConfigDict()
-    # One of docs/models.md's networks.
+    # A network of docs/models.md.
     config.model.name = "resnet18"
-    # Passed to the model where they are set; which of them it takes, docs/models.md says.
+    # Options of the network, where they are set; docs/models.md says which networks take which.
     config.model.options = ConfigDict()
     config.model.options.width = placeholder(float)
     config.model.options.stem = placeholder(str)
     config.model.options.dropout = placeholder(float)
     config.model.options.dtype = placeholder(str)
-    # A local file, a hub id such as "hf://timm/resnet18.tv_in1k", "default" for the published weights of the model,
+    # A local file, a hub id such as "hf://timm/resnet18.tv_in1k", "default" for the published weights of the network,
     # or "pretrain" to train the source network here.
     config.model.weights = "default"
-    # Which weights of a file that holds several: a checkpoint's entry, such as "model_ema", or how names begin.
+    # Which weights to load from a file that holds several: an entry, such as "model_ema", or a prefix of names.
     config.model.weights_key = ""
-    # Globs over the file's tensors to leave unused.
+    # Globs over tensors of the file that are not loaded.
     config.model.ignore = ()
-    # Globs over the network's parameters to start afresh, such as "head".
+    # Globs over parameters of the network that are initialized instead of loaded, such as "head".
     config.model.dont_load = ()
-    # What images in [0, 1] are normalized by, a value a channel; () for what the weights were trained with, as a
-    # config.json beside them says, or as the published weights of the network expect.
+    # The mean of each channel, which is subtracted from images in [0, 1]. () takes the values that the weights were
+    # trained with: from a config.json beside them, or those of the network's published weights.
     config.model.mean = ()
-    # The deviation of each channel, with mean.
+    # The standard deviation of each channel, which images are then divided by; set it together with mean.
     config.model.std = ()
-    # Globs over the prunable kernels' paths, such as ("layer4_*",); no include takes all.
+    # Globs over paths of kernels that may be pruned, such as ("layer4_*",); () means all.
     config.model.prune_include = ()
-    # Globs over the paths of those that stay dense.
+    # Globs over paths of kernels that stay dense.
     config.model.prune_exclude = ()
 
     # Only read where model.weights is "pretrain".
     config.pretrain = ConfigDict()
-    # The data set; it must have at least as many classes as the downstream one.
+    # The source data set; it must have at least as many classes as the downstream one.
     config.pretrain.data = "fonts62"
-    # How long it is trained.
+    # Epochs of training.
     config.pretrain.epochs = 20
-    # Images in a batch.
+    # Images in a batch, over all devices together.
     config.pretrain.batch_size = 128
-    # The seed of its first weights and of the order of the images.
+    # The seed of the initial weights and of the order of the images.
     config.pretrain.seed = 0
-    # Its optimizer.
+    # The optimizer of the weights.
     config.pretrain.weights = sgd(0.05)
 
     # The downstream data set.
     config.data = ConfigDict()
-    # One of docs/data.md's data sets, or "folder:/path" of images, a class a sub-folder.
+    # A data set of docs/data.md, or "folder:/path" for a folder of images with a sub-folder for each class.
     config.data.name = "cifar10"
-    # Images are resized to this; where it is less than the canvas, zeros surround them.
+    # The side in pixels to which images are resized; if it is less than the canvas, zeros surround them.
     config.data.image_size = 224
-    # Images in a batch, over all devices.
+    # Images in a batch, over all devices together.
     config.data.batch_size = 256
-    # Held out of the training split where the data set has no validation split of its own.
+    # The share of the training split that is held out for validation, if the data set has no validation split.
     config.data.val_fraction = 0.1
-    # Where data sets are prepared; "" is $TFDS_DATA_DIR, or ~/tensorflow_datasets.
+    # The folder of prepared data sets; "" means $TFDS_DATA_DIR, or ~/tensorflow_datasets.
     config.data.directory = ""
-    # Whether images are turned as the camera's note on orientation says: "on", "off", or "auto", on for folders.
+    # Whether images are rotated as their EXIF orientation says: "on", "off", or "auto" (on for folders).
     config.data.exif = "auto"
-    # Which levels of 16-bit greyscale are black and white: "full" (0 and 65535), "measured" (the darkest and the
-    # brightest of a folder), or "auto", measured where no image uses the upper half.
+    # Which levels of 16-bit grayscale become black and white: "full" (0 and 65535), "measured" (the darkest and the
+    # brightest level in the folder), or "auto" (measured if no image uses the upper half).
     config.data.grey_range = "auto"
-    # A larger JPEG is decoded at a part of its size, another large image is unreadable.
+    # The largest image, in millions of pixels. A larger JPEG is decoded at a reduced size; any other larger image
+    # counts as unreadable.
     config.data.max_megapixels = 64.0
-    # A set whose images take no more than this lives on the devices; a larger one streams from the host.
+    # GiB of device memory for images; a larger data set is streamed from the host.
     config.data.budget_gib = 4.0
-    # Processes that decode a streamed set; with 0, threads of the main one do.
+    # Processes that decode streamed images; 0 decodes in threads of the main process.
     config.data.workers = 0
 
     # The devices as a grid, with -1 for what the other leaves. Batches are split over both; over fsdp so are weights,
     # scores, masks and the optimizers' moments. A run may go on with other values, and on another number of devices.
     config.mesh = ConfigDict()
-    # Devices over which batches are split, and nothing else.
+    # Devices over which only batches are split; -1 for all that fsdp leaves.
     config.mesh.data = -1
-    # Devices over which weights are split, too.
+    # Devices over which weights are split, too; -1 for all that data leaves.
     config.mesh.fsdp = 1
 
     # The visual prompt of the methods that have one.
     config.prompt = ConfigDict()
-    # "pad", "expand" (both of pad_size), "corner", "random" (both of patch_size), "none".
+    # "pad" (a frame on the canvas, over the image if that is as large), "expand" (a frame around a smaller image),
+    # "corner" (a square in the upper left corner), "random" (a square at a random place), "none".
     config.prompt.kind = "pad"
-    # The side of the network's input.
+    # The side of the network's input, in pixels.
     config.prompt.canvas_size = 224
-    # The width of a frame, in pixels.
+    # The width of the frame of "pad" and "expand", in pixels.
     config.prompt.pad_size = 16
-    # The side of a square, in pixels.
+    # The side of the square of "corner" and "random", in pixels.
     config.prompt.patch_size = 115
-    # "raw", "sigmoid", "tanh"; "" takes the released code's for the kind.
+    # How parameters become pixels: "raw", "sigmoid" or "tanh"; "" takes what the released code uses for the kind.
     config.prompt.parametrization = ""
-    # "hard" or "straight_through".
+    # The gradient of pixels that are clipped to [0, 1]: "hard" (zero) or "straight_through" (as if not clipped).
     config.prompt.clamp = "hard"
-    # Where it is learned: "both", "retrain" (pruning has none) or "prune" (it helps to find the mask, and is
-    # dropped).
+    # Where the prompt is learned: "both", "retrain" (pruning has none) or "prune" (it helps to find the mask and is
+    # then dropped).
     config.prompt.stage = "both"
 
     # Which pretrained class speaks for each class of the data set.
     config.mapping = ConfigDict()
-    # "frequency", "iterative" (anew every epoch), "random", "head" (a new linear layer, never pruned).
+    # "frequency" (the source class that is predicted most often), "iterative" (the same, again every epoch), "random",
+    # "head" (a new linear layer, which is never pruned).
     config.mapping.kind = "frequency"
-    # Estimated on the "sparse" network or the "dense" one.
+    # The network whose predictions retraining's mapping is estimated from: "sparse" or "dense".
     config.mapping.network = "sparse"
 
     # Stage 1: scores and prompt, weights frozen.
     config.prune = ConfigDict()
-    # How long the scores are learned.
+    # Epochs of learning the scores.
     config.prune.epochs = 30
-    # "update" (batch statistics, running ones move), "prompted" (only in prompted passes), "frozen". Passes that
-    # leave them alone run as in evaluation, without dropout too.
+    # Batch normalization while scores are learned: "update" (uses batch statistics and updates the running ones),
+    # "prompted" (only in prompted passes) or "frozen". Passes that do not update run as in evaluation, without dropout.
     config.prune.batch_norm = "update"
     # The optimizer of the scores.
     config.prune.scores = adam(1e-4)
-    # The prompt's optimizer.
+    # The optimizer of the prompt.
     config.prune.prompt = adam(1e-4)
-    # A new head's. Only read where mapping.kind is "head".
+    # The optimizer of a new head. Only read if mapping.kind is "head".
     config.prune.head = adam(1e-3)
 
-    # SNIP and GraSP.
+    # How SNIP and GraSP score weights.
     config.scoring = ConfigDict()
-    # How many training batches weights are scored on.
+    # Training batches that the scores are averaged over.
     config.scoring.batches = 10
-    # GraSP divides the logits by it.
+    # GraSP divides the logits by this number.
     config.scoring.temperature = 200.0
 
-    # SynFlow.
+    # How SynFlow prunes.
     config.synflow = ConfigDict()
-    # How many rounds, each of which prunes a little.
+    # Rounds of scoring and pruning; each prunes a part of the remaining weights.
     config.synflow.rounds = 100
 
-    # Iterative magnitude pruning: each round trains, drops a share of what is left, and rewinds.
+    # Iterative magnitude pruning: each round trains, prunes a share of what is left, and rewinds the rest.
     config.imp = ConfigDict()
-    # How long a round trains, by retrain's rules.
+    # Epochs of a round, with retrain's optimizers.
     config.imp.epochs = 30
-    # The share of what is left that a round drops.
+    # The share of the remaining weights that a round prunes.
     config.imp.drop = 0.2
-    # A round starts from the pretrained weights or, if this is not 0, from that epoch of dense training.
+    # The epoch of dense training that weights are rewound to; 0 means the pretrained weights.
     config.imp.rewind_epochs = 0
 
-    # BiP: for prune.epochs, with prune.prompt's rule.
+    # BiP: scores and weights are learned in turn, for prune.epochs; the prompt with prune.prompt.
     config.bip = ConfigDict()
-    # The mask's gradient contains -m g^2 / gamma.
+    # The factor of the lower level's L2 penalty: the mask's gradient contains -m g^2 / gamma.
     config.bip.gamma = 1.0
-    # The optimizer of the lower level.
+    # The optimizer of the weights, which are the lower level.
     config.bip.weights = sgd(0.01)
-    # The optimizer of the upper level.
+    # The optimizer of the scores, which are the upper level.
     config.bip.scores = sgd(0.1)
 
-    # Method "transfer".
+    # Method "transfer": the mask of an earlier run.
     config.transfer = ConfigDict()
-    # The CELL.safetensors of an earlier run of this network, on whatever data, that has the mask.
+    # The file CELL.safetensors of an earlier run of the same network, on any data.
     config.transfer.mask = ""
 
     # Stage 2: weights and prompt, mask frozen.
     config.retrain = ConfigDict()
-    # How long the network is trained under its mask.
+    # Epochs of training under the mask.
     config.retrain.epochs = 30
-    # The weights' optimizer.
+    # The optimizer of the weights.
     config.retrain.weights = sgd(0.01)
-    # The prompt's optimizer.
+    # The optimizer of the prompt.
     config.retrain.prompt = sgd(0.01)
 
     # Read by experiments.sweep: values for methods to choose from, on validation.
     config.tuning = ConfigDict()
-    # The density that values are tried at.
+    # The density at which values are tried.
     config.tuning.density = 0.1
-    # The seed that they are tried with.
+    # The seed with which values are tried.
     config.tuning.seed = 0
-    # grid(key, values, methods) each, such as grid("prune.scores.learning_rate", (1e-4, 1e-3), ("vpns", "hydra")).
+    # Grids of values, such as grid("prune.scores.learning_rate", (1e-4, 1e-3), ("vpns", "hydra")): key, values,
+    # methods.
     config.tuning.grids = ()
     return config
 
 
 def grid(key: str, values: tuple[float, ...], methods: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Values of one key, for `config.tuning.grids`; no methods means all."""
+    """Makes one grid for `config.tuning.grids`.
+
+    Args:
+      key: the key, such as "prune.scores.learning_rate".
+      values: the values to choose from.
+      methods: the methods that choose; () means all.
+
+    Returns:
+      The grid as a dict.
+    """
     return {"key": key, "values": values, "methods": methods}
 
 
 def adam(learning_rate: float) -> ConfigDict:
-    """The paper's Adam: L2 coupled into the gradient, cosine to zero, epoch by epoch."""
+    """Makes the paper's Adam: an L2 penalty in the gradient and a cosine schedule to zero, updated every epoch.
+
+    Args:
+      learning_rate: the highest learning rate.
+
+    Returns:
+      The optimizer's keys.
+    """
     return _rule("adam", learning_rate, momentum=0.0)
 
 
 def sgd(learning_rate: float) -> ConfigDict:
-    """The paper's SGD with momentum."""
+    """Makes the paper's SGD with momentum, with the same penalty and schedule as `adam`.
+
+    Args:
+      learning_rate: the highest learning rate.
+
+    Returns:
+      The optimizer's keys.
+    """
     return _rule("sgd", learning_rate, momentum=0.9)
 
 
 def _rule(optimizer: str, learning_rate: float, *, momentum: float) -> ConfigDict:
     rule = ConfigDict()
-    # "adam" (which does not read momentum), "sgd", or any optimizer of optax by its name, such as "lion" or "adamw".
+    # "adam", "sgd", or the name of any optimizer of optax, such as "lion" or "adamw".
     rule.optimizer = optimizer
-    # The largest that the schedule comes to.
+    # The highest learning rate of the schedule.
     rule.learning_rate = learning_rate
-    # SGD's factor on the step before.
+    # The momentum of "sgd"; other optimizers do not read it.
     rule.momentum = momentum
-    # The factor of the L2 penalty, or of the decay.
+    # The factor of the L2 penalty, or of the weight decay.
     rule.weight_decay = 1e-4
-    # "coupled" (added to the gradient), "decoupled" (to the update, or the optimizer's own), "none".
+    # "coupled" (added to the gradient), "decoupled" (added to the update, or left to the optimizer) or "none".
     rule.decay = "coupled"
-    # "cosine_epochs", "cosine_steps", "constant".
+    # "cosine_epochs" (a cosine to zero, updated every epoch), "cosine_steps" (updated every step) or "constant".
     rule.schedule = "cosine_epochs"
     # Epochs in which the learning rate rises linearly from zero.
     rule.warmup_epochs = 0.0
-    # The gradient's norm is cut to this, group by group; 0 for none.
+    # The largest norm of a group's gradient; a larger gradient is scaled down to it. 0 for no clipping.
     rule.clip_norm = 0.0
-    # Arguments of an optimizer of optax, such as {"b1": 0.95}.
+    # More arguments of an optimizer of optax, such as {"b1": 0.95}.
     rule.arguments = ConfigDict()
     return rule

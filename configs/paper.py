@@ -2,8 +2,8 @@
 
     python main.py --config=configs/paper.py:resnet18,cifar100
 
-The other networks of `vpns_jax.models` and any other data set (`folder:/path` too) can be named as well; those that
-the paper does not have get its common batch size.
+You can also name any other network of `vpns_jax.models` and any other data set (also `folder:/path`). Data sets that are
+not in the paper get its most common batch size.
 """
 
 from ml_collections import ConfigDict
@@ -26,7 +26,17 @@ DATASETS = {
 
 
 def get_config(cell: str = "resnet18,cifar10") -> ConfigDict:
-    """The paper's densities, seeds and schedule for one network and data set."""
+    """Makes the config with the paper's densities, seeds and schedule for one network and data set.
+
+    Args:
+      cell: "NETWORK,DATASET".
+
+    Returns:
+      A new config, which the caller may change.
+
+    Raises:
+      ValueError: `cell` does not name a network and a data set.
+    """
     network, _, dataset = cell.partition(",")
     if not network or not dataset:
         raise ValueError(f"configs/paper.py takes :NETWORK,DATASET, such as :resnet18,cifar100; found {cell!r}")

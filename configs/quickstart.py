@@ -1,8 +1,8 @@
-"""First light: a ResNet-18 of quarter width, pretrained on printed characters, sparsified for handwritten digits.
+"""The quickstart: a ResNet-18 of quarter width, pretrained on printed characters, made sparse for handwritten digits.
 
     python main.py --config=configs/quickstart.py --workdir=runs/quickstart
 
-All data come with Python packages. The source network is trained on the first run and kept.
+All data come with Python packages. The source network is trained in the first run and kept for later ones.
 """
 
 from ml_collections import ConfigDict
@@ -11,7 +11,11 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """Dense, VPNs, HYDRA and magnitude pruning, side by side."""
+    """Makes the config for comparing dense fine-tuning, VPNs, HYDRA and magnitude pruning.
+
+    Returns:
+      A new config, which the caller may change.
+    """
     config = default.get_config()
     config.name = "quickstart"
     config.methods = ("dense", "vpns", "hydra", "magnitude")

@@ -1,6 +1,6 @@
-"""ResNet-50 on ImageNet, where the labels need no mapping but the paper's protocol maps them all the same.
+"""ResNet-50 on ImageNet. Its labels need no mapping, but the paper's protocol maps them all the same.
 
-python -m vpns_jax.data prepare imagenet   # once; says where the archives must lie
+python -m vpns_jax.data prepare imagenet   # once; says where the archives must be
 python main.py --config=configs/resnet50_imagenet.py
 """
 
@@ -10,15 +10,20 @@ from configs import paper
 
 
 def get_config() -> ConfigDict:
-    """The paper's cell at one density and seed; a validation split of 1% (12,811 images) is enough here."""
+    """Makes the config for VPNs at one density with one seed.
+
+    Returns:
+      A new config, which the caller may change.
+    """
     config = paper.get_config("resnet50,imagenet")
     config.name = "resnet50_imagenet"
     config.methods = ("vpns",)
     config.densities = (0.1,)
     config.seeds = (7,)
     config.checkpoint_every_epochs = 1
-    # The network knows these very classes: its labels should not be read off what thresholding leaves of it.
+    # The network was trained on these very classes, so the dense network gives the better label mapping.
     config.mapping.network = "dense"
+    # 12,811 images, which is enough.
     config.data.val_fraction = 0.01
     config.data.workers = 8
     return config

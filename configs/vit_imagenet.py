@@ -1,11 +1,16 @@
 """A Vision Transformer on ImageNet: `:b` (ViT-B/16, the default), `:s`, `:ti`. The recipe is ours, not the paper's.
 
-    python -m vpns_jax.data prepare imagenet   # once; says where the archives must lie
+    python -m vpns_jax.data prepare imagenet   # once; says where the archives must be
     python main.py --config=configs/vit_imagenet.py
 
-What differs from the paper's, and why: AdamW instead of SGD for the weights, with warm-up and a cosine moved every
-step, as transformers are fine-tuned; no decay on scores, so that only the loss moves them; computation in bfloat16;
-fewer epochs, since ImageNet has as many steps in one as the paper's other sets have in dozens.
+It differs from the paper's recipe in four points:
+
+- The weights are trained by AdamW instead of SGD, with warm-up and a cosine schedule that is updated every step, as is
+  usual for transformers.
+- Scores and prompt have no weight decay while scores are learned, so only the loss changes them.
+- The network computes in bfloat16.
+- It trains for fewer epochs, because one epoch of ImageNet has as many steps as dozens of epochs of the paper's other
+  data sets.
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +21,17 @@ NETWORKS = {"b": "vit_b16", "s": "vit_s16", "ti": "vit_ti16"}
 
 
 def get_config(size: str = "b") -> ConfigDict:
-    """VPNs at 90% sparsity."""
+    """Makes the config for VPNs at 90% sparsity.
+
+    Args:
+      size: a key of `NETWORKS`.
+
+    Returns:
+      A new config, which the caller may change.
+
+    Raises:
+      ValueError: there is no such size.
+    """
     if size not in NETWORKS:
         raise ValueError(f"configs/vit_imagenet.py has no size {size!r}; known: {', '.join(NETWORKS)}")
     config = resnet50_imagenet.get_config()

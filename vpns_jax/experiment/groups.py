@@ -1,4 +1,4 @@
-"""The groups of a configuration: of each key the type, the default, what it means, and what is allowed."""
+"""The groups of a configuration. Each key has its type, default, meaning and allowed values in one field."""
 
 import dataclasses
 from typing import Any
@@ -20,38 +20,52 @@ def _model_name(value: str, path: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The backbone, its weights, and what of it may be pruned."""
+    """The backbone, its weights, and which of them may be pruned."""
 
-    name: str = option("resnet18", "One of docs/models.md's networks.", _model_name)
+    name: str = option("resnet18", "A network of docs/models.md.", _model_name)
     options: dict[str, Any] = option(
-        {}, "Passed to the model where they are set; which of them it takes, docs/models.md says."
+        {}, "Options of the network, where they are set; docs/models.md says which networks take which."
     )
     weights: str = option(
         "default",
         'A local file, a hub id such as "hf://timm/resnet18.tv_in1k", "default" for the published weights of the '
-        'model, or "pretrain" to train the source network here.',
+        'network, or "pretrain" to train the source network here.',
         ranges.maybe_path,
     )
     weights_key: str = option(
         "",
-        'Which weights of a file that holds several: a checkpoint\'s entry, such as "model_ema", or how names begin.',
+        'Which weights to load from a file that holds several: an entry, such as "model_ema", or a prefix of names.',
     )
-    ignore: tuple[str, ...] = option((), "Globs over the file's tensors to leave unused.")
-    dont_load: tuple[str, ...] = option((), 'Globs over the network\'s parameters to start afresh, such as "head".')
+    ignore: tuple[str, ...] = option((), "Globs over tensors of the file that are not loaded.")
+    dont_load: tuple[str, ...] = option(
+        (), 'Globs over parameters of the network that are initialized instead of loaded, such as "head".'
+    )
     mean: tuple[float, ...] = option(
         (),
-        "What images in [0, 1] are normalized by, a value a channel; () for what the weights were trained with, as a "
-        "config.json beside them says, or as the published weights of the network expect.",
+        "The mean of each channel, which is subtracted from images in [0, 1]. () takes the values that the weights "
+        "were trained with: from a config.json beside them, or those of the network's published weights.",
         Range(-1000, 1000, "images lie in [0, 1]"),
     )
-    std: tuple[float, ...] = option((), "The deviation of each channel, with mean.", Range(0, 1000, "", "(]"))
-    prune_include: tuple[str, ...] = option(
-        (), 'Globs over the prunable kernels\' paths, such as ("layer4_*",); no include takes all.'
+    std: tuple[float, ...] = option(
+        (),
+        "The standard deviation of each channel, which images are then divided by; set it together with mean.",
+        Range(0, 1000, "", "(]"),
     )
-    prune_exclude: tuple[str, ...] = option((), "Globs over the paths of those that stay dense.")
+    prune_include: tuple[str, ...] = option(
+        (), 'Globs over paths of kernels that may be pruned, such as ("layer4_*",); () means all.'
+    )
+    prune_exclude: tuple[str, ...] = option((), "Globs over paths of kernels that stay dense.")
 
     def check(self, path: str) -> None:
-        """Raises `UserError` for an option that the model does not take, or weights that cannot be loaded so."""
+        """Checks that the model takes its options and that the keys about its weights agree.
+
+        Args:
+          path: the name of this group, such as "config.model".
+
+        Raises:
+          UserError: the model does not take an option, only one of `mean` and `std` is set, or a key is set that
+            only matters for a file while no file is read.
+        """
         with at(f"{path}.options"):
             models.create(self.name, **self.options)
         if self.mean or self.std:
@@ -70,11 +84,11 @@ class ModelConfig:
 class PretrainConfig:
     """How the source network is trained here."""
 
-    data: str = option("fonts62", "The data set; it must have at least as many classes as the downstream one.")
-    epochs: int = option(20, "How long it is trained.", EPOCHS)
-    batch_size: int = option(128, "Images in a batch.", ranges.BATCH_SIZE)
-    seed: int = option(0, "The seed of its first weights and of the order of the images.", ranges.SEED)
-    weights: Optimizer = option(sgd(0.05), "Its optimizer.")
+    data: str = option("fonts62", "The source data set; it must have at least as many classes as the downstream one.")
+    epochs: int = option(20, "Epochs of training.", EPOCHS)
+    batch_size: int = option(128, "Images in a batch, over all devices together.", ranges.BATCH_SIZE)
+    seed: int = option(0, "The seed of the initial weights and of the order of the images.", ranges.SEED)
+    weights: Optimizer = option(sgd(0.05), "The optimizer of the weights.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,69 +97,91 @@ class DataConfig:
 
     name: str = option(
         "cifar10",
-        'One of docs/data.md\'s data sets, or "folder:/path" of images, a class a sub-folder.',
+        'A data set of docs/data.md, or "folder:/path" for a folder of images with a sub-folder for each class.',
         ranges.data_set,
     )
     image_size: int = option(
         224,
-        "Images are resized to this; where it is less than the canvas, zeros surround them.",
+        "The side in pixels to which images are resized; if it is less than the canvas, zeros surround them.",
         ranges.SIDE,
     )
-    batch_size: int = option(256, "Images in a batch, over all devices.", ranges.BATCH_SIZE)
+    batch_size: int = option(256, "Images in a batch, over all devices together.", ranges.BATCH_SIZE)
     val_fraction: float = option(
         0.1,
-        "Held out of the training split where the data set has no validation split of its own.",
+        "The share of the training split that is held out for validation, if the data set has no validation split.",
         Range(0, 1, "", "()", must="it must lie in (0, 1)"),
     )
     directory: str = option(
         "",
-        'Where data sets are prepared; "" is $TFDS_DATA_DIR, or ~/tensorflow_datasets.',
+        'The folder of prepared data sets; "" means $TFDS_DATA_DIR, or ~/tensorflow_datasets.',
         ranges.maybe_path,
     )
     exif: str = option(
         "auto",
-        'Whether images are turned as the camera\'s note on orientation says: "on", "off", or "auto", on for folders.',
+        'Whether images are rotated as their EXIF orientation says: "on", "off", or "auto" (on for folders).',
     )
     grey_range: str = option(
         "auto",
-        'Which levels of 16-bit greyscale are black and white: "full" (0 and 65535), "measured" (the darkest and the '
-        'brightest of a folder), or "auto", measured where no image uses the upper half.',
+        'Which levels of 16-bit grayscale become black and white: "full" (0 and 65535), "measured" (the darkest and '
+        'the brightest level in the folder), or "auto" (measured if no image uses the upper half).',
     )
     max_megapixels: float = option(
         64.0,
-        "A larger JPEG is decoded at a part of its size, another large image is unreadable.",
+        "The largest image, in millions of pixels. A larger JPEG is decoded at a reduced size; any other larger "
+        "image counts as unreadable.",
         Range(0, 4295, "that is the largest picture that a JPEG can be", "(]"),
     )
     budget_gib: float = option(
         4.0,
-        "A set whose images take no more than this lives on the devices; a larger one streams from the host.",
+        "GiB of device memory for images; a larger data set is streamed from the host.",
         Range(0, 2**20, "no devices hold a pebibyte"),
     )
     workers: int = option(
         0,
-        "Processes that decode a streamed set; with 0, threads of the main one do.",
+        "Processes that decode streamed images; 0 decodes in threads of the main process.",
         Range(0, 1024, "each is a process, and no machine has that many cores"),
     )
 
     def decode_options(self) -> DecodeOptions:
-        """How image files become pixels; raises `UserError` on a bad value."""
+        """Makes the options for turning image files into pixels.
+
+        Returns:
+          The options, as `vpns_jax.data` takes them.
+
+        Raises:
+          UserError: a value is not allowed.
+        """
         return DecodeOptions(self.exif, self.grey_range, self.max_megapixels)
 
     def check(self, path: str) -> None:
-        """Raises `UserError` for a way of decoding that there is not."""
+        """Checks the keys about decoding.
+
+        Args:
+          path: the name of this group, such as "config.data".
+
+        Raises:
+          UserError: a value is not allowed.
+        """
         with at(path):
             self.decode_options()
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """How the devices are laid out; see `sharding.make_mesh`."""
+    """The grid of devices; see `sharding.make_mesh`."""
 
-    data: int = option(-1, "Devices over which batches are split, and nothing else.", ranges.DEVICES)
-    fsdp: int = option(1, "Devices over which weights are split, too.", ranges.DEVICES)
+    data: int = option(-1, "Devices over which only batches are split; -1 for all that fsdp leaves.", ranges.DEVICES)
+    fsdp: int = option(1, "Devices over which weights are split, too; -1 for all that data leaves.", ranges.DEVICES)
 
     def check(self, path: str) -> None:
-        """Raises `UserError` for no devices, or if both axes are what the other leaves."""
+        """Checks that the grid has devices.
+
+        Args:
+          path: the name of this group, such as "config.mesh".
+
+        Raises:
+          UserError: an axis is 0, or both are -1.
+        """
         for axis, length in dataclasses.asdict(self).items():
             if length == 0:
                 raise UserError(f"{path}.{axis} is {length}; it must be at least 1, or -1, what the other leaves")
@@ -159,28 +195,40 @@ class PromptConfig:
 
     kind: str = option(
         "pad",
-        '"pad", "expand" (both of pad_size), "corner", "random" (both of patch_size), "none".',
+        '"pad" (a frame on the canvas, over the image if that is as large), "expand" (a frame around a smaller '
+        'image), "corner" (a square in the upper left corner), "random" (a square at a random place), "none".',
         tuple(KINDS),
     )
-    canvas_size: int = option(224, "The side of the network's input.", ranges.SIDE)
-    pad_size: int = option(16, "The width of a frame, in pixels.", ranges.PROMPT_SIDE)
-    patch_size: int = option(115, "The side of a square, in pixels.", ranges.PROMPT_SIDE)
+    canvas_size: int = option(224, "The side of the network's input, in pixels.", ranges.SIDE)
+    pad_size: int = option(16, 'The width of the frame of "pad" and "expand", in pixels.', ranges.PROMPT_SIDE)
+    patch_size: int = option(115, 'The side of the square of "corner" and "random", in pixels.', ranges.PROMPT_SIDE)
     parametrization: str = option(
         "",
-        '"raw", "sigmoid", "tanh"; "" takes the released code\'s for the kind.',
+        'How parameters become pixels: "raw", "sigmoid" or "tanh"; "" takes what the released code uses for the kind.',
         ("", *prompts.PARAMETRIZATIONS),
         former="parametrisation",
     )
-    clamp: str = option("hard", '"hard" or "straight_through".', tuple(prompts.CLAMPS))
+    clamp: str = option(
+        "hard",
+        'The gradient of pixels that are clipped to [0, 1]: "hard" (zero) or "straight_through" (as if not clipped).',
+        tuple(prompts.CLAMPS),
+    )
     stage: str = option(
         "both",
-        'Where it is learned: "both", "retrain" (pruning has none) or "prune" (it helps to find the mask, and is '
-        "dropped).",
+        'Where the prompt is learned: "both", "retrain" (pruning has none) or "prune" (it helps to find the mask and '
+        "is then dropped).",
         ("prune", "retrain", "both"),
     )
 
     def make(self) -> Prompt:
-        """The prompt. Raises `UserError` if it does not fit its canvas."""
+        """Makes the prompt.
+
+        Returns:
+          The prompt; it has no parameters yet.
+
+        Raises:
+          UserError: the prompt does not fit its canvas.
+        """
         return create(
             self.kind,
             canvas_size=self.canvas_size,
@@ -191,58 +239,78 @@ class PromptConfig:
         )
 
     def check(self, path: str) -> None:
-        """Raises `UserError` if the prompt does not fit its canvas."""
+        """Checks that the prompt fits its canvas.
+
+        Args:
+          path: the name of this group, such as "config.prompt".
+
+        Raises:
+          UserError: it does not.
+        """
         with at(path):
             self.make()
 
 
 @dataclasses.dataclass(frozen=True)
 class MappingConfig:
-    """The label mapping, and the network it is first estimated on."""
+    """The label mapping: which source class stands for each target class."""
 
     kind: str = option(
         "frequency",
-        '"frequency", "iterative" (anew every epoch), "random", "head" (a new linear layer, never pruned).',
+        '"frequency" (the source class that is predicted most often), "iterative" (the same, again every epoch), '
+        '"random", "head" (a new linear layer, which is never pruned).',
         label_mapping.KINDS,
     )
-    network: str = option("sparse", 'Estimated on the "sparse" network or the "dense" one.', ("sparse", "dense"))
+    network: str = option(
+        "sparse",
+        'The network whose predictions retraining\'s mapping is estimated from: "sparse" or "dense".',
+        ("sparse", "dense"),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class PruneConfig:
-    """Stage 1."""
+    """Stage 1, prune: scores and prompt are learned."""
 
-    epochs: int = option(30, "How long the scores are learned.", EPOCHS)
+    epochs: int = option(30, "Epochs of learning the scores.", EPOCHS)
     batch_norm: str = option(
         "update",
-        '"update" (batch statistics, running ones move), "prompted" (only in prompted passes), "frozen". Passes that '
-        "leave them alone run as in evaluation, without dropout too.",
+        'Batch normalization while scores are learned: "update" (uses batch statistics and updates the running '
+        'ones), "prompted" (only in prompted passes) or "frozen". Passes that do not update run as in evaluation, '
+        "without dropout.",
         stage.BATCH_NORMS,
     )
     scores: Optimizer = option(adam(1e-4), "The optimizer of the scores.")
-    prompt: Optimizer = option(adam(1e-4), "The prompt's optimizer.")
-    head: Optimizer = option(adam(1e-3), 'A new head\'s. Only read where mapping.kind is "head".')
+    prompt: Optimizer = option(adam(1e-4), "The optimizer of the prompt.")
+    head: Optimizer = option(adam(1e-3), 'The optimizer of a new head. Only read if mapping.kind is "head".')
 
 
 @dataclasses.dataclass(frozen=True)
 class RetrainConfig:
-    """Stage 2."""
+    """Stage 2, retrain: weights and prompt are learned."""
 
-    epochs: int = option(30, "How long the network is trained under its mask.", EPOCHS)
-    weights: Optimizer = option(sgd(0.01), "The weights' optimizer.")
-    prompt: Optimizer = option(sgd(0.01), "The prompt's optimizer.")
+    epochs: int = option(30, "Epochs of training under the mask.", EPOCHS)
+    weights: Optimizer = option(sgd(0.01), "The optimizer of the weights.")
+    prompt: Optimizer = option(sgd(0.01), "The optimizer of the prompt.")
 
 
 @dataclasses.dataclass(frozen=True)
 class GridConfig:
-    """Values of one key for methods to choose from."""
+    """Values of one key from which methods choose."""
 
-    methods: tuple[str, ...] = option((), "Which choose; none means all.")
+    methods: tuple[str, ...] = option((), "The methods that choose; () means all.")
     key: str = option("", "The key, such as prune.scores.learning_rate.")
-    values: tuple[float, ...] = option((), "What it may be.")
+    values: tuple[float, ...] = option((), "The values to choose from.")
 
     def check(self, path: str) -> None:
-        """Raises `UserError` if there is nothing to choose from."""
+        """Checks that there are values to choose from.
+
+        Args:
+          path: the name of this grid, such as "config.tuning.grids[0]".
+
+        Raises:
+          UserError: there is no value, or one appears twice.
+        """
         if not self.values or len(set(self.values)) != len(self.values):
             values = short(self.values)
             raise UserError(
@@ -252,11 +320,12 @@ class GridConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TuningConfig:
-    """What sweeps choose on validation before they run; see `experiments.tuning`."""
+    """Hyper-parameters that a sweep chooses on validation before it runs; see `experiments.tuning`."""
 
-    density: float = option(0.1, "The density that values are tried at.", DENSITY)
-    seed: int = option(0, "The seed that they are tried with.", ranges.SEED)
+    density: float = option(0.1, "The density at which values are tried.", DENSITY)
+    seed: int = option(0, "The seed with which values are tried.", ranges.SEED)
     grids: tuple[GridConfig, ...] = option(
         (),
-        'grid(key, values, methods) each, such as grid("prune.scores.learning_rate", (1e-4, 1e-3), ("vpns", "hydra")).',
+        'Grids of values, such as grid("prune.scores.learning_rate", (1e-4, 1e-3), ("vpns", "hydra")): key, values, '
+        "methods.",
     )

@@ -22,17 +22,17 @@ TRAINING = Training(levels=2)
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """BiP: for prune.epochs, with prune.prompt's rule."""
+    """BiP: scores and weights are learned in turn, for prune.epochs; the prompt with prune.prompt."""
 
     group: ClassVar[str] = "bip"
 
     gamma: float = option(
         1.0,
-        "The mask's gradient contains -m g^2 / gamma.",
+        "The factor of the lower level's L2 penalty: the mask's gradient contains -m g^2 / gamma.",
         Range(1e-9, 1e9, "", must="it must be above zero, from 1e-9 to 1e9: beyond, float32 sees one term alone"),
     )
-    weights: Optimizer = option(sgd(0.01), "The optimizer of the lower level.")
-    scores: Optimizer = option(sgd(0.1), "The optimizer of the upper level.")
+    weights: Optimizer = option(sgd(0.01), "The optimizer of the weights, which are the lower level.")
+    scores: Optimizer = option(sgd(0.1), "The optimizer of the scores, which are the upper level.")
 
 
 def prune(problem: Problem, runner: Runner) -> Subnetwork:

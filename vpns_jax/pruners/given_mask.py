@@ -22,13 +22,13 @@ def _maybe_path(value: str, path: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Method "transfer"."""
+    """Method "transfer": the mask of an earlier run."""
 
     group: ClassVar[str] = "transfer"
 
     mask: str = option(
         "",
-        "The CELL.safetensors of an earlier run of this network, on whatever data, that has the mask.",
+        "The file CELL.safetensors of an earlier run of the same network, on any data.",
         _maybe_path,
     )
 

@@ -21,19 +21,19 @@ PyTree = Any
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Iterative magnitude pruning: each round trains, drops a share of what is left, and rewinds."""
+    """Iterative magnitude pruning: each round trains, prunes a share of what is left, and rewinds the rest."""
 
     group: ClassVar[str] = "imp"
 
-    epochs: int = option(30, "How long a round trains, by retrain's rules.", EPOCHS)
+    epochs: int = option(30, "Epochs of a round, with retrain's optimizers.", EPOCHS)
     drop: float = option(
         0.2,
-        "The share of what is left that a round drops.",
+        "The share of the remaining weights that a round prunes.",
         Range(1e-4, 1, "", "[)", must="it must lie in [0.0001, 1), a share of what is left; less takes 10,000 rounds"),
     )
     rewind_epochs: int = option(
         0,
-        "A round starts from the pretrained weights or, if this is not 0, from that epoch of dense training.",
+        "The epoch of dense training that weights are rewound to; 0 means the pretrained weights.",
         Range(0, 100_000, "no round has that many epochs"),
     )
 

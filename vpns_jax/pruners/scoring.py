@@ -24,18 +24,18 @@ PyTree = Any
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """SNIP and GraSP."""
+    """How SNIP and GraSP score weights."""
 
     group: ClassVar[str] = "scoring"
 
     batches: int = option(
         10,
-        "How many training batches weights are scored on.",
+        "Training batches that the scores are averaged over.",
         Range(1, 1_000_000, "that is more than an epoch of any data set here"),
     )
     temperature: float = option(
         200.0,
-        "GraSP divides the logits by it.",
+        "GraSP divides the logits by this number.",
         Range(1e-6, 1e6, "", must="it must be above zero, from 1e-6 to 1e6: beyond, float32 sees no difference"),
     )
 

@@ -34,12 +34,14 @@ _QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_pas
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """SynFlow."""
+    """How SynFlow prunes."""
 
     group: ClassVar[str] = "synflow"
 
     rounds: int = option(
-        100, "How many rounds, each of which prunes a little.", Range(1, 10_000, "each is a pass through the network")
+        100,
+        "Rounds of scoring and pruning; each prunes a part of the remaining weights.",
+        Range(1, 10_000, "each is a pass through the network"),
     )
 
 

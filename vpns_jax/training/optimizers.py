@@ -47,25 +47,29 @@ class Optimizer:
 
     optimizer: str = option(
         "adam",
-        '"adam" (which does not read momentum), "sgd", or any optimizer of optax by its name, such as "lion" or '
-        '"adamw".',
+        '"adam", "sgd", or the name of any optimizer of optax, such as "lion" or "adamw".',
     )
     learning_rate: float = option(
         1e-4,
-        "The largest that the schedule comes to.",
+        "The highest learning rate of the schedule.",
         Range(0, 1e6, "no network survives a step of that size in float32"),
     )
-    momentum: float = option(0.0, "SGD's factor on the step before.", Range(0, 1, "", "[)", must=_MOMENTUM))
+    momentum: float = option(
+        0.0, 'The momentum of "sgd"; other optimizers do not read it.', Range(0, 1, "", "[)", must=_MOMENTUM)
+    )
     weight_decay: float = option(
         1e-4,
-        "The factor of the L2 penalty, or of the decay.",
+        "The factor of the L2 penalty, or of the weight decay.",
         Range(0, 1e3, "it would shrink weights to nothing in one step"),
     )
     decay: str = option(
         "coupled",
-        '"coupled" (added to the gradient), "decoupled" (to the update, or the optimizer\'s own), "none".',
+        '"coupled" (added to the gradient), "decoupled" (added to the update, or left to the optimizer) or "none".',
     )
-    schedule: str = option("cosine_epochs", '"cosine_epochs", "cosine_steps", "constant".')
+    schedule: str = option(
+        "cosine_epochs",
+        '"cosine_epochs" (a cosine to zero, updated every epoch), "cosine_steps" (updated every step) or "constant".',
+    )
     warmup_epochs: float = option(
         0.0,
         "Epochs in which the learning rate rises linearly from zero.",
@@ -73,10 +77,10 @@ class Optimizer:
     )
     clip_norm: float = option(
         0.0,
-        "The gradient's norm is cut to this, group by group; 0 for none.",
+        "The largest norm of a group's gradient; a larger gradient is scaled down to it. 0 for no clipping.",
         Range(0, 1e9, "no gradient that a network survives is larger"),
     )
-    arguments: dict[str, Any] = option({}, 'Arguments of an optimizer of optax, such as {"b1": 0.95}.')
+    arguments: dict[str, Any] = option({}, 'More arguments of an optimizer of optax, such as {"b1": 0.95}.')
 
     def __hash__(self) -> int:
         return hash((self.optimizer, self.learning_rate, self.schedule, tuple(sorted(map(str, self.arguments)))))
