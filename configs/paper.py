@@ -2,8 +2,8 @@
 
     python main.py --config=configs/paper.py:resnet18,cifar100
 
-You can also name any other network of `vpns_jax.models` and any other data set (also `folder:/path`). Data sets that are
-not in the paper get its most common batch size.
+You can also name any other network of `vpns_jax.models` and any other data set (also `folder:/path`). Data sets that
+are not in the paper get its most common batch size.
 """
 
 from ml_collections import ConfigDict
