@@ -1,9 +1,9 @@
-"""How long each stage of a cell is: as the config has it, or so that all methods cost the same.
+"""How many epochs each stage of a cell has: as the config says, or so that all methods cost the same.
 
-The unit is a pass, forward and backward, through the network with its optimizer step. VPNs' passes are the measure
-of budget "matched": one that prunes without training retrains for as long as VPNs does both, and one whose
-iterations take several passes trains for fewer epochs. What scoring takes (SNIP, GraSP, SynFlow: some batches) comes
-on top, and is reported.
+The unit is a pass: forward and backward through the network, with the optimizer step. With budget "matched" every
+method gets as many passes as VPNs. A method that prunes without training retrains for longer, and a method whose
+iterations take several passes trains for fewer epochs. The passes for scoring (some batches for SNIP, GraSP and
+SynFlow) come on top and are reported.
 """
 
 import dataclasses
@@ -19,10 +19,10 @@ class Epochs:
     """Epochs of each stage of a cell.
 
     Attributes:
-      prune: of stage prune, all rounds of iterative pruning and what they rewind to among them.
-      round: of each of these rounds; 0 where there are none.
-      retrain: of stage retrain.
-      posthoc: of the prompt that is fitted afterwards; 0 where none is.
+      prune: epochs of stage prune, including all rounds of iterative pruning and the training that they rewind to.
+      round: epochs of each such round; 0 if there are no rounds.
+      retrain: epochs of stage retrain.
+      posthoc: epochs of fitting a prompt afterwards; 0 if none is fitted.
     """
 
     prune: int
@@ -32,12 +32,20 @@ class Epochs:
 
     @property
     def total(self) -> int:
-        """Of all stages."""
+        """The epochs of all stages together."""
         return self.prune + self.retrain + self.posthoc
 
 
 def epochs(config: Config, name: str, density: float) -> Epochs:
-    """How long the stages of method `name` are at a density.
+    """Decides how many epochs each stage of a method has.
+
+    Args:
+      config: a checked configuration.
+      name: the method's name.
+      density: the share of weights to keep.
+
+    Returns:
+      The epochs of each stage.
 
     Raises:
       UserError: the matched budget leaves a round of iterative pruning, or retraining, no epoch.
@@ -47,7 +55,16 @@ def epochs(config: Config, name: str, density: float) -> Epochs:
 
 
 def has_prompt(config: Config, chosen: Method, stage: str) -> bool:
-    """Whether a method has a prompt in stage "prune", "retrain" or "posthoc"."""
+    """Says whether a method has a prompt in a stage.
+
+    Args:
+      config: a checked configuration.
+      chosen: the method.
+      stage: "prune", "retrain" or "posthoc".
+
+    Returns:
+      True if it has one.
+    """
     if stage == "posthoc":
         return chosen.posthoc
     return chosen.prompted and config.prompt.stage in (stage, "both")
@@ -63,7 +80,7 @@ def _own(config: Config, chosen: Method, density: float) -> Epochs:
 
 
 def _rounds(config: Config, chosen: Method, density: float) -> tuple[int, int]:
-    """Rounds of training until a density, and epochs that they rewind to; zeros for a pruner that trains once."""
+    """The number of rounds until a density, and the epoch they rewind to; zeros for a pruner that trains once."""
     if chosen.training is None or chosen.training.rounds is None:
         return 0, 0
     options = config.options(chosen)
@@ -71,14 +88,17 @@ def _rounds(config: Config, chosen: Method, density: float) -> tuple[int, int]:
 
 
 def _matched(config: Config, name: str, density: float) -> Epochs:
-    """Stage prune gets what VPNs' has; the rest is for retraining, half of it where a prompt is fitted afterwards."""
+    """Divides VPNs' number of passes: stage prune gets as many as VPNs' stage prune, retraining the rest.
+
+    If a prompt is fitted afterwards, it gets half of that rest.
+    """
     chosen = method(name)
-    each = len(passes.PROTOCOLS[config.protocol])
-    left = each * (config.prune.epochs + config.retrain.epochs)
+    per_iteration = len(passes.PROTOCOLS[config.protocol])
+    left = per_iteration * (config.prune.epochs + config.retrain.epochs)
     prune = round_ = 0
     if chosen.training:
-        a_pass = _passes(config, chosen, "prune") * chosen.training.levels
-        prune = each * config.prune.epochs // a_pass
+        own_per_iteration = _passes(config, chosen, "prune") * chosen.training.levels
+        prune = per_iteration * config.prune.epochs // own_per_iteration
         rounds, rewind = _rounds(config, chosen, density)
         if rounds:
             round_ = (prune - rewind) // rounds
@@ -88,7 +108,7 @@ def _matched(config: Config, name: str, density: float) -> Epochs:
                     f"density {density:g} and {rewind} to rewind to; raise config.prune.epochs or config.imp.drop"
                 )
             prune = rewind + rounds * round_
-        left -= prune * a_pass
+        left -= prune * own_per_iteration
     posthoc = left // 2 if chosen.posthoc else 0
     retrain = (left - posthoc) // _passes(config, chosen, "retrain")
     if not retrain or (chosen.posthoc and not posthoc):
@@ -99,5 +119,6 @@ def _matched(config: Config, name: str, density: float) -> Epochs:
 
 
 def _passes(config: Config, chosen: Method, stage: str) -> int:
+    """The number of passes in an iteration of a stage."""
     prompted = has_prompt(config, chosen, stage) and config.make_prompt().is_learned
     return len(passes.inputs(config.protocol, prompted=prompted))

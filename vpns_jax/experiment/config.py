@@ -1,7 +1,6 @@
-"""A run's configuration: parsed once, checked whole, immutable after.
+"""A run's configuration: parsed once, checked as a whole, immutable afterwards.
 
-A key that is missing, unknown, of another type or of a value that is not allowed ends the run before anything else
-happens.
+A key that is missing or unknown, or whose type or value is not allowed, ends the run before anything else happens.
 """
 
 from collections.abc import Mapping
@@ -17,7 +16,10 @@ def parse(tree: Mapping[str, Any]) -> Config:
     """Builds and checks a configuration.
 
     Args:
-      tree: nested dicts with all keys, as a config file's `to_dict()` or a run's config.json have them.
+      tree: nested dicts with all keys, such as a config file's `to_dict()` or a run's config.json.
+
+    Returns:
+      The configuration.
 
     Raises:
       UserError: one line that names the key, what was found and what is allowed.
@@ -28,5 +30,9 @@ def parse(tree: Mapping[str, Any]) -> Config:
 
 
 def former_keys() -> dict[str, str]:
-    """Keys by the names that they had in the release before, such as "prompt.parametrisation"."""
+    """Lists keys that had another name in the previous release.
+
+    Returns:
+      The key's name now, by its former name, such as "prompt.parametrisation".
+    """
     return options.former_names(Config)

@@ -1,7 +1,7 @@
-"""What a run may not change once it has begun: the keys of its config that decide the numbers of a cell.
+"""The identity of a run: the keys of its config that decide the numbers of a cell, and so must not change.
 
-All others may change between one start and the next: more methods, densities and seeds, which add cells to the same
-folder, and what only says where, how often and on which machine something is done.
+All other keys may change when a run is resumed: methods, densities and seeds, which add cells to the same folder, and
+keys that only say where, how often or on which machine something is done.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,7 +9,7 @@ from typing import Any
 
 from vpns_jax.pruners import OPTIONS, method
 
-# Keys that change no number. Of the places among them it counts what lies there, wherever that is: see `inputs`.
+# Keys that change no number. Some name places; there the contents count, wherever they are stored: see `inputs`.
 _FREE = frozenset(
     {
         "name",
@@ -31,16 +31,16 @@ PRETRAIN = "pretrain"
 
 
 def identity(config: Mapping[str, Any], methods: Iterable[str]) -> dict[str, Any]:
-    """The part of a config that decides the numbers of cells.
+    """Selects the part of a config that decides the numbers of cells.
 
     Args:
-      config: as JSON has it: nested dicts.
-      methods: those of the cells.
+      config: the configuration as nested dicts, as in config.json.
+      methods: the methods of the cells.
 
     Returns:
-      Leaves by dotted key, such as "prune.epochs".
+      Values by dotted key, such as "prune.epochs".
     """
-    # Of the groups that pruners declare, those that these methods read.
+    # The groups of pruners' options that these methods read.
     read = {options.group for name in methods if (options := method(name).options)}
     flat = _flat(config)
     trained_here = flat.get("model.weights") == PRETRAIN

@@ -1,4 +1,4 @@
-"""What a run reads that others can change: data, weights, a mask. Each has a digest, by which a change is noticed."""
+"""The inputs of a run that others can change: data, weights, a mask. Each has a digest, so that a change is noticed."""
 
 import dataclasses
 import functools
@@ -14,7 +14,7 @@ from vpns_jax.experiment.identity import PRETRAIN
 from vpns_jax.models import hub
 from vpns_jax.pruners import method
 
-# By what each is called in inputs.json and in errors.
+# The names of inputs in inputs.json and in errors.
 DATA, WEIGHTS, PRETRAIN_DATA, SOURCE, MASK = "data", "weights", "pretraining data", "source network", "mask"
 
 
@@ -23,8 +23,8 @@ class Input:
     """One input of a run.
 
     Attributes:
-      name: as the config has it, such as "folder:/my/images".
-      digest: of its content; the same wherever it lies.
+      name: the value in the config, such as "folder:/my/images".
+      digest: a digest of the content, which does not depend on where it is stored.
     """
 
     name: str
@@ -32,43 +32,59 @@ class Input:
 
 
 def of(config: Config) -> dict[str, Input]:
-    """All inputs that a config names, by what they are; touches no device.
+    """Finds all inputs that a config names, without touching a device.
 
     Args:
       config: a checked configuration.
 
+    Returns:
+      The inputs, by the names above.
+
     Raises:
-      UserError: one of them cannot be had.
+      UserError: an input is missing or cannot be read.
     """
     identity = functools.partial(
         data.identity, options=config.data.decode_options(), data_dir=config.data.directory or None
     )
-    found = {DATA: Input(config.data.name, identity(config.data.name))}
+    inputs = {DATA: Input(config.data.name, identity(config.data.name))}
     if config.model.weights == PRETRAIN:
-        found[PRETRAIN_DATA] = Input(config.pretrain.data, identity(config.pretrain.data))
+        inputs[PRETRAIN_DATA] = Input(config.pretrain.data, identity(config.pretrain.data))
     else:
-        found[WEIGHTS] = _weights(config)
+        inputs[WEIGHTS] = _weights(config)
     if any(method(name).given for name in config.methods):
-        found[MASK] = mask(config)
-    return found
+        inputs[MASK] = mask(config)
+    return inputs
 
 
 def mask(config: Config) -> Input:
-    """The mask that method transfer is given; raises `UserError` if there is none."""
+    """Finds the mask of method "transfer".
+
+    Args:
+      config: a checked configuration.
+
+    Returns:
+      The input.
+
+    Raises:
+      UserError: the file is missing or cannot be read.
+    """
     path = Path(config.transferred_mask)
     return Input(config.transferred_mask, subnetworks.digest(path))
 
 
-def compare(found: Mapping[str, Any], wanted: Mapping[str, Input], place: Path) -> None:
-    """Raises `UserError` unless the inputs of a run, as its folder remembers them, are those of today.
+def compare(remembered: Mapping[str, Any], current: Mapping[str, Input], place: Path) -> None:
+    """Checks that the inputs of a run are the same as when it began.
 
     Args:
-      found: by what they are, `Input`s as JSON has them.
-      wanted: those of today; one that the folder does not know is new, and welcome.
+      remembered: the inputs in the folder's inputs.json: dicts with the fields of `Input`, by name.
+      current: the inputs now; one that the folder does not know is new, which is allowed.
       place: the folder.
+
+    Raises:
+      UserError: an input changed.
     """
-    for what, now in wanted.items():
-        before = found.get(what)
+    for what, now in current.items():
+        before = remembered.get(what)
         if before is None or before["digest"] == now.digest:
             continue
         if before["name"] == now.name:
@@ -81,10 +97,10 @@ def compare(found: Mapping[str, Any], wanted: Mapping[str, Input], place: Path) 
 def _weights(config: Config) -> Input:
     source = config.model.weights
     path = hub.resolve(models.default_source(config.model.name) if source == "default" else source)
-    # What timm says beside them decides how inputs are normalized.
-    described = path.with_name("config.json")
+    # timm's config.json beside the weights decides how images are normalized.
+    description = path.with_name("config.json")
     try:
-        parts = [files.sha256(one) for one in (path, described) if one.is_file() or one == path]
-        return Input(source, parts[0] if len(parts) == 1 else files.digest_json(parts))
+        digests = [files.sha256(file) for file in (path, description) if file.is_file() or file == path]
+        return Input(source, digests[0] if len(digests) == 1 else files.digest_json(digests))
     except OSError as error:
         raise UserError(f"config.model.weights is {source!r}: {path} cannot be read: {error.strerror}") from error

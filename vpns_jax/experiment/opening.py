@@ -1,4 +1,4 @@
-"""What a run starts from: data, weights and a mask, opened and checked before a folder is made."""
+"""Opens what a run starts from: data, weights and a mask. All are checked before a folder is made."""
 
 import dataclasses
 import functools
@@ -24,7 +24,17 @@ PyTree = Any
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
-    """What a run starts from: the downstream data, the source network or the data to train it on, a mask if given."""
+    """What a run starts from.
+
+    Attributes:
+      target: the downstream data.
+      source: variables of the source network; None if it has to be trained first.
+      source_accuracy: its test accuracy on its own data; None if that is not known.
+      pretrain_data: the data to train the source network on; None if there is a source network.
+      mask: the mask of method "transfer"; None if no method needs one.
+      normalization: the mean and deviation by which images are normalized.
+      notes: remarks from reading the weights, for the user.
+    """
 
     target: Sources
     source: dict[str, PyTree] | None
@@ -32,12 +42,22 @@ class Opened:
     pretrain_data: Sources | None
     mask: PyTree | None
     normalization: models.Normalization
-    # What was said in reading the weights.
     notes: tuple[str, ...]
 
 
 def open_inputs(config: Config, mesh: Mesh) -> Opened:
-    """Opens data and weights, and checks that they fit together."""
+    """Opens data, weights and mask, and checks that they fit together.
+
+    Args:
+      config: a checked configuration.
+      mesh: the devices of the run.
+
+    Returns:
+      Everything that the run starts from.
+
+    Raises:
+      UserError: something is missing, cannot be read, or does not fit the rest.
+    """
     _check_kernels(config)
     opened = functools.partial(
         data.open_sources, data_dir=config.data.directory or None, options=config.data.decode_options()
@@ -69,7 +89,7 @@ def open_inputs(config: Config, mesh: Mesh) -> Opened:
 
 
 def _load_pretrained(config: Config, classes: int) -> models.Pretrained:
-    """The network of a file, with the file's head; where a new one takes its place the file need not have any."""
+    """The network of a file, with the file's head. If a new head is learned, the file need not have one."""
     num_classes, dont_load = None, config.model.dont_load
     if config.mapping.kind == "head":
         num_classes, dont_load = classes, (models.HEAD, *dont_load)
@@ -86,19 +106,23 @@ def _load_pretrained(config: Config, classes: int) -> models.Pretrained:
 
 
 def _load_mask(config: Config, classes: int) -> PyTree:
-    """The mask that the config names, which must fit the network with so many source classes."""
+    """The mask that the config names; it must fit the network with this many source classes."""
     name, size = config.model.name, config.prompt.canvas_size
-    found = subnetworks.load(Path(config.transferred_mask), name, image_size=size, **config.model.options)
+    subnetwork = subnetworks.load(Path(config.transferred_mask), name, image_size=size, **config.model.options)
     model = models.create(name, num_classes=classes, **config.model.options)
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
-    found_here = pruning.prunable(config, variables["params"])
+    prunable = pruning.prunable(config, variables["params"])
     for density in config.densities:
-        given_mask.check(found.mask, found_here, density, name=config.transferred_mask)
-    return found.mask
+        given_mask.check(subnetwork.mask, prunable, density, name=config.transferred_mask)
+    return subnetwork.mask
 
 
 def _check_kernels(config: Config) -> None:
-    """Raises `UserError` if the network does not take the images, or what is to be pruned names nothing in it."""
+    """Checks that the network takes the images, and that the kernels to prune exist.
+
+    Raises:
+      UserError: they do not.
+    """
     model = models.create(config.model.name, **config.model.options)
     canvas_size, image_size = config.prompt.canvas_size, config.data.image_size
 

@@ -1,4 +1,4 @@
-"""The plan: a config resolved once, cell by cell. After that nobody asks the config anything."""
+"""The plan: a config resolved once, cell by cell. After that nothing reads the config."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -27,25 +27,28 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """A file name, such as vpns-s80-seed7; s is the sparsity in per cent."""
+        """The cell's name in files, such as vpns-s80-seed7; s is the sparsity in percent."""
         return f"{self.method}-s{100 * (1 - self.density):.6g}-seed{self.seed}"
 
 
 @dataclasses.dataclass(frozen=True)
 class CellPlan:
-    """All that a cell does, but for its data and its source network.
+    """Everything about a cell except its data and its source network.
 
     Attributes:
-      cell: its name in the results.
-      method: its pruner, and what of the prompt goes with it.
-      options: what the config says of that pruner alone; None for one without options.
-      epochs: of each stage.
-      prompts: by stage: "prune", "retrain", "posthoc".
-      prune, retrain, posthoc: how each stage is trained.
+      cell: method, density and seed.
+      method: its pruner, and whether and where it has a prompt.
+      options: the pruner's own options; None if it has none.
+      epochs: epochs of each stage.
+      prompts: the prompt of each stage: "prune", "retrain", "posthoc".
+      prune: how stage prune is trained.
+      retrain: how stage retrain is trained.
+      posthoc: how a prompt is fitted afterwards.
       pattern: what is kept or pruned: single weights, or groups of them.
-      mapping: kind of label mapping; "head" for a new head.
-      sparse_mapping: whether it is first estimated on the sparse network, or on the dense one.
-      save_every, save_within: epochs and, of data that stream in, iterations between checkpoints.
+      mapping: the kind of label mapping; "head" for a new head.
+      sparse_mapping: whether the mapping for retraining is estimated on the sparse network, or on the dense one.
+      save_every: epochs between checkpoints.
+      save_within: iterations between checkpoints within an epoch of streamed data.
     """
 
     cell: Cell
@@ -64,19 +67,42 @@ class CellPlan:
 
 
 def cells(config: Config) -> Iterator[Cell]:
-    """All cells of an experiment, seed by seed. A dense network has one density, 1."""
+    """Lists all cells of an experiment; see `grid`.
+
+    Args:
+      config: a checked configuration.
+
+    Returns:
+      The cells, seed by seed.
+    """
     return grid(config.methods, config.densities, config.seeds)
 
 
 def grid(methods: Sequence[str], densities: Sequence[float], seeds: Sequence[int]) -> Iterator[Cell]:
-    """Every method at every density with every seed, seed by seed. A dense network has one density, 1."""
+    """Lists every method at every density with every seed. The dense network has one density, 1.
+
+    Args:
+      methods: names of methods.
+      densities: shares of weights to keep.
+      seeds: seeds of the cells.
+
+    Yields:
+      The cells, seed by seed.
+    """
     for seed in seeds:
         for name in methods:
             yield from (Cell(name, density, seed) for density in (densities if method(name).sparse else (1.0,)))
 
 
 def check_names(config: Config) -> None:
-    """Raises `UserError` if two cells would share a name, and so a folder."""
+    """Checks that no two cells share a name, and so a folder.
+
+    Args:
+      config: a checked configuration.
+
+    Raises:
+      UserError: two densities are too close to tell apart.
+    """
     names = [cell.name for cell in cells(config)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -86,8 +112,15 @@ def check_names(config: Config) -> None:
 def plan(config: Config, cell: Cell) -> CellPlan:
     """Resolves one cell.
 
+    Args:
+      config: a checked configuration.
+      cell: the cell.
+
+    Returns:
+      The cell's plan.
+
     Raises:
-      UserError: its method's stages cannot be as long as the config has them; see `budget.epochs`.
+      UserError: the budget leaves a stage no epoch; see `budget.epochs`.
     """
     chosen = method(cell.method)
     epochs = budget.epochs(config, cell.method, cell.density)
@@ -122,7 +155,17 @@ def plan(config: Config, cell: Cell) -> CellPlan:
 
 
 def network(config: Config, prompt: Prompt, normalization: models.Normalization, *, classes: int) -> Network:
-    """The static half of f(theta * m; x') with that prompt. The reference protocol keeps plain images at their size."""
+    """Makes the static half of f(theta * m; x').
+
+    Args:
+      config: a checked configuration.
+      prompt: the prompt of prompted passes.
+      normalization: the mean and deviation by which images are normalized.
+      classes: the number of classes of the head.
+
+    Returns:
+      The network. Under the reference protocol plain images keep their size; otherwise they are put on the canvas.
+    """
     return Network(
         model=models.create(config.model.name, num_classes=classes, **config.model.options),
         prompt=prompt,
@@ -133,6 +176,6 @@ def network(config: Config, prompt: Prompt, normalization: models.Normalization,
 
 
 def _weights(config: Config, epochs: int) -> Recipe:
-    """How weights and prompt are trained in stage 2."""
+    """How weights and prompt are trained in stage retrain, and a prompt afterwards."""
     optimizers = {"weights": config.retrain.weights, "prompt": config.retrain.prompt}
     return Recipe(config.protocol, config.data.batch_size, epochs, optimizers)
