@@ -1,4 +1,4 @@
-"""Masks that are kept, as bits: eight weights a byte, where a mask of bools has one."""
+"""Masks packed into bits: a byte holds eight weights, where a bool array holds one."""
 
 from typing import Any
 
@@ -15,13 +15,14 @@ PyTree = Any
 class Bits:
     """A bool array, packed along the shorter of its last two axes (of equals the last but one).
 
-    This axis of length n is cut into eight parts of ceil(n / 8), the last ones filled up with zeros; byte j holds the
-    j-th element of each. So whole rows are unpacked alike, which vectorises where neighbours in one byte would not. The
-    longer axis is left as it is: split over devices, it is split for the bits just as for what they mask.
+    The packed axis of length n is cut into eight parts of length ceil(n / 8), filled up with zeros at the end. Byte j
+    holds the j-th element of each part. So whole rows are unpacked by the same operation, which vectorizes; with
+    neighbors in one byte it would not. The longer axis is not packed: where the weights are split over devices along
+    it, the bits are split in the same way.
 
     Attributes:
-      bytes: uint8, shaped as the array but for the packed axis, of length ceil(n / 8).
-      shape: of the array.
+      bytes: uint8, shaped as the array, except for the packed axis of length ceil(n / 8).
+      shape: the array's shape.
     """
 
     bytes: jax.Array
@@ -60,5 +61,5 @@ def _packed_axis(shape: tuple[int, ...]) -> int:
 
 
 def _powers(rank: int, axis: int) -> np.ndarray:
-    """A byte's bits, the lowest first, along an axis of `rank`."""
+    """The values of a byte's bits, lowest first, along `axis` of an array of that rank."""
     return (2 ** np.arange(8, dtype=np.uint8)).reshape([8 if i == axis else 1 for i in range(rank)])

@@ -12,6 +12,6 @@ def check_density(density: float) -> None:
       density: the share kept; 1 keeps everything.
 
     Raises:
-      UserError: it is not in (0, 1].
+      UserError: the density is not in (0, 1].
     """
     DENSITY.check(density, f"density is {density}")

@@ -1,16 +1,16 @@
-"""Granularity: which weights of a kernel stand or fall together.
+"""Granularity: which weights of a kernel are kept or pruned together.
 
-Kernels are as Flax stores them: dense [in, out], attention's projections among them, and convolution [h, w, in, out].
-The grains are those of Mao et al., arXiv 1705.08922, and N:M those of Zhou et al., arXiv 2102.04010:
+Kernels have the shapes of Flax: dense layers (attention's projections, too) [in, out], convolutions [h, w, in, out].
+The granularities are those of Mao et al., arXiv 1705.08922; N:M is that of Zhou et al., arXiv 2102.04010:
 
 | name | a group is |
 | --- | --- |
-| weight | one weight; of any array |
-| kernel | the h x w weights from one input to one output channel; of convolutions |
-| channel | all weights into one output channel: a filter, or a dense unit |
-| input_channel | all weights out of one input channel |
-| N:M | one weight, of which N are kept in every M inputs that follow each other at the same (h, w, out) |
-| block:AxB | a tile of A inputs by B outputs; of dense layers |
+| weight | one weight, of any array |
+| kernel | the h x w weights from one input channel to one output channel of a convolution |
+| channel | all weights of one output channel: a filter, or a dense unit |
+| input_channel | all weights of one input channel |
+| N:M | one weight; N are kept of every M consecutive inputs at the same (h, w, out) |
+| block:AxB | a tile of A inputs by B outputs of a dense layer |
 """
 
 import dataclasses
@@ -33,8 +33,8 @@ class Granularity:
     """One of `KNOWN`, as `parse` reads it. Hashable.
 
     Attributes:
-      kind: as in `KNOWN`.
-      size: (N, M) of N:M, (A, B) of a block; (1, 1) for the others.
+      kind: one of `KNOWN`.
+      size: (N, M) of N:M, (A, B) of a block, (1, 1) of the others.
     """
 
     kind: str = "weight"
@@ -49,12 +49,12 @@ WEIGHT = Granularity("weight")
 
 
 class Groups(NamedTuple):
-    """How a kernel falls into groups.
+    """How a kernel is divided into groups.
 
     Attributes:
-      shape: of the kernel.
-      view: the shape it is seen in, where each group spans whole axes.
-      within: those axes; the others count the groups.
+      shape: the kernel's shape.
+      view: the shape into which the kernel is reshaped, so that each group spans whole axes.
+      within: the axes of `view` that a group spans; the other axes count the groups.
     """
 
     shape: Shape
@@ -63,28 +63,35 @@ class Groups(NamedTuple):
 
     @property
     def number(self) -> int:
-        """How many groups there are."""
+        """The number of groups."""
         return math.prod(n for axis, n in enumerate(self.view) if axis not in self.within)
 
     @property
     def size(self) -> int:
-        """Weights in a group."""
+        """The number of weights in a group."""
         return math.prod(self.view[axis] for axis in self.within)
 
     def total(self, x: jax.Array) -> jax.Array:
-        """The sum over each group, float32; `x` itself where groups are single weights."""
+        """The sum of `x` over each group, float32; `x` itself where groups are single weights."""
         return jnp.sum(x.reshape(self.view), self.within, dtype=jnp.float32) if self.within else x
 
     def spread(self, keep: jax.Array) -> jax.Array:
-        """One value a group, given to each of its weights."""
+        """Gives each weight the value of its group: an array of the kernel's shape."""
         return jnp.broadcast_to(jnp.expand_dims(keep, self.within), self.view).reshape(self.shape)
 
 
 def parse(text: str) -> Granularity:
-    """Reads "weight", "kernel", "channel", "input_channel", "2:4" (any N:M) or "block:4x4" (any AxB).
+    """Reads a granularity's name.
+
+    Args:
+      text: "weight", "kernel", "channel", "input_channel", "2:4" (any N:M) or "block:4x4" (any AxB).
+
+    Returns:
+      The granularity.
 
     Raises:
-      UserError: for another name (lists the known ones), N outside 1 ... M - 1, or a block without weights.
+      UserError: the name is unknown (the error lists the known ones), N is outside 1 ... M - 1, or a block has no
+        weights.
     """
     if pair := re.fullmatch(r"(\d+):(\d+)", text):
         n, m = int(pair[1]), int(pair[2])
@@ -103,10 +110,15 @@ def parse(text: str) -> Granularity:
 
 
 def groups(granularity: Granularity, shape: Shape, width: int = 1) -> Groups:
-    """The groups of a kernel of `shape`, which `refusal` has nothing against; for N:M single weights.
+    """The groups of a kernel; for N:M these are single weights.
 
     Args:
-      width: so many output channels in a row are one, as in an attention head.
+      granularity: which weights make a group.
+      shape: the kernel's shape, for which `refusal` gives no reason.
+      width: how many consecutive output channels count as one, as in an attention head.
+
+    Returns:
+      The groups.
     """
     axes = tuple(range(len(shape)))
     if granularity.kind == "kernel":
@@ -122,7 +134,16 @@ def groups(granularity: Granularity, shape: Shape, width: int = 1) -> Groups:
 
 
 def refusal(granularity: Granularity, shape: Shape, width: int = 1) -> str:
-    """Why a kernel of `shape` cannot be pruned so; "" if it can."""
+    """The reason why a kernel cannot be pruned at a granularity.
+
+    Args:
+      granularity: which weights make a group.
+      shape: the kernel's shape.
+      width: how many consecutive output channels count as one, as in an attention head.
+
+    Returns:
+      A clause for an error message; "" if the kernel can be pruned.
+    """
     kind, (first, second) = granularity.kind, granularity.size
     if kind == "weight":
         return ""
@@ -137,5 +158,5 @@ def refusal(granularity: Granularity, shape: Shape, width: int = 1) -> str:
     if kind == "block:AxB" and (shape[0] % first or shape[1] % second):
         return f"blocks of {first} x {second} do not tile it"
     if kind == "channel" and shape[-1] % width:
-        return f"its {shape[-1]} output channels are no multiple of {width}, which go together"
+        return f"its {shape[-1]} output channels are no multiple of {width}, the number that is pruned together"
     return ""

@@ -1,4 +1,4 @@
-"""The layers of a tree of kernels as structured pruning sees them: some are one, and some cannot be pruned."""
+"""The layers that structured pruning sees: coupled kernels count as one layer, and some kernels cannot be pruned."""
 
 import fnmatch
 import re
@@ -12,8 +12,8 @@ from vpns_jax.sparsity import granularity
 from vpns_jax.sparsity.granularity import Granularity, Groups
 
 PyTree = Any
-# (paths, width, fixed): kernels whose output channels are pruned together, `width` in a row as one, or not at all if
-# `fixed` says why; as `models.coupled` lists them.
+# (paths, width, fixed): kernels whose output channels are pruned together, `width` consecutive channels as one. Where
+# `fixed` is not empty, they are not pruned, and it says why. `models.coupled` lists them.
 Coupled = tuple[tuple[str, ...], int, str]
 
 
@@ -21,8 +21,8 @@ class Layer(NamedTuple):
     """Kernels that share their groups: one kernel, or several whose channels are coupled.
 
     Attributes:
-      leaves: their positions among the tree's leaves.
-      kernels: how each falls into groups, equally many.
+      leaves: the kernels' positions among the tree's leaves.
+      kernels: how each kernel is divided into groups; all have the same number of groups.
     """
 
     leaves: tuple[int, ...]
@@ -30,55 +30,60 @@ class Layer(NamedTuple):
 
     @property
     def groups(self) -> int:
-        """How many groups they share."""
+        """The number of groups."""
         return self.kernels[0].number
 
     @property
     def size(self) -> int:
-        """Weights in a group, of all the kernels."""
+        """The number of weights in a group, over all its kernels."""
         return sum(kernel.size for kernel in self.kernels)
 
 
 def layers(grain: Granularity, shapes: PyTree, coupled: Sequence[Coupled] = ()) -> tuple[Layer, ...]:
-    """The layers of a tree, in the order of its leaves (of their first kernels, where coupled).
+    """The layers of a tree, in the order of its leaves; coupled kernels stand at the place of the first one.
 
     Args:
+      grain: which weights make a group.
       shapes: tree of arrays or `jax.ShapeDtypeStruct`s.
-      coupled: for granularity "channel"; the others have no channels to share.
+      coupled: which kernels share their output channels; used by granularity "channel" alone.
+
+    Returns:
+      The layers.
 
     Raises:
-      UserError: the granularity cannot serve a kernel, its output channels are fixed, or it is coupled to a kernel
-        that the tree lacks; one line with all such kernels, for the caller to exclude.
+      UserError: the granularity does not suit a kernel, its output channels are fixed, or it is coupled to a kernel
+        that the tree lacks. The line names all such kernels, so that the caller can exclude them.
+      ValueError: coupled kernels differ in their number of output channels.
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(shapes)
     named = {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
     position = {path: i for i, path in enumerate(named)}
     sharing = {} if grain.kind != "channel" else {path: entry for entry in coupled for path in entry[0]}
 
-    found, refused = [], {}
+    accepted, refused = [], {}
     for path, shape in named.items():
         others, width, fixed = sharing.get(path, ((path,), 1, ""))
         missing = [other for other in others if other not in named]
         if reason := fixed or granularity.refusal(grain, shape, width):
             refused[path] = reason
         elif missing:
-            refused[path] = f"it shares its output channels with {_few(missing)}, not to be pruned"
+            refused[path] = f"it shares its output channels with {_few(missing)}, which will not be pruned"
         elif position[path] == min(position[other] for other in others):
             kernels = tuple(granularity.groups(grain, named[other], width) for other in others)
             if len({kernel.number for kernel in kernels}) > 1:
                 raise ValueError(f"coupled kernels differ in output channels: {', '.join(others)}")
-            found.append(Layer(tuple(position[other] for other in others), kernels))
+            accepted.append(Layer(tuple(position[other] for other in others), kernels))
     if refused:
         path, reason = next(iter(refused.items()))
         raise UserError(
             f"granularity {grain} cannot prune {path} {list(named[path])}: {reason};"
             f" exclude, to leave dense: {_few(_globs(refused, named))}"
         )
-    return tuple(found)
+    return tuple(accepted)
 
 
 def _globs(chosen: Collection[str], paths: Collection[str]) -> list[str]:
-    """`chosen` of the `paths`, those alike in numbered blocks as one glob: "block_*/mlp/fc2/kernel"."""
+    """The chosen paths; those that differ only in a block's number become one glob, "block_*/mlp/fc2/kernel"."""
     globs = {path: re.sub(r"_\d+/", "_*/", path) for path in chosen}
     for path, glob in globs.items():
         if any(fnmatch.fnmatchcase(other, glob) and other not in chosen for other in paths):
@@ -87,5 +92,5 @@ def _globs(chosen: Collection[str], paths: Collection[str]) -> list[str]:
 
 
 def _few(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
+    """The first names, and the number of the others."""
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

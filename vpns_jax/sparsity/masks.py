@@ -1,10 +1,10 @@
 """From scores to masks: the global top-k mask, its straight-through gradient, and its use on weights.
 
-A mask is a nested dict of bool arrays, True where a weight is kept, with leaves only where weights are prunable.
+A mask is a nested dict of bool arrays, True where a weight is kept. It has leaves only where weights are prunable.
 
-The number kept is exact, ties or not: of N scores the `pruned_count` smallest magnitudes are pruned. Scores of
-equal magnitude at the threshold are pruned in the order of the tree's leaves, and within a leaf in row-major
-order. (The released code prunes every score equal to the threshold; without ties both are the same.)
+The number of kept weights is exact, with ties and without: of N scores, the `pruned_count` smallest magnitudes are
+pruned. Scores of equal magnitude at the threshold are pruned in the order of the tree's leaves, and within a leaf in
+row-major order. (The released code prunes every score equal to the threshold; without ties both masks are equal.)
 """
 
 import functools
@@ -31,15 +31,19 @@ def pruned_count(tree: PyTree, density: float) -> int:
       tree: pytree of arrays, N elements in all.
       density: share kept, in (0, 1].
 
+    Returns:
+      k.
+
     Raises:
       UserError: `density` is outside (0, 1].
+      ValueError: the tree is empty or too large, see `selection.count`.
     """
     check_density(density)
     return int((1 - density) * selection.count(tree))
 
 
 def topk_mask(scores: PyTree, density: float) -> PyTree:
-    """Keeps the `density` share of largest |score| over the whole tree: exactly N - int((1 - density) * N).
+    """The mask that keeps the largest |score| over the whole tree: exactly N - int((1 - density) * N) of N.
 
     Args:
       scores: pytree of float arrays, any shapes.
@@ -59,7 +63,7 @@ def prune_smallest(scores: PyTree, pruned: int | jax.Array | dict[str, Any]) -> 
 
     Args:
       scores: nested dict of float arrays, N elements in all.
-      pruned: in 0 ... N - 1; or a tree like `scores` of such counts, one for each leaf. Counts may be traced.
+      pruned: a count in 0 ... N - 1; or a tree of counts like `scores`, one a leaf. Counts may be traced.
     """
     if isinstance(pruned, dict):
         return jax.tree.map(prune_smallest, scores, pruned)
@@ -67,7 +71,7 @@ def prune_smallest(scores: PyTree, pruned: int | jax.Array | dict[str, Any]) -> 
 
 
 def prune_lowest(scores: PyTree, pruned: int | jax.Array) -> PyTree:
-    """The mask that drops the `pruned` lowest scores, sign and all; see `prune_smallest`."""
+    """The mask that drops the `pruned` lowest scores, signs included; see `prune_smallest`."""
     return _prune(scores, jnp.asarray(pruned, jnp.int32), key=selection.order_key, least=selection.LOWEST)
 
 
@@ -94,31 +98,31 @@ def _prune(
 
     everything = selection.Bracket.of(least, selection.END, total)
     by_key = selection.Task(keys, exact=False, sampled=True)
-    found = search(by_key, leaves, jnp.maximum(pruned, 1), everything)
+    bracket = search(by_key, leaves, jnp.maximum(pruned, 1), everything)
 
     def last_pruned() -> jax.Array:
-        """The position of the last of those within the bracket that are pruned: they are all equal."""
+        """The position of the last pruned score within the bracket, where all scores are equal."""
 
         def positions(operands: list[jax.Array]) -> list[jax.Array]:
             *leaves, first = operands
             pairs = zip(keys(leaves), _flat_indices(leaves, first), strict=True)
-            return [jnp.where(one == found.low, index, total) for one, index in pairs]
+            return [jnp.where(leaf_keys == bracket.low, index, total) for leaf_keys, index in pairs]
 
-        ties = found.under_high - found.under_low
+        ties = bracket.under_high - bracket.under_low
         anywhere = selection.Bracket.of(0, total, 0)._replace(under_high=ties)
         by_position = selection.Task(positions, exact=False, sampled=False)
-        # The first position is an operand, so that XLA does not store all positions ahead of the search's loop.
+        # The first position is an operand, so that XLA does not store all positions before the search's loop.
         operands = [*leaves, jnp.int32(0)]
-        return search(by_position, operands, jnp.maximum(pruned - found.under_low, 1), anywhere).high - 1
+        return search(by_position, operands, jnp.maximum(pruned - bracket.under_low, 1), anywhere).high - 1
 
-    # What lies below the bracket is pruned, and what lies in it too, or of ties the first.
-    last = lax.cond(found.under_high > pruned, last_pruned, lambda: jnp.int32(total))
+    # Scores below the bracket are pruned. Those within it are pruned, too; if they tie, only the first ones are.
+    last = lax.cond(bracket.under_high > pruned, last_pruned, lambda: jnp.int32(total))
     last = jnp.where(pruned == 0, -1, last)
-    # Or XLA stores all positions ahead of a loop of training steps.
+    # Otherwise XLA stores all positions before a loop of training steps.
     first, last = xla.tied(jnp.int32(0), last)
     kept = [
-        (one >= found.high) | ((one >= found.low) & (index > last))
-        for one, index in zip(keys(leaves), _flat_indices(leaves, first), strict=True)
+        (leaf_keys >= bracket.high) | ((leaf_keys >= bracket.low) & (index > last))
+        for leaf_keys, index in zip(keys(leaves), _flat_indices(leaves, first), strict=True)
     ]
     return jax.tree.unflatten(structure, kept)
 
@@ -131,16 +135,26 @@ def threshold(scores: PyTree, pruned: int | jax.Array) -> jax.Array:
 
 
 def straight_through(scores: PyTree, density: float) -> PyTree:
-    """The top-k mask as float 0/1 that passes its gradient straight to the scores (VPNs, section 4).
+    """The top-k mask as floats 0 and 1, with the straight-through gradient for the scores (VPNs, section 4).
 
-    The step's derivative is taken as one and the magnitude's as it is: d scores = sign(scores) * d mask, so
-    pruned weights are told, too, how the loss would like them.
+    The step function's derivative is replaced by 1, and that of |score| is kept: d scores = sign(scores) * d mask.
+    So pruned weights get a gradient, too.
+
+    Args:
+      scores: pytree of float arrays, any shapes.
+      density: share kept, in (0, 1].
+
+    Returns:
+      A tree shaped as `scores`, of its dtypes.
+
+    Raises:
+      UserError: `density` is outside (0, 1].
     """
     return attach_gradient(scores, topk_mask(scores, density))
 
 
 def attach_gradient(scores: PyTree, mask: PyTree) -> PyTree:
-    """`mask` (bool) as floats of the scores' dtype, whose gradient goes straight through to |scores|."""
+    """The bool `mask` as floats of the scores' dtype, with the straight-through gradient for the scores."""
     return jax.tree.map(_step, scores, mask)
 
 
@@ -156,15 +170,17 @@ def _step_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
 
 
 def bilevel(scores: PyTree, weights: PyTree, mask: PyTree, gamma: float) -> PyTree:
-    """z = m * w, whose gradient in the scores is the mask's in BiP's upper level, straight through to |scores|.
+    """The masked weights z = m * w, with the gradient of BiP's upper level for the scores.
 
     Args:
-      scores, weights, mask: trees of one structure; `mask` is bool.
+      scores: tree of float arrays.
+      weights: tree of float arrays like `scores`.
+      mask: tree of bool arrays like `scores`.
       gamma: strength of the lower level's penalty, above zero.
 
     Returns:
-      The masked weights. With g = dl/dz, d scores = sign(scores) * (w - m g / gamma) g (`bilevel_gradient`), and the
-      weights get no gradient: the upper level holds them.
+      z. With g = dl/dz, d scores = sign(scores) * (w - m g / gamma) g, see `bilevel_gradient`. The weights get no
+      gradient, since the upper level does not train them.
     """
     return jax.tree.map(lambda s, w, m: _bilevel(gamma, s, w, m), scores, weights, mask)
 
@@ -188,7 +204,7 @@ _bilevel.defvjp(_bilevel_forward, _bilevel_backward)
 
 @jax.jit
 def density(mask: PyTree) -> jax.Array:
-    """The share kept, a float32 scalar; 1 for an empty mask, which masks nothing."""
+    """The share of weights that a mask keeps, a float32 scalar; 1 for an empty mask, which prunes nothing."""
     leaves = jax.tree.leaves(mask)
     kept = sum(jnp.sum(leaf, dtype=jnp.int32) for leaf in leaves)
     return jnp.float32(kept / selection.count(mask)) if leaves else jnp.float32(1)
@@ -196,25 +212,31 @@ def density(mask: PyTree) -> jax.Array:
 
 @jax.jit
 def nonzero(weights: PyTree, mask: PyTree) -> jax.Array:
-    """The share of weights that are kept and not zero, a float32 scalar; 1 for an empty mask.
+    """The share of weights that are kept and not zero.
 
     Args:
       weights: nested dict of arrays.
       mask: nested dict of bool arrays, a subtree of `weights`.
+
+    Returns:
+      A float32 scalar; 1 for an empty mask.
     """
     leaves = jax.tree.leaves(mask)
     if not leaves:
         return jnp.float32(1)
-    found = jax.tree.map(lambda w, m: jnp.sum((w != 0) & m, dtype=jnp.int32), subtree(weights, mask), mask)
-    return jnp.float32(sum(jax.tree.leaves(found)) / selection.count(mask))
+    counts = jax.tree.map(lambda w, m: jnp.sum((w != 0) & m, dtype=jnp.int32), subtree(weights, mask), mask)
+    return jnp.float32(sum(jax.tree.leaves(counts)) / selection.count(mask))
 
 
 def apply(weights: PyTree, mask: PyTree) -> PyTree:
-    """`weights` with every leaf that `mask` names multiplied by it; the others as they are.
+    """Multiplies the weights that `mask` names by it, and leaves the others as they are.
 
     Args:
       weights: nested dict of arrays.
       mask: nested dict of bool or float arrays, a subtree of `weights`; an empty dict masks nothing.
+
+    Returns:
+      The masked weights, in the layout of `weights`.
 
     Raises:
       ValueError: `mask` has a key that `weights` lacks, or a leaf of another shape.
@@ -237,7 +259,7 @@ def _apply(weights: PyTree, mask: PyTree, path: tuple[str, ...]) -> PyTree:
 
 
 def _flat_indices(leaves: list[jax.Array], first: jax.Array) -> list[jax.Array]:
-    """For each leaf the row-major position of its elements in the concatenation of all leaves, int32."""
+    """For each leaf, the int32 positions of its elements in the concatenation of all flattened leaves."""
     indices, start = [], first
     for leaf in leaves:
         position, stride = jnp.full(leaf.shape, start, jnp.int32), 1

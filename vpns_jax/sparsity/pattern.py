@@ -5,9 +5,9 @@ other grains (Mao et al., arXiv 1705.08922) are ranked, per weight, so that grou
 one threshold, and so that single weights are ranked as ever. Channels that are coupled across layers make one group:
 their 1-norms are summed, and the mean is over all their weights.
 
-The number of groups kept is exact, ties or not: of G groups, in all or in a layer, `int((1 - density) * G)` are
-pruned, the rule of `masks` and, among equal scores, its order. Where groups differ in size, the share of groups kept
-is not that of weights, which reports count.
+The number of kept groups is exact, with ties and without: of G groups, in all or in a layer, `int((1 - density) * G)`
+are pruned. Ties are decided as in `masks`. Where groups differ in size, the share of kept groups is not the share of
+kept weights; reports give the share of weights.
 
 `masks.attach_gradient` serves every pattern. It gives each weight its own sign(s) * dm; a group's mean |s| then
 moves by the mean of its dm, just as if the group had a single mask variable and a single score. A channel that is
@@ -31,7 +31,7 @@ from vpns_jax.sparsity.granularity import WEIGHT, Granularity
 from vpns_jax.sparsity.layers import Coupled, Layer, layers
 
 PyTree = Any
-# How many groups to prune: in all, of each layer, or (N:M) of every M weights. All may be traced.
+# How many groups to prune: in all, in each layer, or (N:M) of every M weights. All may be traced.
 Counts = int | jax.Array | Sequence[int | jax.Array]
 
 
@@ -56,19 +56,22 @@ class Pattern:
 
 
 def validate(pattern: Pattern, shapes: PyTree, density: float) -> None:
-    """Raises `UserError`, one line, if kernels of these `shapes` cannot be pruned so.
-
-    That is: an unknown allocation; a kernel that the granularity cannot serve, such as one whose inputs M does not
-    divide, or whose channels are coupled to a kernel that is left out (the line names it; the caller may exclude it,
-    and it stays dense); a density outside (0, 1], other than N / M, or too low to leave layers a group.
+    """Checks that kernels can be pruned with a pattern to a density.
 
     Args:
+      pattern: what masks may look like.
       shapes: tree of arrays or `jax.ShapeDtypeStruct`s, as `models.prunable` gives it.
+      density: share of groups kept.
+
+    Raises:
+      UserError: the allocation is unknown; the granularity does not suit a kernel, such as one whose inputs M does
+        not divide (the line names the kernel, so that the caller can exclude it and it stays dense); or the density
+        is outside (0, 1], differs from N / M, or is too low to leave each layer a group.
     """
     grain = pattern.granularity
     check_name("allocation", pattern.allocation, allocation.ALLOCATIONS)
     check_density(density)
-    found = pattern.layers(shapes)
+    all_layers = pattern.layers(shapes)
     if grain.kind == "N:M":
         n, m = grain.size
         if not math.isclose(density, n / m, abs_tol=1e-3):
@@ -76,22 +79,32 @@ def validate(pattern: Pattern, shapes: PyTree, density: float) -> None:
         if pattern.allocation == "erk":
             raise UserError(f"granularity {grain} has one density in all layers: allocation must be global or uniform")
     elif pattern.allocation == "global":
-        groups = sum(layer.groups for layer in found)
+        groups = sum(layer.groups for layer in all_layers)
         kept = groups - _pruned(groups, density)
-        if kept < len(found):
+        if kept < len(all_layers):
             raise UserError(
                 f"density {density:g} keeps {kept} of {groups} groups (granularity {grain}), fewer than the"
-                f" {len(found)} layers: layers would be empty"
+                f" {len(all_layers)} layers: layers would be empty"
             )
-    elif all(share * layer.groups < 1 for share, layer in zip(_shares(pattern, found, density), found, strict=True)):
+    elif all(
+        share * layer.groups < 1 for share, layer in zip(_shares(pattern, all_layers, density), all_layers, strict=True)
+    ):
         raise UserError(
             f"density {density:g} is less than one group in every layer (granularity {grain}, at most"
-            f" {max(layer.groups for layer in found)} groups): all layers would be empty"
+            f" {max(layer.groups for layer in all_layers)} groups): all layers would be empty"
         )
 
 
 def pruned_groups(pattern: Pattern, shapes: PyTree, density: float) -> Counts:
-    """How many groups go: a number; for "uniform" and "erk" one a layer; for N:M, M - N of every M weights.
+    """How many groups are pruned.
+
+    Args:
+      pattern: what masks may look like.
+      shapes: tree of arrays or `jax.ShapeDtypeStruct`s.
+      density: share of groups kept.
+
+    Returns:
+      For allocation "global" one number, for "uniform" and "erk" one a layer; for N:M it is M - N.
 
     Raises:
       UserError: see `validate`, which this calls.
@@ -100,22 +113,23 @@ def pruned_groups(pattern: Pattern, shapes: PyTree, density: float) -> Counts:
     if pattern.granularity.kind == "N:M":
         n, m = pattern.granularity.size
         return m - n
-    found = pattern.layers(shapes)
+    all_layers = pattern.layers(shapes)
     if pattern.allocation == "global":
-        return _pruned(sum(layer.groups for layer in found), density)
-    shares = _shares(pattern, found, density)
-    return tuple(_pruned(layer.groups, share) for layer, share in zip(found, shares, strict=True))
+        return _pruned(sum(layer.groups for layer in all_layers), density)
+    shares = _shares(pattern, all_layers, density)
+    return tuple(_pruned(layer.groups, share) for layer, share in zip(all_layers, shares, strict=True))
 
 
 def structured_mask(scores: PyTree, density: float, pattern: Pattern) -> PyTree:
-    """Keeps the `density` share of groups of largest mean |score|, in all or layer by layer.
+    """The mask that keeps the groups of largest mean |score|, over all layers or in each layer.
 
     Args:
       scores: pytree of float arrays in the shapes of kernels.
       density: share of groups kept, in (0, 1]; for N:M it is N / M.
+      pattern: what masks may look like.
 
     Returns:
-      A tree of bool arrays shaped as `scores`; for the default pattern that of `masks.topk_mask`.
+      A tree of bool arrays shaped as `scores`; for the default pattern it is the mask of `masks.topk_mask`.
 
     Raises:
       UserError: see `validate`.
@@ -128,23 +142,28 @@ def prune_groups(scores: PyTree, pruned: Counts, pattern: Pattern, *, signed: bo
     """The mask that drops the groups of smallest mean |score|, or of lowest mean score where `signed`.
 
     Args:
+      scores: pytree of float arrays in the shapes of kernels.
       pruned: from `pruned_groups`; traced, so that one compilation serves every density.
-      signed: whether a score's sign says which way, as GraSP's does: a group's effect is the sum of its weights'.
+      pattern: what masks may look like.
+      signed: whether the sign of a score has a meaning, as in GraSP. Then scores in a group can cancel each other.
+
+    Returns:
+      A tree of bool arrays shaped as `scores`.
     """
     if pattern.granularity.kind == "N:M":
         _, m = pattern.granularity.size
         return jax.tree.map(lambda leaf: _prune_in_each(leaf if signed else jnp.abs(leaf), m, pruned), scores)
     leaves, structure = jax.tree.flatten(scores)
-    found = pattern.layers(scores)
+    all_layers = pattern.layers(scores)
     prune = masks.prune_lowest if signed else masks.prune_smallest
-    means = [_mean(layer, leaves, signed=signed) for layer in found]
+    means = [_mean(layer, leaves, signed=signed) for layer in all_layers]
     if isinstance(pruned, Sequence):
         keep = [prune(mean, number) for mean, number in zip(means, pruned, strict=True)]
     else:
         keep = prune(means, pruned)
     spread = {
         leaf: kernel.spread(kept)
-        for layer, kept in zip(found, keep, strict=True)
+        for layer, kept in zip(all_layers, keep, strict=True)
         for leaf, kernel in zip(layer.leaves, layer.kernels, strict=True)
     }
     return jax.tree.unflatten(structure, [spread[i] for i in range(len(leaves))])
@@ -152,13 +171,19 @@ def prune_groups(scores: PyTree, pruned: Counts, pattern: Pattern, *, signed: bo
 
 @functools.partial(jax.jit, static_argnames="pattern")
 def prune_groups_further(scores: PyTree, mask: PyTree, pruned: Counts, pattern: Pattern) -> PyTree:
-    """The mask that drops what `mask` drops and then the smallest, `pruned` in all; see `prune_groups`.
+    """The mask that drops what `mask` drops and then the smallest groups, `pruned` in all; see `prune_groups`.
 
     Args:
-      mask: whole groups, and no more of them than `pruned` are gone.
+      scores: pytree of float arrays in the shapes of kernels.
+      mask: tree of bool arrays like `scores`; it drops whole groups, at most `pruned` of them.
+      pruned: from `pruned_groups`.
+      pattern: what masks may look like.
+
+    Returns:
+      A tree of bool arrays shaped as `scores`.
     """
     tiny = 2 * jnp.finfo(jnp.float32).tiny
-    # So that what is gone stays below what is left, were that zero.
+    # Kept scores become positive, so that pruned groups, at zero, stay the smallest.
     left = jax.tree.map(lambda s, keep: jnp.where(keep, jnp.maximum(jnp.abs(s), tiny), 0), scores, mask)
     return prune_groups(left, pruned, pattern)
 
@@ -175,7 +200,7 @@ def _mean(layer: Layer, leaves: list[jax.Array], *, signed: bool) -> jax.Array:
 
 
 def _prune_in_each(scores: jax.Array, m: int, pruned: Any) -> jax.Array:
-    """Drops the `pruned` lowest of every `m` inputs that follow each other; of equals, the first ones."""
+    """The mask that drops the `pruned` lowest of every `m` consecutive inputs; of equal ones, the first."""
     *lead, rows, columns = scores.shape
     keys = selection.order_key(scores).reshape(*lead, rows // m, m, columns)
     position = lax.broadcasted_iota(jnp.int32, keys.shape, keys.ndim - 2)
@@ -184,16 +209,16 @@ def _prune_in_each(scores: jax.Array, m: int, pruned: Any) -> jax.Array:
         other = lax.dynamic_index_in_dim(keys, j, axis=keys.ndim - 2)
         return rank + ((other < keys) | ((other == keys) & (position > j)))
 
-    # All against all: sorting many short rows takes ten times as long.
+    # Each is compared with all others: sorting many short rows takes ten times as long.
     rank = lax.fori_loop(0, m, count_before, jnp.zeros(keys.shape, jnp.int32))
     return (rank >= pruned).reshape(scores.shape)
 
 
 def _pruned(groups: int, density: float) -> int:
-    """As `masks.pruned_count`, of groups."""
+    """The same rule as `masks.pruned_count`, for groups."""
     return int((1 - density) * groups)
 
 
-def _shares(pattern: Pattern, found: Sequence[Layer], density: float) -> list[float]:
-    shapes = [[kernel.shape for kernel in layer.kernels] for layer in found]
+def _shares(pattern: Pattern, all_layers: Sequence[Layer], density: float) -> list[float]:
+    shapes = [[kernel.shape for kernel in layer.kernels] for layer in all_layers]
     return allocation.PER_LAYER[pattern.allocation](shapes, density)

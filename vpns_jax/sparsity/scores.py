@@ -1,4 +1,4 @@
-"""Scores: one number a prunable weight, whose magnitude says what is kept. One criterion is one small function."""
+"""Scores: one number for each prunable weight; the largest magnitudes are kept. Each criterion is a small function."""
 
 import math
 from typing import Any
@@ -13,7 +13,7 @@ PyTree = Any
 
 @jax.jit
 def scaled_init(weights: PyTree) -> PyTree:
-    """The start of learned scores: sqrt(6 / fan_in) * w / max|w|, layer by layer (HYDRA, arXiv 2002.10509, eq. 6).
+    """The initial learned scores: sqrt(6 / fan_in) * w / max|w| in each layer (HYDRA, arXiv 2002.10509, eq. 6).
 
     Args:
       weights: nested dict of prunable kernels, each [..., in, out]; fan_in is the product of all axes but the last.
@@ -31,10 +31,16 @@ def _scaled(w: jax.Array) -> jax.Array:
 
 
 def level(scores: PyTree) -> PyTree:
-    """The scores with every leaf scaled to the same mean |s|, that of all (after Molchanov et al., arXiv 1611.06440).
+    """Scales every leaf to the same mean |s|, the mean over all leaves (after Molchanov et al., arXiv 1611.06440).
 
-    Means over groups of weights differ little within a layer and much between layers: under one threshold, the
-    layers of smaller scores would go whole.
+    Means over groups of weights differ little within a layer and much between layers. So under one threshold, layers
+    with small scores would be pruned entirely.
+
+    Args:
+      scores: pytree of float arrays.
+
+    Returns:
+      The scaled scores. An all-zero leaf stays as it is.
     """
     sizes = jax.tree.map(lambda s: jnp.sum(jnp.abs(s)), scores)
     total = sum(jax.tree.leaves(sizes)) / sum(leaf.size for leaf in jax.tree.leaves(scores))
@@ -42,72 +48,92 @@ def level(scores: PyTree) -> PyTree:
 
 
 def magnitude(weights: PyTree) -> PyTree:
-    """One-shot magnitude pruning, globally: the weight itself is its score (Han et al., arXiv 1506.02626)."""
+    """|w|, the score of magnitude pruning (Han et al., arXiv 1506.02626)."""
     return jax.tree.map(jnp.abs, weights)
 
 
 def connection_sensitivity(weights: PyTree, gradient: PyTree) -> PyTree:
-    """|dL/dm| at m = 1, which is |w g|: how much the loss feels a weight (SNIP, Lee et al., arXiv 1810.02340).
+    """|w g| = |dL/dm| at m = 1: how sensitive the loss is to a weight's mask (SNIP, Lee et al., arXiv 1810.02340).
 
     Args:
-      weights, gradient: trees of one structure; `gradient` is g = dL/dw.
+      weights: tree of float arrays, w.
+      gradient: tree like `weights`, g = dL/dw.
+
+    Returns:
+      Scores shaped as `weights`.
     """
     return jax.tree.map(lambda w, g: jnp.abs(w * g), weights, gradient)
 
 
 def gradient_flow(weights: PyTree, hessian_gradient: PyTree) -> PyTree:
-    """w (H g): to first order half of what |g|^2 loses if a weight goes; keep the largest, sign and all.
+    """w (H g): to first order, half of the decrease of |g|^2 when a weight is pruned; the largest are kept.
 
-    GraSP (Wang et al., ICLR 2020, arXiv 2002.07376) scores -w (H g), half of the change of |g|^2, and removes
-    the weights that score highest. This is its negative, so that larger is better here as everywhere.
+    GraSP (Wang et al., ICLR 2020, arXiv 2002.07376) scores -w (H g), half of the change of |g|^2, and removes the
+    weights with the highest scores. Here the sign is the opposite, because all functions here give larger scores to
+    better weights.
 
     Args:
-      weights, hessian_gradient: trees of one structure; `hessian_gradient` is the loss's Hessian times its gradient.
+      weights: tree of float arrays, w.
+      hessian_gradient: tree like `weights`, H g: the loss's Hessian times its gradient.
+
+    Returns:
+      Scores shaped as `weights`.
     """
     return jax.tree.map(jnp.multiply, weights, hessian_gradient)
 
 
 def bilevel_gradient(weights: PyTree, mask: PyTree, gradient: PyTree, gamma: float) -> PyTree:
-    """d l(m * w*(m)) / dm = (w - m g / gamma) g, the solution w* of the lower level included.
+    """The gradient of BiP's upper level: d l(m * w*(m)) / dm = (w - m g / gamma) g.
 
-    BiP (Zhang et al., NeurIPS 2022, arXiv 2210.04092, proposition 1): w*(m) minimises l(m * w) + gamma/2 |w|^2; with
-    z = m * w, g = dl/dz and the Hessian of l in z taken for zero, dw*/dm = -g / gamma.
+    BiP (Zhang et al., NeurIPS 2022, arXiv 2210.04092, proposition 1): w*(m) minimizes l(m * w) + gamma/2 |w|^2. With
+    z = m * w, g = dl/dz and the Hessian of l in z approximated by zero, dw*/dm = -g / gamma.
 
     Args:
-      weights, mask, gradient: trees of one structure; `mask` is bool or float, `gradient` is g.
+      weights: tree of float arrays, w.
+      mask: tree of bool or float arrays like `weights`, m.
+      gradient: tree of float arrays like `weights`, g.
       gamma: strength of the lower level's penalty, above zero.
+
+    Returns:
+      The gradient, a tree like `weights`.
     """
     return jax.tree.map(lambda w, m, g: (w - m * g / gamma) * g, weights, mask, gradient)
 
 
 def check_scores(scores: PyTree, mask: PyTree | None = None) -> None:
-    """Raises `UserError` if scores cannot tell weights apart: all are equal, or one is not finite.
+    """Checks that scores can tell weights apart.
 
     Args:
       scores: tree of float arrays.
-      mask: tree of bool like it; where it is False scores do not count. None counts all.
+      mask: tree of bool arrays like `scores`; only scores where it is True are checked. None checks all.
+
+    Raises:
+      UserError: all scores are equal, or a score is not finite.
     """
     kept = jax.tree.map(lambda s: jnp.ones(s.shape, bool), scores) if mask is None else mask
     least, most, finite = jax.device_get(_extremes(scores, kept))
     if not finite:
         raise UserError(
-            "scores are not finite, so they tell nothing of the weights; look for weights that are not finite, or "
-            "lower the learning rate that the scores were trained at"
+            "scores are not finite, so they cannot rank the weights; look for weights that are not finite, or lower "
+            "the learning rate that the scores were trained at"
         )
     if least == most:
         raise UserError(
-            f"scores are all {most:g}, so they tell no weight from another; a head or other weights that are constant, "
-            "or a loss that does not move, make them so"
+            f"scores are all {most:g}, so they cannot rank the weights; the cause is a head or other weights that are "
+            "constant, or a loss that does not change"
         )
 
 
 def tied_share(scores: PyTree, mask: PyTree, *, signed: bool = False) -> float:
-    """The share of what `mask` keeps that is kept by its place alone: as large as something that is pruned.
+    """The share of kept weights that are kept only by their position: a pruned weight has as large a score.
 
     Args:
       scores: tree of float arrays; the largest magnitudes are kept.
-      mask: tree of bool like it.
-      signed: whether the largest scores are kept, sign and all.
+      mask: tree of bool arrays like `scores`.
+      signed: whether the largest scores are kept instead, signs included.
+
+    Returns:
+      The share, in [0, 1].
     """
     return float(_tied_share(scores if signed else jax.tree.map(jnp.abs, scores), mask))
 

@@ -34,14 +34,14 @@ def kth_smallest(tree: PyTree, k: int | jax.Array) -> jax.Array:
 
     Args:
       tree: any pytree of float32, bfloat16 or float16 arrays of any shapes, sharded or not.
-      k: in 1 ... N, N the number of elements. It may be traced: one compilation serves every k.
+      k: a rank in 1 ... N, where N is the number of elements. It may be traced: one compilation serves every k.
 
     Returns:
       A scalar in the leaves' common dtype (float32 if they differ).
 
     Raises:
-      ValueError: the tree has no elements, or `k` is a Python number outside 1 ... N.
-      TypeError: a leaf is of another dtype.
+      ValueError: the tree has no elements or 2**31 or more, or `k` is a Python number outside 1 ... N.
+      TypeError: a leaf has another dtype.
     """
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
     total = count(tree)
@@ -56,24 +56,34 @@ def kth_smallest(tree: PyTree, k: int | jax.Array) -> jax.Array:
 def kth_smallest_key(
     leaves: list[jax.Array], k: jax.Array, search: Search = by_platform
 ) -> tuple[jax.Array, jax.Array]:
-    """The key of the k-th smallest float and its rank among the floats of that key.
+    """The key of the k-th smallest float, and its rank among the floats with the same key.
 
     Args:
       leaves: float arrays of any shapes and shardings.
       k: int32 scalar in 1 ... N, may be traced.
-      search: how to find it.
+      search: the search algorithm.
 
     Returns:
-      `(key, rank)`, int32: of the floats whose `order_key` is `key`, `rank` (1 ... their number) belong to the k
-      smallest.
+      `(key, rank)`, int32 scalars: of the floats whose `order_key` is `key`, `rank` (1 ... their number) belong to the
+      k smallest.
     """
     task = Task(lambda leaves: [order_key(leaf) for leaf in leaves], exact=True, sampled=True)
-    found = search(task, lax.stop_gradient(leaves), k, Bracket.of(LOWEST, END, count(leaves)))
-    return found.low, k - found.under_low
+    bracket = search(task, lax.stop_gradient(leaves), k, Bracket.of(LOWEST, END, count(leaves)))
+    return bracket.low, k - bracket.under_low
 
 
 def count(tree: PyTree) -> int:
-    """The number of elements of a tree's arrays; at least 1 and below 2**31, the range of the counters."""
+    """The number of elements of a tree's arrays.
+
+    Args:
+      tree: pytree of arrays.
+
+    Returns:
+      The number, at least 1 and below 2**31, the range of the int32 counters.
+
+    Raises:
+      ValueError: the number is outside that range.
+    """
     total = sum(math.prod(jnp.shape(leaf)) for leaf in jax.tree.leaves(tree))
     if not 1 <= total < 2**31:
         raise ValueError(f"selection counts in int32: a tree must have 1 ... {2**31 - 1} elements, found {total}")

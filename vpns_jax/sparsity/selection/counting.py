@@ -1,16 +1,17 @@
 """One pass over many arrays: how many of their elements lie below each of several pivots.
 
-An array's shards are counted where they are, and only the counts are summed over the devices. There are three ways to
-say so, of which each is the only good one on some platform:
+Each device counts its own shards, and only the counts are summed over the devices. There are three ways to write
+this, and each is the fast one on one platform:
 
-- `count_together`: one reduction of several operands, the only one that XLA for CPU reads an array once for.
-- `count_rows`: a reduction for each pivot, of rows; then one of the rows of all arrays. XLA for GPUs makes a kernel of
-  what an array's pivots have in common, and would need eight for an array if it were to reduce all of it.
-- `count_apart`: a reduction for each pivot, which XLA for TPUs makes one of, and splits by itself. TPUs know no rules
-  of ours (https://github.com/jax-ml/jax/issues/38196).
+- `count_together`: one reduction of several operands. It is the only form for which XLA for CPUs reads an array once.
+- `count_rows`: a reduction over rows for each pivot; then one reduction over the rows of all arrays. XLA for GPUs
+  fuses the row reductions of an array's pivots into one kernel. For reductions over the whole array it would make
+  eight.
+- `count_apart`: a reduction for each pivot. XLA for TPUs fuses them and partitions them well. TPUs do not support
+  custom partitioning rules (https://github.com/jax-ml/jax/issues/38196).
 
-XLA's partitioner left to itself gathers the parts of the first, and sums the rows of the second over the devices; hence
-the rule for them here, which holds for meshes of automatic and of explicit axes alike.
+Without a rule, XLA's partitioner would gather the shards for the first form, and would sum all rows over the devices
+for the second. The custom partitioning rule in this file prevents both, on meshes of automatic and of explicit axes.
 """
 
 import functools
@@ -30,7 +31,7 @@ def count_apart(arrays: list[jax.Array], pivots: jax.Array) -> jax.Array:
     """How many elements of all `arrays` lie below each pivot; see `count_together`."""
 
     def below(pivot: jax.Array) -> jax.Array:
-        # Summed over the arrays first, so that a single sum over the devices is left of all of them.
+        # Summed over the arrays first, so that one sum over the devices remains.
         return functools.reduce(jnp.add, [jnp.sum(array < pivot, dtype=jnp.int32) for array in arrays])
 
     return jnp.stack([below(pivot) for pivot in pivots])
@@ -42,7 +43,7 @@ def count_together(arrays: list[jax.Array], pivots: jax.Array, stride: int = 1) 
     Args:
       arrays: int32, any shapes and shardings.
       pivots: int32 [p], p at least 2 for speed.
-      stride: above 1, a sample is counted: of each shard, each `stride`-th slice along its longest axis.
+      stride: if above 1, a sample is counted: every `stride`-th slice of each shard along its longest axis.
 
     Returns:
       int32 [p].
@@ -78,11 +79,12 @@ def _by_rows(arrays: list[jax.Array], pivots: jax.Array) -> jax.Array:
 
 
 def _flat(array: jax.Array) -> jax.Array:
-    # While tracing, an array whose type is explicitly split says how its reshaping is; a device's own shard is whole.
+    # While tracing on a mesh of explicit axes, a reshape of a split array needs its output sharding. Later, on a
+    # device's own shard, nothing is split.
     return jnp.ravel(array, out_sharding=NamedSharding(jax.typeof(array).sharding.mesh, PartitionSpec(None)))
 
 
-# From the whole arrays of a device and the pivots to the counts.
+# A way to count: from a device's own arrays and the pivots to the counts.
 Way = Callable[[list[jax.Array], jax.Array], jax.Array]
 
 
@@ -91,7 +93,7 @@ def _count_here(way: Way, stride: int, pivots: jax.Array, *arrays: jax.Array) ->
 
 
 def _sample(array: jax.Array, stride: int) -> jax.Array:
-    # While tracing, an axis of explicit type that is split cannot be sliced; a device's own shard has none.
+    # While tracing on a mesh of explicit axes, a split axis cannot be sliced. A device's own shard has no split axis.
     whole = [axis for axis, split in enumerate(jax.typeof(array).sharding.spec) if split is None]
     if not whole:
         return array
@@ -112,7 +114,7 @@ def _partition(way: Way, stride: int, mesh: Mesh, operands: tuple[Any, ...], res
         split: dict[tuple[str, ...], list[jax.Array]] = {}
         for shard, spec in zip(shards, specs, strict=True):
             split.setdefault(tuple(sorted(itertools.chain(*map(_mesh_axes, spec)))), []).append(shard)
-        # Arrays that no axis splits are whole on every device.
+        # Arrays that are not split are whole on every device: psum over no axes.
         return sum(
             (lax.psum(_count_here(way, stride, pivots, *group), axes) for axes, group in split.items()),
             start=jnp.zeros(pivots.shape, jnp.int32),
@@ -122,7 +124,7 @@ def _partition(way: Way, stride: int, mesh: Mesh, operands: tuple[Any, ...], res
 
 
 def _even(mesh: Mesh, operand: Any) -> PartitionSpec:
-    """The operand's sharding as far as it is even: where it is not, shards are padded, and pads would be counted."""
+    """The even part of the operand's sharding: uneven shards are padded, and the padding would be counted."""
     parts = [math.prod(mesh.shape[axis] for axis in _mesh_axes(entry)) for entry in operand.sharding.spec]
     entries = zip(operand.sharding.spec, operand.shape, parts, strict=True)
     return PartitionSpec(*(entry if length % part == 0 else None for entry, length, part in entries))
@@ -136,7 +138,7 @@ def _mesh_axes(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
 def _rule(
     way: Way, stride: int, mesh: Mesh, operands: list[Any], results: list[Any]
 ) -> tuple[str, dict[str, tuple[str, ...]]]:
-    """Shardy's rule: every axis of the arrays may be split and is summed over; the pivots and counts are whole."""
+    """Shardy's rule: all axes of the arrays may be split and are summed over; pivots and counts are replicated."""
     del way, stride, mesh, results
     arrays = [[f"i{j}_{axis}" for axis in range(len(array.shape))] for j, array in enumerate(operands[1:])]
     rule = ", ".join(["p", *map(" ".join, arrays)]) + " -> p"

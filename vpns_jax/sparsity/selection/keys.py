@@ -1,7 +1,7 @@
-"""Integers in the order of floats.
+"""Integer keys that have the order of floats.
 
-Floats are compared through their bits, which is exact for every input, subnormal numbers too: XLA's float
-comparisons flush those to zero.
+Floats are compared by their bits. This is exact for every input, subnormal numbers included: XLA's float comparisons
+flush those to zero.
 """
 
 import jax
@@ -18,16 +18,22 @@ LOWEST, END = -_INFINITY, _NAN + 1
 
 
 def order_key(x: jax.Array) -> jax.Array:
-    """int32 keys in the order of the floats `x` (float32, bfloat16 or float16; any shape): odd, as x is.
+    """int32 keys that have the order of the floats `x`; the key of -x is minus the key of x.
 
-    Both zeros have key 0, and every NaN has one key above infinity's, as in `numpy.partition`.
+    Both zeros have key 0. Every NaN has the same key, above that of infinity, as in `numpy.partition`.
+
+    Args:
+      x: float32, bfloat16 or float16, any shape.
+
+    Returns:
+      int32, shaped as `x`.
     """
     magnitude = magnitude_key(x)
     return jnp.where((_bits(x) < 0) & (magnitude < _NAN), -magnitude, magnitude)
 
 
 def magnitude_key(x: jax.Array) -> jax.Array:
-    """`order_key(abs(x))`, cheaper: the bits of x without its sign."""
+    """`order_key(abs(x))`, computed more cheaply: the bits of x without the sign."""
     magnitude = _bits(x) & jnp.int32(_SIGN - 1)
     return jnp.where(magnitude > _INFINITY, jnp.int32(_NAN), magnitude)
 

@@ -1,10 +1,10 @@
-"""The k-th smallest of integers that are spread over many arrays, by counting: nothing is sorted or moved.
+"""Finds the k-th smallest of integers in many arrays by counting; nothing is sorted or moved.
 
-One pass over the data counts how many keys lie below each of several pivots, which narrows the bracket that holds
-the k-th smallest. Only these counts leave a device. `bisection` places the pivots evenly, in a fixed number of
-passes: for accelerators, where asking whether to go on is what costs. `interpolation` needs fewer passes: it starts
-from the bracket of a sample, and then places the pivots where the counts so far say the k-th smallest should be. What
-is found never depends on the guess.
+One pass over the data counts how many keys lie below each of several pivots. The counts narrow the bracket that holds
+the k-th smallest key. Only counts leave a device. `bisection` places the pivots evenly and takes a fixed number of
+passes: on accelerators, it is the test whether to go on that costs time. `interpolation` takes fewer passes: it starts
+from the bracket of a sample, then places the pivots where the counts so far predict the k-th smallest key. The result
+never depends on these predictions.
 """
 
 import functools
@@ -18,17 +18,20 @@ from jax import lax
 from vpns_jax import xla
 from vpns_jax.sparsity.selection.counting import count_apart, count_rows, count_together
 
-# From arrays to int32 keys of the same shapes. Called anew in each pass, so that keys are never stored.
+# From arrays to int32 keys of the same shapes. Called again in each pass, so that keys are never stored.
 Keys = Callable[[list[jax.Array]], list[jax.Array]]
-# From keys and int32 pivots to how many lie below each pivot.
+# From keys and int32 pivots to how many keys lie below each pivot.
 Count = Callable[[list[jax.Array], jax.Array], jax.Array]
 
 
 class Bracket(NamedTuple):
-    """Where the k-th smallest key is: low <= key < high. All int32 scalars.
+    """Where the k-th smallest key is: low <= key < high, with under_low < k <= under_high. All are int32 scalars.
 
     Attributes:
-      under_low, under_high: how many keys lie below the ends; under_low < k <= under_high.
+      low: the lower end.
+      high: the upper end, which is excluded.
+      under_low: how many keys lie below `low`.
+      under_high: how many keys lie below `high`.
     """
 
     low: jax.Array
@@ -38,22 +41,22 @@ class Bracket(NamedTuple):
 
     @classmethod
     def of(cls, low: int, high: int, under_high: int) -> "Bracket":
-        """From numbers, nothing below `low`."""
+        """A bracket made of Python numbers, with no key below `low`."""
         return cls(jnp.int32(low), jnp.int32(high), jnp.int32(0), jnp.int32(under_high))
 
     @property
     def width(self) -> jax.Array:
-        """uint32, as an int32 may not hold it."""
+        """high - low as uint32, since int32 may be too small for it."""
         return lax.bitcast_convert_type(self.high - self.low, jnp.uint32)
 
 
 class Task(NamedTuple):
-    """What is searched for.
+    """What to search for.
 
     Attributes:
-      keys: gives the int32 keys of the arrays.
-      exact: whether to narrow to a width of one. Otherwise a bracket with exactly k keys below `high` will do.
-      sampled: whether a sample of the arrays tells of their keys.
+      keys: computes the int32 keys of the arrays.
+      exact: whether to narrow to a width of one. Otherwise a bracket with exactly k keys below `high` is enough, too.
+      sampled: whether the keys of a sample of the arrays have the distribution of all keys.
     """
 
     keys: Keys
@@ -66,12 +69,16 @@ Search = Callable[[Task, list[jax.Array], jax.Array, Bracket], Bracket]
 
 
 def by_platform(task: Task, arrays: list[jax.Array], k: jax.Array, start: Bracket) -> Bracket:
-    """Narrows `start` around the k-th smallest key, with the algorithm that suits the platform.
+    """Narrows a bracket around the k-th smallest key, with the fastest algorithm of the platform.
 
     Args:
-      arrays: of any shapes and shardings, with 1 ... 2**31 - 1 elements in all.
+      task: what to search for.
+      arrays: arrays of any shapes and shardings, with 1 ... 2**31 - 1 elements in all.
       k: int32 scalar, may be traced.
-      start: holds the k-th smallest.
+      start: a bracket that holds the k-th smallest key.
+
+    Returns:
+      The narrower bracket.
     """
 
     def run(search: Search) -> Callable[..., Bracket]:
@@ -81,12 +88,23 @@ def by_platform(task: Task, arrays: list[jax.Array], k: jax.Array, start: Bracke
     return lax.platform_dependent(arrays, k, start, cpu=run(interpolation), cuda=gpu, rocm=gpu, default=run(bisection))
 
 
-# With seven pivots a pass takes little longer than reading the keys; more cost more time than the passes they save.
+# With seven pivots a pass takes little longer than reading the keys. More pivots would cost more than they save.
 _PARTS = 8
 
 
 def bisection(task: Task, arrays: list[jax.Array], k: jax.Array, start: Bracket, count: Count = count_apart) -> Bracket:
-    """See `by_platform`: eight even parts a pass, always to a width of one."""
+    """Cuts the bracket into eight even parts in each pass, always down to a width of one.
+
+    Args:
+      task: what to search for.
+      arrays: see `by_platform`.
+      k: see `by_platform`.
+      start: see `by_platform`.
+      count: how to count the keys below pivots.
+
+    Returns:
+      The narrower bracket.
+    """
 
     def narrow(_: int, bracket: Bracket) -> Bracket:
         return _refine(task, arrays, k, bracket, _evenly(bracket, _PARTS), count)
@@ -96,21 +114,41 @@ def bisection(task: Task, arrays: list[jax.Array], k: jax.Array, start: Bracket,
 
 
 def bisection_by_rows(task: Task, arrays: list[jax.Array], k: jax.Array, start: Bracket) -> Bracket:
-    """`bisection` as GPUs count."""
+    """`bisection` with the way of counting that is fast on GPUs.
+
+    Args:
+      task: what to search for.
+      arrays: see `by_platform`.
+      k: see `by_platform`.
+      start: see `by_platform`.
+
+    Returns:
+      The narrower bracket.
+    """
     return bisection(task, arrays, k, start, count_rows)
 
 
-# Pivots on both sides of the place where the k-th smallest is expected, in units of the expected error.
-# With the middle these are seven, too.
+# Pivots on both sides of the expected place of the k-th smallest key, in units of the expected error. With the
+# bracket's middle these are seven pivots, too.
 _OFFSETS = (-2.4, -0.9, -0.3, 0.3, 0.9, 2.4)
 _AROUND_SAMPLE = (-24, -2, -0.6, 0, 0.6, 2, 24)
-# What the sample takes; arrays of fewer elements in all are not worth one.
+# The sample takes every 64th slice. It is not worth its time for fewer elements than _SAMPLE_FROM.
 _STRIDE = 64
 _SAMPLE_FROM = 1 << 16
 
 
 def interpolation(task: Task, arrays: list[jax.Array], k: jax.Array, start: Bracket) -> Bracket:
-    """See `by_platform`: pivots where the counts so far and a sample say the k-th smallest should be."""
+    """Places the pivots where a sample and the counts so far predict the k-th smallest key.
+
+    Args:
+      task: what to search for.
+      arrays: see `by_platform`.
+      k: see `by_platform`.
+      start: see `by_platform`.
+
+    Returns:
+      The narrower bracket.
+    """
 
     def going(bracket: Bracket) -> jax.Array:
         return (bracket.width > 1) & (task.exact | (bracket.under_high != k))
@@ -129,13 +167,13 @@ def _interpolate(
     going: Callable[[Bracket], jax.Array],
     count: Count = count_together,
 ) -> Bracket:
-    """Narrows while `going`, by the given pivots first."""
+    """Narrows the bracket while `going` says so; the first pass uses the given pivots."""
 
     def narrow(state: tuple[Bracket, jax.Array]) -> tuple[Bracket, jax.Array]:
         before, pivots = state
         after = _refine(task, arrays, k, before, pivots, count)
         distances, spread = _expected(after, k)
-        # Even parts are for what is narrow, for where nothing is known, and for when the guess led astray.
+        # Even parts serve narrow brackets, brackets of unknown contents, and cases where the prediction failed.
         even = (after.width <= 2 * _PARTS) | (_OFFSETS[-1] * spread > after.width / 2)
         even |= after.width > before.width // _PARTS
         return after, jnp.where(even, _evenly(after, _PARTS), _place(after, distances))
@@ -144,16 +182,16 @@ def _interpolate(
 
 
 def _expected(bracket: Bracket, k: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Pivots around the place of the k-th smallest, as float32 distances from `low`, and the error expected of it.
+    """Pivots around the expected place of the k-th smallest key, as float32 distances from `low`; and the error.
 
-    Interpolated linearly. The error has two parts: chance, as of a Brownian bridge between the ends; and a density
-    that is not even, about half of itself within an octave of floats (2**23 keys).
+    The place is interpolated linearly. Its expected error has two parts: chance, that of a Brownian bridge between the
+    ends; and the uneven density of keys, which changes by about half within an octave of floats (2**23 keys).
     """
     inside = (bracket.under_high - bracket.under_low).astype(jnp.float32)
     share = ((k - bracket.under_low).astype(jnp.float32) - 0.5) / inside
     width = bracket.width.astype(jnp.float32)
     spread = width * (jnp.sqrt(share * (1 - share) / inside) + width / 2**28)
-    # At least a key apart, from the middle outwards.
+    # Pivots are at least one key apart, counted from the middle outwards.
     apart = jnp.arange(len(_OFFSETS), dtype=jnp.float32) - (len(_OFFSETS) - 1) / 2
     steps = jnp.array(_OFFSETS) * spread
     around = share * width + jnp.where(jnp.abs(steps) < jnp.abs(apart), apart, steps)
@@ -161,7 +199,7 @@ def _expected(bracket: Bracket, k: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _from_sample(task: Task, arrays: list[jax.Array], k: jax.Array, start: Bracket) -> jax.Array:
-    """Pivots around the bracket that a sample of the arrays gives, as far out as the sample may err."""
+    """Pivots around the bracket that a sample of the arrays gives; they reach as far as the sample may err."""
     count = functools.partial(count_together, stride=_STRIDE)
     drawn = _below(task, arrays, jnp.stack([start.high, start.high]), count)[0]
     share = (k.astype(jnp.float32) - 0.5) / _size(arrays)
@@ -172,23 +210,23 @@ def _from_sample(task: Task, arrays: list[jax.Array], k: jax.Array, start: Brack
         return (bracket.width > 1) & (bracket.under_high - bracket.under_low > 4 * error)
 
     everything = start._replace(under_high=drawn)
-    found = _interpolate(task, arrays, rank, everything, _evenly(start, _PARTS), going, count)
-    width = found.width.astype(jnp.float32)
-    middle = lax.bitcast_convert_type(found.low - start.low, jnp.uint32).astype(jnp.float32) + width / 2
-    spread = width * (error / (found.under_high - found.under_low).astype(jnp.float32) + 0.25)
+    narrow = _interpolate(task, arrays, rank, everything, _evenly(start, _PARTS), going, count)
+    width = narrow.width.astype(jnp.float32)
+    middle = lax.bitcast_convert_type(narrow.low - start.low, jnp.uint32).astype(jnp.float32) + width / 2
+    spread = width * (error / (narrow.under_high - narrow.under_low).astype(jnp.float32) + 0.25)
     return _place(start, middle + spread * jnp.array(_AROUND_SAMPLE))
 
 
 def _evenly(bracket: Bracket, parts: int) -> jax.Array:
-    """The `parts - 1` pivots of `parts` even parts, int32."""
+    """The `parts - 1` pivots that cut the bracket into `parts` even parts, int32."""
     whole, rest = bracket.width // parts, bracket.width % parts
     steps = jnp.arange(1, parts, dtype=jnp.uint32)
-    # A narrow bracket has fewer parts than asked for; none may be empty of keys.
+    # A narrow bracket has fewer keys than parts; no part may be empty.
     return bracket.low + lax.bitcast_convert_type(jnp.maximum(whole * steps + rest * steps // parts, 1), jnp.int32)
 
 
 def _place(bracket: Bracket, distances: jax.Array) -> jax.Array:
-    """int32 pivots at float32 distances from `low`, moved inside the bracket."""
+    """int32 pivots at the given float32 distances from `low`, moved inside the bracket."""
     inside = jnp.clip(jnp.round(distances), 1, bracket.width.astype(jnp.float32) - 1)
     return bracket.low + lax.bitcast_convert_type(inside.astype(jnp.uint32), jnp.int32)
 
@@ -196,7 +234,7 @@ def _place(bracket: Bracket, distances: jax.Array) -> jax.Array:
 def _refine(
     task: Task, arrays: list[jax.Array], k: jax.Array, bracket: Bracket, pivots: jax.Array, count: Count
 ) -> Bracket:
-    """One pass over the data: the bracket between those pivots that hold the k-th smallest between them."""
+    """One pass over the data: the bracket between the two neighboring pivots that enclose the k-th smallest key."""
     under = _below(task, arrays, pivots, count)
     few = under < k
     return Bracket(
@@ -208,7 +246,7 @@ def _refine(
 
 
 def _below(task: Task, arrays: list[jax.Array], pivots: jax.Array, count: Count) -> jax.Array:
-    """`count` of the keys, computed anew in every pass, or XLA stores all keys ahead of the loop."""
+    """Counts the keys below the pivots. Keys are computed again in every pass; otherwise XLA stores them all."""
     arrays, pivots = xla.tied(arrays, pivots)
     return count(task.keys(arrays), pivots)
 
