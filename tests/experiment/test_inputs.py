@@ -168,9 +168,10 @@ def test_an_exported_network_tells_what_it_is_made_from(tmp_path):
     told = subnetworks.about(tmp_path / "run" / "subnetworks" / "hydra-s50-seed7.safetensors")
     inputs = json.loads((tmp_path / "run" / "inputs.json").read_text())
     assert told["model"] == "tiny"
-    assert told["cell"] == "hydra-s50-seed7"
-    assert set(told["inputs"]) == {"data", "pretraining data", "source network"}
-    assert all(inputs[what]["digest"] == digest for what, digest in told["inputs"].items())
+    origin = told["origin"]
+    assert origin["cell"] == "hydra-s50-seed7"
+    assert set(origin["inputs"]) == {"data", "pretraining data", "source network"}
+    assert all(inputs[what]["digest"] == digest for what, digest in origin["inputs"].items())
 
 
 def test_a_checkpoint_of_other_inputs_is_refused(tmp_path, monkeypatch):

@@ -1,0 +1,7 @@
+"""What becomes of a finished network: files that know what they hold, and answers from the file alone."""
+
+from vpns_jax.deploy.classifier import Classifier, Predictions
+from vpns_jax.deploy.description import Description
+from vpns_jax.deploy.loading import load, save
+
+__all__ = ["Classifier", "Description", "Predictions", "load", "save"]

@@ -81,12 +81,15 @@ def load(path: Path, name: str, *, image_size: int = 224, **options: Any) -> Sub
             prompt[rest] = jnp.asarray(tensor)
     if "mapping" not in tensors or not mask:
         raise UserError(f"{_task_path(path)} holds no mask or no mapping; was it written beside {path.name}?")
+    mapping, rows = tensors["mapping"], weights[f"{models.HEAD}/bias"].size
+    if mapping.dtype != np.int32 or mapping.ndim != 1 or not np.all((mapping >= 0) & (mapping < rows)):
+        raise UserError(f"{_task_path(path)}: the mapping does not fit the {rows} classes of the head in {path.name}")
     return Subnetwork(
         weights=variables["params"],
         mask=trees.unflatten(mask),
         batch_stats=variables.get("batch_stats", {}),
         prompt=trees.unflatten(prompt),
-        mapping=jnp.asarray(tensors["mapping"]),
+        mapping=jnp.asarray(mapping),
     )
 
 

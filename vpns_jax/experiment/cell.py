@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from vpns_jax import data, models, sparsity
 from vpns_jax.analysis import latency
 from vpns_jax.data.decoding import AS_STORED, Decoding
+from vpns_jax.deploy import Description
 from vpns_jax.experiment import pruning, result
 from vpns_jax.experiment.config import Config
 from vpns_jax.experiment.plan import Cell, network, plan
@@ -192,6 +193,31 @@ class CellRun:
             "normalization": dataclasses.asdict(setup.normalization),
             "notes": notes,
         }
+
+    def description(self, entry: dict[str, Any]) -> Description:
+        """What the finished network's file says of it, once `entry` is its entry in the summary."""
+        config, setup = self._setup.config, self._setup
+        return Description(
+            model=config.model.name,
+            options=config.model.options,
+            prompt=self.network.prompt,
+            plain_on_canvas=self.network.plain is not None,
+            image_size=config.data.image_size,
+            mean=self.network.mean,
+            std=self.network.std,
+            classes=setup.classes,
+            decoding=setup.decoding,
+            origin={
+                **dataclasses.asdict(self.plan.cell),
+                "cell": self.plan.cell.name,
+                "protocol": config.protocol,
+                "mapping": self.plan.mapping,
+                "dataset": data.printable(config.data.name),
+                "accuracy": {"val": entry["val"]["best"], "test": entry["test"]["best"]},
+                "inputs": setup.folder.digests(self.plan.cell.method),
+                "versions": result.versions(),
+            },
+        )
 
     def latency(self, best: Subnetwork, images: Any) -> dict[str, Any] | None:
         """The cell's measured speed on a plain batch, as `latency.compare` has it; None of a dense network."""

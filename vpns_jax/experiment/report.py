@@ -1,7 +1,5 @@
 """From the results of cells to summary.json, figures and the report."""
 
-import importlib.metadata
-import platform
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,12 +16,12 @@ from vpns_jax.analysis.summary import collapse_lines
 from vpns_jax.analysis.tables import aligned
 from vpns_jax.data import augment
 from vpns_jax.experiment.config import Config
+from vpns_jax.experiment.result import versions
 from vpns_jax.experiment.workdir import Workdir
 from vpns_jax.files import write_json
 from vpns_jax.prompting import create
 from vpns_jax.training.network import Network, Subnetwork
 
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 # How many images a cell is shown on.
 EXAMPLES = 6
 
@@ -44,8 +42,7 @@ def report(config: Config, folder: Workdir, results: list[dict[str, Any]], about
         "dataset": data.printable(config.data.name),
         "model": config.model.name,
         "protocol": config.protocol,
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "versions": versions(),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "cells": results,
     }

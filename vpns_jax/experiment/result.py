@@ -1,6 +1,8 @@
 """A finished cell's entry in the summary: accuracies, densities, costs."""
 
 import dataclasses
+import importlib.metadata
+import platform
 from typing import Any
 
 import jax
@@ -17,6 +19,12 @@ from vpns_jax.training.network import Network, Subnetwork
 
 PyTree = Any
 Numbers = dict[str, float | None]
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "vpns_jax")
+
+
+def versions() -> dict[str, str]:
+    """Of Python, and of the packages that decide what numbers come out."""
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
 @dataclasses.dataclass(frozen=True)

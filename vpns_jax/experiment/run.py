@@ -12,9 +12,9 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from vpns_jax import data, models, trees
+from vpns_jax import data, deploy, models, trees
 from vpns_jax.data import Sources
-from vpns_jax.deploy import subnetworks
+from vpns_jax.deploy import Classifier
 from vpns_jax.errors import UserError
 from vpns_jax.experiment import budget, inputs, pretraining, report
 from vpns_jax.experiment.cell import CellRun, Setup
@@ -196,7 +196,6 @@ def _finish_cell(setup: Setup, cell: Cell, run: CellRun) -> None:
             rows = run.recorder.rows()
             report.draw_cell(setup.folder, cell.name, run.network, best, examples, setup.classes, rows)
             result["latency"] = run.latency(best, images)
-        about = {"cell": cell.name, "inputs": setup.folder.digests(cell.method)}
-        subnetworks.save(setup.folder.subnetwork(cell.name), setup.config.model.name, best, about)
+        deploy.save(setup.folder.subnetwork(cell.name), Classifier(run.description(result), best))
         setup.folder.write_cell(cell.name, result)
         setup.progress.say(report.one_line(result))

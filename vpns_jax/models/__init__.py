@@ -15,7 +15,7 @@ from vpns_jax.models.loading import (
 )
 from vpns_jax.models.preprocessing import Normalization, check_normalization, find_normalization
 from vpns_jax.models.prunable import prunable
-from vpns_jax.models.registry import create, default_source, names, normalisation, normalization, options
+from vpns_jax.models.registry import create, default_source, names, normalisation, normalization, options, timm_name
 
 __all__ = [
     "HEAD",
@@ -44,4 +44,5 @@ __all__ = [
     "prunable",
     "read_pretrained",
     "save_safetensors",
+    "timm_name",
 ]

@@ -131,6 +131,11 @@ def names() -> tuple[str, ...]:
     return tuple(ENTRIES)
 
 
+def timm_name(name: str) -> str:
+    """What timm calls a network, or what it is called here where timm has none like it."""
+    return next((timm for timm, ours in ALIASES.items() if ours == ALIASES.get(name)), name)
+
+
 def entry(name: str) -> Entry:
     """The registry's entry of that name, or of timm's for it. Raises `UserError` listing those known otherwise."""
     name = ALIASES.get(name, name)

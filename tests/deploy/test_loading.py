@@ -1,0 +1,139 @@
+"""A finished network from its path alone: all that is needed to run it stands in its files."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import safetensors
+
+from tests.deploy import finished
+from tests.experiment import small
+from tests.training.tiny import same
+from vpns_jax import deploy, models, prompting
+from vpns_jax.deploy import subnetworks
+from vpns_jax.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def _world(tmp_path, monkeypatch):
+    with small.world(tmp_path, monkeypatch):
+        yield
+
+
+def refused(path, *words, **arguments):
+    with pytest.raises(UserError) as error:
+        deploy.load(path, **arguments)
+    assert len(str(error.value)) <= 400
+    assert "\n" not in str(error.value)
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize("prompt", ["pad", "expand", "corner", "random", "none"])
+def test_all_of_it_comes_back(tmp_path, prompt):
+    saved = finished.classifier(prompt)
+    deploy.save(tmp_path / "vpns-s99.5-seed7", saved)
+    # The dot in the name is no suffix.
+    stem = tmp_path / "vpns-s99.5-seed7"
+    assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == [
+        f"{stem.name}.safetensors",
+        f"{stem.name}.task.safetensors",
+    ]
+    for path in (stem, str(stem), f"{stem}.safetensors", f"{stem}.task.safetensors"):
+        read = deploy.load(path)
+        assert read.description == saved.description
+        assert same(read.subnetwork, saved.subnetwork)
+        assert read.network == saved.network
+
+
+def test_the_metadata_speaks_timms_language(tmp_path):
+    deploy.save(tmp_path / "net", finished.classifier())
+    with safetensors.safe_open(tmp_path / "net.task.safetensors", framework="np") as file:
+        told = json.loads(file.metadata()["vpns_jax"])
+    assert told["architecture"] == "tiny"
+    assert told["num_classes"] == 3
+    assert told["label_names"] == list(finished.CLASSES)
+    assert told["pretrained_cfg"] == {
+        "input_size": [3, 8, 8],
+        "interpolation": "bilinear",
+        "crop_pct": 1.0,
+        "crop_mode": "squash",
+        "mean": [0.5, 0.25, 0.125],
+        "std": [0.25, 0.5, 1.0],
+    }
+    assert told["origin"]["method"] == "vpns"
+
+
+def test_timms_name_of_each_network():
+    assert models.timm_name("vit_ti16") == "vit_tiny_patch16_224"
+    assert models.timm_name("vit_tiny_patch16_224") == "vit_tiny_patch16_224"
+    assert models.timm_name("resnet18") == "resnet18"
+    # What it is called there is known here.
+    assert all(
+        models.create(models.timm_name(name)) == models.create(name) for name in models.names() if name != "tiny"
+    )
+
+
+def test_a_file_of_an_older_version_is_read_where_one_says_what_it_is(tmp_path):
+    saved = finished.classifier()
+    path = tmp_path / "net.safetensors"
+    subnetworks.save(path, "tiny", saved.subnetwork)
+    refused(path, "older version", "model and options, prompt, image_size, mean, std and classes")
+    read = deploy.load(path, saved.description)
+    assert same(read.subnetwork, saved.subnetwork)
+    deploy.save(path, read)
+    assert deploy.load(path).description == saved.description
+    # A file that says it is not told.
+    refused(path, "says itself", description=saved.description)
+
+
+def test_a_description_that_does_not_fit_the_arrays(tmp_path):
+    saved = finished.classifier()
+    path = tmp_path / "net.safetensors"
+    subnetworks.save(path, "tiny", saved.subnetwork)
+    wider = prompting.create("pad", canvas_size=8, pad_size=2)
+    refused(path, "has parameters", description=dataclasses.replace(saved.description, prompt=wider))
+    refused(path, "3 target classes, and 2 class names", description=finished.description(classes=("a", "b")))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("prompt", None, "it does not say prompt"),
+        ("origin", 3, "origin is 3; it must be of type dict"),
+        ("options", {"width": 2}, "unknown option of tiny 'width'"),
+        ("image_size", True, "image_size is True; it must be of type int"),
+        ("image_size", 9, "image_size is 9, which does not fit prompt pad"),
+        ("image_size", 10**9, "it must lie in 1 ... 8192"),
+        ("label_names", ["a", 3, "c"], "it must hold the name of each class"),
+        ("label_names", ["a"], "3 target classes, and 1 class names"),
+        ("pretrained_cfg", {}, "interpolation is None"),
+        ("plain_on_canvas", 1, "it must be of type bool"),
+        ("decoding", {"exif": 1}, "the decoding of images is"),
+    ],
+)
+def test_facts_that_cannot_be(tmp_path, key, value, words):
+    saved = finished.classifier()
+    told = saved.description.to_json()
+    if value is None:
+        del told[key]
+    else:
+        told[key] = value
+    path = tmp_path / "net.safetensors"
+    subnetworks.save(path, "tiny", saved.subnetwork, told)
+    refused(path, words)
+
+
+def test_a_mapping_beyond_the_head(tmp_path):
+    saved = finished.classifier()
+    arrays = saved.subnetwork.replace(mapping=np.asarray([4, 5, 2], np.int32))
+    deploy.save(tmp_path / "net", deploy.Classifier(saved.description, arrays))
+    refused(tmp_path / "net", "the mapping does not fit the 5 classes of the head")
+
+
+def test_files_that_are_not_there(tmp_path):
+    refused(tmp_path / "net", "net.task.safetensors: no such file")
+    deploy.save(tmp_path / "net", finished.classifier())
+    (tmp_path / "net.safetensors").unlink()
+    refused(tmp_path / "net", "net.safetensors: no such file")

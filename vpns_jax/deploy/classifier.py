@@ -1,0 +1,126 @@
+"""A finished network that answers: images in, probabilities and class names out."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vpns_jax import models
+from vpns_jax.deploy import images as preparing
+from vpns_jax.deploy.description import Description
+from vpns_jax.errors import UserError
+from vpns_jax.prompting import label_mapping
+from vpns_jax.training.network import Network, Subnetwork, predict
+
+# A batch of images at 224 px takes 19 MB in float32.
+BATCH_SIZE = 32
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a network says of some images.
+
+    Attributes:
+      probabilities: float32 [b, t].
+      classes: the names of the t classes.
+    """
+
+    probabilities: np.ndarray
+    classes: tuple[str, ...]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The likeliest class of each image, int [b], an index into `classes`; of equals the first."""
+        return np.argmax(self.probabilities, axis=-1)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The likeliest class of each image by name."""
+        return tuple(self.classes[label] for label in self.labels.tolist())
+
+    def top(self, count: int) -> list[list[tuple[str, float]]]:
+        """For each image the `count` likeliest classes with their probabilities, the likeliest first."""
+        # Stable: of equals the first.
+        likeliest = np.argsort(-self.probabilities, axis=-1, kind="stable")[:, :count]
+        shares = np.take_along_axis(self.probabilities, likeliest, axis=-1)
+        names = [[self.classes[label] for label in row] for row in likeliest.tolist()]
+        return [list(zip(*row, strict=True)) for row in zip(names, shares.tolist(), strict=True)]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Classifier:
+    """A finished network with all that is needed to run it; `deploy.load` reads one, `deploy.save` writes it.
+
+    Attributes:
+      description: what the arrays do not say.
+      subnetwork: the arrays.
+    """
+
+    description: Description
+    subnetwork: Subnetwork
+
+    def __post_init__(self) -> None:
+        targets, names = self.subnetwork.mapping.size, len(self.description.classes)
+        if targets != names:
+            raise UserError(f"the network has {targets} target classes, and {names} class names are given")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the target classes."""
+        return self.description.classes
+
+    @functools.cached_property
+    def network(self) -> Network:
+        """The static half of the network."""
+        return self.description.network(int(self.subnetwork.weights[models.HEAD]["bias"].size))
+
+    def predict(self, images: Any, *, prompted: bool | None = None, batch_size: int = BATCH_SIZE) -> Predictions:
+        """Classifies images.
+
+        Only two shapes are ever compiled, whatever comes: one image, and `batch_size` of them, to which others are
+        padded.
+
+        Args:
+          images: uint8 [b, h, w, 3] or [h, w, 3], or a list of [h, w, 3], each of a size of its own. Grey images may
+            have one channel.
+          prompted: with the prompt on, or plain; by default prompted where the network has a prompt.
+          batch_size: how many images run at once.
+
+        Raises:
+          UserError: the images are of another kind, or the network has no prompt to put on.
+        """
+        separate = preparing.separate(images)
+        size = 1 if len(separate) == 1 else batch_size
+        square = functools.partial(preparing.square, size=self.description.image_size)
+        squares = preparing.in_order(square, separate, ahead=2 * size)
+        rows = [self.probabilities(batch, prompted, size) for batch in preparing.batched(squares, size)]
+        return Predictions(np.concatenate([np.zeros((0, len(self.classes)), np.float32), *rows]), self.classes)
+
+    def probabilities(self, squares: list[np.ndarray], prompted: bool | None, size: int) -> np.ndarray:
+        """Classifies one batch of images that `preparing.square` has made, padded to `size` of them.
+
+        Args:
+          squares: uint8 [image_size, image_size, 3], at least one and at most `size`.
+          prompted: as `predict` has it.
+          size: of the batch that is computed.
+
+        Returns:
+          Float32 [b, t].
+
+        Raises:
+          UserError: the network has no prompt to put on.
+        """
+        prompted = self.description.prompted if prompted is None else prompted
+        if prompted and not self.description.prompted:
+            raise UserError("this network has no prompt: it was trained without one; leave prompted out")
+        batch = np.stack([*squares, *squares[:1] * (size - len(squares))])
+        source_logits = predict(self.network, self.subnetwork, batch, prompted=prompted)
+        return np.asarray(_softmax(source_logits, self.subnetwork.mapping))[: len(squares)]
+
+
+@jax.jit
+def _softmax(source_logits: jax.Array, mapping: jax.Array) -> jax.Array:
+    return jax.nn.softmax(label_mapping.apply(source_logits, mapping).astype(jnp.float32), axis=-1)

@@ -1,0 +1,163 @@
+"""What a finished network's arrays do not say: what becomes of an image before them, and what their answers are called.
+
+As JSON it goes into the network's file, under timm's names where timm has one.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from vpns_jax import files, models, prompting
+from vpns_jax.data import Decoding
+from vpns_jax.data.decoding import AS_STORED
+from vpns_jax.errors import UserError, short
+from vpns_jax.models.registry import Color
+from vpns_jax.prompting import Prompt
+from vpns_jax.training.network import Network
+
+T = TypeVar("T")
+# As in a run's config: one image of that side takes 0.8 GB in float32.
+MOST_SIDE = 8192
+# How images are resized: `data.materialize.resize`, in timm's words. "squash" leaves the aspect ratio aside.
+_RESIZING = {"interpolation": "bilinear", "crop_pct": 1.0, "crop_mode": "squash"}
+_KEYS = ("model", "options", "prompt", "plain_on_canvas", "image_size", "decoding", "label_names", "pretrained_cfg")
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What a network is, beside its arrays.
+
+    Attributes:
+      model: its name, as in `models.names()`.
+      options: of the model, such as {"width": 0.5}; what JSON has.
+      prompt: what is done to images by default; of kind "none" for a network that was trained without one.
+      image_size: the side that images are resized to, in pixels.
+      mean, std: what images in [0, 1] are normalized by, a value a channel.
+      classes: names of the target classes, in the order of the mapping.
+      plain_on_canvas: whether an image without prompt is put on the canvas, too (protocol paper), or goes in as it is.
+      decoding: how image files become pixels.
+      origin: where the network is from, for whoever reads the file: method, density, seed, data set, accuracies,
+        versions; what JSON has.
+    """
+
+    model: str
+    prompt: Prompt
+    image_size: int
+    mean: Color
+    std: Color
+    classes: tuple[str, ...]
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    plain_on_canvas: bool = True
+    decoding: Decoding = AS_STORED
+    origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def prompted(self) -> bool:
+        """Whether there is a prompt."""
+        return self.prompt.is_learned
+
+    @property
+    def input_size(self) -> int:
+        """The side of what the model takes by default, in pixels."""
+        return self.prompt.canvas_size if self.prompted or self.plain_on_canvas else self.image_size
+
+    def network(self, source_classes: int) -> Network:
+        """The static half of the network.
+
+        Args:
+          source_classes: the rows of its head.
+
+        Raises:
+          UserError: there is no such model, or it does not take the options.
+        """
+        blank = prompting.create("none", canvas_size=self.prompt.canvas_size)
+        return Network(
+            model=models.create(self.model, num_classes=source_classes, **self.options),
+            prompt=self.prompt,
+            plain=blank if self.plain_on_canvas else None,
+            mean=self.mean,
+            std=self.std,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, which `from_json` takes back."""
+        side, prompt = self.input_size, dataclasses.asdict(self.prompt)
+        return files.plain(
+            {
+                "architecture": models.timm_name(self.model),
+                "num_classes": len(self.classes),
+                "label_names": self.classes,
+                "pretrained_cfg": {"input_size": [3, side, side], **_RESIZING, "mean": self.mean, "std": self.std},
+                "model": self.model,
+                "options": self.options,
+                "prompt": {"kind": self.prompt.kind, **prompt},
+                "plain_on_canvas": self.plain_on_canvas,
+                "image_size": self.image_size,
+                "decoding": self.decoding.to_json(),
+                "origin": self.origin,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any]) -> "Description":
+        """What `to_json` wrote.
+
+        Args:
+          tree: parsed JSON, which anyone may have written; keys that are not known are passed over.
+
+        Raises:
+          UserError: a key is missing, or holds what cannot be.
+        """
+        missing = [key for key in _KEYS if key not in tree]
+        if missing:
+            raise UserError(f"it does not say {', '.join(missing)}")
+        timm = _typed(tree, "pretrained_cfg", dict)
+        for key, value in _RESIZING.items():
+            if timm.get(key) != value:
+                raise UserError(f"{key} is {short(timm.get(key))}; images are resized in one way, which is {value!r}")
+        mean, std = models.check_normalization(timm.get("mean"), timm.get("std"))
+        classes = _typed(tree, "label_names", list)
+        if not classes or not all(isinstance(name, str) for name in classes):
+            raise UserError(f"label_names is {short(classes)}; it must hold the name of each class")
+        prompt, size = _prompt(_typed(tree, "prompt", dict)), _side(tree, "image_size")
+        if size > prompt.canvas_size or prompt.image_size not in (None, size):
+            raise UserError(f"image_size is {size}, which does not fit {prompt}")
+        return cls(
+            model=_typed(tree, "model", str),
+            prompt=prompt,
+            image_size=size,
+            mean=mean,
+            std=std,
+            classes=tuple(classes),
+            options=_typed(tree, "options", dict),
+            plain_on_canvas=_typed(tree, "plain_on_canvas", bool),
+            decoding=Decoding.from_json(tree["decoding"]),
+            origin=_typed({"origin": {}, **tree}, "origin", dict),
+        )
+
+
+def _prompt(tree: Mapping[str, Any]) -> Prompt:
+    side, size = _side(tree, "canvas_size"), _typed(tree, "size", int)
+    return prompting.create(
+        _typed(tree, "kind", str),
+        canvas_size=side,
+        pad_size=size,
+        patch_size=size,
+        parametrization=_typed(tree, "parametrization", str),
+        clamp=_typed(tree, "clamp", str),
+    )
+
+
+def _side(tree: Mapping[str, Any], key: str) -> int:
+    side = _typed(tree, key, int)
+    if not 1 <= side <= MOST_SIDE:
+        raise UserError(f"{key} is {short(side)}; it must lie in 1 ... {MOST_SIDE}")
+    return side
+
+
+def _typed(tree: Mapping[str, Any], key: str, kind: type[T]) -> T:
+    value = tree.get(key)
+    # A bool is an int to Python; here it is not.
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise UserError(f"{key} is {short(value)}; it must be of type {kind.__name__}")
+    return value

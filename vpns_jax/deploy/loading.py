@@ -1,0 +1,69 @@
+"""A finished network from its path alone, and back into its two files."""
+
+from pathlib import Path
+
+from vpns_jax.deploy import subnetworks
+from vpns_jax.deploy.classifier import Classifier
+from vpns_jax.deploy.description import Description
+from vpns_jax.errors import LONGEST, UserError, shorten
+
+SUFFIX, TASK = ".safetensors", ".task.safetensors"
+
+
+def load(path: str | Path, description: Description | None = None) -> Classifier:
+    """Reads a finished network.
+
+    Args:
+      path: of its `CELL.safetensors`, with or without the suffix; `CELL.task.safetensors` lies beside it.
+      description: what the network is, for one that an older version wrote and that does not say it itself.
+
+    Raises:
+      UserError: a file is missing or damaged, or does not say what the network is, or says it and is told, too.
+    """
+    path = file_of(path)
+    told = subnetworks.about(path)
+    if "label_names" in told:
+        if description is not None:
+            raise UserError(f"{path} says itself what it is; leave the description out")
+        description = _read(path, told)
+    elif description is None:
+        raise UserError(
+            f"{path} was written by an older version and does not say its model and options, prompt, image_size, mean, "
+            "std and classes; give them as load(path, deploy.Description(...)), and deploy.save writes them with it"
+        )
+    subnetwork = subnetworks.load(path, description.model, image_size=description.input_size, **description.options)
+    wanted, held = description.prompt.shapes(), {name: x.shape for name, x in subnetwork.prompt.items()}
+    if held != wanted:
+        raise UserError(f"{path}: its {description.prompt} has parameters {wanted}, and the file holds {held}")
+    try:
+        return Classifier(description, subnetwork)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def save(path: str | Path, classifier: Classifier) -> None:
+    """Writes a finished network; `load` reads it.
+
+    Args:
+      path: of the file to write, with or without ".safetensors"; `.task.safetensors` is put beside it.
+      classifier: the network.
+
+    Raises:
+      UserError: the disk refuses.
+    """
+    description = classifier.description
+    subnetworks.save(file_of(path), description.model, classifier.subnetwork, description.to_json())
+
+
+def file_of(path: str | Path) -> Path:
+    """The `CELL.safetensors` that a path means: itself, its name without the suffix, or the file beside it."""
+    path = Path(path)
+    name = path.name.removesuffix(TASK).removesuffix(SUFFIX)
+    return path.with_name(f"{name}{SUFFIX}")
+
+
+def _read(path: Path, told: dict) -> Description:
+    try:
+        return Description.from_json(told)
+    except UserError as error:
+        raise UserError(shorten(f"{path} does not say what it is: {error}", LONGEST)) from error
