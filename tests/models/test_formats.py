@@ -289,7 +289,7 @@ def test_no_tensor_among_the_tensors_is_passed_over_and_said(tmp_path: Path) -> 
     found = formats.read_contents(tmp_path / "w.pth")
     assert list(found.tensors) == ["w"]
     assert found.others == {"epoch": "int", "args": "argparse.Namespace"}
-    assert found.notes == ("passed over what is no tensor: 'epoch' (int), 'args' (argparse.Namespace)",)
+    assert found.notes == ("skipped entries that are no tensors: 'epoch' (int), 'args' (argparse.Namespace)",)
 
 
 def test_a_state_dict_in_an_unknown_dict_class(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_without_a_network_one_line_says_so_within_seconds(
 @pytest.mark.parametrize("page", [b"<!DOCTYPE html><title>Sign in</title>", b"\n <html>503</html>"])
 def test_a_page_in_a_weight_files_place_is_not_kept(page: bytes, served: Path, cache: Path) -> None:
     put(served, "model.safetensors", page)
-    with pytest.raises(UserError, match="sent a page and no weights; it was removed from the cache"):
+    with pytest.raises(UserError, match="sent a web page instead of weights; the page was removed from"):
         hub.resolve("hf://timm/net")
     assert not [path for path in cache.rglob("*") if path.is_file() and path.read_bytes() == page]
     put(served, "model.safetensors", b"weights")

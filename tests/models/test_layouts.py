@@ -196,7 +196,7 @@ def test_prefixes_within_names_and_a_head_outside_of_the_backbone(tmp_path: Path
 
 def test_names_that_would_become_one_are_refused(tmp_path: Path) -> None:
     tensors = {f"module.{key}": tensor for key, tensor in narrow().items()} | {"fc.bias": np.zeros(10, np.float32)}
-    with pytest.raises(UserError, match=r"both 'module\.fc\.bias' and 'fc\.bias' of the file are 'fc\.bias'"):
+    with pytest.raises(UserError, match=r"both 'module\.fc\.bias' and 'fc\.bias' of the file become 'fc\.bias'"):
         load(tmp_path, tensors)
 
 
@@ -280,10 +280,10 @@ NEW_HEAD = r"mapping\.kind=head, or dont_load=\('head',\), makes a new one"
     [
         (
             HEAD | {"classifier.weight": W, "classifier.bias": B},
-            r"its head is called otherwise \(classifier\.weight and",
+            r"its head has another name \(classifier\.weight and",
         ),
-        (HEAD | {"fc.1.weight": W, "fc.1.bias": B}, r"its head is called otherwise \(fc\.1\.weight and"),
-        (HEAD | {"head.fc.weight": W, "head.fc.bias": B}, r"its head is called otherwise \(head\.fc\.weight and"),
+        (HEAD | {"fc.1.weight": W, "fc.1.bias": B}, r"its head has another name \(fc\.1\.weight and"),
+        (HEAD | {"head.fc.weight": W, "head.fc.bias": B}, r"its head has another name \(head\.fc\.weight and"),
         ({"fc.weight": W[:7], "fc.bias": B[:7]}, "its head is for another number of classes"),
         (HEAD, "it has no head"),
     ],
@@ -293,7 +293,7 @@ def test_another_head_gets_the_sentence_that_helps(changes: dict[str, Any], caus
         load(tmp_path, changed(changes))
     # And what the sentence says helps.
     found = load(tmp_path, changed(changes), dont_load=("head",))
-    assert ("passed over the file's own head" in str(found.notes)) == any(key not in narrow() for key in changes)
+    assert ("skipped the file's own head" in str(found.notes)) == any(key not in narrow() for key in changes)
 
 
 X = np.ones((1, 1, 192), np.float32)
@@ -323,9 +323,9 @@ def test_variants_of_vits_are_named(changes: dict[str, Any], what: str, tmp_path
         (lambda: {k: t for k, t in narrow().items() if "layer4" not in k}, "it holds only a part of that network"),
         (
             lambda: state_dict("resnet18", layouts.resnet_torchvision, num_classes=10),
-            "it is of another width, depth or",
+            "its network has another width, depth or",
         ),
-        (lambda: {k: t.astype(np.float64) for k, t in narrow().items()}, "it is stored otherwise"),
+        (lambda: {k: t.astype(np.float64) for k, t in narrow().items()}, "it stores other dtypes"),
         (lambda: {k: t * np.nan if t.dtype == np.float32 else t for k, t in narrow().items()}, "it is damaged, or its"),
         (lambda: changed({"conv1.0.weight": W}), "it is a ResNet with a deep stem"),
         (lambda: changed({"a" * 5000: W}), "it holds more than that network"),

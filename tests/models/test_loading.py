@@ -65,7 +65,7 @@ def test_everything_that_does_not_fit_is_listed_at_once(tmp_path: Path) -> None:
         "layer2.0.bn1.num_batches_tracked is -1, not a count below 2**31",
     ]
     text = str(caught.value)
-    assert "w.npz does not fit resnet18: it is of another width, depth or patch size. 1 missing" in text
+    assert "w.npz does not fit resnet18: its network has another width, depth or patch size. 1 missing" in text
     assert all(words in text for words in ("1 not used", "1 wrong dtype", "2 wrong shape", "2 bad values", "--verbose"))
     assert "\n" not in text
     assert len(text) <= 400

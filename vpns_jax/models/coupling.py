@@ -1,7 +1,7 @@
-"""The channels of a network: for each tensor between layers who writes its channels, what ends them, who reads them.
+"""The channels of a network: for each tensor between layers, the layers that write its channels and that read them.
 
-Where a residual connection adds two layers' outputs, channel i of the sum is gone only if channel i of both is: all
-layers that write to the same sum are writers of the same channels.
+Where a residual connection adds the outputs of two layers, channel i of the sum is zero only if channel i of both
+outputs is. So all layers that write to the same sum are writers of the same channels.
 """
 
 from collections.abc import Callable
@@ -17,13 +17,14 @@ from vpns_jax.models.vit import HEAD_DIM, ViT
 
 
 class Writer(NamedTuple):
-    """A layer whose outputs are the channels. Paths are "/"-joined, into `params`.
+    """A layer whose outputs are the channels. Paths are "/"-joined and relative to `params`.
 
     Attributes:
-      kernel: its last axis are the channels.
-      bias: of the same layer, `[c]`; "" if it has none.
-      norm: the module of the batch normalisation that follows at once, with `scale` and `bias`, `[c]`, and statistics
-        under the same path; "" if none does. What ends the channel is this or, without one, kernel and bias.
+      kernel: path of the kernel `[..., c]`; the channels are its last axis.
+      bias: path of the layer's bias `[c]`; "" if it has none.
+      norm: path of the batch normalization that directly follows, with `scale` and `bias` `[c]`, and with statistics
+        under the same path; "" if there is none. A channel is zero if its scale and bias here are zero; without batch
+        normalization, if its column of the kernel and its bias are zero.
     """
 
     kernel: str
@@ -32,11 +33,11 @@ class Writer(NamedTuple):
 
 
 class Reader(NamedTuple):
-    """A layer that has the channels for its inputs.
+    """A layer whose inputs are the channels.
 
     Attributes:
-      kernel: its last axis but one are the channels.
-      positions: how many times that axis repeats all channels: those of a map that was flattened, row by row.
+      kernel: path of the kernel `[..., c, o]`; the channels are its last axis but one.
+      positions: how many times that axis repeats all channels; above 1 for a feature map that was flattened.
     """
 
     kernel: str
@@ -44,18 +45,18 @@ class Reader(NamedTuple):
 
 
 class Channels(NamedTuple):
-    """The channels of one tensor between layers: each is there for all that write and read it, or gone for all.
+    """The channels of one tensor between layers. A channel is pruned for all its writers and readers, or for none.
 
-    A channel whose ends are zero is exactly zero for everything that follows, for any input: what lies between
-    writers and readers is sums, ReLU or GELU, pooling and dropout. It can be cut out of writers and readers then.
+    A channel that all its writers leave zero is zero for its readers, too, for any input: between writers and readers
+    there are only sums, ReLU or GELU, pooling and dropout. So the channel can be removed from writers and readers.
 
     Attributes:
-      writers: their outputs are added, if there are several.
-      readers: none are listed where no channel may be pruned.
-      width: so many channels in a row go together, as those of an attention head.
-      companions: layers of as many outputs that serve these channels alone, as queries and keys serve a head's values:
-        they do not write to them, but their outputs are of no use without them.
-      fixed: why none of these may be pruned; "" if they may.
+      writers: the layers that write the channels; if there are several, their outputs are added.
+      readers: the layers that read the channels; none are listed where no channel may be pruned.
+      width: how many consecutive channels are pruned together, such as those of an attention head.
+      companions: layers whose outputs are useless without these channels, although they do not write to them: queries
+        and keys are companions of a head's values. They have as many outputs as there are channels.
+      fixed: why no channel may be pruned; "" if channels may be pruned.
     """
 
     writers: tuple[Writer, ...]
@@ -66,12 +67,12 @@ class Channels(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The first writer's kernel, which no others have for their first."""
+        """The path of the first writer's kernel, which is unique among all channels of a network."""
         return self.writers[0].kernel
 
     @property
     def kernels(self) -> tuple[str, ...]:
-        """Paths of all kernels that lose a column with a channel: those of companions first."""
+        """Paths of all kernels that lose a column when a channel is pruned, those of companions first."""
         return tuple(writer.kernel for writer in (*self.companions, *self.writers))
 
 
@@ -90,10 +91,16 @@ class Coupled(NamedTuple):
 
 
 def channels(model: nn.Module) -> tuple[Channels, ...]:
-    """All channels of a network of this package; each of its kernels once, among writers or companions.
+    """All channels of a network of this package. Each kernel is listed once, as a writer or a companion.
+
+    Args:
+      model: the network.
+
+    Returns:
+      The channels.
 
     Raises:
-      UserError: for a module whose layers are not known here.
+      UserError: the network's class is not known here.
     """
     for family, describe in FAMILIES.items():
         if isinstance(model, family):
@@ -114,11 +121,11 @@ def coupled(model: nn.Module) -> tuple[Coupled, ...]:
 
 
 def _resnet(model: ResNet) -> list[Channels]:
-    """In each stage all blocks write to one sum, and a stem or shortcut that is no identity with them."""
+    """In each stage, all blocks write to one sum, and so does the stem or the shortcut with a convolution."""
     expansion = BLOCKS[model.block].expansion
     inner = ("conv1",) if model.block == "basic" else ("conv1", "conv2")
     last = f"conv{len(inner) + 1}"
-    # The sums, and what lies inside of blocks.
+    # The sums, and the channels inside of blocks.
     sums: list[tuple[list[Writer], list[Reader]]] = [([_normed("", "conv1")], [])]
     inside: list[Channels] = []
     for stage, depth in enumerate(model.depths):
@@ -136,7 +143,7 @@ def _resnet(model: ResNet) -> list[Channels]:
 
 
 def _vgg(model: VGG) -> list[Channels]:
-    """A chain: every layer reads the one before it, the first dense layer the whole pooled map."""
+    """A chain: every layer reads the layer before it; the first dense layer reads the whole pooled feature map."""
     names = [f"{stage}_{i}" for stage, (depth, _) in enumerate(model.stages, start=1) for i in range(1, depth + 1)]
     layers = [
         *(Writer(f"conv{name}/kernel", f"conv{name}/bias", f"bn{name}" if model.batch_norm else "") for name in names),
@@ -152,26 +159,26 @@ def _vgg(model: VGG) -> list[Channels]:
 
 
 def _vit(model: ViT) -> list[Channels]:
-    """Attention is pruned by heads, the MLP by hidden units; the residual stream is not.
+    """Attention is pruned by heads, the MLP by hidden units; the residual stream is not pruned.
 
-    The residual stream is one sum from the patch embedding to the head, and cannot be cut by masks on kernels: position
-    embeddings and class token write to it, too, and layer normalisation takes its mean and variance over all channels,
-    pruned or not.
+    The residual stream is one sum from the patch embedding to the head. Masks on kernels cannot remove its channels:
+    position embeddings and class token write to it, too, and layer normalization takes mean and variance over all
+    channels, pruned or not.
     """
-    stream, found = [_dense("embedding")], []
+    stream, inside = [_dense("embedding")], []
     for i in range(model.depth):
         attention, mlp = f"block_{i}/attention", f"block_{i}/mlp"
         query, key, value = (_dense(f"{attention}/{name}") for name in ("query", "key", "value"))
         out = Reader(f"{attention}/out/kernel")
-        found.append(Channels((value,), (out,), width=HEAD_DIM, companions=(query, key)))
-        found.append(Channels((_dense(f"{mlp}/fc1"),), (Reader(f"{mlp}/fc2/kernel"),)))
+        inside.append(Channels((value,), (out,), width=HEAD_DIM, companions=(query, key)))
+        inside.append(Channels((_dense(f"{mlp}/fc1"),), (Reader(f"{mlp}/fc2/kernel"),)))
         stream += [_dense(f"{attention}/out"), _dense(f"{mlp}/fc2")]
-    reason = "it writes to the residual stream, which embeddings and layer normalisation couple across all blocks"
-    return [*found, Channels(tuple(stream), fixed=reason)]
+    reason = "it writes to the residual stream, which embeddings and layer normalization couple across all blocks"
+    return [*inside, Channels(tuple(stream), fixed=reason)]
 
 
 def _normed(block: str, conv: str) -> Writer:
-    """A ResNet's convolution and the batch normalisation behind it."""
+    """A ResNet's convolution and the batch normalization after it."""
     return Writer(f"{block}{conv}/kernel", norm=block + conv.replace("conv", "bn"))
 
 

@@ -1,4 +1,4 @@
-"""Which layout a file's names are of, once what training scripts put before them is taken off."""
+"""Finds the layout of a file by its tensors' names, after removing the prefixes that training scripts add to them."""
 
 import collections
 import dataclasses
@@ -8,22 +8,21 @@ from collections.abc import Callable, Iterable, Sequence
 from vpns_jax.errors import UserError, several
 from vpns_jax.models.layouts import Rule
 
-# Modules that only wrap another: DataParallel's, torch.compile's, FSDP's, activation checkpointing's.
+# Modules that only wrap another: those of DataParallel, torch.compile, FSDP and activation checkpointing.
 WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-# What torch's AveragedModel counts; no part of any network.
+# The counter of torch's AveragedModel, which is no part of any network.
 COUNTERS = ("n_averaged",)
 
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """A file's names, in terms of the layout that suits them best.
+    """The layout that fits a file best, and what it calls the file's tensors.
 
     Attributes:
       layout: the layout's name.
       rules: its rules.
-      names: each name of the file that counts, with the name that the layout has for it; one that it has none for
-        stays as it is.
-      notes: what was taken off or passed over, for the user.
+      names: for each name in the file, the layout's name; a name that the layout does not know stays as it is.
+      notes: which prefixes were removed and which names skipped, for the user.
     """
 
     layout: str
@@ -32,19 +31,22 @@ class Fit:
     notes: tuple[str, ...]
 
 
-def fit(layouts: Sequence[tuple[str, list[Rule]]], found: Iterable[str], weights_key: str = "") -> Fit:
-    """The layout that shares the most names with a file, once a common prefix is taken off.
+def fit(layouts: Sequence[tuple[str, list[Rule]]], file_names: Iterable[str], weights_key: str = "") -> Fit:
+    """The layout that shares the most names with a file, after a common prefix is removed.
 
     Args:
-      layouts: names and rules, the preferred first.
-      found: the file's names.
+      layouts: names and rules of layouts, the preferred layout first.
+      file_names: the names of the file's tensors.
       weights_key: the prefix of the names to take, where the file holds several networks; "" for all names.
 
+    Returns:
+      The best layout and the renamed tensors.
+
     Raises:
-      UserError: several networks are in the file, or none under `weights_key`.
+      UserError: the file holds several networks, or none under `weights_key`; or two names become one.
     """
     notes: list[str] = []
-    names = {name: name for name in found if name not in COUNTERS}
+    names = {name: name for name in file_names if name not in COUNTERS}
     names = _renamed(names, _unwrap, "took wrappers such as {example} off {count} names", notes)
     if weights_key:
         names = _under(names, f"{weights_key}.")
@@ -69,7 +71,7 @@ def _unwrap(name: str) -> str:
 
 
 def _renamed(names: dict[str, str], rename: Callable[[str], str], note: str, notes: list[str]) -> dict[str, str]:
-    """The names renamed, which adds to `notes`. Raises `UserError` if two become one."""
+    """Renames the names, and adds to `notes` if any changes. Raises `UserError` if two names become one."""
     renamed = {original: rename(name) for original, name in names.items()}
     changed = [original for original in names if renamed[original] != names[original]]
     if not changed:
@@ -77,14 +79,14 @@ def _renamed(names: dict[str, str], rename: Callable[[str], str], note: str, not
     by_name = {name: original for original, name in renamed.items()}
     for original, name in renamed.items():
         if by_name[name] != original:
-            raise UserError(f"both {original!r} and {by_name[name]!r} of the file are {name!r}; remove one of them")
+            raise UserError(f"both {original!r} and {by_name[name]!r} of the file become {name!r}; remove one of them")
     example = next((repr(f"{part}.") for part in WRAPPERS if part in changed[0].split(".")), "")
     notes.append(note.format(count=len(changed), example=example))
     return renamed
 
 
 def _under(names: dict[str, str], prefix: str) -> dict[str, str]:
-    """The names with that prefix, without it. Raises `UserError` if there are none."""
+    """The names that have the prefix, with it removed. Raises `UserError` if there are none."""
     chosen = {original: name.removeprefix(prefix) for original, name in names.items() if name.startswith(prefix)}
     if not chosen:
         tops = sorted({name.partition(".")[0] for name in names.values()})
@@ -93,7 +95,7 @@ def _under(names: dict[str, str], prefix: str) -> dict[str, str]:
 
 
 def _best(layouts: Sequence[tuple[str, list[Rule]]], names: Sequence[str]) -> tuple[str, list[Rule], str]:
-    """The layout and the prefix with which the most names fit; no prefix unless at least half of the layout does."""
+    """The layout and prefix that fit the most names; the prefix is "" unless at least half of the layout fits."""
     best = (-1, *layouts[0], [""])
     for layout, rules in layouts:
         counts = _prefixes({rule.name for rule in rules}, names)
@@ -111,7 +113,7 @@ def _best(layouts: Sequence[tuple[str, list[Rule]]], names: Sequence[str]) -> tu
 
 
 def _prefixes(wanted: set[str], names: Sequence[str]) -> collections.Counter[str]:
-    """How many names are a wanted one behind each prefix, which ends in a dot or a slash or is empty."""
+    """For each prefix (empty, or ending in a dot or a slash), the number of names that are it plus a wanted name."""
     counts = collections.Counter({"": 0})
     for name in names:
         for start in (0, *(match.end() for match in re.finditer(r"[./]", name))):

@@ -20,7 +20,7 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps features `[b, c]` to logits `[b, num_classes]`: multiplied in `dtype`, returned in float32."""
+        """Maps features `[b, c]` to float32 logits `[b, num_classes]`; the matrix product is computed in `dtype`."""
         shape = (x.shape[-1], self.num_classes)
         kernel = self.param("kernel", linear_uniform, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.num_classes,), jnp.float32)

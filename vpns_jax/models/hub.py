@@ -1,4 +1,4 @@
-"""Weight files on the Hugging Face hub, fetched and kept by its own library."""
+"""Weight files on the Hugging Face hub, downloaded and cached by its own library."""
 
 import contextlib
 import dataclasses
@@ -11,13 +11,13 @@ from vpns_jax.models import formats
 
 SCHEME = "hf://"
 DEFAULT_FILE = "model.safetensors"
-# A first answer that takes longer will not come: better to say so than to seem to hang.
+# An answer that takes longer will not come. An error is better than a program that seems to hang.
 TIMEOUT_SECONDS = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class _HubFile:
-    """A file in a repository; no revision is its main branch."""
+    """A file in a repository; revision None is its main branch."""
 
     repository: str
     revision: str | None
@@ -32,12 +32,15 @@ def resolve(source: str | os.PathLike[str]) -> Path:
     """The local file behind a source.
 
     Args:
-      source: a local path, returned as it is; or a hub id `hf://OWNER/REPOSITORY[@REVISION][/FILE]`, revision
-        "main" and file "model.safetensors" unless named. `huggingface_hub` fetches it once and keeps it in its
-        cache; its variables hold: HF_HOME for the place, HF_ENDPOINT for a mirror, HF_TOKEN, HF_HUB_OFFLINE=1.
+      source: a local path, returned as it is; or a hub id `hf://OWNER/REPOSITORY[@REVISION][/FILE]`, by default with
+        revision "main" and file "model.safetensors". `huggingface_hub` downloads the file once and keeps it in its
+        cache. Its environment variables apply: HF_HOME (the cache), HF_ENDPOINT (a mirror), HF_TOKEN, HF_HUB_OFFLINE.
+
+    Returns:
+      The file's path.
 
     Raises:
-      UserError: for a malformed hub id, or if the file cannot be had; says what to do.
+      UserError: the hub id is malformed, or the file cannot be downloaded; the error says what to do.
     """
     wanted = _parse(source)
     if wanted is None:
@@ -46,25 +49,28 @@ def resolve(source: str | os.PathLike[str]) -> Path:
     try:
         formats.check_no_page(path)
     except UserError as error:
-        # The blob as well as the link to it, or it would be taken for the file the next time.
+        # The blob as well as the link to it; otherwise the next call would take it for the file.
         for kept in (path.resolve(), path):
             kept.unlink(missing_ok=True)
         raise UserError(
-            f"{wanted}: the hub, or a proxy before it, sent a page and no weights; it was removed from the cache. "
-            "Check HF_ENDPOINT and the proxy, or log in to the network"
+            f"{wanted}: the hub, or a proxy before it, sent a web page instead of weights; the page was removed from "
+            "the cache. Check HF_ENDPOINT and the proxy, or log in to the network"
         ) from error
     return path
 
 
 def beside(source: str | os.PathLike[str], name: str) -> Path | None:
-    """The file of that name in the folder of a source, local or on the hub; None if there is none.
+    """A file in the same folder as a source, local or on the hub.
 
     Args:
       source: as for `resolve`.
-      name: of the file to look for.
+      name: the name of the file to look for.
+
+    Returns:
+      The file's local path; None if there is no such file.
 
     Raises:
-      UserError: whether there is one cannot be told, since the hub cannot be reached.
+      UserError: the hub id is malformed, or the hub cannot be reached.
     """
     wanted = _parse(source)
     if wanted is None:
@@ -86,14 +92,14 @@ def _parse(source: str | os.PathLike[str]) -> _HubFile | None:
 
 
 def _fetch(wanted: _HubFile, *, optional: bool = False) -> Any:
-    """Its path in the cache; None if it is `optional` and the repository has none."""
-    # Not needed, and slow to import, where weights are local.
+    """The file's path in the cache; None if it is `optional` and the repository does not have it."""
+    # Imported here because it is slow to import, and local weights do not need it.
     import huggingface_hub
     from huggingface_hub import errors
 
     where: dict[str, Any] = {"repo_id": wanted.repository, "filename": wanted.file, "revision": wanted.revision}
     try:
-        # What is kept is taken as it is: a run that goes on must not find other weights, nor need a network.
+        # A cached file is used as it is: a resumed run must not get other weights, nor need a network.
         kept = huggingface_hub.try_to_load_from_cache(**where)
         if isinstance(kept, str):
             return Path(kept)
@@ -113,7 +119,7 @@ def _fetch(wanted: _HubFile, *, optional: bool = False) -> Any:
         raise UserError(
             f"{wanted}: no such repository, or a private or gated one; if it is, run `hf auth login` or set HF_TOKEN"
         ) from error
-    # Its own, its HTTP library's, the system's: whatever else goes wrong on the way.
+    # All other errors: the hub's, its HTTP library's, the system's.
     except Exception as error:
         reason = shorten(str(error), 100) or type(error).__name__
         raise UserError(
@@ -123,13 +129,13 @@ def _fetch(wanted: _HubFile, *, optional: bool = False) -> Any:
 
 
 def _check_reachable(wanted: _HubFile) -> None:
-    """Raises whatever the hub, or the way to it, has against the file, within seconds: a download tries on and on."""
+    """Raises the hub's or the network's error within seconds; a download alone would retry for a long time."""
     import huggingface_hub
     from huggingface_hub import constants, errors
 
     if constants.HF_HUB_OFFLINE:
         raise errors.OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
     url = huggingface_hub.hf_hub_url(wanted.repository, wanted.file, revision=wanted.revision)
-    # That there is no such file is for the download to say, which notes it in the cache.
+    # A missing file is left to the download, which records it in the cache.
     with contextlib.suppress(errors.RemoteEntryNotFoundError):
         huggingface_hub.get_hf_file_metadata(url, timeout=TIMEOUT_SECONDS)

@@ -1,4 +1,4 @@
-"""Pretrained weights in and out: strict, every tensor used and every parameter filled."""
+"""Loads and exports pretrained weights. Loading is strict: all tensors are used, and all parameters are filled."""
 
 import dataclasses
 import functools
@@ -26,13 +26,13 @@ POSITIONS = "params/pos_embedding"
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """A network from a file.
+    """A network's variables, read from a file.
 
     Attributes:
       variables: `{"params": ..., "batch_stats": ...}` (the latter only with batch normalization), float32 arrays.
-      file: where the weights were read.
-      layout: how the file lays them out, such as "vit_torchvision"; for `find_normalization`.
-      notes: what was unwrapped, chosen, widened or passed over, for the user.
+      file: the weight file.
+      layout: the file's layout, such as "vit_torchvision"; for `find_normalization`.
+      notes: which tensors were unwrapped, chosen, widened or skipped, for the user.
     """
 
     variables: dict[str, Any]
@@ -42,23 +42,23 @@ class Pretrained:
 
 
 def load_pretrained(name: str, source: str | os.PathLike[str] | None = None, **arguments: Any) -> dict[str, Any]:
-    """The variables that `read_pretrained` reads; what it notes goes to the log `vpns_jax`, as warnings.
+    """Reads pretrained variables with `read_pretrained`, whose notes become warnings in the log `vpns_jax`.
 
     Args:
-      name: one of `names()`.
-      source: a local file or a hub id.
+      name: one of `names()`, or timm's name for it.
+      source: a local file or a hub id; None for the default weights.
       **arguments: as for `read_pretrained`.
 
     Returns:
       `{"params": ..., "batch_stats": ...}` (the latter only with batch normalization), float32 arrays.
 
     Raises:
-      UserError: if the file cannot be had or read, or does not fit.
+      UserError: the file cannot be downloaded or read, or does not fit.
     """
-    found = read_pretrained(name, source, **arguments)
-    for note in found.notes:
-        logging.getLogger("vpns_jax").warning("%s: %s", found.file, note)
-    return found.variables
+    pretrained = read_pretrained(name, source, **arguments)
+    for note in pretrained.notes:
+        logging.getLogger("vpns_jax").warning("%s: %s", pretrained.file, note)
+    return pretrained.variables
 
 
 def read_pretrained(
@@ -73,32 +73,35 @@ def read_pretrained(
     seed: int = 0,
     **options: Any,
 ) -> Pretrained:
-    """A network `create(name, num_classes=num_classes, **options)` with the weights of a file.
+    """The variables of `create(name, num_classes=num_classes, **options)`, read from a file.
 
-    Strict: every tensor of the file is used, every parameter filled, all shapes and dtypes agree and all
-    values are finite, but for the exceptions named. A prefix that all names share is taken off, and float16 and
-    bfloat16 are widened to float32.
+    Loading is strict: every tensor of the file is used, every parameter is filled, all shapes and dtypes agree and
+    all values are finite. The only exceptions are those that `dont_load` and `ignore` name. A prefix that all names
+    share is removed, and float16 and bfloat16 are widened to float32.
 
     Args:
       name: one of `names()`, or timm's name for it.
       source: a local `.safetensors`, `.npz`, `.pth`, `.pt`, `.bin`, `.ckpt` or `.pth.tar` file, or a hub id such as
-        "hf://timm/resnet18.tv_in1k"; by default `default_source(name)`. It may be in torchvision's or timm's layout,
-        a ResNet's or ViT's also in transformers', a ViT's also in that of the AugReg `.npz` files.
-      num_classes: number of logits, that of the file unless the head is not loaded; None takes the file's.
-      image_size: side in pixels of the images to come. Position embeddings for another size are resized
-        (bicubic with antialiasing, the class token's apart); other networks do not depend on it.
-      dont_load: globs of parameters that keep their fresh initialization instead, such as "head"; what the
-        file holds for them may have any shape or be missing.
-      ignore: globs of the file's tensors to leave unused, such as "pre_logits/*".
-      weights_key: which weights to take where a file holds several: an entry of a checkpoint, such as "model_ema",
-        or what the names of its tensors begin with. "" prefers averaged weights.
-      seed: of the fresh initialization.
+        "hf://timm/resnet18.tv_in1k"; by default `default_source(name)`. Known layouts are those of torchvision and
+        timm, for ResNets and ViTs also transformers', and for ViTs also that of the AugReg `.npz` files.
+      num_classes: number of logits; it must be the file's unless the head is not loaded. None takes the file's.
+      image_size: side in pixels of the images that the network will get. A ViT's position embeddings for another
+        size are resized (bicubic with antialiasing; the class token's is kept). Other networks do not depend on it.
+      dont_load: globs of parameters that keep their fresh initialization, such as "head"; the file's tensors for
+        them may have any shape or be missing.
+      ignore: globs of the file's tensors that are skipped, such as "pre_logits/*".
+      weights_key: which weights to take from a file that holds several: an entry of a checkpoint, such as
+        "model_ema", or a prefix of the tensors' names. "" prefers averaged weights.
+      seed: seed of the fresh initialization.
       **options: as for `create`.
 
+    Returns:
+      The variables, and how they were read.
+
     Raises:
-      UserError: if the file cannot be had or read, or does not fit; `details` then lists all that does not.
+      UserError: the file cannot be downloaded or read, or does not fit. `details` then lists all problems.
     """
-    # Options are checked before anything is fetched.
+    # Options are checked before anything is downloaded.
     model = create(name, num_classes=1 if num_classes is None else num_classes, **options)
     file = hub.resolve(default_source(name) if source is None else source)
     contents = formats.read_contents(file, weights_key)
@@ -123,7 +126,7 @@ def read_pretrained(
     leaves: dict[str, Any] = {}
     for rule in wanted:
         leaves |= rule.from_file(tensors.get(rule.name, np.zeros(rule.fold, rule.dtype)), shapes)
-    leaves |= initialise(model, images, jax.random.key(seed), fresh)
+    leaves |= initialize(model, images, jax.random.key(seed), fresh)
     variables = trees.unflatten({path: jnp.asarray(leaves[path]) for path in shapes})
     return Pretrained(variables, file, fitted.layout, (*contents.notes, *fitted.notes, *widened, *notes))
 
@@ -143,35 +146,35 @@ def _fit(
 def _passed_over(
     fitted: fitting.Fit, wanted: Sequence[Rule], ignore: Sequence[str]
 ) -> tuple[set[str], tuple[str, ...]]:
-    """The names of tensors to leave unused, and what to say of them."""
-    # By the file's own names or, under a prefix, by those without it.
+    """The names of tensors to skip, and notes about them for the user."""
+    # Patterns match the file's own names, and the names without their prefix.
     ignored = trees.select({*fitted.names, *fitted.names.values()}, ignore, what="ignore")
     ignored |= {fitted.names[key] for key in ignored if key in fitted.names}
     unused = {rule.name for rule in fitted.rules}.difference(rule.name for rule in wanted)
     if any(f"params/{HEAD}/kernel" in rule.paths for rule in wanted):
         return ignored | unused, ()
-    # With a new head, the file's own is not needed, whatever it is called.
+    # A new head replaces the file's own, whatever its name.
     known = {rule.name for rule in fitted.rules}
     heads = [name for name in fitted.names.values() if misfit.HEADS.match(name) and name not in known | ignored]
-    notes = (f"passed over the file's own head: {several(heads)}",) if heads else ()
+    notes = (f"skipped the file's own head: {several(heads)}",) if heads else ()
     return ignored.union(unused, heads), notes
 
 
 def _shapes(model: nn.Module, images: jax.Array) -> dict[str, Shape]:
-    """Of all variables, by path."""
+    """The shapes of all variables, by path."""
     abstract = trees.flatten(jax.eval_shape(model.init, jax.random.key(0), images))
     return {path: leaf.shape for path, leaf in abstract.items()}
 
 
 def _classes_of(fitted: fitting.Fit, contents: Contents) -> int:
-    """How many logits the head in a file has; 1 if it has no head, which is for `mismatches` to say."""
+    """The number of logits of the head in a file; 1 if there is no head, which `mismatches` then reports."""
     bias = next(rule.name for rule in fitted.rules if f"params/{HEAD}/bias" in rule.paths)
     sizes = [contents.tensors[key].size for key, name in fitted.names.items() if name == bias]
     return max(*sizes, 1, 1)
 
 
 def _widen(rules: Sequence[Rule], tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """The tensors with float16 and bfloat16 made float32, which loses nothing, and what to say of it."""
+    """Widens float16 and bfloat16 tensors to float32, which loses nothing; also returns notes for the user."""
     float32 = {rule.name for rule in rules if rule.dtype == np.float32}
     narrow = {key: t.dtype for key, t in tensors.items() if key in float32 and t.dtype in (np.float16, jnp.bfloat16)}
     if not narrow:
@@ -182,30 +185,38 @@ def _widen(rules: Sequence[Rule], tensors: Mapping[str, np.ndarray]) -> tuple[di
 
 
 def covers_head(patterns: Sequence[str]) -> bool:
-    """Whether `dont_load` with these patterns leaves the head out; a pattern that matches nothing does not."""
+    """Whether `dont_load` with these patterns leaves out the head."""
     return any(trees.matches(f"{HEAD}/kernel", pattern) for pattern in patterns)
 
 
 def check_head(variables: Mapping[str, Any]) -> None:
-    """Raises `UserError` if a head says the same of every image, as the zeros do that some files have for one.
+    """Checks that a head is not constant. Some published files hold a head of zeros.
 
     Args:
-      variables: of a network, with or without batch statistics.
+      variables: a network's variables, with or without batch statistics.
+
+    Raises:
+      UserError: the head gives the same logits for every image.
     """
     kernel = np.asarray(variables["params"][HEAD]["kernel"])
     if kernel.shape[-1] > 1 and not np.any(kernel - kernel[:, :1]):
         what = f"all {kernel.flat[0]:g}" if np.all(kernel == kernel.flat[0]) else "equal for all classes"
         raise UserError(
             f"the head of these weights is constant ({what}, as in Google's ImageNet-21k ViTs before fine-tuning): it "
-            "tells no image from another; take mapping.kind=head, which learns a new one, or fine-tuned weights"
+            "predicts the same for every image; take mapping.kind=head, which learns a new head, or fine-tuned weights"
         )
 
 
 def resize_positions(embedding: np.ndarray, shape: Shape) -> np.ndarray:
-    """Position embeddings `[1, 1 + n, c]` of a square grid for the grid of `shape`, the class token's kept.
+    """Resizes the position embeddings of a square grid to another one; the class token's embedding is kept.
 
-    Returned as they are where that is not needed, or not possible (what is wrong is then for `mismatches`
-    to say).
+    Args:
+      embedding: float32 `[1, 1 + n, c]`.
+      shape: the wanted shape `[1, 1 + m, c]`.
+
+    Returns:
+      The resized embeddings; or `embedding` itself if its shape is right already, or if it cannot be resized
+      (`mismatches` then reports what is wrong).
     """
     if embedding.shape == shape or embedding.ndim != 3 or embedding.dtype != np.float32:
         return embedding
@@ -219,19 +230,38 @@ def resize_positions(embedding: np.ndarray, shape: Shape) -> np.ndarray:
 
 @functools.cache
 def _leaves(name: str) -> frozenset[str]:
-    """The paths of a network's variables, which no option changes."""
+    """The paths of a network's variables; no option changes them."""
     return frozenset(_shapes(create(name), jnp.zeros((1, 224, 224, 3))))
 
 
 def new_head(model: nn.Module, rng: jax.Array, *, image_size: int) -> dict[str, jax.Array]:
-    """A freshly initialised head of `model`: its `kernel` [c, s] and `bias` [s]."""
+    """A freshly initialized head of a network.
+
+    Args:
+      model: the network.
+      rng: a random key.
+      image_size: side in pixels of the network's images.
+
+    Returns:
+      The head's `kernel` `[c, s]` and `bias` `[s]`.
+    """
     images = jnp.zeros((1, image_size, image_size, 3))
     wanted = {path for path in _shapes(model, images) if path.startswith(f"params/{HEAD}/")}
-    return trees.unflatten(initialise(model, images, rng, wanted))["params"][HEAD]
+    return trees.unflatten(initialize(model, images, rng, wanted))["params"][HEAD]
 
 
-def initialise(model: nn.Module, images: jax.Array, rng: jax.Array, wanted: set[str]) -> dict[str, jax.Array]:
-    """Freshly initialised leaves by path, those `wanted` alone: the compiler drops the work for the rest."""
+def initialize(model: nn.Module, images: jax.Array, rng: jax.Array, wanted: set[str]) -> dict[str, jax.Array]:
+    """Initializes some of a network's variables; the compiler drops the work for the others.
+
+    Args:
+      model: the network.
+      images: images `[b, h, w, 3]` of the size that the network will get.
+      rng: a random key.
+      wanted: the paths of the variables to initialize.
+
+    Returns:
+      The fresh variables by path.
+    """
     if not wanted:
         return {}
 
@@ -242,28 +272,35 @@ def initialise(model: nn.Module, images: jax.Array, rng: jax.Array, wanted: set[
 
 
 def check_export(name: str) -> None:
-    """Raises `UserError` if a network's weights cannot be written, since nothing says how its tensors are called."""
+    """Checks that a network's weights can be exported.
+
+    Args:
+      name: one of `names()`.
+
+    Raises:
+      UserError: the network has no weight layout, so its tensors have no names.
+    """
     if type(create(name)) not in layouts.LAYOUTS:
         raise UserError(
-            f"{name} has no weight layout, so what is trained could not be exported; add one to models.layouts.LAYOUTS"
+            f"{name} has no weight layout, so no trained network can be exported; add one to models.layouts.LAYOUTS"
         )
 
 
 def export(name: str, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Variables as a state dict in torchvision's layout (ResNet, VGG) or timm's (ViT).
 
-    What `load_pretrained` made of a file of that layout comes out bit for bit as it was. Where a file left
-    out the `num_batches_tracked` of batch normalisation, they come out as zeros.
+    Variables that `load_pretrained` read from a file of that layout are exported bit for bit as they were. If the
+    file lacked the `num_batches_tracked` of batch normalization, zeros are exported for them.
 
     Args:
-      name: one of `names()`.
-      variables: of such a network, with any number of classes, width and image size.
+      name: one of `names()`, or timm's name for it.
+      variables: variables of that network, with any number of classes, width and image size.
 
     Returns:
       Fresh NumPy arrays by name, float32 (counts: int64), for `save_safetensors`.
 
     Raises:
-      UserError: if these are not the variables of that network.
+      UserError: these are not the variables of that network.
     """
     model = create(name)
     leaves = {path: np.asarray(leaf) for path, leaf in trees.flatten(variables).items()}

@@ -1,4 +1,4 @@
-"""Why a file's tensors are not what a network asks for: all of it, and in one line the likeliest cause."""
+"""Why a file's tensors do not fit a network: a list of all problems, and the likeliest cause in one line."""
 
 import dataclasses
 import re
@@ -14,11 +14,11 @@ from vpns_jax.models.layouts import Rule
 from vpns_jax.models.resnet import ResNet
 from vpns_jax.models.vit import ViT
 
-# What classifiers are called that are not where a layout has them.
+# Names of classifiers in files whose layout has another name for them.
 HEADS = re.compile(r"(fc|heads?|classifier|last_linear|linear|head_dist)\.")
 NEW_HEAD = "mapping.kind=head, or dont_load=('head',), makes a new one"
 
-# Networks that look like ours and compute something else, by a module of theirs.
+# Networks that look like ours but compute something else. Each is recognized by one of its modules.
 VARIANTS: dict[type[nn.Module], dict[str, str]] = {
     ViT: {
         "reg_token": "a ViT with registers",
@@ -41,7 +41,7 @@ VARIANTS: dict[type[nn.Module], dict[str, str]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """One thing that does not fit: its kind, the tensor's name, and what there is in place of what."""
+    """One problem: its kind, the tensor's name, and a text that says what the file has and what was expected."""
 
     kind: str
     name: str
@@ -51,7 +51,7 @@ class Problem:
         return f"{self.name} {self.text or self.kind}"
 
 
-# The kinds, as the error counts them: "3 are missing".
+# The kinds of problems, and the words for them in the error, such as "3 missing".
 MISSING, UNUSED, DTYPE, SHAPE, VALUE = "is missing", "is not used", "dtype", "shape", "value"
 COUNTED = {MISSING: "missing", UNUSED: "not used", DTYPE: "wrong dtype", SHAPE: "wrong shape", VALUE: "bad values"}
 
@@ -59,12 +59,15 @@ COUNTED = {MISSING: "missing", UNUSED: "not used", DTYPE: "wrong dtype", SHAPE: 
 def mismatches(
     rules: Sequence[Rule], tensors: Mapping[str, np.ndarray], others: Mapping[str, str] | None = None
 ) -> list[Problem]:
-    """All that keeps `tensors` from being exactly what `rules` ask for.
+    """Compares the tensors of a file with the rules of a layout.
 
     Args:
-      rules: of the tensors that are wanted.
-      tensors: those there are, by the rules' names.
-      others: the type of what there is in a tensor's place, by name.
+      rules: the rules of the tensors that the network needs.
+      tensors: the file's tensors, by the rules' names.
+      others: entries of the file that are no tensors: their types by name.
+
+    Returns:
+      All problems; none if the tensors are exactly what the rules ask for.
     """
     problems = []
     for rule in rules:
@@ -94,15 +97,18 @@ def _compare(rule: Rule, tensor: np.ndarray) -> list[Problem]:
 def error(
     file: Path, name: str, module: type[nn.Module], rules: Sequence[Rule], names: Sequence[str], problems: list[Problem]
 ) -> UserError:
-    """The error that says so.
+    """The error about a file that does not fit.
 
     Args:
       file: the weight file.
-      name: of the network.
-      module: its class.
-      rules: of the tensors that were wanted.
-      names: of those that the file has.
-      problems: at least one; all are in the error's `details`.
+      name: the network's name.
+      module: the network's class.
+      rules: the rules of the tensors that the network needs.
+      names: the names of the file's tensors.
+      problems: at least one problem.
+
+    Returns:
+      An error of one line; its `details` list all problems.
     """
     begin = f"{shorten(str(file), 120)} does not fit {name}: {_cause(module, rules, names, problems)}. "
     for limit in (3, 2, 1, 0):
@@ -119,35 +125,35 @@ def error(
 
 
 def _cause(module: type[nn.Module], rules: Sequence[Rule], names: Sequence[str], problems: list[Problem]) -> str:
-    """The likeliest, in a few words."""
+    """The likeliest cause, in a few words."""
     wanted = {rule.name for rule in rules}
     variant = _variant(module, wanted, names)
     if variant:
         return f"{variant}; that is not supported"
     head = {rule.name for rule in rules if any(path.startswith(f"params/{HEAD}/") for path in rule.paths)}
     if all(p.name in head or (p.kind == UNUSED and HEADS.match(p.name)) for p in problems):
-        found = [p.name for p in problems if p.kind == UNUSED]
-        what = f"its head is called otherwise ({several(found, limit=1)})" if found else "it has no head"
+        unused = [p.name for p in problems if p.kind == UNUSED]
+        what = f"its head has another name ({several(unused, limit=1)})" if unused else "it has no head"
         if all(p.kind == SHAPE for p in problems):
             what = "its head is for another number of classes"
         elif any(p.kind in (DTYPE, VALUE) for p in problems):
             what = "its head cannot be used"
         return f"{what}: {NEW_HEAD}"
     if 2 * len(wanted.intersection(names)) < len(wanted):
-        return "its names are those of another network, or of a layout that is not known"
+        return "its names are those of another network, or of an unknown layout"
     kinds = {p.kind for p in problems}
     if SHAPE in kinds:
-        return "it is of another width, depth or patch size"
+        return "its network has another width, depth or patch size"
     return {
-        frozenset({UNUSED}): "it holds more than that network; model.ignore passes over what you know is not needed",
-        frozenset({MISSING}): "it holds only a part of that network, or of a smaller one",
+        frozenset({UNUSED}): "it holds more than that network; model.ignore skips tensors that you know are not needed",
+        frozenset({MISSING}): "it holds only a part of that network, or a smaller one",
         frozenset({VALUE}): "it is damaged, or its training diverged",
-        frozenset({DTYPE}): "it is stored otherwise",
-    }.get(frozenset(kinds), "it is of another network")
+        frozenset({DTYPE}): "it stores other dtypes",
+    }.get(frozenset(kinds), "it holds another network")
 
 
 def _variant(module: type[nn.Module], wanted: set[str], names: Sequence[str]) -> str:
-    """What the file is, if that can be told from a module which a network of ours does not have."""
+    """The network in the file, if it can be recognized by a module that our networks do not have; "" otherwise."""
     for name in names:
         for part, what in VARIANTS.get(module, {}).items():
             if name not in wanted and f".{part}." in "." + name.replace("/", ".") + ".":

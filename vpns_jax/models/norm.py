@@ -1,4 +1,4 @@
-"""Batch normalisation with torch's semantics (Flax's keeps the biased variance and another momentum)."""
+"""Batch normalization with torch's semantics (Flax's keeps the biased variance and another momentum)."""
 
 from typing import Any
 
@@ -11,23 +11,28 @@ EPSILON = 1e-5
 
 
 class BatchNorm(nn.Module):
-    """`torch.nn.BatchNorm2d`: normalises over all axes but the last.
+    """`torch.nn.BatchNorm2d`: normalizes over all axes but the last.
 
-    Parameters `scale` and `bias`, `[c]`. Collection `batch_stats`: `mean` and `var`, `[c]` float32, and
-    `count`, int32, the number of updates so far (torch's `num_batches_tracked`; nothing here depends on it,
-    but an exported state dict must hold it). All arithmetic is in float32, or in float64 if the input is; the
-    result is cast to `dtype`.
+    Parameters are `scale` and `bias` `[c]`. The collection `batch_stats` holds `mean` and `var`, `[c]` float32, and
+    `count`, int32, the number of updates so far (torch's `num_batches_tracked`: nothing here uses it, but an exported
+    state dict must hold it). All arithmetic is in float32, or in float64 if the input is float64; the result is cast
+    to `dtype`.
     """
 
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Normalises `x` `[..., c]`.
+        """Normalizes over all axes but the last.
 
-        With `train=False`, by the running statistics. With `train=True`, by this batch's mean and *biased*
-        variance; if `batch_stats` is mutable, the running statistics then move towards them,
-        `new = 0.9 * old + 0.1 * batch`, the variance in its *unbiased* form.
+        Args:
+          x: float array `[..., c]`.
+          train: False normalizes by the running statistics, True by this batch's mean and *biased* variance. With
+            True, if `batch_stats` is mutable, the running statistics are updated, `new = 0.9 * old + 0.1 * batch`,
+            with the *unbiased* variance.
+
+        Returns:
+          An array shaped as `x`, of `dtype`.
         """
         features = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, features, jnp.float32)

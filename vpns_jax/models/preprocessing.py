@@ -1,4 +1,4 @@
-"""What inputs are normalized by: as the weights were trained, which the architecture does not say."""
+"""How a network's inputs are normalized. This depends on how its weights were trained, not on its architecture."""
 
 import dataclasses
 import json
@@ -11,10 +11,10 @@ from vpns_jax.errors import LONGEST, UserError, shorten
 from vpns_jax.models import hub
 from vpns_jax.models.registry import ALIASES, IMAGENET, Color, entry
 
-# timm's, and transformers': where they keep it, and under which names.
+# The files in which timm and transformers keep mean and std, and the keys of both.
 FILES = {"config.json": ("mean", "std"), "preprocessor_config.json": ("image_mean", "image_std")}
 MAX_BYTES = 10_000_000
-# Of layouts whose publisher normalizes in one way, whatever the network's default weights expect.
+# Layouts whose publisher always uses the same normalization, whatever the network's default weights expect.
 OF_LAYOUT = {"vit_torchvision": IMAGENET, "vit_torchvision_old": IMAGENET}
 
 
@@ -23,8 +23,9 @@ class Normalization:
     """How images in [0, 1] are normalized: (x - mean) / std, by channel.
 
     Attributes:
-      mean, std: of red, green and blue.
-      origin: where that was found, in words.
+      mean: for red, green and blue.
+      std: for red, green and blue.
+      origin: where both come from, a clause.
     """
 
     mean: Color
@@ -39,18 +40,21 @@ class Normalization:
 def find_normalization(
     name: str, source: str | os.PathLike[str] | None = None, *, layout: str | None = None
 ) -> Normalization:
-    """What inputs of a network with these weights are normalized by.
+    """How the inputs of a network with these weights are normalized.
 
-    The first of: timm's `config.json` or transformers' `preprocessor_config.json` beside the weights, what their
-    layout's publisher uses, what the network's default weights expect.
+    The first source that says so: timm's `config.json` or transformers' `preprocessor_config.json` beside the
+    weights; the publisher of the weights' layout; the network's default weights.
 
     Args:
-      name: of the network, as for `create`.
-      source: of its weights, as for `load_pretrained`; None for the default ones.
-      layout: theirs, as in `Pretrained.layout`, if it is known.
+      name: the network's name, as for `create`.
+      source: the source of its weights, as for `load_pretrained`; None for the default weights.
+      layout: the weights' layout, as in `Pretrained.layout`, if it is known.
+
+    Returns:
+      The normalization.
 
     Raises:
-      UserError: a file beside the weights is damaged or of another network, or the hub cannot be asked for one.
+      UserError: a file beside the weights is damaged or belongs to another network, or the hub cannot be reached.
     """
     spec = entry(name)
     if source is not None and source != spec.source:
@@ -59,16 +63,16 @@ def find_normalization(
                 path = hub.beside(source, file)
             except UserError as error:
                 raise UserError(shorten(f"{error}; or set model.mean and model.std", LONGEST)) from error
-            found = None if path is None else _read(path, name, keys)
-            if found is not None:
-                return Normalization(*found, f"as {file} beside the weights says")
+            mean_std = None if path is None else _read(path, name, keys)
+            if mean_std is not None:
+                return Normalization(*mean_std, f"as {file} beside the weights says")
         if layout in OF_LAYOUT:
             return Normalization(*OF_LAYOUT[layout], "which torchvision's ViTs are trained with")
     return Normalization(*spec.normalization, f"which default weights of {name} expect")
 
 
 def _read(path: Path, name: str, keys: tuple[str, str]) -> tuple[Color, Color] | None:
-    """(mean, std) of a file; None if it says neither."""
+    """(mean, std) of a file; None if it has neither."""
     mend = "mend or remove it, or set model.mean and model.std"
     try:
         with path.open("rb") as file:
@@ -76,29 +80,32 @@ def _read(path: Path, name: str, keys: tuple[str, str]) -> tuple[Color, Color] |
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON ({shorten(str(error), 80)}); {mend}") from error
     config = config if isinstance(config, dict) else {}
-    # timm wrote its keys at the top once, beside the architecture.
+    # Older versions of timm wrote these keys at the top level, beside the architecture.
     inner = config.get("pretrained_cfg", config)
-    found = [inner.get(key) for key in keys] if isinstance(inner, dict) else [None, None]
-    if found == [None, None]:
+    mean, std = [inner.get(key) for key in keys] if isinstance(inner, dict) else [None, None]
+    if mean is None and std is None:
         return None
     architecture = config.get("architecture")
     if isinstance(architecture, str) and ALIASES.get(architecture, name) != ALIASES.get(name, name):
         raise UserError(f"{path} is of {shorten(architecture, 50)}, not of {name}; {mend}")
     try:
-        return check_normalization(*found)
+        return check_normalization(mean, std)
     except UserError as error:
         raise UserError(f"{path}: {error}; {mend}") from error
 
 
 def check_normalization(mean: Any, std: Any) -> tuple[Color, Color]:
-    """Both as triples of floats.
+    """Checks a mean and a standard deviation.
 
     Args:
-      mean: of the three channels, in [0, 1].
-      std: of the three channels, above 0.
+      mean: the means of the three channels, in [0, 1].
+      std: the standard deviations of the three channels, at least 0.001 and at most 1.
+
+    Returns:
+      Both as triples of floats.
 
     Raises:
-      UserError: they are something else.
+      UserError: they are no such numbers.
     """
     for what, values, least in (("mean", mean, 0.0), ("std", std, 1e-3)):
         numbers = isinstance(values, list | tuple) and all(

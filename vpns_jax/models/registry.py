@@ -1,4 +1,4 @@
-"""Every network by name: its module, its options, and where its default weights come from."""
+"""All networks by name: their modules, options and default weights."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ HALVES: tuple[Color, Color] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """What a caller may give for an option: a test, and the words for it."""
+    """The allowed values of an option: a test, and its description in words."""
 
     accepts: Callable[[Any], bool]
     allowed: str
@@ -31,10 +31,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-# What networks compute in. Smaller floats lack the range or the operations, and JAX makes float32 of float64 without
-# a word, unless told to have it.
+# The dtypes that networks compute in. Smaller floats lack the range or the operations. JAX silently turns float64 into
+# float32, unless JAX_ENABLE_X64 is set.
 DTYPES = ("float32", "bfloat16", "float16")
-# Beyond them a ResNet-18 has 3 billion weights, or no channel left.
+# Outside this range a ResNet-18 has no channel left, or 3 billion weights.
 LEAST_WIDTH, MOST_WIDTH = 1 / 64, 16
 
 
@@ -43,7 +43,7 @@ def _is_dtype(value: Any) -> bool:
         return False
     try:
         name = jnp.dtype(value).name
-    # NumPy reads strings by rules of its own, and raises what it likes.
+    # NumPy raises many kinds of errors for strings and objects that are no dtypes.
     except Exception:
         return False
     return name in DTYPES or (name == "float64" and jax.dtypes.canonicalize_dtype(name).name == name)
@@ -52,7 +52,7 @@ def _is_dtype(value: Any) -> bool:
 OPTIONS: dict[str, Option] = {
     "width": Option(
         lambda v: _is_number(v) and LEAST_WIDTH <= v <= MOST_WIDTH,
-        f"a number from 1/64 to {MOST_WIDTH}: beyond, no channel is left, or billions of weights are",
+        f"a number from 1/64 to {MOST_WIDTH}: outside, the network has no channel left or billions of weights",
     ),
     "stem": Option(lambda v: v in ("imagenet", "small"), "'imagenet' or 'small'"),
     "dropout": Option(lambda v: _is_number(v) and 0 <= v < 1, "a number in [0, 1)"),
@@ -68,7 +68,7 @@ class Entry:
       module: its class.
       architecture: the fields of `module` that make it this network.
       options: names of the fields a caller may set, beside `num_classes`.
-      source: hub id of its default weights; None if none were published.
+      source: hub id of its default weights; None if no weights were published.
       normalization: per-channel (mean, std) of the inputs that those weights expect.
     """
 
@@ -109,12 +109,12 @@ ENTRIES: dict[str, Entry] = {
     "vit_b16": _vit(768, 12, 16, "hf://timm/vit_base_patch16_224.augreg_in21k_ft_in1k"),
     "vit_b32": _vit(768, 12, 32, "hf://timm/vit_base_patch32_224.augreg_in21k_ft_in1k"),
     "vit_l16": _vit(1024, 24, 16, "hf://timm/vit_large_patch16_224.augreg_in21k_ft_in1k"),
-    # Published for 384 px only: loaded for another size, its position embeddings are resized.
+    # Published for 384 px only; for another size, loading resizes its position embeddings.
     "vit_l32": _vit(1024, 24, 32, "hf://timm/vit_large_patch32_384.orig_in21k_ft_in1k"),
 }
 # fmt: on
 
-# timm's names for the same networks; its ResNets and VGGs are called as here.
+# timm's names for the same networks; its names for ResNets and VGGs are the same as here.
 ALIASES = {
     "vit_tiny_patch16_224": "vit_ti16",
     "vit_small_patch16_224": "vit_s16",
@@ -127,7 +127,7 @@ ALIASES = {
 
 
 def names() -> tuple[str, ...]:
-    """The names `create` knows."""
+    """The names that `create` knows."""
     return tuple(ENTRIES)
 
 
@@ -137,7 +137,17 @@ def timm_name(name: str) -> str:
 
 
 def entry(name: str) -> Entry:
-    """The registry's entry of that name, or of timm's for it. Raises `UserError` listing those known otherwise."""
+    """The registry's entry for a network.
+
+    Args:
+      name: one of `names()`, or timm's name for it.
+
+    Returns:
+      The entry.
+
+    Raises:
+      UserError: the name is unknown; the error lists the known names.
+    """
     name = ALIASES.get(name, name)
     check_name("model", name, names())
     return ENTRIES[name]
@@ -154,12 +164,15 @@ def create(name: str, *, num_classes: int = 1000, **options: Any) -> nn.Module:
     Args:
       name: one of `names()`, or timm's name for it, such as "vit_tiny_patch16_224".
       num_classes: number of logits, >= 1.
-      **options: `dtype`, the computation's dtype (parameters stay float32), for all; `width`, a factor on the
-        channels, for ResNets and VGGs; `stem`, "imagenet" or "small", for ResNets; `dropout`, a rate, for
+      **options: `dtype`, the computation's dtype (parameters stay float32), for all networks; `width`, a factor on
+        the channels, for ResNets and VGGs; `stem`, "imagenet" or "small", for ResNets; `dropout`, a rate, for
         VGGs and ViTs.
 
+    Returns:
+      The module.
+
     Raises:
-      UserError: for an unknown name, option or value; lists those allowed.
+      UserError: a name, option or value is unknown; the error lists the allowed ones.
     """
     spec = entry(name)
     if num_classes < 1:
@@ -174,11 +187,11 @@ def create(name: str, *, num_classes: int = 1000, **options: Any) -> nn.Module:
 
 
 def normalization(name: str) -> tuple[Color, Color]:
-    """Per-channel (mean, std), on the scale [0, 1], that the default weights of `name` expect."""
+    """The per-channel (mean, std) of images in [0, 1] that the default weights of `name` expect."""
     return entry(name).normalization
 
 
-# The name of version 0.1, for a release.
+# The function's name in version 0.1, kept for one release.
 normalisation = normalization
 
 
@@ -188,7 +201,17 @@ def options(name: str) -> tuple[str, ...]:
 
 
 def default_source(name: str) -> str:
-    """Hub id of the default weights of `name`. Raises `UserError` if none were published."""
+    """The hub id of a network's default weights.
+
+    Args:
+      name: one of `names()`, or timm's name for it.
+
+    Returns:
+      The hub id.
+
+    Raises:
+      UserError: the name is unknown, or no weights were published.
+    """
     source = entry(name).source
     if source is None:
         raise UserError(f"{name} has no published weights: name a file or a hub id")

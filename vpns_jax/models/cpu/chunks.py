@@ -1,4 +1,4 @@
-"""Batches in chunks that fit a CPU's cache."""
+"""Computes batches in chunks that fit a CPU's cache."""
 
 from collections.abc import Callable
 
@@ -7,18 +7,21 @@ from jax import lax
 
 
 def in_chunks(function: Callable[[jax.Array], jax.Array], x: jax.Array, floats: int, *, most: int) -> jax.Array:
-    """`function(x)`, taken in chunks of the batch if that keeps in the cache what it writes on the way.
+    """`function(x)`, computed in chunks of the batch if that keeps intermediate values in the cache.
 
-    What a chunk wrote is computed again for the gradient, not kept.
+    A chunk's intermediate values are computed again for the gradient, not stored.
 
     Args:
-      function: from `[b, ...]` to `[b, ...]`, for any b, each image for itself.
-      x: `[b, ...]`, one dtype with what `function` writes.
-      floats: how many numbers it writes for an image.
-      most: how many bytes a chunk may write. An image that takes more is not helped by chunks.
+      function: from `[b, ...]` to `[b, ...]`, for any b; each image is computed independently.
+      x: `[b, ...]`, of the dtype of the intermediate values.
+      floats: how many intermediate numbers `function` writes for an image.
+      most: how many bytes a chunk may write. If one image writes more, the batch is not cut.
+
+    Returns:
+      `function(x)`.
     """
     batch, image = len(x), floats * x.dtype.itemsize
-    # A batch that is split over devices would have to be gathered to be cut in another way.
+    # A batch that is split over devices would have to be gathered before it is cut.
     if jax.device_count() > 1 or image > most:
         return function(x)
     chunk = max(size for size in range(1, min(most // image, batch) + 1) if batch % size == 0)

@@ -1,8 +1,8 @@
-"""Convolution with torch's padding: one function, and on CPUs several ways to compute it.
+"""Convolution with torch's padding, with several ways to compute it on CPUs.
 
-XLA's CPU convolution is slow in its gradients, and where images are small. What is quicker there, by shape
-(docs/performance.md has the times): one matrix product where windows do not overlap, Winograd's 3x3, or patches and a
-matrix product. Accelerators always get the real thing.
+XLA's CPU convolution is slow in its gradients and for small images. Depending on the shapes, another way is faster
+(docs/performance.md has the times): one matrix product where windows do not overlap, Winograd's algorithm for 3x3
+kernels, or patches and a matrix product. Accelerators always use XLA's convolution.
 """
 
 import functools
@@ -16,12 +16,12 @@ from jax import lax
 from vpns_jax.models.cpu import platforms, winograd
 from vpns_jax.models.cpu.chunks import in_chunks
 
-# Zeros before and after, of height and of width.
+# Zeros before and after, in height and in width.
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
-# What a chunk of the batch may write between input and output: patches, those of large kernels, Winograd's planes.
+# How many intermediate bytes a chunk of the batch may write: patches, patches of large kernels, Winograd's planes.
 IM2COL_BYTES, LARGE_BYTES, WINOGRAD_BYTES = 16 * 2**20, 8 * 2**20, 8 * 2**20
-# With fewer channels Winograd's transforms cost more than the multiplications they save.
+# With fewer channels, Winograd's transforms cost more than the multiplications they save.
 WINOGRAD_CHANNELS = 24
 
 # torchvision's ResNet and VGG: normal with variance 2 / fan_out (He et al. 2015).
@@ -45,7 +45,7 @@ def conv2d(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0
     return _cpu_conv2d(x, kernel, stride=stride, padding=padding)
 
 
-# A program of its own, which layers of the same shapes share: they are traced once.
+# Jitted, so that layers of the same shapes share one program and are traced once.
 @functools.partial(jax.jit, static_argnames=("stride", "padding"))
 def _cpu_conv2d(x: jax.Array, kernel: jax.Array, *, stride: int, padding: int) -> jax.Array:
     kernel, pads = crop_taps(kernel, x.shape[1:3], stride=stride, padding=padding)
@@ -61,9 +61,18 @@ def _cpu_conv2d(x: jax.Array, kernel: jax.Array, *, stride: int, padding: int) -
 
 
 def crop_taps(kernel: jax.Array, image_size: tuple[int, ...], *, stride: int, padding: int) -> tuple[jax.Array, Pads]:
-    """The part of a kernel that ever meets the image, and the zeros that are left around the image for this part.
+    """Removes the taps of a kernel that only ever meet padding.
 
-    On an image of one pixel, padded by one, the middle of a 3x3 kernel is all that meets anything but zeros.
+    For example, on an image of one pixel, padded by one, only the middle of a 3x3 kernel meets the pixel.
+
+    Args:
+      kernel: `[kh, kw, c, o]`.
+      image_size: height and width of the image.
+      stride: step in both directions, >= 1.
+      padding: zeros added on each of the four sides, >= 0.
+
+    Returns:
+      The remaining kernel, and the padding that it needs.
     """
     ranges, pads = [], []
     for length, taps in zip(image_size, kernel.shape[:2], strict=True):
@@ -75,7 +84,7 @@ def crop_taps(kernel: jax.Array, image_size: tuple[int, ...], *, stride: int, pa
 
 
 def lax_conv2d(x: jax.Array, kernel: jax.Array, *, stride: int, padding: int) -> jax.Array:
-    """`conv2d` by XLA's own convolution."""
+    """`conv2d`, computed by XLA's own convolution."""
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -86,7 +95,7 @@ def lax_conv2d(x: jax.Array, kernel: jax.Array, *, stride: int, padding: int) ->
 
 
 def winograd_conv2d(x: jax.Array, kernel: jax.Array, *, pads: Pads) -> jax.Array:
-    """`conv2d` of a 3x3 kernel with stride 1, as 16 matrix products; see `winograd.py`."""
+    """`conv2d` of a 3x3 kernel with stride 1, computed as 16 matrix products; see `winograd.py`."""
     planes = winograd.kernel_planes(kernel)
 
     def convolve(x: jax.Array) -> jax.Array:
@@ -98,7 +107,7 @@ def winograd_conv2d(x: jax.Array, kernel: jax.Array, *, pads: Pads) -> jax.Array
 
 
 def im2col_conv2d(x: jax.Array, kernel: jax.Array, *, stride: int, pads: Pads) -> jax.Array:
-    """`conv2d` as one matrix product over shifted slices of the input."""
+    """`conv2d`, computed as one matrix product over shifted slices of the input."""
     kh, kw, c, o = kernel.shape
     h, w = ((n + sum(pad) - k) // stride + 1 for n, pad, k in zip(x.shape[1:3], pads, (kh, kw), strict=True))
     large = kh * kw > 9
@@ -106,7 +115,7 @@ def im2col_conv2d(x: jax.Array, kernel: jax.Array, *, stride: int, pads: Pads) -
     def convolve(x: jax.Array) -> jax.Array:
         x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
         if large:
-            # Row by row: for the gradient few slices are added up at a time.
+            # Row by row, so that the gradient adds up few slices at a time.
             rows = jnp.concatenate([_shifted(x, j, w, stride, axis=2) for j in range(kw)], axis=-1)
             rows = lax.optimization_barrier(rows)
             patches = [_shifted(rows, i, h, stride, axis=1) for i in range(kh)]
@@ -119,12 +128,12 @@ def im2col_conv2d(x: jax.Array, kernel: jax.Array, *, stride: int, pads: Pads) -
 
 
 def _shifted(x: jax.Array, start: int, count: int, stride: int, *, axis: int) -> jax.Array:
-    """What one tap of a kernel meets along an axis."""
+    """The input elements that one tap of a kernel meets along an axis."""
     return lax.slice_in_dim(x, start, start + (count - 1) * stride + 1, stride, axis)
 
 
 def tiled_conv2d(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
-    """`conv2d` without padding whose windows do not overlap: 1x1 kernels, or tiles as large as the stride."""
+    """`conv2d` without padding and with windows that do not overlap: 1x1 kernels, or kernels as large as the stride."""
     kh, kw, c, o = kernel.shape
     if kh == 1:
         return x[:, ::stride, ::stride, :] @ kernel.reshape(c, o)
@@ -134,7 +143,7 @@ def tiled_conv2d(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
 
 
 class Conv(nn.Module):
-    """Convolution layer: parameters `kernel` `[k, k, c, features]` and, if asked for, `bias` `[features]`.
+    """Convolution layer: parameters `kernel` `[k, k, c, features]` and, with `use_bias`, `bias` `[features]`.
 
     Parameters are float32; the computation runs in `dtype`.
     """

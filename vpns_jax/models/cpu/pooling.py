@@ -11,21 +11,30 @@ from jax import lax
 from vpns_jax.models.cpu import platforms
 from vpns_jax.models.cpu.chunks import in_chunks
 
-# What chunks of the batch may read.
+# How many bytes a chunk of the batch may read.
 POOL_BYTES = 8 * 2**20
 
 
 def max_pool(x: jax.Array, *, window: int, stride: int, padding: int = 0) -> jax.Array:
-    """`torch.nn.functional.max_pool2d` of `[b, h, w, c]`.
+    """Maximum pooling, as `torch.nn.functional.max_pool2d` computes it.
 
-    The padding never wins; a window that would reach beyond it is left out. The gradient goes to a window's first
-    maximum, row by row.
+    Padding is never the maximum, and windows that would reach beyond the padding are left out. The gradient goes to
+    the first maximum of a window, in row-major order.
+
+    Args:
+      x: `[b, h, w, c]`.
+      window: side of a window.
+      stride: step in both directions.
+      padding: width of the padding on each of the four sides.
+
+    Returns:
+      `[b, h_out, w_out, c]` with `h_out = (h + 2 * padding - window) // stride + 1`.
     """
     if platforms.traced_for() != "cpu":
         pad = (padding, padding)
         return nn.max_pool(x, (window, window), strides=(stride, stride), padding=(pad, pad))
 
-    # XLA's gradient runs on one core of a CPU, and visits each window anew.
+    # XLA's gradient runs on one core of a CPU, and reads each window again.
     def pool(x: jax.Array) -> jax.Array:
         rows = _pool_axis(x, 2, window, stride, padding)
         return _pool_axis(lax.optimization_barrier(rows), 1, window, stride, padding)
@@ -48,14 +57,14 @@ def _pool_axis_jvp(
     first = jnp.full(y.shape, window, jnp.uint8)
     for i, part in reversed(list(enumerate(parts(*primals, fill=-jnp.inf)))):
         first = jnp.where(part == y, jnp.uint8(i), first)
-    # A byte each is kept for the gradient, not the input.
+    # The gradient keeps one byte for each output, and not the input.
     first = lax.optimization_barrier(first)
     chosen = [jnp.where(first == i, part, 0) for i, part in enumerate(parts(*tangents, fill=0))]
     return y, functools.reduce(jnp.add, chosen)
 
 
 def _window_parts(x: jax.Array, axis: int, window: int, stride: int, padding: int, *, fill: float) -> list[jax.Array]:
-    """The first elements of all windows along an axis, the second ones, and so on."""
+    """The first elements of all windows along an axis, then the second elements, and so on."""
     pads = [(0, 0)] * x.ndim
     pads[axis] = (padding, padding)
     x = jnp.pad(x, pads, constant_values=fill)
@@ -64,10 +73,17 @@ def _window_parts(x: jax.Array, axis: int, window: int, stride: int, padding: in
 
 
 def adaptive_avg_pool(x: jax.Array, size: int) -> jax.Array:
-    """`torch.nn.functional.adaptive_avg_pool2d` of `[b, h, w, c]` to `[b, size, size, c]`.
+    """Average pooling to a given size, as `torch.nn.functional.adaptive_avg_pool2d` computes it.
 
-    Output cell i averages inputs `floor(i * n / size)` to `ceil((i + 1) * n / size)` (excluded); windows
-    overlap where n is no multiple of `size`, and repeat inputs where n is smaller.
+    Output cell i averages inputs `floor(i * n / size)` to `ceil((i + 1) * n / size)` (excluded). Windows overlap where
+    n is no multiple of `size`, and repeat inputs where n is smaller than `size`.
+
+    Args:
+      x: `[b, h, w, c]`.
+      size: height and width of the output.
+
+    Returns:
+      `[b, size, size, c]`.
     """
     _, h, w, _ = x.shape
     if (h, w) == (size, size):

@@ -1,7 +1,8 @@
-"""3x3 convolutions with 2.25 times fewer multiplications (Lavin and Gray 2015, arXiv 1509.09308): F(2x2, 3x3).
+"""Winograd's F(2x2, 3x3): 3x3 convolutions with 2.25 times fewer multiplications (Lavin and Gray, arXiv 1509.09308).
 
-An output tile of 2x2 is read off a 4x4 tile of the image, two pixels apart from the next: both tiles and kernels are
-mapped to a space where the convolution is a product at each of 16 places, and as many matrix products over channels.
+Each output tile of 2x2 is computed from a 4x4 tile of the image; neighboring tiles are two pixels apart. Image tiles
+and kernels are transformed to a space where the convolution is a product at each of 16 positions: with channels, 16
+matrix products.
 """
 
 import jax
@@ -17,16 +18,24 @@ _TILE, _STEP = 4, 2
 
 def kernel_planes(kernel: jax.Array) -> list[list[jax.Array]]:
     """G k G^T: the 4 x 4 matrices [c, o] of a kernel [3, 3, c, o]."""
-    # Stored, here and below: or each of the 16 combinations would read all that it comes from for itself.
+    # The barriers here and below store the rows. Otherwise each of the 16 combinations would compute them again.
     rows = lax.optimization_barrier(_combine(_G, list(kernel)))
     return [_combine(_G, list(row)) for row in rows]
 
 
 def convolve(x: jax.Array, planes: list[list[jax.Array]]) -> jax.Array:
-    """The convolution without padding of [b, h, w, c] with the kernel that `planes` are of: [b, h - 2, w - 2, o]."""
+    """Convolves without padding.
+
+    Args:
+      x: `[b, h, w, c]`.
+      planes: the kernel's `kernel_planes`.
+
+    Returns:
+      `[b, h - 2, w - 2, o]`.
+    """
     b, h, w, c = x.shape
     down, across = tiles(h - 2), tiles(w - 2)
-    # Up to the ends of the last tiles.
+    # Zeros up to the ends of the last tiles.
     x = jnp.pad(x, ((0, 0), (0, _STEP * down + 2 - h), (0, _STEP * across + 2 - w), (0, 0)))
     rows = lax.optimization_barrier(_combine(_B, [_every_other(x, i, down, axis=1) for i in range(_TILE)]))
     image_planes = [_combine(_B, [_every_other(row, j, across, axis=2) for j in range(_TILE)]) for row in rows]
@@ -40,7 +49,7 @@ def convolve(x: jax.Array, planes: list[list[jax.Array]]) -> jax.Array:
 
 
 def tiles(length: int) -> int:
-    """How many tiles cover so many outputs."""
+    """How many tiles cover that many outputs."""
     return -(-length // _STEP)
 
 
@@ -49,7 +58,7 @@ def _every_other(x: jax.Array, start: int, count: int, *, axis: int) -> jax.Arra
 
 
 def _combine(matrix: tuple[tuple[float, ...], ...], parts: list[jax.Array]) -> list[jax.Array]:
-    """The linear combinations of `parts` that the matrix's rows name, without the multiplications by 0 and 1."""
+    """One linear combination of `parts` for each row of the matrix; multiplications by 0 and 1 are left out."""
     return [_sum([_scaled(part, by) for part, by in zip(parts, row, strict=True) if by]) for row in matrix]
 
 

@@ -1,4 +1,4 @@
-"""Weight files to arrays: `read` for any format known, chosen by the file's suffix."""
+"""Reads weight files into arrays; the file's suffix decides the format."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,15 +13,15 @@ from vpns_jax.models.formats.torch_pickle import read_torch
 
 __all__ = ["Contents", "check_no_page", "read", "read_contents", "save_safetensors"]
 
-# Each takes a path and returns tensors by name, possibly read-only views of the file; what is wrong with a
-# file it says in an exception.
+# Each reader takes a path and returns tensors by name, possibly read-only views of the file. It raises an exception
+# that says what is wrong with the file.
 READERS: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
     ".safetensors": read_safetensors,
     ".npz": read_npz,
 }
-# What `torch.save` writes has many names; ".tar" is the end of ".pth.tar", and no tar archive.
+# Files of `torch.save` have many suffixes; ".tar" is the end of ".pth.tar", and no tar archive.
 TORCH = (".pth", ".pt", ".bin", ".ckpt", ".tar")
-# What is served, or checked out, in a weight file's place: by how it begins.
+# Files that servers and git sometimes deliver in place of weights, by their first bytes.
 IMPOSTORS = {
     b"<!doctype": "a web page (a login or an error?)",
     b"<html": "a web page (a login or an error?)",
@@ -31,25 +31,25 @@ IMPOSTORS = {
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a weight file, by name, as they are stored; arguments and errors as of `read_contents`."""
+    """The tensors of a weight file, by name, as they are stored; see `read_contents`."""
     return read_contents(path).tensors
 
 
 def read_contents(path: Path, weights_key: str = "") -> Contents:
-    """What a weight file holds.
+    """Reads a weight file.
 
-    No file, however made, makes this run code of its own or read more than the file holds. The arrays may be
-    read-only views of it: copy what is to outlive the file.
+    No file, not even a hostile one, can make this run the file's code or take more memory than the file's size. The
+    arrays may be read-only views of the file: copy what must outlive it.
 
     Args:
-      path: the file; its suffix, in either case, says its format.
-      weights_key: which entry of a checkpoint of PyTorch's to take; see `state_dict.find`.
+      path: the file; its suffix, in upper or lower case, decides the format.
+      weights_key: which entry of a PyTorch checkpoint to take; see `state_dict.find`.
 
     Returns:
-      Its tensors, and what was chosen or passed over.
+      Its tensors, and which of its entries were chosen or skipped.
 
     Raises:
-      UserError: if the file is missing, of an unknown format, or not what its format says it should be.
+      UserError: the file is missing, has an unknown format, or does not conform to its format.
     """
     suffix = path.suffix.lower()
     if suffix not in READERS and suffix not in TORCH:
@@ -61,13 +61,20 @@ def read_contents(path: Path, weights_key: str = "") -> Contents:
         if suffix in TORCH:
             return read_torch(path, weights_key)
         return Contents(READERS[suffix](path))
-    except Exception as error:  # A hostile pickle or archive can make its parser raise anything.
+    except Exception as error:  # A hostile pickle or archive can make its parser raise any exception.
         reason = shorten(str(error), max(100, LONGEST - len(str(path)) - 2)) or type(error).__name__
         raise UserError(f"{path}: {reason}") from error
 
 
 def check_no_page(path: Path) -> None:
-    """Raises `UserError` if a file is not weights but what is sometimes served in their place."""
+    """Checks that a file is not a web page or Git LFS pointer, which are sometimes delivered in place of weights.
+
+    Args:
+      path: an existing file.
+
+    Raises:
+      UserError: the file is one of these.
+    """
     with path.open("rb") as file:
         begin = file.read(256).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for mark, what in IMPOSTORS.items():

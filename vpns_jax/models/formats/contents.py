@@ -1,4 +1,4 @@
-"""What a weight file holds."""
+"""The contents of a weight file."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,13 +8,13 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
-    """What a weight file holds.
+    """The contents of a weight file.
 
     Attributes:
-      tensors: arrays by name, as they are stored; perhaps read-only.
-      others: what stands beside them and is no tensor: its type by its name.
-      notes: what was chosen or passed over in reading, for the user.
-      key_used: whether the `weights_key` asked for is where the tensors were.
+      tensors: arrays by name, as they are stored; they may be read-only.
+      others: entries beside the tensors that are no tensors: their types by name.
+      notes: which entries were chosen or skipped, for the user.
+      key_used: whether the tensors are those of the entry that `weights_key` names.
     """
 
     tensors: dict[str, np.ndarray]

@@ -13,10 +13,16 @@ _HEADERS = {
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """Tensors by name.
+    """Reads an `.npz` file.
+
+    Args:
+      path: an existing file.
+
+    Returns:
+      Its arrays by name.
 
     Raises:
-      ValueError: for a member that is no `.npy`, holds objects, or is not as long as its header says.
+      ValueError: a member is no `.npy` file, comes twice, holds objects, or has not the length of its header.
     """
     tensors = {}
     with zipfile.ZipFile(path) as archive:
@@ -31,7 +37,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
                 shape, fortran, dtype = _HEADERS[version](member)
                 if dtype.hasobject:
                     raise ValueError(f"array {name!r} holds Python objects (a pickle), not numbers")
-                # Checked before anything of that size is allocated.
+                # Checked before memory of that size is allocated.
                 count, length = math.prod(shape), info.file_size - member.tell()
                 if count * dtype.itemsize != length:
                     raise ValueError(f"array {name!r}: {length} bytes do not fit {dtype} of shape {shape}")

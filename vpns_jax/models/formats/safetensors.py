@@ -1,4 +1,4 @@
-"""The safetensors format, by its own library; what that lets pass and should not is refused here."""
+"""The safetensors format, read and written by its own library. Some faults that the library ignores are refused."""
 
 import json
 import os
@@ -29,29 +29,29 @@ FIELDS = {"dtype", "shape", "data_offsets"}
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """Tensors by name.
+    """Reads a safetensors file.
 
     Args:
       path: an existing file.
 
     Returns:
-      Fresh arrays.
+      Fresh arrays by name.
 
     Raises:
-      ValueError: unless the header is well-formed, says no more than the format has, and its tensors fill the
-        rest of the file exactly, without gap or overlap.
+      ValueError: the header is malformed or has unknown fields, or its tensors do not fill the rest of the file
+        exactly, without gap or overlap.
     """
     try:
         with safetensors.safe_open(path, framework="np") as file:
             _check_header(path)
-            names = file.keys()  # The library's object has names, and is no dict to iterate over.
+            names = file.keys()  # The library's object is no dict: iterating over it does not work.
             return {name: file.get_tensor(name) for name in names}
     except safetensors.SafetensorError as error:
         raise ValueError(f"{error}; truncated or damaged?") from error
 
 
 def _check_header(path: Path) -> None:
-    """Refuses, of a header that the library takes, what it would pass over in silence."""
+    """Refuses faults in a header that the library silently ignores."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length), object_pairs_hook=_no_duplicates)
@@ -64,7 +64,7 @@ def _check_header(path: Path) -> None:
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; two entries of one name would hide one of them."""
+    """A JSON object without duplicate names: of two entries with one name, the parser would drop the first."""
     names = [name for name, _ in pairs]
     if len(set(names)) != len(names):
         raise ValueError("header names an entry twice")
@@ -76,19 +76,19 @@ def save_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, np.ndar
 
     Args:
       path: the file; its folder must exist. An old file is replaced.
-      tensors: arrays by name, of the dtypes the format has. Equal tensors make equal files.
+      tensors: arrays by name, of dtypes that the format has. Equal tensors make equal files.
 
     Raises:
-      UserError: for a dtype that `read_safetensors` does not read.
+      UserError: a tensor has a dtype that `read_safetensors` does not read.
     """
-    # The library writes memory as it lies, so arrays have to be contiguous.
+    # The library writes an array's memory without regard to strides, so arrays must be contiguous.
     arrays = {name: np.asarray(tensors[name], order="C") for name in sorted(tensors)}
     for name, array in arrays.items():
         if array.dtype not in DTYPES.values():
             raise UserError(f"{path}: tensor {name!r} has dtype {array.dtype}, which safetensors cannot hold")
     target = Path(path)
     unfinished = target.with_name(f"{target.name}.part")
-    # "pt" tells other readers that layouts are torch's.
+    # "pt" tells other readers that the tensors have torch's layouts.
     try:
         safetensors.numpy.save_file(arrays, unfinished, metadata={"format": "pt"})
         unfinished.replace(target)

@@ -1,4 +1,4 @@
-"""The state dict in what a checkpoint holds: training scripts put it beside optimizers, epochs and options."""
+"""Finds the state dict in a checkpoint, where training scripts also keep optimizers, epochs and options."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -7,8 +7,8 @@ from typing import Any
 from vpns_jax.errors import several, shorten
 from vpns_jax.models.formats.unpickler import DTYPES, Placeholder, StorageRecord, TensorRecord, refusal
 
-# Where a state dict may lie, in the order of preference: of averaged weights beside raw ones the averaged are what
-# their authors evaluate, so they are taken, as timm does.
+# Keys under which a state dict may lie, in the order of preference. Averaged weights are preferred to raw ones, because
+# their authors evaluate the averaged ones; timm does the same.
 KEYS = (
     "state_dict_ema", "model_ema", "ema_state_dict", "ema",
     "state_dict", "model_state_dict", "model", "net", "network", "weights", "params",
@@ -17,13 +17,13 @@ DEPTH = 3
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class StateDict:
     """A state dict.
 
     Attributes:
-      records: its tensors by name, of types that have been checked, not yet within checked bounds.
-      others: what stands there under a name and is no tensor, by name.
-      notes: how it was found, for the user.
+      records: its tensors by name. The types in them have been checked, their bounds have not.
+      others: entries that are no tensors: their types by name.
+      notes: which entry was chosen, for the user.
       key_used: whether `weights_key` named it.
     """
 
@@ -33,18 +33,19 @@ class Found:
     key_used: bool
 
 
-def find(loaded: Any, weights_key: str = "") -> Found:
+def find(loaded: Any, weights_key: str = "") -> StateDict:
     """The state dict in a loaded checkpoint.
 
     Args:
-      loaded: what the pickle was.
-      weights_key: the entry to take, dotted where it is nested; "" takes the first of `KEYS`, or the only one.
+      loaded: the unpickled value.
+      weights_key: the entry to take, dotted where it is nested; "" takes the first of `KEYS`, or the only one. If
+        there is no such entry, it is ignored, because it may be a prefix of the tensors' names.
 
     Returns:
-      The state dict. If there is no such entry, as if none had been named: it may be part of the tensors' names.
+      The state dict.
 
     Raises:
-      ValueError: there is none, or which of several is meant is not clear.
+      ValueError: there is no state dict, or it is not clear which of several is meant.
     """
     if not isinstance(loaded, dict):
         raise ValueError(f"holds a {type(loaded).__name__}, not a dict of tensors")
@@ -60,9 +61,10 @@ def find(loaded: Any, weights_key: str = "") -> Found:
     return _checked(nested[key], notes=(f"took the weights under {key!r}{beside}",), key_used=False)
 
 
-# Below by `dict.items` and `dict.values`: a pickle can give an OrderedDict attributes of such names.
+# The functions below call `dict.items` and `dict.values`, because a pickle can give an OrderedDict attributes of such
+# names.
 def _state_dicts(loaded: dict[Any, Any], path: str, depth: int, seen: set[int]) -> Iterator[tuple[str, dict[Any, Any]]]:
-    """Dicts that hold tensors, by dotted path; nothing within such a dict is looked at."""
+    """Dicts that hold tensors, by dotted path; dicts inside such a dict are not searched."""
     if id(loaded) in seen:
         return
     seen.add(id(loaded))
@@ -79,7 +81,7 @@ def _is_optimizer(key: str) -> bool:
 
 
 def _choose(keys: list[str]) -> str:
-    """The preferred of dotted keys."""
+    """The preferred one of several dotted keys."""
     if len(keys) == 1:
         return keys[0]
     for known in KEYS:
@@ -89,8 +91,8 @@ def _choose(keys: list[str]) -> str:
     raise ValueError(f"holds several state dicts: {several(map(repr, keys))}; name one by model.weights_key")
 
 
-def _checked(loaded: dict[Any, Any], *, notes: tuple[str, ...], key_used: bool) -> Found:
-    """The tensors of a dict, their records' types checked. Raises `ValueError` if there are none."""
+def _checked(loaded: dict[Any, Any], *, notes: tuple[str, ...], key_used: bool) -> StateDict:
+    """The tensors of a dict, after a check of the types in their records. Raises `ValueError` if there are none."""
     records, others = {}, {}
     for name, value in dict.items(loaded):
         if not isinstance(name, str):
@@ -111,8 +113,8 @@ def _checked(loaded: dict[Any, Any], *, notes: tuple[str, ...], key_used: bool) 
         )
     if others:
         counted = several(f"{shorten(name, 30)!r} ({kind})" for name, kind in others.items())
-        notes = (*notes, f"passed over what is no tensor: {counted}")
-    return Found(records, others, notes, key_used)
+        notes = (*notes, f"skipped entries that are no tensors: {counted}")
+    return StateDict(records, others, notes, key_used)
 
 
 def _check_record(name: str, tensor: TensorRecord) -> None:

@@ -1,13 +1,12 @@
-"""State dicts as `torch.save` writes them, read without PyTorch and without running what they contain.
+"""State dicts of `torch.save`, read without PyTorch and without running any code that they contain.
 
-Two containers, one pickle. Since PyTorch 1.6: a zip archive `NAME/data.pkl` with the storages beside it as
-`NAME/data/KEY`. Before (torchvision's VGGs are such files): four pickles in a row (magic number, protocol,
-facts about the writer, the object), then a pickled list of storage keys, then each storage as a count of
-elements and its bytes.
+There are two containers for the same pickle. Since PyTorch 1.6, a file is a zip archive: `NAME/data.pkl`, with the
+storages beside it as `NAME/data/KEY`. Older files (torchvision's VGGs are such files) hold four pickles in a row (magic
+number, protocol, facts about the writer, the object), then a pickled list of storage keys, then each storage as a
+count of elements and its bytes.
 
-The pickle refers to storages by persistent ids and rebuilds tensors by calling functions of torch. `Unpickler`
-makes inert records of them, which become arrays here only after the last opcode has run, when every number has
-been checked.
+The pickle refers to storages by persistent ids and rebuilds tensors by calling functions of torch. `Unpickler` makes
+inert records instead. They become arrays here, after the last opcode has run and every number has been checked.
 """
 
 import math
@@ -35,10 +34,10 @@ def read_torch(path: Path, weights_key: str = "") -> Contents:
       weights_key: as for `state_dict.find`.
 
     Returns:
-      Its tensors by name, what stands beside them, and where in the checkpoint they lay.
+      Its tensors by name, the types of other entries, and which entry was chosen.
 
     Raises:
-      ValueError: there is no state dict, or a tensor does not lie within its storage.
+      ValueError: the file is damaged, has no state dict, or has a tensor that does not lie within its storage.
     """
     with path.open("rb") as file:
         if zipfile.is_zipfile(file):
@@ -56,7 +55,7 @@ def _read_zip(file: BinaryIO, weights_key: str) -> Contents:
         roots = [name.removesuffix("/data.pkl") for name in infos if name.endswith("/data.pkl")]
         if len(roots) != 1:
             raise ValueError("no torch.save archive: it must hold one data.pkl")
-        # Stored and no longer than the file in sum: an archive cannot unfold into more than it is.
+        # No compression and no more bytes than the file: so an archive cannot unpack into more than its size.
         if any(i.compress_type != zipfile.ZIP_STORED for i in infos.values()):
             raise ValueError("compressed members, which torch.save does not write")
         if sum(i.file_size for i in infos.values()) > size:
@@ -65,7 +64,7 @@ def _read_zip(file: BinaryIO, weights_key: str) -> Contents:
         if order in infos and archive.read(order) != b"little":
             raise ValueError("written in big-endian byte order, which is not read")
         with archive.open(f"{roots[0]}/data.pkl") as pickled:
-            found = state_dict.find(Unpickler(pickled).load(), weights_key)
+            tensors = state_dict.find(Unpickler(pickled).load(), weights_key)
 
         def read_storage(key: str) -> bytes:
             name = f"{roots[0]}/data/{key}"
@@ -73,11 +72,11 @@ def _read_zip(file: BinaryIO, weights_key: str) -> Contents:
                 raise ValueError(f"storage {key!r} is not in the archive")
             return archive.read(name)
 
-        return _contents(found, _build(found.records, read_storage))
+        return _contents(tensors, _build(tensors.records, read_storage))
 
 
 def _load(file: BinaryIO, *, plain: bool = True) -> Any:
-    """The next pickle in the file. What Python 2 wrote as its strings is text."""
+    """The next pickle in the file. Strings of Python 2 are read as text."""
     return Unpickler(file, plain=plain, encoding="utf-8").load()
 
 
@@ -91,11 +90,11 @@ def _read_legacy(file: BinaryIO, weights_key: str) -> Contents:
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise ValueError("not written in little-endian byte order")
     unpickler = Unpickler(file, encoding="utf-8")
-    found = state_dict.find(unpickler.load(), weights_key)
-    wanted = {t.storage.key for t in found.records.values()}
+    tensors = state_dict.find(unpickler.load(), weights_key)
+    wanted = {t.storage.key for t in tensors.records.values()}
     storages: dict[str, bytes] = {}
     for key in _load(file):
-        # A storage of an optimizer is passed over, but where it ends is where the next begins.
+        # An optimizer's storage is skipped, but its length is needed: the next storage begins at its end.
         if key not in unpickler.itemsizes:
             raise ValueError(f"storage {key!r} belongs to no tensor")
         count = file.read(8)
@@ -107,7 +106,7 @@ def _read_legacy(file: BinaryIO, weights_key: str) -> Contents:
             storages[key] = data
     if file.tell() != size:
         raise ValueError(f"{size - file.tell()} bytes follow the last storage")
-    return _contents(found, _build(found.records, storages.__getitem__))
+    return _contents(tensors, _build(tensors.records, storages.__getitem__))
 
 
 def _build(tensors: dict[str, TensorRecord], read_storage: Callable[[str], bytes]) -> dict[str, np.ndarray]:
@@ -131,5 +130,5 @@ def _build(tensors: dict[str, TensorRecord], read_storage: Callable[[str], bytes
     return arrays
 
 
-def _contents(found: state_dict.Found, tensors: dict[str, np.ndarray]) -> Contents:
-    return Contents(tensors, others=found.others, notes=found.notes, key_used=found.key_used)
+def _contents(loaded: state_dict.StateDict, tensors: dict[str, np.ndarray]) -> Contents:
+    return Contents(tensors, others=loaded.others, notes=loaded.notes, key_used=loaded.key_used)

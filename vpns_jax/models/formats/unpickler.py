@@ -1,9 +1,9 @@
-"""An unpickler that builds plain values and records of tensors, and runs nothing.
+"""An unpickler that builds plain values and records of tensors, and runs no code of the pickle.
 
-A pickle names what is to be called. The few functions of torch that rebuild tensors make inert records here;
-every other name, whatever it is, becomes a placeholder: a class of ours that is never imported and does nothing
-with what it is given. So a checkpoint may hold an `argparse.Namespace` beside its weights, and a hostile one runs
-nothing: its function is a placeholder, too.
+A pickle names the functions and classes to call. The few functions of torch that rebuild tensors make inert records
+here. Every other name becomes a placeholder: a class defined here that ignores its arguments; nothing is imported. So a
+checkpoint may hold an `argparse.Namespace` beside its weights, and a hostile pickle runs nothing, because its function
+is a placeholder, too.
 """
 
 import collections
@@ -36,7 +36,7 @@ MOST_NAMES = 1000
 
 @dataclasses.dataclass
 class StorageRecord:
-    """What a persistent id says: `count` elements of the type named, under `key`; not checked."""
+    """The contents of a persistent id: `count` elements of the type `kind`, stored under `key`; not checked."""
 
     kind: Any
     key: Any
@@ -45,7 +45,7 @@ class StorageRecord:
 
 @dataclasses.dataclass
 class TensorRecord:
-    """What a rebuilding function was called with; nothing in it has been checked."""
+    """The arguments of a function that rebuilds a tensor; nothing in it has been checked."""
 
     storage: Any
     offset: Any
@@ -54,7 +54,7 @@ class TensorRecord:
 
 
 class _Sealed(type):
-    """The type of placeholders: a pickle can set attributes of what it builds, but none of these."""
+    """The type of placeholder classes. A pickle can set attributes of the objects it builds, but not of these."""
 
     def __setattr__(cls, name: str, value: Any) -> None:
         raise ValueError("pickle changes a class: refused")
@@ -63,7 +63,7 @@ class _Sealed(type):
 class Placeholder(dict, metaclass=_Sealed):
     """Stands for an object of an unknown class. It ignores arguments and state.
 
-    It is a dict, and empty unless the pickle fills it: a state dict in a dict class of somebody's own is read as one.
+    It is a dict, which stays empty unless the pickle fills it. So a state dict of a custom dict class can be read.
     """
 
     __slots__ = ()
@@ -79,22 +79,22 @@ class Placeholder(dict, metaclass=_Sealed):
         pass
 
     def append(self, _: Any) -> None:
-        """Ignores an item, where the unknown class is a list."""
+        """Ignores an item; called if the unknown class is a list."""
 
     def extend(self, _: Any) -> None:
-        """Ignores items, where the unknown class is a list."""
+        """Ignores items; called if the unknown class is a list."""
 
     def add(self, _: Any) -> None:
-        """Ignores an item, where the unknown class is a set."""
+        """Ignores an item; called if the unknown class is a set."""
 
-    # Objects may be keys, and one placeholder is no other. mypy minds that a dict, its base, has no hash.
+    # Placeholders may be keys, so they compare and hash by identity. mypy complains that dict, the base, has no hash.
     __hash__ = object.__hash__  # type: ignore[assignment]
     __eq__ = object.__eq__
     __ne__ = object.__ne__
 
 
 class _Function:
-    """A function that a pickle may call but, other than one of Python's, not set attributes of."""
+    """A function that a pickle may call. Unlike a Python function, its attributes cannot be set."""
 
     __slots__ = ("_call",)
     _call: Callable[..., Any]
@@ -118,7 +118,7 @@ def _rebuild_parameter(data: Any, *_: Any) -> Any:
 
 
 def _rebuild_from_type(function: Any, _: Any, arguments: Any, *__: Any) -> Any:
-    """A tensor that somebody set attributes of, which are dropped."""
+    """A tensor with additional attributes, which are dropped."""
     known = (FUNCTIONS["torch._utils._rebuild_tensor_v2"], FUNCTIONS["torch._utils._rebuild_parameter"])
     return function(*arguments) if function in known else Placeholder()
 
@@ -134,29 +134,43 @@ FUNCTIONS: dict[str, Any] = {
 
 
 class Unpickler(pickle.Unpickler):
-    """Loads plain values, records of tensors and placeholders; `plain=True` refuses the last.
-
-    Raises:
-      ValueError: what is asked for cannot be had, or should not be.
-    """
+    """Loads plain values, records of tensors and placeholders; `plain=True` refuses placeholders."""
 
     def __init__(self, file: IO[bytes], *, plain: bool = False, encoding: str = "ASCII") -> None:
         super().__init__(file, encoding=encoding)
         self._file = file
         self._plain = plain
         self._placeholders: dict[str, type[Placeholder]] = {}
-        # Bytes of an element in each storage met, of those whose type is known.
+        # The size in bytes of an element, for each storage of a known type that the pickle names.
         self.itemsizes: dict[Any, int] = {}
 
     def load(self) -> Any:
-        """The next value in the file."""
+        """Loads the next value in the file.
+
+        Returns:
+          The value.
+
+        Raises:
+          ValueError: the pickle claims too much memory, or names something that is refused.
+        """
         start = self._file.tell()
         check_sizes(self._file)
         self._file.seek(start)
         return super().load()
 
     def find_class(self, module: str, name: str) -> Any:
-        """What stands for a name in the pickle. Nothing is imported."""
+        """The object that stands for a name in the pickle. Nothing is imported.
+
+        Args:
+          module: the name's module.
+          name: the name.
+
+        Returns:
+          A function that makes records, the name of a storage type, or a placeholder class.
+
+        Raises:
+          ValueError: the name is unknown, and only plain values are allowed or there are too many such names.
+        """
         asked = f"{module}.{name}"
         if asked in FUNCTIONS:
             return FUNCTIONS[asked]
@@ -170,8 +184,17 @@ class Unpickler(pickle.Unpickler):
         return self._placeholders[asked]
 
     def persistent_load(self, pid: Any) -> StorageRecord:
-        """The record of a storage."""
-        # ("storage", type, key, device, count), in old files also a view: None in all that are met.
+        """The record of a storage.
+
+        Args:
+          pid: ("storage", type, key, device, count), in old files also a view, which is None in all known files.
+
+        Returns:
+          The record.
+
+        Raises:
+          ValueError: the id is something else.
+        """
         if not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage" or any(pid[5:]):
             raise ValueError(f"persistent id {reprlib.repr(pid)} names no tensor storage")
         if isinstance(pid[1], str) and pid[1] in DTYPES:
@@ -180,7 +203,7 @@ class Unpickler(pickle.Unpickler):
 
 
 class _Clipped:
-    """A file that makes no room for more than it has left."""
+    """A file that never allocates memory for more bytes than it has left."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.readline, self.tell = file.readline, file.tell
@@ -193,14 +216,17 @@ class _Clipped:
 
 
 def check_sizes(file: IO[bytes]) -> None:
-    """Raises `ValueError` if a pickle claims more memory than it could fill.
+    """Checks that a pickle does not claim more memory than it can fill.
 
-    Python's unpickler makes room for what is claimed before it has seen it: for bytes, whose length `genops` checks,
-    and for a table of what was built, up to the number that an opcode gives an entry. A pickler counts entries up, so
-    no number is beyond its place in the file.
+    Python's unpickler allocates memory as claimed, before it has read the contents: for bytes, whose length `genops`
+    checks; and for its memo table, up to the index that an opcode gives to an entry. A pickler numbers entries one by
+    one, so in a valid pickle no index is larger than the opcode's position in the file.
 
     Args:
-      file: read to the end of the next pickle.
+      file: the file, which is read to the end of the next pickle.
+
+    Raises:
+      ValueError: the pickle claims too much memory.
     """
     clipped = _Clipped(file)
     for opcode, argument, place in pickletools.genops(cast(IO[bytes], clipped)):
@@ -210,5 +236,5 @@ def check_sizes(file: IO[bytes]) -> None:
 
 
 def refusal(name: str) -> str:
-    """Why a name in a pickle is not looked up."""
+    """The error text for a name in a pickle that is refused."""
     return f"pickle asks for {name}; only tensors are read, nothing is run: refused"

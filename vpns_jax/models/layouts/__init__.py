@@ -1,4 +1,4 @@
-"""How our variables are named and laid out in other libraries' files, in both directions."""
+"""Layouts: the names and shapes of our variables in other libraries' files, for reading and for writing."""
 
 import flax.linen as nn
 
@@ -26,7 +26,7 @@ __all__ = [
     "vit_transformers",
 ]
 
-# The first of each is what `export` writes.
+# `export` writes the first layout of each network.
 LAYOUTS: dict[type[nn.Module], tuple[Layout, ...]] = {
     ResNet: (resnet_torchvision, resnet_transformers),
     VGG: (vgg_torchvision, vgg_timm),

@@ -6,7 +6,7 @@ from vpns_jax.models.layouts.rules import Rule, Shape, module_of, torch_rule
 
 
 def resnet_torchvision(shapes: Mapping[str, Shape]) -> list[Rule]:
-    """ResNets as torchvision and timm both lay them out."""
+    """ResNets in the layout of torchvision and timm."""
     renamed = {"downsample_conv": "downsample.0", "downsample_bn": "downsample.1", "head": "fc"}
     rules = []
     for path, shape in shapes.items():
@@ -16,7 +16,7 @@ def resnet_torchvision(shapes: Mapping[str, Shape]) -> list[Rule]:
 
 
 def resnet_transformers(shapes: Mapping[str, Shape]) -> list[Rule]:
-    """ResNets as transformers' `ResNetModel` lays them out; `ResNetForImageClassification` puts "resnet." before."""
+    """ResNets in the layout of transformers' `ResNetModel`; `ResNetForImageClassification` adds a prefix."""
     rules = []
     for path, shape in shapes.items():
         *block, module = module_of(path).split("/")

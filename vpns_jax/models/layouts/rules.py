@@ -1,8 +1,8 @@
-"""What ties one tensor of a file to our leaves, in both directions.
+"""Rules that convert our leaves to a file's tensors and back.
 
-A layout makes rules from the shapes of our variables. Each rule ties one tensor of a file to one of our
-leaves (or, for timm's fused qkv, to several stacked along the file's first axis): ours is unfolded,
-permuted and reshaped to the file's, and back. No rule rounds, so a round trip is exact bit for bit.
+A layout makes rules from the shapes of our variables. Each rule belongs to one tensor of a file. It converts one of
+our leaves (or, for timm's fused qkv, several, stacked along the tensor's first axis): the leaf is unfolded, permuted
+and reshaped to the tensor, and back. Rules do not round, so a round trip is exact bit for bit.
 """
 
 import dataclasses
@@ -22,11 +22,11 @@ class Rule:
     """One tensor of a file.
 
     Attributes:
-      name: its name there.
+      name: its name in the file.
       paths: our leaves in it, such as "params/head/kernel"; several are stacked along its first axis.
-      unfold: what each leaf is reshaped to before it is permuted.
-      permutation: the file's axes in terms of the unfolded leaf's.
-      fold: the shape of the tensor in the file.
+      unfold: the shape to which each leaf is reshaped before it is permuted.
+      permutation: how the axes of the unfolded leaf are permuted.
+      fold: the tensor's shape in the file.
       dtype: its dtype in the file.
       optional: whether a file may lack it (the leaf is then zero).
     """
@@ -40,13 +40,13 @@ class Rule:
     optional: bool = False
 
     def to_file(self, leaves: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The file's tensor, a fresh array, from our leaves by path."""
+        """Converts our leaves, given by path, to the file's tensor, a fresh array."""
         parts = [np.asarray(leaves[p]).reshape(self.unfold).transpose(self.permutation) for p in self.paths]
         whole = np.concatenate(parts) if len(parts) > 1 else parts[0]
         return np.array(whole, self.dtype, order="C").reshape(self.fold)
 
     def from_file(self, tensor: np.ndarray, shapes: Mapping[str, Shape]) -> dict[str, np.ndarray]:
-        """Our leaves by path, as fresh arrays, from a tensor of shape `fold`."""
+        """Converts a tensor of shape `fold` to our leaves by path, fresh arrays of the given shapes."""
         permuted = tuple(self.unfold[axis] for axis in self.permutation)
         parts = tensor.reshape(len(self.paths), *permuted)
         inverse = np.argsort(self.permutation)
@@ -72,10 +72,17 @@ TORCH_PERMUTATIONS = {4: (3, 2, 0, 1), 2: (1, 0)}
 
 
 def torch_rule(name: str, path: str, shape: Shape, *, unfold: Shape | None = None, merge: bool = False) -> Rule:
-    """The rule for one leaf whose module torch calls `name`.
+    """The rule for one leaf in torch's conventions.
 
-    `unfold` splits a dense kernel's input axis as `[h, w, c, out]`; the file then has `[out, c, h, w]`, or
-    `[out, c * h * w]` if `merge`.
+    Args:
+      name: torch's name for the leaf's module.
+      path: the leaf's path.
+      shape: the leaf's shape.
+      unfold: for a dense kernel that reads a feature map, `[h, w, c, out]`: the tensor is then `[out, c, h, w]`.
+      merge: whether the tensor is `[out, c * h * w]` instead.
+
+    Returns:
+      The rule.
     """
     leaf = path.rsplit("/", 1)[-1]
     unfold = unfold or shape

@@ -7,7 +7,7 @@ from vpns_jax.models.vgg import POOLED_SIZE
 
 
 def vgg_torchvision(shapes: Mapping[str, Shape]) -> list[Rule]:
-    """VGGs in torchvision's layout: the first dense layer reads channels, then rows, then columns."""
+    """VGGs in torchvision's layout: the first dense layer's inputs are ordered by channel, then row, then column."""
     names = _vgg_features(shapes) | {"fc1": "classifier.0", "fc2": "classifier.3", "head": "classifier.6"}
     rules = []
     for path, shape in shapes.items():
@@ -30,7 +30,7 @@ def vgg_timm(shapes: Mapping[str, Shape]) -> list[Rule]:
 
 
 def _vgg_features(shapes: Mapping[str, Shape]) -> dict[str, str]:
-    """Our convolutions and norms by their index in torch's `features`, where ReLUs and pools count too."""
+    """The names of convolutions and norms: their index in torch's `features`, which also counts ReLUs and pools."""
     modules = {module_of(path) for path in shapes}
     names, index, last_stage = {}, 0, "1"
     for conv in sorted(m for m in modules if m.startswith("conv")):

@@ -9,14 +9,15 @@ from vpns_jax.models.vit import HEAD_DIM
 
 @dataclasses.dataclass(frozen=True)
 class _Names:
-    """What a library for PyTorch calls the parts of a ViT.
+    """A PyTorch library's names for the parts of a ViT.
 
     Attributes:
-      cls, positions: the class token and the position embeddings.
-      outside: modules outside of the blocks.
-      block: what begins the names within block number i, with "{i}" for it.
-      inside: modules within a block.
-      fused: what begins the names of query, key and value where they are one tensor; None where they are three.
+      cls: the class token.
+      positions: the position embeddings.
+      outside: modules outside of the blocks, by our names.
+      block: the prefix of the names in block number i, with "{i}" for the number.
+      inside: modules in a block, by our names.
+      fused: the prefix of query, key and value where they are one tensor; None where they are three tensors.
     """
 
     cls: str
@@ -44,10 +45,10 @@ class _Names:
         return rules
 
     def _fuse(self, name: str, path: str, shape: Shape) -> Rule:
-        one = torch_rule("", path, shape)
+        query = torch_rule("", path, shape)
         paths = tuple(path.replace("/query/", f"/{part}/") for part in ("query", "key", "value"))
-        fold = (3 * one.fold[0], *one.fold[1:])
-        return dataclasses.replace(one, name=name + one.name.removeprefix("."), paths=paths, fold=fold)
+        fold = (3 * query.fold[0], *query.fold[1:])
+        return dataclasses.replace(query, name=name + query.name.removeprefix("."), paths=paths, fold=fold)
 
 
 _TIMM = _Names(
@@ -98,28 +99,28 @@ _TRANSFORMERS = _Names(
 
 
 def vit_timm(shapes: Mapping[str, Shape]) -> list[Rule]:
-    """ViTs in timm's layout: query, key and value in one `qkv`."""
+    """ViTs in timm's layout: query, key and value are one tensor, `qkv`."""
     return _TIMM.rules(shapes)
 
 
 def vit_torchvision(shapes: Mapping[str, Shape]) -> list[Rule]:
-    """ViTs in torchvision's layout since 0.13: query, key and value in one `in_proj_weight`."""
+    """ViTs in torchvision's layout since 0.13: query, key and value are one tensor, `in_proj_weight`."""
     return _TORCHVISION.rules(shapes)
 
 
 def vit_torchvision_old(shapes: Mapping[str, Shape]) -> list[Rule]:
-    """ViTs as torchvision 0.12 wrote them, which its published files still are: another name for the MLP's layers."""
+    """ViTs in the layout of torchvision 0.12, with other names for the MLP's layers; its published files have it."""
     inside = {**_TORCHVISION.inside, "mlp/fc1": "mlp.linear_1", "mlp/fc2": "mlp.linear_2"}
     return dataclasses.replace(_TORCHVISION, inside=inside).rules(shapes)
 
 
 def vit_transformers(shapes: Mapping[str, Shape]) -> list[Rule]:
-    """ViTs as transformers' `ViTModel` lays them out; `ViTForImageClassification` puts "vit." before."""
+    """ViTs in the layout of transformers' `ViTModel`; `ViTForImageClassification` adds a prefix."""
     return _TRANSFORMERS.rules(shapes)
 
 
 def vit_augreg(shapes: Mapping[str, Shape]) -> list[Rule]:
-    """ViTs in the `.npz` layout of AugReg (Steiner et al. 2021): Flax's, attention heads on an axis of their own."""
+    """ViTs in the `.npz` layout of AugReg (Steiner et al. 2021): Flax's layout, with an axis for attention heads."""
     attention = "MultiHeadDotProductAttention_1"
     renamed = {
         "cls": "cls",
