@@ -1,4 +1,4 @@
-"""One cell of an experiment: prune, retrain, evaluate, from its start or from where it was interrupted."""
+"""One cell of an experiment: prune, retrain, evaluate, from the start or from where it was interrupted."""
 
 import dataclasses
 import functools
@@ -17,7 +17,7 @@ from vpns_jax.experiment.plan import Cell, network, plan
 from vpns_jax.experiment.workdir import Workdir
 from vpns_jax.parallel import processes, sharding
 from vpns_jax.pruners import Problem
-from vpns_jax.pruners.problem import ByFrequency, ByLot, FirstMapping, NewHead
+from vpns_jax.pruners.problem import FirstMapping, FrequencyMapping, NewHead, RandomMapping
 from vpns_jax.training.batches import Split
 from vpns_jax.training.network import Network, Subnetwork, predict
 from vpns_jax.training.recorder import Progress, Recorder
@@ -25,7 +25,7 @@ from vpns_jax.training.runner import Runner
 from vpns_jax.training.stage import learn_prompt, learn_weights
 
 PyTree = Any
-KEYS = ("prune", "retrain", "mapping", "head", "lot", "posthoc")
+KEYS = ("prune", "retrain", "mapping", "head", "random", "posthoc")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,16 +33,18 @@ class Setup:
     """What all cells share.
 
     Attributes:
-      config: as run.
-      folder: of the run.
-      progress: its bar.
+      config: the configuration.
+      folder: the run's folder.
+      progress: the progress bar.
       classes: names of the target classes.
-      train, val, test: the splits.
-      source: variables of the pretrained network, with the head that it was pretrained with.
-      source_accuracy: on its own test split; None where that is not known.
-      normalization: what images are normalized by.
-      mask: the config's, if it names one.
-      source_notes: what was said in reading the weights.
+      train: the training split.
+      val: the validation split.
+      test: the test split.
+      source: variables of the pretrained network, with its own head.
+      source_accuracy: its accuracy on its own test split; None if that is not known.
+      normalization: the mean and deviation by which images are normalized.
+      mask: the mask of method "transfer"; None if no method needs one.
+      source_notes: remarks from reading the weights.
       decoding: how the downstream images become pixels.
     """
 
@@ -62,11 +64,18 @@ class Setup:
 
     @property
     def source_classes(self) -> int:
-        """Classes of the pretrained head."""
+        """The number of classes of the pretrained head."""
         return self.source["params"][models.HEAD]["bias"].shape[0]
 
     def about(self, command: str) -> dict[str, Any]:
-        """What the summary says of the whole experiment."""
+        """Describes the whole experiment.
+
+        Args:
+          command: the command that runs it again.
+
+        Returns:
+          Entries of the summary.
+        """
         prunable = pruning.prunable(self.config, self.source["params"])
         return {
             "command": data.printable(command),
@@ -84,11 +93,12 @@ class Setup:
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What training the weights, or the prompt alone, has come to.
+    """The outcome of training the weights, or a prompt alone.
 
     Attributes:
       last: the network after the last epoch.
-      best: the one that is best on validation, of epoch `epoch`.
+      best: the network with the best validation accuracy.
+      epoch: the epoch of `best`.
     """
 
     last: Subnetwork
@@ -97,11 +107,17 @@ class Trained:
 
 
 class CellRun:
-    """One cell at work: its plan, its networks, its keys and its runner."""
+    """A running cell: its plan, its networks, its random keys and its runner."""
 
     def __init__(self, setup: Setup, cell: Cell) -> None:
+        """Plans a cell and makes its runner.
+
+        Args:
+          setup: what all cells share.
+          cell: the cell.
+        """
         self._setup, self.plan = setup, plan(setup.config, cell)
-        # By the seed alone: all methods and densities see the same batches in the same order.
+        # Keys depend on the seed alone, so all methods and densities see the same batches in the same order.
         keys = jax.random.split(jax.random.key(cell.seed), len(KEYS))
         self._keys = dict(zip(KEYS, keys, strict=True))
         classes = len(setup.classes) if self.plan.mapping == "head" else setup.source_classes
@@ -128,7 +144,11 @@ class CellRun:
         return self._networks["posthoc" if self.plan.method.posthoc else "retrain"]
 
     def problem(self) -> Problem:
-        """The cell as its pruner sees it."""
+        """Makes the problem that the pruner solves.
+
+        Returns:
+          The problem: pretrained network, data, density and options.
+        """
         source = self._source()
         return Problem(
             network=self._networks["prune"],
@@ -136,7 +156,7 @@ class CellRun:
             prunable=pruning.prunable(self._setup.config, source.weights),
             density=self.plan.cell.density,
             pattern=self.plan.pattern,
-            key=self._keys["lot"],
+            key=self._keys["random"],
             scoring_key=self._keys["prune"],
             train=self._setup.train,
             mapping=self._first_mapping(),
@@ -147,13 +167,24 @@ class CellRun:
         )
 
     def prune(self) -> Subnetwork:
-        """Stage 1, whatever the method makes of it."""
+        """Runs stage 1, in the way of the cell's method.
+
+        Returns:
+          The pruned network.
+        """
         return self.plan.method.prune(self.problem(), self.runner)
 
     def retrain(self, start: Subnetwork) -> Trained:
-        """Stage 2: the weights under the mask of `start`, and the prompt."""
+        """Runs stage 2: trains the weights under the mask, and the prompt.
+
+        Args:
+          start: the pruned network.
+
+        Returns:
+          The trained networks.
+        """
         network = self._networks["retrain"]
-        # What was learned while pruning goes on, unless the config says that one of the stages has no prompt.
+        # The prompt of stage 1 is kept, unless the config says that one of the stages has no prompt.
         if network.prompt != self._networks["prune"].prompt:
             start = dataclasses.replace(start, prompt=network.prompt.init())
         stage, state = learn_weights(network, start, self.plan.retrain, self._iterations)
@@ -161,16 +192,26 @@ class CellRun:
         return Trained(stage.subnetwork(state), best, epoch)
 
     def fit_prompt(self, finished: Subnetwork) -> Trained:
-        """The prompt alone, on a finished network that nothing changes."""
+        """Fits a prompt alone to a finished network, which stays as it is.
+
+        Args:
+          finished: the network.
+
+        Returns:
+          The network with the prompts of the last and the best epoch.
+        """
         stage, state = learn_prompt(self._networks["posthoc"], finished, self.plan.posthoc, self._iterations)
         state, epoch, best = self.runner.run_to_best("posthoc", stage, state, self.plan.epochs.posthoc)
         return Trained(stage.subnetwork(state), best, epoch)
 
     def result(self, trained: Trained) -> dict[str, Any] | None:
-        """The cell's entry in the summary; here, and only here, the test split is used.
+        """Evaluates the networks on the test split, which is used only here.
+
+        Args:
+          trained: the trained networks.
 
         Returns:
-          None in all processes but the first, if there are several.
+          The cell's entry in the summary. If there are several processes, None in all but the first.
         """
         setup = self._setup
         tested = {
@@ -220,15 +261,25 @@ class CellRun:
         )
 
     def latency(self, best: Subnetwork, images: Any) -> dict[str, Any] | None:
-        """The cell's measured speed on a plain batch, as `latency.compare` has it; None of a dense network."""
+        """Measures the cell's speed on a plain batch.
+
+        Args:
+          best: the network.
+          images: uint8 [b, h, w, c].
+
+        Returns:
+          The times of `latency.compare`; None for the dense method.
+        """
         if not self.plan.method.sparse:
             return None
-        # Laid out as evaluation has them, so that what it compiled is used again.
+        # Distributed as in evaluation, so that its compiled program is used again.
         best = sharding.replicate(best, jax.sharding.get_mesh())
         images = jax.device_put(images, sharding.batch_sharding())
-        # Both multiply a mask onto the kernels: all that differs is what it holds.
+        # Both networks multiply their kernels by a mask; only the values of the masks differ.
         whole = dataclasses.replace(best, mask=jax.tree.map(jnp.ones_like, best.mask))
-        dense, masked = (functools.partial(predict, self.network, one, images, prompted=False) for one in (whole, best))
+        dense, masked = (
+            functools.partial(predict, self.network, subnetwork, images, prompted=False) for subnetwork in (whole, best)
+        )
         return latency.compare(dense, masked) | {"batch_size": len(images)}
 
     @property
@@ -236,7 +287,7 @@ class CellRun:
         return self._setup.train.size // self.plan.retrain.batch_size
 
     def _source(self) -> Subnetwork:
-        """The pretrained network with its prompt at the start, and a new head where one is asked for."""
+        """The pretrained network with an initial prompt, and with a new head if the plan asks for one."""
         weights, stats = self._setup.source["params"], self._setup.source.get("batch_stats", {})
         network = self._networks["prune"]
         if self.plan.mapping == "head":
@@ -249,5 +300,5 @@ class CellRun:
         if self.plan.mapping == "head":
             return NewHead()
         if self.plan.mapping == "random":
-            return ByLot(self._keys["mapping"], self._setup.source_classes)
-        return ByFrequency(sparse=self.plan.sparse_mapping)
+            return RandomMapping(self._keys["mapping"], self._setup.source_classes)
+        return FrequencyMapping(sparse=self.plan.sparse_mapping)

@@ -1,4 +1,4 @@
-"""From the results of cells to summary.json, figures and the report."""
+"""Writes summary.json, the figures and the report from the results of cells."""
 
 import sys
 from pathlib import Path
@@ -22,7 +22,7 @@ from vpns_jax.files import write_json
 from vpns_jax.prompting import create
 from vpns_jax.training.network import Network, Subnetwork
 
-# How many images a cell is shown on.
+# The number of images on which a cell's prompt is shown.
 EXAMPLES = 6
 
 
@@ -30,8 +30,10 @@ def report(config: Config, folder: Workdir, results: list[dict[str, Any]], about
     """Writes summary.json, the figures over all cells and report.html, and prints the tables.
 
     Args:
+      config: the configuration.
+      folder: the run's folder.
       results: one entry for each finished cell.
-      about: what holds for the whole experiment.
+      about: entries of the summary about the whole experiment.
 
     Returns:
       The summary.
@@ -64,19 +66,29 @@ def draw_cell(
     classes: tuple[str, ...],
     rows: list[dict[str, Any]],
 ) -> None:
-    """Draws a cell's curves and, where it has a prompt, the prompt alone and on examples (images and labels)."""
+    """Draws a cell's training curves and, if it has a prompt, the prompt alone and on example images.
+
+    Args:
+      folder: the run's folder.
+      cell: the cell's name.
+      network: the static half of the finished network.
+      subnetwork: the finished network.
+      examples: images, uint8 [b, h, w, c], and their labels, int32 [b].
+      classes: the names of the classes.
+      rows: the cell's rows of metrics.jsonl.
+    """
     figures.curves_figure(rows, folder.figures / f"{cell}-curves.png")
     if not network.prompted:
         return
     zeros = jax.tree.map(jnp.zeros_like, subnetwork.prompt)
     delta = network.prompt.perturbation(subnetwork.prompt)
-    # Where any parameter could act: what moves when all of them do.
-    moved = network.prompt.perturbation(jax.tree.map(jnp.ones_like, zeros))
-    support = np.asarray(jnp.any(moved != 0, axis=-1))
+    # The pixels that any parameter can change: those that differ when all parameters do.
+    changed = network.prompt.perturbation(jax.tree.map(jnp.ones_like, zeros))
+    support = np.asarray(jnp.any(changed != 0, axis=-1))
     figures.prompt_figure(np.asarray(delta), support, folder.figures / f"{cell}-prompt.png")
     pictures, labels = examples
     images = augment.to_float(pictures)
-    # On the canvas, whatever plain passes take, so that the two can be compared.
+    # Plain images are put on the canvas, too, so that the two can be compared.
     plain = create("none", canvas_size=network.prompt.canvas_size).apply({}, images)
     prompted = network.prompt.apply(subnetwork.prompt, images)
     figures.examples_figure(
@@ -88,7 +100,14 @@ def draw_cell(
 
 
 def one_line(result: dict[str, Any]) -> str:
-    """A finished cell in a line for the terminal."""
+    """Describes a finished cell in one line for the terminal.
+
+    Args:
+      result: the cell's entry in the summary.
+
+    Returns:
+      The line.
+    """
     best = result["test"]["best"]
     prompted = "" if best["prompted"] is None else f"prompted {best['prompted']:.1%}, "
     seconds = sum(result["seconds"].values())
@@ -103,22 +122,24 @@ def _figures(config: Config, folder: Workdir, summary: dict[str, Any]) -> list[t
     shown = []
     if summary["cells"]:
         path = figures.sparsity_figure(summary, folder.figures / "sparsity.png")
-        shown.append(("Accuracy against sparsity", "Test split, the weights best on validation.", path))
+        shown.append(
+            ("Accuracy against sparsity", "Test accuracy of the weights with the best validation accuracy.", path)
+        )
     first = [cell for cell in summary["cells"] if cell["seed"] == config.seeds[0]]
     for density in sorted({cell["density"] for cell in first if cell["density"] < 1}, reverse=True):
         reports = {
             cell["method"]: DensityReport.from_json(cell["layers"]) for cell in first if cell["density"] == density
         }
         path = figures.layers_figure(reports, folder.figures / f"layers-s{100 * (1 - density):.6g}.png")
-        caption = f"Sparsity {1 - density:.4g}, seed {config.seeds[0]}; the head is apart."
-        shown.append(("What each layer keeps", caption, path))
+        caption = f"Sparsity {1 - density:.4g}, seed {config.seeds[0]}; the head is shown separately."
+        shown.append(("Density of each layer", caption, path))
     kinds = {
-        "prompt": ("The prompt", "What is added to every image, and its magnitude."),
+        "prompt": ("The prompt", "The perturbation that is added to every image, and its magnitude."),
         "examples": (
             "Prompted images",
-            "Test images as they are and with the prompt on; above each its label.",
+            "Test images without and with the prompt; above each its label.",
         ),
-        "curves": ("Training", "Loss and accuracy on validation, epoch by epoch."),
+        "curves": ("Training", "Loss and validation accuracy, epoch by epoch."),
     }
     for cell in summary["cells"]:
         for kind, (title, caption) in kinds.items():

@@ -1,7 +1,7 @@
-"""One experiment, told once: load the data and the pretrained network, prune, retrain, evaluate, report.
+"""One experiment from start to end: load data and the pretrained network, prune, retrain, evaluate, report.
 
-Every method, density and seed of the configuration is a cell. A finished cell is never run again, an unfinished one
-resumes from its newest checkpoint.
+Each combination of method, density and seed is a cell. A finished cell is never run again. An unfinished cell is
+resumed from its newest checkpoint.
 """
 
 import contextlib
@@ -32,33 +32,33 @@ PyTree = Any
 
 
 def run(config: Config, workdir: Path, command: str) -> dict[str, Any] | None:
-    """Runs, or resumes, an experiment; afterwards `workdir` holds what `Workdir` lists.
+    """Runs or resumes an experiment. `Workdir` lists what the folder holds afterwards.
 
     Args:
       config: a checked configuration.
-      workdir: a new folder, or that of an earlier run of the same configuration.
-      command: how to run this again, for the report.
+      workdir: a new folder, or the folder of an earlier run of the same configuration.
+      command: the command that runs this again, for the report.
 
     Returns:
-      The summary; None in all processes but the first, if there are several.
+      The summary. If there are several processes, None in all but the first.
 
     Raises:
-      UserError: something about the configuration, the data or the folder that the caller can mend.
+      UserError: there is a mistake in the configuration, the data or the folder that the user can fix.
     """
     mesh = _plan(config)
-    # All that can be wrong first: a run that cannot start leaves no folder behind.
+    # All checks come first, so that a run that cannot start leaves no folder behind.
     check_folder(workdir, config)
-    opened, found = open_inputs(config, mesh), inputs.of(config)
-    check_folder(workdir, config, found)
+    opened, current = open_inputs(config, mesh), inputs.of(config)
+    check_folder(workdir, config, current)
     processes.wait("checked")
     with locked(workdir):
-        folder = Workdir(workdir, config, found)
+        folder = Workdir(workdir, config, current)
         processes.wait("folder made")
         return _run(config, opened, folder, mesh, command)
 
 
 def _run(config: Config, opened: Opened, folder: Workdir, mesh: Mesh, command: str) -> dict[str, Any] | None:
-    """The cells that are missing, one after the other, then the report; as `run`."""
+    """Runs the missing cells one after another, then writes the report; returns the same as `run`."""
     todo = [cell for cell in cells(config) if folder.read_cell(cell.name) is None]
     epochs = sum(budget.epochs(config, cell.method, cell.density).total for cell in todo)
     progress = Progress(epochs + (0 if opened.source else config.pretrain.epochs))
@@ -78,14 +78,23 @@ def _run(config: Config, opened: Opened, folder: Workdir, mesh: Mesh, command: s
 
 
 def check(config: Config) -> None:
-    """Raises the `UserError` that `run` would begin with: about network, data, weights, or how they fit together."""
+    """Makes the checks with which `run` begins, on network, data and weights.
+
+    Args:
+      config: a checked configuration.
+
+    Raises:
+      UserError: `run` could not start.
+    """
     open_inputs(config, _plan(config))
 
 
 def _plan(config: Config) -> Mesh:
-    """The mesh that a run takes, once the config says all of it: names, values, epochs."""
+    """Checks that the config is complete (names, values, epochs), and makes the mesh of the run."""
     if config.tuning.grids:
-        raise UserError("config.tuning.grids leave values open, and experiments.sweep chooses them; here set it to ()")
+        raise UserError(
+            "config.tuning.grids has values to choose from, which only experiments.sweep can do; set it to ()"
+        )
     check_names(config)
     for cell in cells(config):
         budget.epochs(config, cell.method, cell.density)
@@ -93,7 +102,7 @@ def _plan(config: Config) -> Mesh:
 
 
 def _prepare(config: Config, opened: Opened, folder: Workdir, progress: Progress) -> Setup:
-    """Data and source network, on the devices; the network is trained first if there is none yet."""
+    """Puts data and source network on the devices. If there is no source network yet, trains it first."""
     source, accuracy = opened.source, opened.source_accuracy
     for sources in filter(None, (opened.pretrain_data, opened.target)):
         for line in (*(f"skipped {line}" for line in sources.skipped), *sources.notes):
@@ -129,7 +138,7 @@ def _prepare(config: Config, opened: Opened, folder: Workdir, progress: Progress
 
 
 def _pretrain(config: Config, sources: Sources, folder: Workdir, progress: Progress) -> tuple[dict[str, PyTree], float]:
-    """Trains the source network, which comes back to the host, and keeps it for later runs."""
+    """Trains the source network, returns it on the host, and keeps it for later runs."""
     train, val, test = _splits(config, sources, image_size=config.prompt.canvas_size)
     recorder = Recorder(pretraining.CELL, folder.log, folder.tensorboard(pretraining.CELL), progress)
     variables, accuracy = pretraining.pretrain(
@@ -151,7 +160,7 @@ def _pretrain(config: Config, sources: Sources, folder: Workdir, progress: Progr
 
 
 def _splits(config: Config, sources: Sources, *, image_size: int) -> tuple[Split, Split, Split]:
-    """Train, validation and test: on the devices if they fit the budget, streamed from the host if not."""
+    """The train, validation and test splits: on the devices if they fit the budget, otherwise streamed."""
     if data.resident_bytes(sources, image_size=image_size) > config.data.budget_gib * 2**30:
         streamed = [
             Streamed(source, image_size, config.data.workers, sources.flip)
@@ -174,19 +183,19 @@ def _splits(config: Config, sources: Sources, *, image_size: int) -> tuple[Split
 
 
 def _run_cell(setup: Setup, cell: Cell) -> None:
-    """One cell from start to end, or from where it was interrupted."""
+    """Runs one cell from its start, or from where it was interrupted."""
     run = CellRun(setup, cell)
     with contextlib.closing(run.recorder):
         _finish_cell(setup, cell, run)
 
 
 def _finish_cell(setup: Setup, cell: Cell, run: CellRun) -> None:
-    """Prune, retrain, evaluate, and write what came of it."""
+    """Prunes, retrains, evaluates and writes the results."""
     trained = run.retrain(run.prune())
     if run.plan.method.posthoc:
         trained = run.fit_prompt(trained.best)
     result = run.result(trained)
-    # The first process goes on alone, with all it needs.
+    # From here on the first process works alone, so it needs everything on its host.
     size = min(setup.config.data.batch_size, setup.test.size)
     best, examples, (images, _) = sharding.to_host(
         (trained.best, setup.test.examples(report.EXAMPLES), setup.test.examples(size))

@@ -1,4 +1,4 @@
-"""The folder of a run: what lies where, and the refusal to mix two configurations, or two sets of data, in one."""
+"""The folder of a run: its files, its lock, and the refusal to mix two configurations or two sets of inputs in it."""
 
 import contextlib
 import dataclasses
@@ -21,34 +21,34 @@ from vpns_jax.storage import storage_errors
 from vpns_jax.training.writers import MetricLog
 
 _LOCK = ".lock"
-# The key of a cell's file under which it says what the result belongs to.
+# The key in a cell's file that says which run the result belongs to.
 _KNOWN = "belongs_to"
-# What of a config tells which cells there are.
+# The keys of a config that decide which cells there are.
 _AXES = ("methods", "densities", "seeds")
 
 
 class Workdir:
-    """Paths of one run:
+    """The folder of one run, which holds:
 
-    config.json          the configuration as run; of methods, densities and seeds all that were run in this folder
-    inputs.json          digests of the data, the weights and whatever else was read
-    metrics.jsonl        a row an epoch
+    config.json          the configuration as run, with all methods, densities and seeds that were run in this folder
+    inputs.json          digests of the data, the weights and all other inputs
+    metrics.jsonl        one row an epoch
     summary.json         the results
-    report.html          the results to look at
-    figures/             its pictures
-    checkpoints/CELL/    of each stage, the newest and the best
-    tensorboard/CELL/    events
-    subnetworks/         each finished cell's best network, and the source's if it was trained here, to load elsewhere
+    report.html          the results, to look at
+    figures/             the figures of the report
+    checkpoints/CELL/    the newest checkpoint of each stage, and the best of the last stage
+    tensorboard/CELL/    TensorBoard events
+    subnetworks/         each finished cell's best network, and the source network if it was trained here
     cells/CELL.json      the result of each finished cell
     """
 
-    def __init__(self, path: Path, config: Config, found: Mapping[str, Input] | None = None) -> None:
-        """Opens `path` to start or resume `config`; of several processes, the first one makes and writes it.
+    def __init__(self, path: Path, config: Config, current: Mapping[str, Input] | None = None) -> None:
+        """Opens `path` to start or resume `config`. If there are several processes, only the first one writes.
 
         Args:
-          path: a folder that there is not yet, an empty one, or a run's.
+          path: a folder that does not exist yet, is empty, or holds a run.
           config: a checked configuration.
-          found: what it reads, as `inputs.of` has it; by default nothing is known of that.
+          current: the inputs of the run, from `inputs.of`; None if they are not known.
 
         Raises:
           UserError: the folder cannot be written, or holds a run of another configuration or on other inputs.
@@ -57,105 +57,162 @@ class Workdir:
         self._config = config.to_json()
         if not processes.first():
             return
-        check_folder(path, config, found)
+        check_folder(path, config, current)
         _make(path)
         for folder in (self.figures, self.path / "cells"):
             folder.mkdir(exist_ok=True)
         before = files.read_json(self._config_path) if self._config_path.exists() else None
         if before is not None:
             self._config |= {axis: list(dict.fromkeys((*before[axis], *self._config[axis]))) for axis in _AXES}
-        self._write_inputs(found or {})
-        # Last: a folder that has it is a run's.
+        self._write_inputs(current or {})
+        # Written last: only a folder with a config.json holds a run.
         if self._config != before:
             files.write_json(self._config_path, self._config)
 
     @property
     def axes(self) -> tuple[list[str], list[float], list[int]]:
-        """Methods, densities and seeds of all that was run in this folder, or is about to be."""
+        """All methods, densities and seeds that were run in this folder, or are about to be."""
         return self._config["methods"], self._config["densities"], self._config["seeds"]
 
     @property
     def figures(self) -> Path:
+        """The folder of figures."""
         return self.path / "figures"
 
     @property
     def log(self) -> MetricLog:
+        """The rows of metrics.jsonl."""
         return MetricLog(self.path / "metrics.jsonl")
 
     def checkpoints(self, cell: str) -> Path:
+        """Names the folder of a cell's checkpoints.
+
+        Args:
+          cell: the cell's name.
+
+        Returns:
+          The path, which need not exist.
+        """
         return self.path / "checkpoints" / cell
 
     def tensorboard(self, cell: str) -> Path:
+        """Names the folder of a cell's TensorBoard events.
+
+        Args:
+          cell: the cell's name.
+
+        Returns:
+          The path, which need not exist.
+        """
         return self.path / "tensorboard" / cell
 
     def subnetwork(self, cell: str) -> Path:
+        """Names the file of a cell's best network.
+
+        Args:
+          cell: the cell's name.
+
+        Returns:
+          The path, which need not exist.
+        """
         return self.path / "subnetworks" / f"{cell}.safetensors"
 
     def cell(self, cell: str) -> Path:
+        """Names the file of a cell's result.
+
+        Args:
+          cell: the cell's name.
+
+        Returns:
+          The path, which need not exist.
+        """
         return self.path / "cells" / f"{cell}.json"
 
-    def add_input(self, what: str, found: Input) -> None:
-        """Remembers an input that is known only once the run has begun.
+    def add_input(self, name: str, current: Input) -> None:
+        """Adds an input that is known only after the run has begun.
 
         Args:
-          what: what to call it, one of the names in `inputs`.
-          found: its name and digest.
+          name: one of the names in `inputs`.
+          current: the input.
 
         Raises:
-          UserError: it is not what it was when the run began.
+          UserError: the input changed since the run began.
         """
         if processes.first():
-            inputs.compare(_read_inputs(self.path), {what: found}, self.path)
-            self._write_inputs({what: found})
+            inputs.compare(_read_inputs(self.path), {name: current}, self.path)
+            self._write_inputs({name: current})
         processes.wait("input known")
 
-    def digests(self, name: str) -> dict[str, str]:
-        """The digests of what a cell is made from, by what it is.
+    def digests(self, method_name: str) -> dict[str, str]:
+        """Selects the digests of the inputs that a cell is made from.
 
         Args:
-          name: of the cell's method; "" for the source network that is trained here.
-        """
-        passed_over = set() if name and method(name).given else {inputs.MASK}
-        if not name:
-            passed_over.add(inputs.SOURCE)
-        return {what: one["digest"] for what, one in _read_inputs(self.path).items() if what not in passed_over}
+          method_name: the cell's method; "" for the source network that is trained here.
 
-    def fingerprint(self, name: str, cell: str) -> str:
-        """Names all that decides the numbers of a cell: the keys that its method reads, its inputs, and its name.
+        Returns:
+          The digests, by the names in `inputs`.
+        """
+        unused = set() if method_name and method(method_name).given else {inputs.MASK}
+        if not method_name:
+            unused.add(inputs.SOURCE)
+        return {name: known["digest"] for name, known in _read_inputs(self.path).items() if name not in unused}
+
+    def fingerprint(self, method_name: str, cell: str) -> str:
+        """Computes a digest of everything that decides the numbers of a cell.
+
+        That is the keys that its method reads, its inputs, and its name.
 
         Args:
-          name: of its method; "" for the source network that is trained here.
-          cell: its own name, which holds density and seed.
+          method_name: the cell's method; "" for the source network that is trained here.
+          cell: the cell's name, which contains density and seed.
+
+        Returns:
+          The digest.
         """
-        return files.digest_json([identity(self._config, [name] if name else []), self.digests(name), cell])
+        keys = identity(self._config, [method_name] if method_name else [])
+        return files.digest_json([keys, self.digests(method_name), cell])
 
     def write_cell(self, cell: str, result: dict[str, Any]) -> None:
-        """Marks a cell as finished.
+        """Writes the result of a cell, which marks the cell as finished.
 
         Args:
-          cell: its name.
-          result: with its "method".
+          cell: the cell's name.
+          result: the result; its key "method" names the method.
         """
         known = {"fingerprint": self.fingerprint(result["method"], cell), "rows": _digest_rows(self.log.rows(), cell)}
         files.write_sealed(self.cell(cell), {**result, _KNOWN: known})
 
     def read_cell(self, cell: str) -> dict[str, Any] | None:
-        """A finished cell's result; None if it is not finished.
+        """Reads a cell's result.
+
+        Args:
+          cell: the cell's name.
+
+        Returns:
+          The result; None if the cell is not finished.
 
         Raises:
-          UserError: the file is damaged, or is another cell's.
+          UserError: the file is damaged, or belongs to another cell or run.
         """
         result = self._read_cell(cell)
         return None if result is None else {key: value for key, value in result.items() if key != _KNOWN}
 
     def lost_rows(self, cells: Iterable[str]) -> list[str]:
-        """The finished ones of some cells whose rows the log has lost; by rows of these nothing is decided any more.
+        """Lists finished cells whose rows are no longer in the log. Nothing depends on these rows any more.
+
+        Args:
+          cells: names of cells.
+
+        Returns:
+          The names of those cells.
 
         Raises:
-          UserError: a cell's file is damaged, or a line of the log.
+          UserError: a cell's file or a line of the log is damaged.
         """
-        rows, found = self.log.rows(), {cell: self._read_cell(cell) for cell in cells}
-        return [cell for cell, one in found.items() if one and one[_KNOWN]["rows"] != _digest_rows(rows, cell)]
+        rows, results = self.log.rows(), {cell: self._read_cell(cell) for cell in cells}
+        return [
+            cell for cell, result in results.items() if result and result[_KNOWN]["rows"] != _digest_rows(rows, cell)
+        ]
 
     def _read_cell(self, cell: str) -> dict[str, Any] | None:
         path = self.cell(cell)
@@ -170,22 +227,27 @@ class Workdir:
     def _config_path(self) -> Path:
         return self.path / "config.json"
 
-    def _write_inputs(self, found: Mapping[str, Input]) -> None:
+    def _write_inputs(self, current: Mapping[str, Input]) -> None:
         known = _read_inputs(self.path)
-        wanted = known | {what: dataclasses.asdict(one) for what, one in found.items()}
+        wanted = known | {name: dataclasses.asdict(read) for name, read in current.items()}
         if wanted != known or not (self.path / "inputs.json").exists():
             files.write_sealed(self.path / "inputs.json", wanted)
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds the folder of a run alone, until the end of the block or of this process, however that ends.
+    """Locks the folder of a run until the block or the process ends, in whatever way.
+
+    If there are several processes, the first one holds the lock for all.
 
     Args:
-      path: made if there is none. Of several processes the first one holds it for all.
+      path: the folder, which is made if it does not exist.
+
+    Yields:
+      Nothing.
 
     Raises:
-      UserError: another process holds it, or it cannot be written.
+      UserError: another process holds the lock, or the folder cannot be written.
     """
     if not processes.first():
         yield
@@ -201,21 +263,24 @@ def locked(path: Path) -> Iterator[None]:
                 "or choose another --workdir"
             ) from error
         except OSError:
-            pass  # Some network file systems have no locks: as without one.
+            pass  # Some network file systems have no locks; then the run goes on without one.
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
-        # The system lets go of it when the file is closed, which a kill does, too.
+        # The system releases the lock when the file is closed, also when the process is killed.
         yield
 
 
-def check_folder(path: Path, config: Config, found: Mapping[str, Input] | None = None) -> None:
-    """Raises `UserError` if `path` is not for `config` to run in; touches nothing.
+def check_folder(path: Path, config: Config, current: Mapping[str, Input] | None = None) -> None:
+    """Checks, without writing anything, that a run may use a folder.
 
     Args:
-      path: the folder of a run, or for one.
+      path: the folder, which need not exist.
       config: a checked configuration.
-      found: what it reads, as `inputs.of` has it, where that is known.
+      current: the inputs of the run, from `inputs.of`; None if they are not known yet.
+
+    Raises:
+      UserError: the folder holds something else, or a run of another configuration or with other inputs.
     """
     if path.exists() and not path.is_dir():
         raise UserError(f"--workdir {path} cannot be written: it is not a folder")
@@ -223,11 +288,11 @@ def check_folder(path: Path, config: Config, found: Mapping[str, Input] | None =
         if not (path / "inputs.json").exists():
             raise UserError(
                 f"--workdir {path} has no inputs.json: it holds a run of an older version, or has lost that file, and "
-                "nobody could say whether data and weights are what they were; choose another --workdir"
+                "it is unknown whether data and weights are the same; choose another --workdir"
             )
         _check_same(path, config)
-        inputs.compare(_read_inputs(path), found or {}, path)
-    # What a kill may leave behind before there is a config is no reason to refuse.
+        inputs.compare(_read_inputs(path), current or {}, path)
+    # Files that a kill leaves behind before there is a config.json are no reason to refuse the folder.
     elif path.exists() and any(not _left_by_a_kill(entry) for entry in path.iterdir()):
         raise UserError(f"--workdir {path} is neither empty nor a run's folder, with a config.json; choose another")
 
@@ -239,20 +304,24 @@ def _left_by_a_kill(entry: Path) -> bool:
 
 
 def _check_same(path: Path, config: Config) -> None:
-    """Raises `UserError` if a key that decides the numbers of what was run in `path` is another one now."""
+    """Checks that the keys that decide numbers have the same values as in the run in `path`.
+
+    Raises:
+      UserError: a key differs, or config.json is not a run's.
+    """
     before = files.read_json(path / "config.json")
     if not isinstance(before, dict) or not all(isinstance(before.get(axis), list) for axis in _AXES):
-        raise UserError(f"{path / 'config.json'} is not a run's config; mend or remove it")
+        raise UserError(f"{path / 'config.json'} is not a run's config; repair or remove it")
     try:
-        found, wanted = (identity(one, before["methods"]) for one in (before, config.to_json()))
+        there, here = (identity(keys, before["methods"]) for keys in (before, config.to_json()))
     except (AttributeError, KeyError, TypeError) as error:
-        raise UserError(f"{path / 'config.json'} is not a run's config; mend or remove it") from error
-    changed = sorted(key for key in wanted | found if wanted.get(key) != found.get(key))
+        raise UserError(f"{path / 'config.json'} is not a run's config; repair or remove it") from error
+    changed = sorted(key for key in here | there if here.get(key) != there.get(key))
     if changed:
         key = changed[0]
         raise UserError(
-            f"--workdir {path} holds a run of another config: config.{key} is {found.get(key)!r} there and "
-            f"{wanted.get(key)!r} here ({len(changed)} keys differ); choose another --workdir"
+            f"--workdir {path} holds a run of another config: config.{key} is {there.get(key)!r} there and "
+            f"{here.get(key)!r} here ({len(changed)} keys differ); choose another --workdir"
         )
 
 
@@ -263,7 +332,7 @@ def _digest_rows(rows: list[dict[str, Any]], cell: str) -> str:
 def _make(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
-        # Asking the permission bits would not tell of a read-only disk.
+        # The permission bits would not show a read-only disk.
         probe = path / ".writable"
         probe.touch()
         probe.unlink()

@@ -1,4 +1,4 @@
-"""What every pruner is given: a pretrained network to be made sparse for a task, as data."""
+"""The problem that every pruner is given: a pretrained network to make sparse for a task."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from vpns_jax.training.runner import Runner
 from vpns_jax.training.stage import Recipe
 
 PyTree = Any
-# Of what is kept; more is said in the report.
+# The share of kept weights that ties may decide before the report mentions it.
 MOST_TIED = 0.1
 
 
@@ -27,19 +27,19 @@ class Problem:
     """A pretrained network to be pruned for a task.
 
     Attributes:
-      network: the static half of the network, as stage prune runs it: with a prompt or without.
-      source: the pretrained network with no mask, a prompt at its start, and a mapping whose values say nothing yet.
+      network: the static half of the network in stage prune, with or without a prompt.
+      source: the pretrained network, with no mask, an initial prompt, and a mapping whose values have no meaning yet.
       prunable: the subtree of `source.weights` that may be pruned.
-      density: the share of its groups to keep.
-      pattern: what its groups are: single weights, or more of them.
-      key: for what a pruner draws by lot.
-      scoring_key: for the batches that a pruner scores weights on.
+      density: the share of groups to keep, in (0, 1].
+      pattern: what a group is: a single weight, or several weights.
+      key: the key for random numbers that a pruner draws.
+      scoring_key: the key for the batches on which a pruner scores weights.
       train: the training data.
-      mapping: how the label mapping is found at the start.
+      mapping: how the first label mapping is estimated.
       prune: how stage prune is trained.
       retrain: how stage retrain will be trained, for a pruner that trains weights.
-      options: what the config says of this pruner alone.
-      given: a mask from elsewhere, like `prunable`; None where there is none.
+      options: the pruner's own options; None if it has none.
+      given: a mask from an earlier run, a tree like `prunable`; None if there is none.
     """
 
     network: Network
@@ -58,37 +58,69 @@ class Problem:
 
     @property
     def iterations(self) -> int:
-        """Of an epoch."""
+        """Iterations of an epoch."""
         return self.train.size // self.prune.batch_size
 
     def dense(self) -> Subnetwork:
-        """The source with a mask that keeps everything, its labels mapped."""
+        """Makes the source network with a mask that keeps everything, and with its label mapping.
+
+        Returns:
+          The dense network.
+        """
         return self.sparse(jax.tree.map(lambda w: jnp.ones(w.shape, bool), self.prunable))
 
     def sparse(self, mask: PyTree) -> Subnetwork:
-        """The source under `mask`, its labels mapped."""
+        """Makes the source network under a mask, with its label mapping.
+
+        Args:
+          mask: a tree of bool arrays like `prunable`.
+
+        Returns:
+          The sparse network.
+        """
         return dataclasses.replace(self.source, mask=mask, mapping=self.map_labels(mask))
 
     def map_labels(self, mask: PyTree) -> jax.Array:
-        """The label mapping to begin with, int32 [t], where `mask` is on."""
+        """Estimates the first label mapping.
+
+        Args:
+          mask: a tree of bool arrays like `prunable`.
+
+        Returns:
+          The source class of each target class, int32 [t].
+        """
         return self.mapping.of(self, mask)
 
     def first_scores(self) -> PyTree:
-        """Where learned scores start: at the scaled weights, equally large in all layers where groups are pruned."""
+        """Makes initial scores from the scaled weights. If groups are pruned, scores are equally large in all layers.
+
+        Returns:
+          A tree like `prunable`.
+        """
         scores = sparsity.scaled_init(self.prunable)
         return scores if self.pattern.granularity.kind in ("weight", "N:M") else sparsity.level(scores)
 
     def pruned(self, density: float) -> PyTree:
-        """How many groups to prune, int32: as arrays, so that one compilation serves every density."""
+        """Counts the groups to prune. The counts are arrays, so that one compilation serves every density.
+
+        Args:
+          density: the share of groups to keep.
+
+        Returns:
+          One int32 count, or a tree with one for each layer.
+        """
         return jax.tree.map(jnp.int32, sparsity.pruned_groups(self.pattern, self.prunable, density))
 
     def keep(self, scores: PyTree, *, signed: bool = False, runner: Runner | None = None) -> PyTree:
-        """The mask that scores of the prunable weights give; see `sparsity.prune_groups`.
+        """Keeps the groups with the largest scores; see `sparsity.prune_groups`.
 
         Args:
           scores: a tree like `prunable`.
-          signed: whether a score's sign says which way.
-          runner: is told where ties decided more than a tenth of what is kept.
+          signed: whether the sign of a score counts; otherwise its magnitude does.
+          runner: takes a note if ties decided more than a tenth of the kept weights; None for no note.
+
+        Returns:
+          The mask, a tree of bool arrays like `prunable`.
 
         Raises:
           UserError: the scores are all equal, or not finite.
@@ -101,7 +133,14 @@ class Problem:
         return mask
 
     def note_ties(self, runner: Runner, scores: PyTree, mask: PyTree, *, signed: bool = False) -> None:
-        """Tells the runner where ties decided more than a tenth of the weights that one threshold keeps."""
+        """Adds a note to the runner if ties decided more than a tenth of the weights that one threshold keeps.
+
+        Args:
+          runner: takes the note.
+          scores: a tree like `prunable`.
+          mask: the mask that the scores gave.
+          signed: whether the sign of a score counts.
+        """
         if self.pattern.granularity.kind != "weight" or self.pattern.allocation != "global":
             return
         share = sparsity.tied_share(scores, mask, signed=signed)
@@ -112,15 +151,42 @@ class Problem:
             )
 
     def keep_fewer(self, scores: PyTree, mask: PyTree, density: float) -> PyTree:
-        """The mask that keeps, of what `mask` keeps, the largest |score|: `density` of all there is."""
+        """Keeps the groups with the largest |score| among those that a mask keeps.
+
+        Args:
+          scores: a tree like `prunable`.
+          mask: the mask so far.
+          density: the share of all groups to keep.
+
+        Returns:
+          The new mask.
+        """
         return sparsity.prune_groups_further(scores, mask, self.pruned(density), self.pattern)
 
     def by_score(self, scores: PyTree, runner: Runner) -> Subnetwork:
-        """The source with its weights of the largest |score|; see `keep`."""
+        """Makes the source network that keeps the groups with the largest |score|; see `keep`.
+
+        Args:
+          scores: a tree like `prunable`.
+          runner: takes a note if ties decided much.
+
+        Returns:
+          The sparse network.
+
+        Raises:
+          UserError: the scores are all equal, or not finite.
+        """
         return self.sparse(self.keep(scores, runner=runner))
 
     def batches(self, count: int) -> Iterator[tuple[Batch, jax.Array]]:
-        """`count` training batches to score weights on, each with a key of its own; the same ones at every call."""
+        """Draws training batches to score weights on; every call gives the same ones.
+
+        Args:
+          count: the number of batches.
+
+        Returns:
+          Pairs of a batch and a key of its own.
+        """
         first = inputs(self.prune.protocol, prompted=self.network.prompted)[0]
         return sample(
             self.train,
@@ -132,52 +198,60 @@ class Problem:
 
 
 class FirstMapping(Protocol):
-    """How a pruner finds the label mapping to begin with."""
+    """How the first label mapping is made."""
 
     def of(self, problem: Problem, mask: PyTree) -> jax.Array:
-        """The source class of each target class, int32 [t]."""
+        """Makes the mapping.
+
+        Args:
+          problem: the problem.
+          mask: the mask, a tree of bool arrays like `problem.prunable`.
+
+        Returns:
+          The source class of each target class, int32 [t].
+        """
         ...
 
 
 @dataclasses.dataclass(frozen=True)
-class ByFrequency:
-    """The class that the network answers most often with, on the training data.
+class FrequencyMapping:
+    """Assigns the source class that the network predicts most often on the training data.
 
     Attributes:
-      sparse: whether it is asked under the mask, or dense.
+      sparse: whether the sparse network predicts, or the dense one.
     """
 
     sparse: bool
 
     def of(self, problem: Problem, mask: PyTree) -> jax.Array:
-        """See `evaluation.estimate_mapping`."""
-        asked = dataclasses.replace(problem.source, mask=mask) if self.sparse else problem.source
-        return estimate_mapping(problem.network, asked, problem.train, batch_size=problem.prune.batch_size)
+        """Estimates the mapping; see `FirstMapping.of` and `evaluation.estimate_mapping`."""
+        subnetwork = dataclasses.replace(problem.source, mask=mask) if self.sparse else problem.source
+        return estimate_mapping(problem.network, subnetwork, problem.train, batch_size=problem.prune.batch_size)
 
 
 @dataclasses.dataclass(frozen=True)
-class ByLot:
-    """Any class, each at most once.
+class RandomMapping:
+    """Assigns random source classes, each at most once.
 
     Attributes:
-      key: of the draw.
-      source_classes: how many there are.
+      key: the random key.
+      source_classes: the number of source classes.
     """
 
     key: jax.Array
     source_classes: int
 
     def of(self, problem: Problem, mask: PyTree) -> jax.Array:
-        """See `label_mapping.random`."""
+        """Draws the mapping; see `FirstMapping.of` and `label_mapping.random`."""
         del mask
         return label_mapping.random(self.key, self.source_classes, problem.source.mapping.size)
 
 
 @dataclasses.dataclass(frozen=True)
 class NewHead:
-    """None: the head is new, and its classes are the data's, in order."""
+    """Assigns each class to itself, because a new head has the classes of the data, in order."""
 
     def of(self, problem: Problem, mask: PyTree) -> jax.Array:
-        """0, 1, 2, ..."""
+        """Returns 0, 1, 2, ...; see `FirstMapping.of`."""
         del mask
         return jnp.arange(problem.source.mapping.size, dtype=jnp.int32)
