@@ -162,7 +162,7 @@ def prune(scores, pruned, dense):
         row = {}
         for letter, one, data in zip("ab", stage.passes, (A, B), strict=True):
             state, metrics = one_pass(stage, one, state, batch(data, step % ITERATIONS))
-            row[f"loss_{letter}"] = float(metrics.loss)
+            row[f"loss_{letter}"] = float(metrics.loss.compute())
             row[f"thr_{letter}"] = float(sparsity.threshold(state.learned["scores"], pruned))
         row["prompt_probe"] = recipe.probe("prompt", whole_canvas(state.learned["prompt"]))
         rows.append(row)
@@ -177,7 +177,7 @@ def retrain(sparse):
         row = {}
         for letter, one, data in zip("ab", stage.passes, (A, B), strict=True):
             state, metrics = one_pass(stage, one, state, batch(data, step % ITERATIONS))
-            row[f"loss_{letter}"] = float(metrics.loss)
+            row[f"loss_{letter}"] = float(metrics.loss.compute())
         row["prompt_probe"] = recipe.probe("prompt", whole_canvas(state.learned["prompt"]))
         rows.append(row)
     return rows, stage, state
@@ -251,4 +251,4 @@ def test_after_retrain(retrained_run):
 def eval_loss(subnetwork):
     images, labels = batch(B, 0)
     first = Resident(images=images, labels=labels)
-    return float(evaluate(NETWORK, subnetwork, first, batch_size=BATCH).plain.loss)
+    return float(evaluate(NETWORK, subnetwork, first, batch_size=BATCH).plain["loss"])

@@ -5,41 +5,47 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vpns_jax.training.calibration import Calibration
+from vpns_jax.training.calibration import CalibrationError
 
 # Two answers in the bin from 0.867 to 0.933, one right: a gap of 1 - 1.82. One of 0.62, right: 0.38; one of 0.58,
 # wrong: -0.58, each alone in its bin.
 SURE = np.array([0.90, 0.92, 0.62, 0.58])
 LOGITS = jnp.log(jnp.asarray(np.stack([SURE, 1 - SURE], axis=1), jnp.float32))
-LABELS, ONES = jnp.array([0, 1, 0, 1]), jnp.ones(4)
+LABELS, ONES = jnp.array([0, 1, 0, 1]), jnp.ones(4, bool)
 
 
 def test_gaps_and_their_mean():
-    seen = Calibration.of(logits=LOGITS, labels=LABELS, weights=ONES)
+    seen = CalibrationError.from_model_output(logits=LOGITS, labels=LABELS, mask=ONES)
     expected = np.zeros(15)
     expected[[13, 9, 8]] = 1 - 1.82, 0.38, -0.58
     np.testing.assert_allclose(seen.gap, expected, atol=1e-6)
-    assert seen.error == pytest.approx((0.82 + 0.38 + 0.58) / 4, rel=1e-6)
+    assert seen.compute() == pytest.approx((0.82 + 0.38 + 0.58) / 4, rel=1e-6)
 
 
 def test_one_who_is_sure_and_always_right_has_no_error():
-    seen = Calibration.of(logits=jnp.array([[200.0, 0.0]] * 3), labels=jnp.array([0, 0, 0]), weights=jnp.ones(3))
-    assert float(seen.error) == 0
-    wrong = Calibration.of(logits=jnp.array([[200.0, 0.0]] * 3), labels=jnp.array([1, 1, 1]), weights=jnp.ones(3))
-    assert float(wrong.error) == 1
+    seen = CalibrationError.from_model_output(
+        logits=jnp.array([[200.0, 0.0]] * 3), labels=jnp.array([0, 0, 0]), mask=jnp.ones(3, bool)
+    )
+    assert float(seen.compute()) == 0
+    wrong = CalibrationError.from_model_output(
+        logits=jnp.array([[200.0, 0.0]] * 3), labels=jnp.array([1, 1, 1]), mask=jnp.ones(3, bool)
+    )
+    assert float(wrong.compute()) == 1
     assert float(wrong.gap[14]) == -3
 
 
 def test_batches_merge_to_the_whole_and_padding_weighs_nothing():
     logits = jnp.concatenate([LOGITS[2:], jnp.array([[jnp.nan, jnp.inf]])])
-    first = Calibration.of(logits=LOGITS[:2], labels=LABELS[:2], weights=ONES[:2])
-    rest = Calibration.of(logits=logits, labels=jnp.append(LABELS[2:], 0), weights=jnp.array([True, True, False]))
-    whole = Calibration.of(logits=LOGITS, labels=LABELS, weights=ONES)
-    merged = Calibration.zero().merge(first).merge(rest)
+    first = CalibrationError.from_model_output(logits=LOGITS[:2], labels=LABELS[:2], mask=ONES[:2])
+    rest = CalibrationError.from_model_output(
+        logits=logits, labels=jnp.append(LABELS[2:], 0), mask=jnp.array([True, True, False])
+    )
+    whole = CalibrationError.from_model_output(logits=LOGITS, labels=LABELS, mask=ONES)
+    merged = CalibrationError.empty().merge(first).merge(rest)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), merged, whole)
-    assert float(merged.count) == 4
+    assert int(merged.count) == 4
 
 
 def test_a_network_that_diverged_has_none():
-    assert np.isnan(Calibration.of(logits=LOGITS * jnp.nan, labels=LABELS, weights=ONES).error)
-    assert np.isnan(Calibration.zero().error)
+    assert np.isnan(CalibrationError.from_model_output(logits=LOGITS * jnp.nan, labels=LABELS, mask=ONES).compute())
+    assert np.isnan(CalibrationError.empty().compute())

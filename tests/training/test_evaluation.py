@@ -9,8 +9,8 @@ import pytest
 
 from tests.training import tiny
 from vpns_jax.prompting import label_mapping
-from vpns_jax.training.calibration import Calibration
 from vpns_jax.training.evaluation import estimate_mapping, evaluate
+from vpns_jax.training.metrics import Evaluated
 from vpns_jax.training.network import predict
 
 
@@ -32,21 +32,19 @@ def test_every_image_counts_once(trained, batch_size):
     for prompted, metrics in ((False, seen.plain), (True, seen.prompted)):
         source_logits = predict(network, subnetwork, data.images, prompted=prompted)
         right = np.asarray(source_logits)[:, [4, 0, 2]].argmax(1) == np.asarray(data.labels)
-        assert float(metrics.count) == tiny.IMAGES
-        assert float(metrics.correct) == right.sum()
-        weights = jnp.ones(tiny.IMAGES)
-        whole = Calibration.of(logits=source_logits[:, [4, 0, 2]], labels=data.labels, weights=weights)
-        name = "prompted" if prompted else "plain"
-        np.testing.assert_allclose(seen.calibration_errors()[name], whole.error, rtol=1e-5)
-    assert float(seen.plain.loss) != float(seen.prompted.loss)
+        assert float(metrics["accuracy"]) == np.float32(right.sum()) / np.float32(tiny.IMAGES)
+        whole = Evaluated.of(logits=source_logits[:, [4, 0, 2]], labels=data.labels, mask=jnp.ones(tiny.IMAGES))
+        for name, value in whole.compute().items():
+            np.testing.assert_allclose(metrics[name], value, rtol=1e-5)
+            assert seen.both(name)["prompted" if prompted else "plain"] == metrics[name]
+    assert float(seen.plain["loss"]) != float(seen.prompted["loss"])
 
 
 def test_a_network_without_a_prompt_is_evaluated_plain_only(trained):
     _, subnetwork = trained
     seen = evaluate(tiny.network("none"), dataclasses.replace(subnetwork, prompt={}), tiny.split(), batch_size=8)
     assert seen.prompted is None
-    assert seen.accuracies()["prompted"] is None
-    assert seen.calibration_errors()["prompted"] is None
+    assert seen.both("accuracy")["prompted"] is None
 
 
 @pytest.mark.parametrize("batch_size", [8, 7])

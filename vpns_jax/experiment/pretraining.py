@@ -146,7 +146,7 @@ def pretrain(
     seen = evaluate(network, stage.subnetwork(state), test, batch_size=recipe.batch_size)
     return (
         {"params": state.learned["weights"], "batch_stats": state.batch_stats},
-        float(seen.plain.accuracy),
+        float(seen.plain["accuracy"]),
     )
 
 

@@ -38,7 +38,7 @@ class Tested:
 def evaluated(network: Network, subnetwork: Subnetwork, test: Split, batch_size: int) -> Tested:
     """A network on the test split."""
     seen = evaluate(network, subnetwork, test, batch_size=batch_size)
-    return Tested(_numbers(seen.accuracies()), _numbers(seen.calibration_errors()))
+    return Tested(_numbers(seen.both("accuracy")), _numbers(seen.both("calibration_error")))
 
 
 @dataclasses.dataclass(frozen=True)

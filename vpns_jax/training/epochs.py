@@ -39,7 +39,7 @@ class Within:
 
 def nothing(stage: Stage) -> Totals:
     """The metrics of no iteration."""
-    return tuple(Metrics.zero() for _ in stage.passes)
+    return tuple(Metrics.empty() for _ in stage.passes)
 
 
 def run_epoch(

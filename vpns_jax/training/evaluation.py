@@ -12,42 +12,38 @@ import jax.numpy as jnp
 from vpns_jax.parallel import sharding
 from vpns_jax.prompting import label_mapping
 from vpns_jax.training.batches import Split
-from vpns_jax.training.calibration import Calibration
-from vpns_jax.training.metrics import Metrics
+from vpns_jax.training.metrics import Evaluated
 from vpns_jax.training.network import Network, Subnetwork, predict
 
 
 class Evaluation(NamedTuple):
-    """Metrics and calibration without and with the prompt; None for a network that has none."""
+    """Metrics by name, without and with the prompt: float32 scalars; None for a network that has none."""
 
-    plain: Metrics
-    prompted: Metrics | None
-    plain_calibration: Calibration
-    prompted_calibration: Calibration | None
+    plain: dict[str, jax.Array]
+    prompted: dict[str, jax.Array] | None
 
-    def accuracies(self) -> dict[str, jax.Array | None]:
-        """Float32 scalars by name."""
-        return {
-            "plain": self.plain.accuracy,
-            "prompted": None if self.prompted is None else self.prompted.accuracy,
-        }
-
-    def calibration_errors(self) -> dict[str, jax.Array | None]:
-        """Float32 scalars by name; see `Calibration.error`."""
-        prompted = self.prompted_calibration
-        return {"plain": self.plain_calibration.error, "prompted": None if prompted is None else prompted.error}
+    def both(self, name: str) -> dict[str, jax.Array | None]:
+        """One of `metrics.Evaluated`, "plain" and "prompted"."""
+        return {"plain": self.plain[name], "prompted": None if self.prompted is None else self.prompted[name]}
 
 
 def evaluate(network: Network, subnetwork: Subnetwork, data: Split, *, batch_size: int) -> Evaluation:
-    """Both evaluations over a whole split; every image counts once."""
+    """Evaluates a network on a whole split, plain and, if it has a prompt, prompted; every image counts once.
+
+    Args:
+      network: the static half.
+      subnetwork: the arrays.
+      data: the split.
+      batch_size: images in a batch; it makes no difference to the numbers but in the last digits.
+    """
     ways = (False, True) if network.prompted else (False,)
-    total = [(Metrics.zero(), Calibration.zero()) for _ in ways]
+    totals = [Evaluated.empty() for _ in ways]
     for images, labels, weights in data.eval_batches(batch_size):
         for i, prompted in enumerate(ways):
             source_logits = predict(network, subnetwork, images, prompted=prompted)
-            total[i] = _add(*total[i], source_logits, subnetwork.mapping, labels, weights)
-    seen = (*total[0], *(total[1] if len(total) > 1 else (None, None)))
-    return Evaluation(plain=seen[0], plain_calibration=seen[1], prompted=seen[2], prompted_calibration=seen[3])
+            totals[i] = _add(totals[i], source_logits, subnetwork.mapping, labels, weights)
+    plain, *prompted_too = [total.compute() for total in totals]
+    return Evaluation(plain, *(prompted_too or [None]))
 
 
 def estimate_mapping(network: Network, subnetwork: Subnetwork, data: Split, *, batch_size: int) -> jax.Array:
@@ -64,18 +60,10 @@ def estimate_mapping(network: Network, subnetwork: Subnetwork, data: Split, *, b
 
 @jax.jit
 def _add(
-    metrics: Metrics,
-    calibration: Calibration,
-    source_logits: jax.Array,
-    mapping: jax.Array,
-    labels: jax.Array,
-    weights: jax.Array,
-) -> tuple[Metrics, Calibration]:
+    total: Evaluated, source_logits: jax.Array, mapping: jax.Array, labels: jax.Array, weights: jax.Array
+) -> Evaluated:
     logits = label_mapping.apply(source_logits, mapping)
-    return (
-        metrics.merge(Metrics.of(logits=logits, labels=labels, weights=weights)),
-        calibration.merge(Calibration.of(logits=logits, labels=labels, weights=weights)),
-    )
+    return total.merge(Evaluated.of(logits=logits, labels=labels, mask=weights))
 
 
 _count = functools.partial(jax.jit, static_argnames="target_classes")(label_mapping.count_predictions)

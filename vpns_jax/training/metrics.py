@@ -1,65 +1,72 @@
-"""The loss, and metrics as sums and counts: batches merge exactly and padded examples weigh nothing."""
+"""The loss, and metrics as `clu.metrics` collections: sums that merge over batches, where padding counts nothing."""
 
+import clu.metrics
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 
+from vpns_jax.training.calibration import CalibrationError
 
-def cross_entropy(*, logits: jax.Array, labels: jax.Array, weights: jax.Array | None = None) -> jax.Array:
-    """The weighted mean of -log softmax(logits)[label], in float32.
+
+@flax.struct.dataclass
+class Loss(clu.metrics.Average.from_output("loss")):  # type: ignore[misc]
+    """The mean of the losses of examples."""
+
+
+def cross_entropy(*, logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """The mean of -log softmax(logits)[label], in float32.
 
     Args:
       logits: float [b, t].
       labels: int [b], in [0, t).
-      weights: float or bool [b], 0 for padding; None is all ones.
 
     Returns:
-      A float32 scalar; nan if the weights sum to zero.
+      A float32 scalar.
     """
-    metrics = Metrics.of(logits=logits, labels=labels, weights=weights)
-    return metrics.loss
+    return Metrics.of(logits=logits, labels=labels).loss.compute()
 
 
 @flax.struct.dataclass
-class Metrics:
-    """Sums over examples, float32 scalars; counts are exact up to 2^24 examples."""
+class Metrics(clu.metrics.Collection):
+    """The mean loss and the share of right answers; of equal largest logits the first is the answer."""
 
-    loss_sum: jax.Array
-    correct: jax.Array
-    count: jax.Array
-
-    @classmethod
-    def zero(cls) -> "Metrics":
-        """No examples yet: what `merge` starts from."""
-        return cls(*(jnp.zeros((), jnp.float32) for _ in range(3)))
+    loss: Loss
+    accuracy: clu.metrics.Accuracy
 
     @classmethod
-    def of(cls, *, logits: jax.Array, labels: jax.Array, weights: jax.Array | None = None) -> "Metrics":
-        """The sums of one batch; arguments as in `cross_entropy`.
+    def of(cls, *, logits: jax.Array, labels: jax.Array) -> "Metrics":
+        """The metrics of one batch.
 
-        Of equal largest logits the first is the prediction.
+        Args:
+          logits: float [b, t].
+          labels: int32 [b], in [0, t).
         """
-        logits = logits.astype(jnp.float32)
-        losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
-        correct = jnp.argmax(logits, axis=-1) == labels
-        if weights is None:
-            weights = jnp.ones_like(losses)
-        weights = weights.astype(jnp.float32)
-        # Not a bare product: a padded example may hold anything, and 0 * nan is nan.
-        losses = jnp.where(weights > 0, weights * losses, 0.0)
-        return cls(loss_sum=losses.sum(), correct=(weights * correct).sum(), count=weights.sum())
+        return cls.single_from_model_output(**outputs(logits, labels))
 
-    def merge(self, other: "Metrics") -> "Metrics":
-        """The sums over both sets of examples."""
-        return jax.tree.map(jnp.add, self, other)
 
-    @property
-    def loss(self) -> jax.Array:
-        """The mean loss, float32 scalar; nan without examples."""
-        return self.loss_sum / self.count
+@flax.struct.dataclass
+class Evaluated(clu.metrics.Collection):
+    """What is measured of a network on a whole split."""
 
-    @property
-    def accuracy(self) -> jax.Array:
-        """The share of examples classified correctly, in [0, 1]; nan without examples."""
-        return self.correct / self.count
+    loss: Loss
+    accuracy: clu.metrics.Accuracy
+    calibration_error: CalibrationError
+
+    @classmethod
+    def of(cls, *, logits: jax.Array, labels: jax.Array, mask: jax.Array) -> "Evaluated":
+        """The metrics of one batch.
+
+        Args:
+          logits: float [b, t].
+          labels: int32 [b], in [0, t).
+          mask: bool or float [b], 0 for padding, which may hold anything.
+        """
+        return cls.single_from_model_output(**outputs(logits, labels), mask=mask > 0)
+
+
+def outputs(logits: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
+    """What metrics are made of, by the names that `clu.metrics` has for it; all in float32."""
+    logits = logits.astype(jnp.float32)
+    losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return {"logits": logits, "labels": labels, "loss": losses}

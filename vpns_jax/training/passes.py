@@ -159,5 +159,5 @@ def _run(stage: Stage, one: Pass, state: TrainState, batch: Batch, rng: jax.Arra
         return dataclasses.replace(after, frozen={}), seen
 
     # What is frozen is no part of what the pass changes, so it is no part of what it carries.
-    after, seen = xla.by_itself(run, (dataclasses.replace(state, frozen={}), Metrics.zero()), state.step)
+    after, seen = xla.by_itself(run, (dataclasses.replace(state, frozen={}), Metrics.empty()), state.step)
     return dataclasses.replace(after, frozen=frozen), seen

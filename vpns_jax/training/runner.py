@@ -246,11 +246,12 @@ def _row(stage: Stage, state: TrainState, val: Split, metrics: tuple[Metrics, ..
     """The numbers of one epoch, fetched from the device at once."""
     network = stage.subnetwork(state)
     seen = evaluate(stage.network, network, val, batch_size=stage.batch_size)
+    trained = metrics[0].compute()
     row = {
         "step": state.step,
-        "loss": metrics[0].loss,
-        "train_accuracy": metrics[0].accuracy,
+        "loss": trained["loss"],
+        "train_accuracy": trained["accuracy"],
         "density": sparsity.density(network.mask),
-        **{f"val_{way}": accuracy for way, accuracy in seen.accuracies().items()},
+        **{f"val_{way}": accuracy for way, accuracy in seen.both("accuracy").items()},
     }
     return {name: None if value is None else value.item() for name, value in jax.device_get(row).items()}
