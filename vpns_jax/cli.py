@@ -1,4 +1,4 @@
-"""What every command shares: the flags that name a config and a folder, and how it ends."""
+"""What all commands share: the flags for a config and a folder, and the handling of errors."""
 
 import logging
 import re
@@ -24,7 +24,14 @@ _OPTIONS = "the options are --config=FILE, --config.KEY=VALUE and --workdir=FOLD
 
 
 def end(run: Callable[[], Any]) -> int:
-    """Calls `run`. Returns the exit code: what it returns or 0; 2 for something that the caller can mend."""
+    """Runs a command, and prints its errors in one line.
+
+    Args:
+      run: the command; it may return an exit code.
+
+    Returns:
+      The command's exit code, or 0; 2 after an error that the user can correct; 130 after an interrupt.
+    """
     files.escape_output()
     try:
         return run() or 0
@@ -39,16 +46,19 @@ def end(run: Callable[[], Any]) -> int:
 
 
 def parse(argv: list[str]) -> tuple["Config", Path]:
-    """The checked config that a command line names, and the folder.
+    """Reads a command line that has a config.
 
     Args:
-      argv: the command line, the program's name first.
+      argv: the command line, starting with the program's name.
+
+    Returns:
+      The checked config, and the run's folder.
 
     Raises:
-      UserError: an unknown flag or key, a config that cannot be loaded, a value that is not allowed.
+      UserError: a flag or key is unknown, the config cannot be loaded, or a value is not allowed.
     """
     tree = _tree(argv)
-    # After the flags: a typing error should not wait for the imports.
+    # Imported only now, so that an error in the flags is reported without waiting for these imports.
     from vpns_jax.experiment import config
 
     workdir = None if _WORKDIR.value is None else user_path(_WORKDIR.value, "--workdir")
@@ -57,13 +67,16 @@ def parse(argv: list[str]) -> tuple["Config", Path]:
 
 
 def folder(argv: list[str]) -> Path:
-    """The folder that a command line names, for a command that reads what a run has written.
+    """Reads a command line that names only the folder of a run.
 
     Args:
-      argv: the command line, the program's name first.
+      argv: the command line, starting with the program's name.
+
+    Returns:
+      The folder.
 
     Raises:
-      UserError: an unknown flag, or no folder.
+      UserError: a flag is unknown, or the folder is missing.
     """
     rest = parse_flags(argv)
     if rest or _WORKDIR.value is None:
@@ -77,13 +90,13 @@ def parse_flags(argv: list[str]) -> list[str]:
     """Parses a command line that has no config.
 
     Args:
-      argv: the command line, the program's name first.
+      argv: the command line, starting with the program's name.
 
     Returns:
-      What is no flag.
+      The arguments that are no flags.
 
     Raises:
-      UserError: a flag that there is not, or a value that it does not take.
+      UserError: a flag is unknown, or its value is not allowed.
     """
     try:
         return flags.FLAGS(argv)[1:]
@@ -93,42 +106,42 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 def _tree(argv: list[str]) -> dict[str, Any]:
     """The config as plain dicts."""
-    # ml_collections warns of what is an error here.
+    # ml_collections logs warnings about errors that are reported here.
     logging.getLogger("absl").setLevel(logging.ERROR)
     before = set(flags.FLAGS)
     try:
         rest = flags.FLAGS(argv)[1:]
-        found = _CONFIG.value
-        # What stands for a file that could not be loaded raises the reason when it is asked for anything.
-        getattr(found, "to_dict", None)
+        loaded = _CONFIG.value
+        # If the file could not be loaded, `loaded` is an object that raises the reason on any access.
+        getattr(loaded, "to_dict", None)
     except KeyboardInterrupt:
         raise
     except flags.UnrecognizedFlagError as error:
         raise UserError(f"{short(str(error))[1:-1]}; {_OPTIONS}") from error
-    # A config file is a program and an override is parsed by it: either can raise anything, SystemExit too.
+    # A config file is a program, which also parses the overrides: it can raise any exception, even SystemExit.
     except BaseException as error:
         unknown = _unknown_key(argv, error)
         if unknown is None:
             raise UserError(f"--config: {_reason(error)}") from error
         renamed = _renamed(argv, unknown, error)
-        # Overrides are flags, which a second reading of the command line must not find.
+        # Overrides became flags. They are removed before the command line is read again.
         flags.FLAGS.unparse_flags()
         for name in set(flags.FLAGS) - before:
             delattr(flags.FLAGS, name)
         return _tree(renamed)
-    if found is None and not any(re.match(r"--?config(=|$)", argument) for argument in argv):
+    if loaded is None and not any(re.match(r"--?config(=|$)", argument) for argument in argv):
         raise UserError("--config is missing; name a file such as configs/quickstart.py")
-    if not isinstance(found, ConfigDict):
-        raise UserError(f"--config: get_config() returns {short(found)}; it must return an ml_collections.ConfigDict")
+    if not isinstance(loaded, ConfigDict):
+        raise UserError(f"--config: get_config() returns {short(loaded)}; it must return an ml_collections.ConfigDict")
     if rest:
         raise UserError(f"unexpected arguments {short(rest)}; {_OPTIONS}")
-    tree = found.to_dict()
+    tree = loaded.to_dict()
     _check_lists(argv, tree)
     return tree
 
 
 def _check_lists(argv: list[str], tree: dict[str, Any]) -> None:
-    """Raises `UserError` for a dict or set where a list belongs: ml_collections takes a dict's keys for it."""
+    """Raises `UserError` for a dict or set in place of a tuple; ml_collections would silently take a dict's keys."""
     for argument in argv:
         match = re.match(r"--?config\.([^=]+)=\s*(\{.*)", argument, re.DOTALL)
         value: Any = tree
@@ -139,7 +152,7 @@ def _check_lists(argv: list[str], tree: dict[str, Any]) -> None:
 
 
 def _unknown_key(argv: list[str], error: BaseException) -> str | None:
-    """The dotted key of an override that the config does not have; None if the error is another."""
+    """The dotted key of an override that the config does not have; None if the error has another cause."""
     named = re.search(r"'(\w+)\\*'", str(error)) if isinstance(error, KeyError | AttributeError) else None
     for argument in argv:
         match = re.match(r"--?config\.([^=]+)", argument)
@@ -150,10 +163,10 @@ def _unknown_key(argv: list[str], error: BaseException) -> str | None:
 
 
 def _renamed(argv: list[str], key: str, error: BaseException) -> list[str]:
-    """The command line with a key's former name replaced by its name of now.
+    """The command line with a key's former name replaced by its present name.
 
     Raises:
-      UserError: the key never had that name.
+      UserError: no key ever had that name.
     """
     from vpns_jax.experiment import config
 
@@ -164,13 +177,13 @@ def _renamed(argv: list[str], key: str, error: BaseException) -> list[str]:
         raise UserError(
             f"--config: there is no key {short(key)[1:-1]}; {hint}configs/default.py lists all keys"
         ) from error
-    # ml_collections looks for overrides there, whatever it is told to parse.
+    # ml_collections always looks for overrides in sys.argv, even if it is given another command line.
     sys.argv = [re.sub(rf"^(--?config\.){re.escape(key)}(?==|$)", rf"\g<1>{now}", argument) for argument in sys.argv]
     return [re.sub(rf"^(--?config\.){re.escape(key)}(?==|$)", rf"\g<1>{now}", argument) for argument in argv]
 
 
 def _reason(error: BaseException) -> str:
-    """What an error of a config file says: its kind, where that says more than its text, and how the text ends."""
+    """The text of a config file's error: the end of its message, after its type where that helps."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     last = lines[-1].rpartition("earlier failure to load: ")[2] if lines else "no reason given"
     plain = isinstance(error, flags.Error | ValueError | SyntaxError | OSError)

@@ -1,19 +1,19 @@
-"""The one exception a user is meant to see, and how its line is made."""
+"""The exception for all errors that a user can correct, and functions that shorten its text."""
 
 from collections.abc import Iterable
 from typing import Any
 
-# What fits on a few lines of a terminal, and in a mail's subject at a pinch.
+# The most characters of an error: a few lines of a terminal.
 LONGEST = 400
 
 
 class UserError(Exception):
-    """Something the caller can mend: one line that says what was found and what is allowed.
+    """An error that the user can correct: one line that says what was found, what is allowed and what to do.
 
     `main.py` prints it without a traceback and exits with code 2.
 
     Attributes:
-      details: where the line is about more than it can hold, all of it, a line each; `--verbose` prints them.
+      details: a complete list, one line each, where the error names only some items; `--verbose` prints it.
     """
 
     def __init__(self, message: str, details: Iterable[str] = ()) -> None:
@@ -22,45 +22,54 @@ class UserError(Exception):
 
 
 def check_name(kind: str, name: str, known: tuple[str, ...] | list[str]) -> None:
-    """Raises `UserError` listing the known names if `name` is not one of them."""
+    """Checks that a name is known.
+
+    Args:
+      kind: what the name stands for, such as "model".
+      name: the name.
+      known: the known names.
+
+    Raises:
+      UserError: the name is not known; the error lists the known names.
+    """
     if name not in known:
-        listed = ", ".join(one or '""' for one in known)
+        listed = ", ".join(known_name or '""' for known_name in known)
         raise UserError(f"unknown {kind} {short(name)}; known: {listed}")
 
 
 def short(value: Any, most: int = 80) -> str:
-    """A value as an error shows it: its `repr`, with the middle left out where it is long.
+    """A value for an error message: its `repr`; a long one is shortened in the middle.
 
     Args:
-      value: anything, from a user's file too.
-      most: how many characters to show, at least 8.
+      value: any value, also from a user's file.
+      most: the most characters to show, at least 8.
 
     Returns:
       One line of at most `most` characters.
     """
     try:
         text = repr(value)
-    # Too deep, too large a number, or an object whose repr raises: what it is must do.
+    # The value is nested too deep, is too large a number, or has a repr that raises. Its type is shown instead.
     except Exception:
         text = f"<{type(value).__name__}>"
     return shorten(text, most)
 
 
 def one_line(error: BaseException | str) -> str:
-    """An error's text as it is printed: one line of at most `LONGEST`, without control characters.
+    """An error's text on one line of at most `LONGEST` characters, without control characters.
 
     Args:
-      error: an error, or its text. The last resort for texts that libraries made; ours are short by themselves.
+      error: an error, or its text. It may come from a library; our own errors are short enough already.
 
     Returns:
-      The text with white space run together, its end left out where it is long.
+      The text with white space joined; a long text is cut at its end.
     """
     text = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
 def shorten(text: str, limit: int) -> str:
-    """The text on one line; one that is longer than `limit` characters has dots for its middle."""
+    """The text on one line; if it is longer than `limit` characters, dots replace its middle."""
     line = " ".join(text.split())
     if len(line) <= limit:
         return line
@@ -69,7 +78,16 @@ def shorten(text: str, limit: int) -> str:
 
 
 def several(items: Iterable[str], *, limit: int = 3, width: int = 50) -> str:
-    """The first few of many, and how many more there are: "a, b, c and 57 more"; each no wider than `width`."""
+    """The first of many items, and the number of the others: "a, b, c and 57 more".
+
+    Args:
+      items: the items.
+      limit: how many items to show.
+      width: the most characters of an item.
+
+    Returns:
+      One line.
+    """
     items = list(items)
     shown = ", ".join(shorten(item, width) for item in items[:limit])
     more = len(items) - limit

@@ -1,4 +1,4 @@
-"""Files: where they are kept between runs, writing one whole or not at all, and noticing that one was damaged."""
+"""Files: where they are kept between runs, how they are written whole or not at all, and how damage is noticed."""
 
 import contextlib
 import hashlib
@@ -18,18 +18,18 @@ from vpns_jax.storage import refused
 
 # The key under which a sealed JSON file keeps the checksum of everything else in it.
 SEAL = "sha256"
-# Of one name, in bytes, on every file system in use; and of a path, with room for what is written below it.
+# The most bytes of a name on common file systems, and of a path, with room for the files that are written below it.
 MOST_NAME, MOST_PATH = 255, 3500
 
 
 def cache_directory() -> Path:
-    """The folder of what is kept between runs: source networks trained here, folder indices, compiled programs.
+    """The folder for data that is kept between runs: pretrained source networks, folder indices, compiled programs.
 
     Returns:
-      $VPNS_JAX_CACHE; without it `vpns_jax` in the user's cache folder, by the XDG convention.
+      $VPNS_JAX_CACHE; if it is not set, `vpns_jax` in the user's cache folder, by the XDG convention.
 
     Raises:
-      UserError: $VPNS_JAX_CACHE is no path.
+      UserError: $VPNS_JAX_CACHE is no valid path.
     """
     chosen = os.environ.get("VPNS_JAX_CACHE")
     if chosen:
@@ -38,17 +38,17 @@ def cache_directory() -> Path:
 
 
 def user_path(text: str, what: str) -> Path:
-    """A path that a user has written, `~` filled in, once nothing about its letters can go wrong later.
+    """Checks a path that a user has written, and replaces `~`.
 
     Args:
       text: the path.
-      what: what to call it in an error, such as "--workdir".
+      what: the path's name in errors, such as "--workdir".
 
     Returns:
-      The path, whether or not there is anything.
+      The path; the file need not exist.
 
     Raises:
-      UserError: it is empty, has control characters, names a user that there is not, or is too long.
+      UserError: the path is empty, has control characters, names an unknown user, or is too long.
     """
     if not text:
         raise UserError(f"{what} is empty; name a path, or leave it out")
@@ -73,18 +73,21 @@ def user_path(text: str, what: str) -> Path:
 
 @contextlib.contextmanager
 def whole(path: str | Path) -> Iterator[IO[bytes]]:
-    """A file to write into that takes the place of `path` at the end of the block, if nothing was raised in it.
+    """Opens a file that replaces `path` at the end of the block, unless the block raises an error.
 
     So a reader sees the old content or the new one, never a part.
 
     Args:
       path: the file; its folder exists.
 
+    Yields:
+      A file to write bytes into.
+
     Raises:
-      UserError: the disk refuses; the old file is as it was.
+      UserError: the disk refuses; the old file is unchanged.
     """
     path = Path(path)
-    # A name of its own for each process: two that write the same file must not share the unfinished one.
+    # Each process has its own name for the unfinished file, so two processes can write the same file.
     fresh = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with fresh.open("wb") as file:
@@ -105,7 +108,7 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
       content: text, written as UTF-8, or bytes.
 
     Raises:
-      UserError: the disk refuses; the old file is as it was.
+      UserError: the disk refuses; the old file is unchanged.
     """
     with whole(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
@@ -136,11 +139,11 @@ def read_json(path: str | Path) -> Any:
 
 
 def write_sealed(path: str | Path, value: Mapping[str, Any]) -> None:
-    """Writes a JSON object with a checksum of its own, for `read_sealed`; see `write_json`.
+    """Writes a JSON object with a checksum of its contents, for `read_sealed`; see `write_json`.
 
     Args:
       path: the file; its folder exists.
-      value: what `plain` knows, without a key "sha256".
+      value: an object that `plain` can convert, without a key "sha256".
     """
     content = plain(value)
     write_json(path, {**content, SEAL: digest_json(content)})
@@ -166,17 +169,19 @@ def read_sealed(path: str | Path, remedy: str) -> dict[str, Any]:
 
 
 def sha256(path: str | Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal; raises `OSError` if it cannot be read."""
+    """The SHA-256 of a file's bytes, in hexadecimal; raises `OSError` if the file cannot be read."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_arrays(arrays: Iterable[tuple[str, Any]]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes, in the order given.
+    """The SHA-256 of arrays: of their names, dtypes, shapes and bytes, in the given order.
 
     Args:
-      arrays: name and array, of NumPy or of JAX on this host; one is taken after the other, so they can be made as
-        they are asked for.
+      arrays: names and arrays, of NumPy or of JAX on this host. They are read one by one, so a generator can make them.
+
+    Returns:
+      The digest in hexadecimal.
     """
     total = hashlib.sha256()
     for name, array in arrays:
@@ -187,24 +192,27 @@ def digest_arrays(arrays: Iterable[tuple[str, Any]]) -> str:
 
 
 def digest_json(value: Any) -> str:
-    """SHA-256 of a value that JSON has, whatever the order of its keys."""
+    """The SHA-256 of a JSON value; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def escape_output() -> None:
-    """Lets standard output escape what its encoding lacks, such as a class name's letters, where it would raise."""
+    """Makes standard output escape characters that its encoding lacks, instead of raising an error."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it: arrays as lists, paths as strings, None for a number that is not finite.
+    """Converts a value to JSON's types: arrays become lists, paths strings, and numbers that are not finite None.
 
     Args:
-      value: of dicts, lists, tuples, strings, paths, and numbers and arrays of Python, NumPy or JAX.
+      value: made of dicts, lists, tuples, strings, paths, and numbers and arrays of Python, NumPy or JAX.
+
+    Returns:
+      The converted value.
 
     Raises:
-      TypeError: there is something else in it.
+      TypeError: the value holds something else.
     """
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
@@ -223,7 +231,7 @@ def plain(value: Any) -> Any:
 
 
 def _brief(error: BaseException) -> str:
-    """An error's first line, of a length to read."""
+    """An error's first line, shortened."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

@@ -1,15 +1,15 @@
-"""Options: what a setting is, its default, what it means and what is allowed, all in the field of a dataclass.
+"""Options: a dataclass whose fields hold each setting's type, default, meaning and allowed values.
 
     @dataclasses.dataclass(frozen=True)
     class Options:
         rounds: int = option(100, "How many rounds it takes.", Range(1, 10_000, "each is a pass over the network"))
 
         def check(self, path: str) -> None:
-            ...  # What must hold between fields; raises `UserError`. Called once each field is right by itself.
+            ...  # Optional: raises `UserError` if fields do not go together. Called after each field was checked.
 
-`build` makes one of a tree of plain values, `check` says whether its values are allowed. Trees are built here and not
-by dacite, which takes True for an int, leaves an int where a float belongs, says nothing of keys that are missing and
-does not name the place of a wrong item; nor by ml_collections, whose dataclass flags check no types.
+`build` makes an instance from a tree of plain values, and `check` checks its values. We do not use dacite, because it
+takes True for an int, leaves an int where a float belongs, does not report missing keys, and does not say which item is
+wrong; nor ml_collections, whose dataclass flags do not check types.
 """
 
 import contextlib
@@ -22,20 +22,20 @@ from typing import Any, TypeVar
 from vpns_jax.errors import UserError, check_name, short
 
 T = TypeVar("T")
-# Of a tuple: each of them makes runs of its own.
+# The most items of a tuple. Each item means more runs.
 MOST_ITEMS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """The numbers that are allowed.
+    """A range of allowed numbers.
 
     Attributes:
       least: the lower end.
       most: the upper end.
-      why: the reason for the upper end, said to who goes beyond it.
+      why: the reason for the upper end, for the error about a larger number.
       ends: "[]" if both ends are allowed, "(]" if the lower one is not, "[)" if the upper one is not, or "()".
-      must: what to say instead of "it must be at least ...": a whole clause.
+      must: a clause for errors, in place of "it must be at least ...".
     """
 
     least: float
@@ -45,7 +45,15 @@ class Range:
     must: str = ""
 
     def check(self, value: float, found: str) -> None:
-        """Raises `UserError`, which begins with `found`, unless `value` is allowed; nan is not."""
+        """Checks that a number is allowed; nan never is.
+
+        Args:
+          value: the number.
+          found: the beginning of the error, such as "config.seed is -1".
+
+        Raises:
+          UserError: the number is not allowed.
+        """
         above = value >= self.least if self.ends[0] == "[" else value > self.least
         below = value <= self.most if self.ends[1] == "]" else value < self.most
         if above and below:
@@ -60,8 +68,8 @@ class Range:
         raise UserError(f"{found}; it must be {'at most' if self.ends[1] == ']' else 'below'} {most}: {self.why}")
 
 
-# What a field allows: numbers in a range, some names (known only later, if they are a function's), or what a function
-# of (value, path) does not refuse by a `UserError`.
+# The allowed values of a field: numbers in a range, some names, or values for which a function of (value, path) does
+# not raise `UserError`.
 Allowed = Range | tuple[str, ...] | Callable[[Any, str], None] | None
 
 
@@ -70,7 +78,7 @@ EPOCHS = Range(1, 100_000, "at a minute each they take ten weeks")
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """What a field says of itself; see `option`."""
+    """A field's metadata; see `option`."""
 
     meaning: str
     allowed: Allowed
@@ -81,10 +89,10 @@ def option(default: Any, meaning: str, allowed: Allowed = None, *, former: str =
     """A field of an options dataclass.
 
     Args:
-      default: its value where nothing else is said; a group's is an instance of its dataclass.
-      meaning: one or two sentences for who sets it.
-      allowed: of a number, a tuple's items or a name, what is allowed; None for whatever the type allows.
-      former: a name that the key had before, which is accepted for one release.
+      default: its default value; for a group of options, an instance of the group's dataclass.
+      meaning: one or two sentences for the user who sets it.
+      allowed: the allowed values, or for a tuple its allowed items; None allows all values of the type.
+      former: the key's former name, which is accepted for one release.
 
     Returns:
       The field, for `dataclasses.dataclass`.
@@ -96,7 +104,15 @@ def option(default: Any, meaning: str, allowed: Allowed = None, *, former: str =
 
 
 def described(kind: Any, prefix: str = "") -> Iterator[tuple[str, Option]]:
-    """Every key of an options dataclass, by its dotted name, groups before what is in them."""
+    """Lists all keys of an options dataclass, a group before the keys in it.
+
+    Args:
+      kind: the dataclass.
+      prefix: a prefix for all names.
+
+    Yields:
+      Dotted names and the options' metadata.
+    """
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
         yield f"{prefix}{field.name}", field.metadata["option"]
@@ -105,13 +121,23 @@ def described(kind: Any, prefix: str = "") -> Iterator[tuple[str, Option]]:
 
 
 def former_names(kind: Any) -> dict[str, str]:
-    """The dotted names that keys had before, and what they are called now."""
-    return {f"{key.rpartition('.')[0]}.{one.former}".lstrip("."): key for key, one in described(kind) if one.former}
+    """The former dotted names of keys, with their present names."""
+    return {f"{key.rpartition('.')[0]}.{item.former}".lstrip("."): key for key, item in described(kind) if item.former}
 
 
 @contextlib.contextmanager
 def at(path: str) -> Iterator[None]:
-    """Lets a `UserError` from within say which key it is about."""
+    """Adds a key's path to a `UserError` that is raised in the block.
+
+    Args:
+      path: the key's dotted path.
+
+    Yields:
+      Nothing.
+
+    Raises:
+      UserError: the block raised one.
+    """
     try:
         yield
     except UserError as error:
@@ -119,11 +145,14 @@ def at(path: str) -> Iterator[None]:
 
 
 def check(group: Any, path: str) -> None:
-    """Raises `UserError`, one line that names the key, unless all values of `group` are allowed.
+    """Checks all values of a group of options.
 
     Args:
       group: an instance of an options dataclass.
-      path: what it is called, such as "config".
+      path: the group's name in errors, such as "config".
+
+    Raises:
+      UserError: a value is not allowed; the error names the key.
     """
     for field in dataclasses.fields(group):
         value, key, allowed = getattr(group, field.name), f"{path}.{field.name}", field.metadata["option"].allowed
@@ -153,18 +182,18 @@ def _check_value(value: Any, path: str, found: str, allowed: Allowed) -> None:
 
 
 def build(kind: type[T], tree: Any, path: str) -> T:
-    """An options dataclass of a tree of plain values: every key once, none unknown, each of its type.
+    """Makes an instance of an options dataclass from a tree of plain values.
 
     Args:
       kind: the dataclass.
-      tree: nested mappings.
-      path: what it is called, such as "config".
+      tree: nested mappings with all keys of the dataclass.
+      path: the tree's name in errors, such as "config".
 
     Returns:
-      The instance, whose values `check` has not seen yet.
+      The instance. Its values still have to be checked by `check`.
 
     Raises:
-      UserError: one line that names the key.
+      UserError: a key is unknown or missing, or a value has the wrong type; the error names the key.
     """
     return _build(kind, tree, path)
 
@@ -182,10 +211,10 @@ def _build(kind: Any, value: Any, path: str) -> Any:
     if origin is dict:
         if not isinstance(value, Mapping):
             raise UserError(f"{path} is {short(value)}; it must be a dict")
-        # None stands for what is not set.
+        # None means that a key is not set.
         return {name: item for name, item in value.items() if item is not None}
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        # Beyond what a float can hold it is infinite, which no range allows.
+        # An int too large for a float becomes infinite, which no range allows.
         return float(value) if abs(value) <= 2**1023 else math.inf if value > 0 else -math.inf
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise UserError(f"{path} is {short(value)}; it must be of type {kind.__name__}")
@@ -193,12 +222,12 @@ def _build(kind: Any, value: Any, path: str) -> Any:
 
 
 def _split(values: typing.Sequence[Any]) -> list[Any]:
-    """With "a,b" as two: ml_collections makes a tuple of one out of `--config.methods=a,b`. No name has a comma."""
-    found: list[Any] = []
+    """Splits "a,b" at its comma: ml_collections reads `--config.methods=a,b` as a tuple of one. No name has a comma."""
+    items: list[Any] = []
     for value in values:
         parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else [value]
-        found += [part for part in parts if part] if len(parts) > 1 else [value]
-    return found
+        items += [part for part in parts if part] if len(parts) > 1 else [value]
+    return items
 
 
 def _build_group(kind: Any, value: Any, path: str) -> Any:
@@ -214,15 +243,15 @@ def _build_group(kind: Any, value: Any, path: str) -> Any:
             listed = short(sorted(keys, key=str))
             raise UserError(f"{path} has {problem} keys {listed}; known: {', '.join(hints)}")
     made = {name: _build(hint, value[name], f"{path}.{name}") for name, hint in hints.items()}
-    # What the dataclass itself refuses, it refuses without knowing its place.
+    # The dataclass itself may refuse values, without knowing their path.
     with at(path):
         return kind(**made)
 
 
 def _renamed(kind: Any, tree: Mapping[str, Any], path: str) -> Mapping[str, Any]:
-    """`tree` with keys under the names that they have now.
+    """`tree` with former names of keys replaced by the present ones.
 
-    A config that sets the former name on top of the defaults holds both; then the default gives way.
+    A config that sets a former name holds the present name's default, too; the value under the former name wins.
     """
     for field in dataclasses.fields(kind):
         former = field.metadata["option"].former

@@ -1,4 +1,4 @@
-"""What a disk refuses, in one line: it is full, read-only, over its quota, or gone."""
+"""Errors of disks, in one line: the disk is full, read-only, over its quota, or gone."""
 
 import contextlib
 import errno
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vpns_jax.errors import UserError
 
-# What a disk says that is full, read-only, over its quota, broken, or gone.
+# The system's error codes for a disk that is full, read-only, over its quota, broken, or gone.
 _STORAGE = frozenset(
     {
         errno.ENOSPC,
@@ -30,21 +30,24 @@ _STORAGE = frozenset(
 
 @contextlib.contextmanager
 def storage_errors(folder: str | Path) -> Iterator[None]:
-    """Turns what a disk refuses into one line: it is full, read-only, over its quota, or gone.
+    """Turns a disk's error in the block into a `UserError`.
 
     Args:
-      folder: what is worked on in the block. An error about any file in it counts; one about another file does if only
-        the disk can be the cause.
+      folder: the folder that the block works on. Any system error about a file in it is turned; an error about another
+        file only if a disk must be the cause.
+
+    Yields:
+      Nothing.
 
     Raises:
-      UserError: names the file, what happened and, on a full disk, how much is free.
+      UserError: names the file, what happened and, on a full disk, the free space.
     """
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        system = error if isinstance(error, OSError) else _told(error)
+        system = error if isinstance(error, OSError) else _quoted(error)
         if system is None:
             raise
         place = Path(os.fsdecode(system.filename)) if isinstance(system.filename, str | bytes) else Path(folder)
@@ -53,18 +56,21 @@ def storage_errors(folder: str | Path) -> Iterator[None]:
         raise refused(place, system) from error
 
 
-def _told(error: Exception) -> OSError | None:
-    """The system's error that a library with errors of its own (Orbax's storage, safetensors) tells in its text."""
+def _quoted(error: Exception) -> OSError | None:
+    """The system's error, if a library (Orbax's storage, safetensors) quotes it in the text of its own error."""
     code = re.search(r"os[ _]error(?:_code=')? ?(\d+)", str(error))
     return OSError(int(code[1]), os.strerror(int(code[1]))) if code and int(code[1]) in _STORAGE else None
 
 
 def refused(path: Path, error: OSError) -> UserError:
-    """The line about a file that the disk refused to write or read.
+    """The `UserError` for a file that the disk refused to write or read.
 
     Args:
       path: the file.
-      error: what the system said.
+      error: the system's error.
+
+    Returns:
+      The error, to be raised.
     """
     reason = error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -75,7 +81,7 @@ def refused(path: Path, error: OSError) -> UserError:
 
 
 def free_bytes(path: Path) -> int | None:
-    """What is free on the disk that a file lies on, or would; None where that cannot be told."""
+    """The free bytes on a file's disk; None if that is unknown."""
     for folder in path.absolute().parents:
         with contextlib.suppress(OSError):
             return shutil.disk_usage(folder).free

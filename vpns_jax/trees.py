@@ -1,4 +1,4 @@
-"""Trees of weights: leaves by their "/"-joined paths, globs over paths, and subtrees taken out and put back."""
+"""Trees of weights: "/"-joined paths of leaves, globs over paths, and subtrees."""
 
 import difflib
 import fnmatch
@@ -13,7 +13,7 @@ PyTree = Any
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Leaves by "/"-joined path, in the tree's order."""
+    """The leaves of a nested dict by "/"-joined path, in the tree's order."""
     return traverse_util.flatten_dict(dict(tree), sep="/")
 
 
@@ -23,18 +23,25 @@ def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def matches(path: str, pattern: str) -> bool:
-    """Whether a glob matches a path, or names a module that it is in; see `select`."""
+    """Whether a glob matches a path or a module that contains it; see `select`."""
     return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, f"{pattern}/*")
 
 
 def select(paths: Iterable[str], patterns: Sequence[str], *, what: str) -> set[str]:
-    """The paths that match any pattern.
+    """The paths that match any of several patterns.
 
-    A pattern is a glob (`fnmatch`, case-sensitive, `*` crosses "/") over whole paths; one that names a module
-    covers everything in it: "head" is "head/*". `what` names the argument in the error.
+    Args:
+      paths: "/"-joined paths.
+      patterns: globs over whole paths (`fnmatch`, case-sensitive, `*` also matches "/"). A pattern that names a module
+        covers all paths in it: "head" means "head/*".
+      what: the argument's name for errors.
+
+    Returns:
+      The matching paths.
 
     Raises:
-      UserError: if a pattern matches no path; names those there are, or of many those most like it.
+      UserError: a pattern matches no path (the error lists the paths, or the most similar ones of many), or `patterns`
+        is a string.
     """
     if isinstance(patterns, str):
         raise UserError(f"{what} must be a sequence of patterns, got the string {patterns!r}")
@@ -53,14 +60,14 @@ def select(paths: Iterable[str], patterns: Sequence[str], *, what: str) -> set[s
 
 
 def subtree(tree: PyTree, like: PyTree) -> PyTree:
-    """The leaves of `tree` (nested dicts) that `like` has, in the layout of `like`."""
+    """The leaves of `tree` that `like` has, in the layout of `like`; both are nested dicts."""
     if not isinstance(like, dict):
         return tree
     return {key: subtree(tree[key], branch) for key, branch in like.items()}
 
 
 def overlay(tree: PyTree, part: PyTree) -> PyTree:
-    """`tree` (nested dicts) with the leaves that `part` has taken from there."""
+    """`tree` with the leaves of `part`, a subtree of it, in place of its own; both are nested dicts."""
     if not isinstance(part, dict):
         return part
     return {key: overlay(value, part[key]) if key in part else value for key, value in tree.items()}

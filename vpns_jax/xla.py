@@ -1,7 +1,7 @@
-"""Tricks against XLA, in one place: what the compiler does otherwise, the figure, its test, and when each may go.
+"""Workarounds for XLA: what the compiler does without each, what that costs, the test that guards it, when it may go.
 
-Selection has its own in `sparsity.selection` (how scores are counted on each platform), and `models.cpu` is one as a
-whole: how convolutions and pooling are computed where XLA's own are slow.
+Two more are elsewhere: `sparsity.selection` counts scores in another way on each platform, and `models.cpu` computes
+convolutions and pooling on CPUs, where XLA is slow.
 """
 
 from collections.abc import Callable
@@ -16,20 +16,20 @@ Carry = TypeVar("Carry")
 
 
 def by_itself(run: Callable[[Carry], Carry], carry: Carry, step: jax.Array) -> Carry:
-    """`run(carry)`, all of it done before what follows begins.
+    """`run(carry)`, computed completely before the following operations start.
 
-    - Otherwise: of two passes in one iteration, XLA puts off the first one's update and keeps its gradients beside
-      the second one's, a quarter of the memory (docs/performance.md).
-    - How: a loop of one turn is an end that XLA respects, and it updates its state in place. XLA must not know that
-      there is one turn, or it unrolls the loop. On GPUs the host would have to ask whether a loop goes on; there XLA is
-      told, and makes it no loop.
+    - Otherwise: of two passes in one iteration, XLA delays the first one's update and keeps its gradients while it
+      computes the second one's: a quarter more memory (docs/performance.md).
+    - How: a loop with one turn. XLA finishes a loop before the operations after it, and updates the loop's state in
+      place. XLA must not know that there is only one turn; otherwise it removes the loop. On GPUs a loop would make the
+      host wait, so there XLA is told the number and removes the loop.
     - Guarded by: tests/test_xla.py, and tests/training/test_memory.py under protocol "reference".
-    - May go: when XLA schedules two passes for memory on CPUs and TPUs as it does on GPUs.
+    - May go: when XLA schedules two passes for low memory on CPUs and TPUs as it does on GPUs.
 
     Args:
-      run: from a tree of arrays to the next one, of the same shapes.
-      carry: where it starts.
-      step: an int32 scalar, zero or more, that XLA does not know the value of.
+      run: a function from a tree of arrays to the next one, of the same shapes.
+      carry: the tree that it gets.
+      step: an int32 scalar, zero or more, whose value XLA does not know.
 
     Returns:
       `run(carry)`.
@@ -39,18 +39,18 @@ def by_itself(run: Callable[[Carry], Carry], carry: Carry, step: jax.Array) -> C
 
 
 def _one_unknown(step: jax.Array) -> jax.Array:
-    """One, which XLA cannot tell."""
+    """The number one, in a form that XLA cannot simplify."""
     return 1 + jnp.minimum(step, 0)
 
 
 def tied(constant: PyTree, changing: PyTree) -> tuple[PyTree, PyTree]:
-    """Both as they are, with `constant` no longer known to be the same in every turn of a loop.
+    """Returns both unchanged, but hides from XLA that `constant` is the same in every turn of a loop.
 
-    - Otherwise: XLA computes once, ahead of the loop, whatever depends on constants alone, and keeps it: masks
+    - Otherwise: XLA computes everything that depends on constants alone once before the loop, and stores it: masks
       unpacked from bits (8 times their size), the position of every weight (4 bytes a weight).
     - How: an optimization barrier over both.
-    - Guarded by: tests/training/test_memory.py, which reads what the compiled loop carries.
-    - May go: when XLA weighs what it hoists against the memory that it takes.
+    - Guarded by: tests/training/test_memory.py, which reads the arrays that the compiled loop carries.
+    - May go: when XLA considers the memory of what it moves out of loops.
 
     Args:
       constant: arrays that no turn of the surrounding loop changes.

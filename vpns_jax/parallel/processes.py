@@ -1,6 +1,6 @@
-"""A run of several processes: how they find each other, and what only the first of them does.
+"""Runs of several processes: how the processes find each other, and how they wait for each other.
 
-All of them run the same program on the same devices together. The first one alone writes what is not a checkpoint.
+All processes run the same program together. Checkpoints are written by all; all other files by the first process only.
 """
 
 import os
@@ -14,29 +14,29 @@ from jax.experimental import multihost_utils
 
 from vpns_jax.errors import UserError
 
-# The number of processes a launcher started, by launcher. JAX finds out the rest. In a Slurm job Open MPI's processes
-# have the numbers of its daemons from Slurm, so it is asked first.
+# For each launcher, the variable that holds the number of processes it started. JAX finds out the rest. Open MPI comes
+# first, because inside a Slurm job, Slurm's variables describe Open MPI's daemons and not its processes.
 _LAUNCHERS = {"Open MPI": "OMPI_COMM_WORLD_SIZE", "Slurm": "SLURM_STEP_NUM_TASKS"}
-# Seconds that one which ends, in error, waits for the others, which wait for it; those that finish end together.
+# Seconds that a process that ends with an error waits for the others. Processes that succeed end together.
 _PATIENCE = 30
 _HOSTS = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")
-# By which JAX finds the first of Open MPI's processes. Since its release 5 there is no such thing.
+# The variable by which JAX finds the first process of Open MPI. Open MPI 5 no longer sets it.
 _ORTE = "OMPI_MCA_orte_hnp_uri"
 
 
 def join(coordinator: str | None, processes: int | None, process: int | None) -> None:
-    """Joins the other processes, before any device is touched; a process that is alone is left as it is.
+    """Connects this process with the others, before any device is used. A single process does nothing.
+
+    Values that are not given come from Slurm (`srun`), Open MPI or Cloud TPU, if one of them started several processes.
+    Open MPI 5 needs the coordinator's address or mpi4py.
 
     Args:
-      coordinator: HOST:PORT where process 0 can be reached; without, $JAX_COORDINATOR_ADDRESS.
-      processes: how many there are; without, $JAX_NUM_PROCESSES. 1 stands for a process that is alone, come what may.
-      process: the number of this one; without, $JAX_PROCESS_ID.
-
-    What is not given comes from Slurm (`srun`), Open MPI or Cloud TPU, where one of them started more than one process.
-    Open MPI 5 has to be given the coordinator, or else asked through mpi4py.
+      coordinator: HOST:PORT of process 0; None takes $JAX_COORDINATOR_ADDRESS.
+      processes: the number of processes; None takes $JAX_NUM_PROCESSES. 1 always means a single process.
+      process: the number of this process; None takes $JAX_PROCESS_ID.
 
     Raises:
-      UserError: some of the three are missing or out of range, or the others cannot be joined.
+      UserError: a value is missing or out of range, or the other processes cannot be reached.
     """
     coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
     processes = _number("JAX_NUM_PROCESSES") if processes is None else processes
@@ -47,13 +47,13 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
         return
     _check(given, launcher)
     if launcher == "Open MPI" and _ORTE not in os.environ:
-        told = _told_by_open_mpi(coordinator, processes, process)
+        arguments = _open_mpi_arguments(coordinator, processes, process)
     else:
-        told = {"num_processes": processes, "process_id": process}
-    # JAX would take SIGTERM for a notice that is given ahead, and every process would run on until it is killed.
+        arguments = {"num_processes": processes, "process_id": process}
+    # JAX would treat SIGTERM as an early warning, and every process would go on until it is killed.
     jax.config.update("jax_enable_preemption_service", False)
     try:
-        jax.distributed.initialize(coordinator, shutdown_timeout_seconds=_PATIENCE, **told)
+        jax.distributed.initialize(coordinator, shutdown_timeout_seconds=_PATIENCE, **arguments)
     except (ImportError, RuntimeError, ValueError) as error:
         where = f"process {process} of {processes} at {coordinator}" if launcher is None else f"as {launcher} has it"
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -61,7 +61,7 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
 
 
 def _check(given: dict[str, str | int | None], launcher: str | None) -> None:
-    """Raises `UserError` for an incomplete or impossible answer to who is who."""
+    """Raises `UserError` if values are missing or impossible."""
     missing = [name for name, value in given.items() if value is None]
     if missing and launcher is None:
         raise UserError(
@@ -77,14 +77,14 @@ def _check(given: dict[str, str | int | None], launcher: str | None) -> None:
         raise UserError(f"--process is {process}; it must lie in 0 ... {processes - 1}")
 
 
-def _told_by_open_mpi(coordinator: str | None, processes: int | None, process: int | None) -> dict[str, Any]:
-    """What to tell JAX, beside the coordinator, where it does not find out by itself what Open MPI has started."""
+def _open_mpi_arguments(coordinator: str | None, processes: int | None, process: int | None) -> dict[str, Any]:
+    """JAX's arguments, beside the coordinator, for versions of Open MPI that JAX does not recognize."""
     if coordinator is not None:
         size, rank, local = (_number(f"OMPI_COMM_WORLD_{name}") for name in ("SIZE", "RANK", "LOCAL_RANK"))
         return {
             "num_processes": size if processes is None else processes,
             "process_id": rank if process is None else process,
-            # As JAX does for launchers that it knows: the GPU of the process's number on its machine.
+            # As for launchers that JAX knows: each process uses the GPU of its number on its machine.
             "local_device_ids": None if "JAX_LOCAL_DEVICE_IDS" in os.environ else local,
         }
     if util.find_spec("mpi4py") is None:
@@ -102,7 +102,7 @@ def _number(name: str) -> int | None:
 
 
 def _launcher() -> str | None:
-    """Who started more processes than this one, if anyone did."""
+    """The launcher that started several processes; None if there is only this one."""
     for name, variable in _LAUNCHERS.items():
         if (_number(variable) or 1) > 1:
             return name
@@ -110,14 +110,14 @@ def _launcher() -> str | None:
 
 
 def _on_tpu() -> bool:
-    """Whether this machine has TPUs that may be a part of a slice: then only JAX can say, and costs little to ask."""
+    """Whether this machine's TPUs may be a part of a slice. Only JAX can tell for certain, which is then quick."""
     if os.environ.get("JAX_PLATFORMS", "tpu").split(",")[0] != "tpu" or util.find_spec("libtpu") is None:
         return False
     hosts = next((os.environ[name] for name in _HOSTS if name in os.environ), None)
     if hosts is not None:
         return "," in hosts
-    found = [*Path("/dev").glob("accel[0-9]*"), *Path("/dev").glob("vfio/[0-9]*")]
-    return bool(found) and "TPU_SKIP_MDS_QUERY" not in os.environ
+    chips = [*Path("/dev").glob("accel[0-9]*"), *Path("/dev").glob("vfio/[0-9]*")]
+    return bool(chips) and "TPU_SKIP_MDS_QUERY" not in os.environ
 
 
 def first() -> bool:
@@ -126,15 +126,26 @@ def first() -> bool:
 
 
 def wait(name: str) -> None:
-    """Waits until every process is here, so that what the first one wrote before is there for all."""
+    """Waits until every process has called this. Then all see the files that the first one wrote before."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
-def all_say(found: bool, otherwise: str) -> bool:
-    """`found`, about which all processes must agree; raises `UserError` with `otherwise` in all of them if not."""
+def all_say(value: bool, otherwise: str) -> bool:
+    """Checks that all processes have the same value.
+
+    Args:
+      value: this process's value.
+      otherwise: the error's text.
+
+    Returns:
+      `value`.
+
+    Raises:
+      UserError: the values differ; all processes raise it.
+    """
     if jax.process_count() > 1:
-        everyone = multihost_utils.process_allgather(np.asarray(found))
+        everyone = multihost_utils.process_allgather(np.asarray(value))
         if everyone.any() != everyone.all():
             raise UserError(otherwise)
-    return found
+    return value

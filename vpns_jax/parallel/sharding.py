@@ -1,7 +1,7 @@
-"""Where arrays live: one mesh over all devices, batches split over both its axes, large parameters over `fsdp`.
+"""Sharding: one mesh over all devices, with batches split over both axes and large parameters split over `fsdp`.
 
-What is small is whole on every device. A large array of parameters, scores, masks or an optimizer's moments is split
-along its longest axis that `fsdp` divides; the same rule for all of them, so what belongs together lies together.
+Small arrays are replicated. A large array of parameters, scores, masks or optimizer moments is split along its longest
+axis that `fsdp` divides. All of them follow the same rule, so a weight, its score and its moments are on one device.
 """
 
 import math
@@ -19,20 +19,24 @@ PyTree = Any
 DATA_AXIS, FSDP_AXIS = "data", "fsdp"
 BATCH = PartitionSpec((DATA_AXIS, FSDP_AXIS))
 WHOLE = PartitionSpec()
-# From so many elements on an array is split: to gather a smaller one costs its latency and saves next to nothing.
+# Arrays with at least this many elements are split. For smaller ones, gathering costs time and saves little memory.
 LARGE = 2**15
 
 
 def make_mesh(batch_size: int, devices: list[jax.Device] | None = None, *, data: int = -1, fsdp: int = 1) -> Mesh:
-    """The mesh over `devices` (all of them by default), which must divide the batch evenly.
+    """The mesh over some devices.
 
     Args:
-      batch_size: over all devices.
-      devices: of any number of processes.
-      data, fsdp: the lengths of the axes; one of them may be -1, what the other leaves.
+      batch_size: the batch size over all devices, which the number of devices must divide.
+      devices: devices of any number of processes; None takes all devices.
+      data: the length of axis "data"; -1 takes all devices that `fsdp` leaves.
+      fsdp: the length of axis "fsdp"; -1 takes all devices that `data` leaves.
+
+    Returns:
+      The mesh.
 
     Raises:
-      UserError: the axes do not multiply to the number of devices, or they do not divide the batch.
+      UserError: the product of both lengths is not the number of devices, or it does not divide the batch.
     """
     devices = jax.devices() if devices is None else devices
     shape = _shape(len(devices), data, fsdp)
@@ -42,7 +46,16 @@ def make_mesh(batch_size: int, devices: list[jax.Device] | None = None, *, data:
 
 
 def check_batch(name: str, batch_size: int, mesh: Mesh) -> None:
-    """Raises `UserError` unless the mesh's devices can share a batch evenly."""
+    """Checks that the mesh's devices can share a batch evenly.
+
+    Args:
+      name: the config key to name in the error.
+      batch_size: images in a batch.
+      mesh: the mesh.
+
+    Raises:
+      UserError: the number of devices does not divide the batch.
+    """
     if batch_size % mesh.size:
         raise UserError(f"{name} is {batch_size}; {mesh.size} devices allow multiples of {mesh.size}")
 
@@ -56,19 +69,27 @@ def _shape(devices: int, data: int, fsdp: int) -> tuple[int, int]:
     if data * fsdp != devices:
         allowed = ", ".join(str(n) for n in range(1, devices + 1) if devices % n == 0)
         raise UserError(
-            f"config.mesh is data {data} x fsdp {fsdp}, which {devices} devices do not fill; each allows -1, what the "
-            f"other leaves, or one of {allowed}"
+            f"config.mesh is data {data} x fsdp {fsdp}, which is not the number of devices, {devices}; each allows -1 "
+            f"(all that the other leaves) or one of {allowed}"
         )
     return data, fsdp
 
 
 def local_mesh() -> Mesh:
-    """A mesh of one device of this process, for what it computes on its own."""
+    """A mesh of one device of this process, for computations of this process alone."""
     return make_mesh(1, jax.local_devices()[:1])
 
 
 def partition(shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
-    """How parameters of that shape are split over `fsdp` devices: the longest axis it divides, of equals the last."""
+    """How an array of parameters is split over devices.
+
+    Args:
+      shape: the array's shape.
+      fsdp: the number of devices.
+
+    Returns:
+      A split of the longest axis that `fsdp` divides (the last of several); no split for small arrays.
+    """
     divisible = [axis for axis, length in enumerate(shape) if length % fsdp == 0]
     if fsdp == 1 or math.prod(shape) < LARGE or not divisible:
         return WHOLE
@@ -77,30 +98,38 @@ def partition(shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
 
 
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
-    """The tree with a whole copy of each array on every device of the mesh; see `put`."""
+    """Copies each array of a tree to every device of the mesh; see `put`."""
     return jax.tree.map(lambda x: put(x, NamedSharding(mesh, WHOLE)), tree)
 
 
 def place(tree: PyTree, mesh: Mesh) -> PyTree:
-    """The tree with each array split or whole, as `partition` says; see `put`."""
+    """Splits or replicates each array of a tree, as `partition` says; see `put`."""
     fsdp = mesh.shape[FSDP_AXIS]
     return jax.tree.map(lambda x: put(x, NamedSharding(mesh, partition(np.shape(x), fsdp))), tree)
 
 
 def put(x: Any, where: jax.sharding.Sharding) -> jax.Array:
-    """`x` laid out so. Every process must call it, with the same values."""
+    """Puts an array on devices. Every process must call it, with the same values.
+
+    Args:
+      x: an array of NumPy or JAX.
+      where: the sharding.
+
+    Returns:
+      The array with that sharding.
+    """
     shared = isinstance(x, jax.Array) and not x.is_fully_addressable
     if where.is_fully_addressable:
         return jax.device_put(to_host(x) if shared else x, where)
     if shared:
         return jax.device_put(x, where)
-    # `device_put` would send all of it to the other processes, to compare.
+    # `device_put` would send the whole array to the other processes for a comparison.
     x = np.asarray(x)
     return jax.make_array_from_callback(x.shape, where, lambda index: x[index])
 
 
 def to_host(tree: PyTree) -> PyTree:
-    """Every array whole, as numpy, in every process; all of them must call it."""
+    """Gathers every array of a tree as a NumPy array in every process; all processes must call it."""
     return jax.device_get(jax.tree.map(_gathered, tree))
 
 
@@ -111,14 +140,18 @@ def _gathered(x: Any) -> Any:
 
 
 def batch_sharding() -> NamedSharding:
-    """How a batch from the host is laid over the mesh in force (`jax.set_mesh`): its first axis split."""
+    """The sharding of a batch over the mesh in force (`jax.set_mesh`): the first axis is split."""
     return NamedSharding(jax.sharding.get_mesh(), BATCH)
 
 
 def split_batch(tree: PyTree) -> PyTree:
-    """Asks, inside `jax.jit`, that the first axis be split over the devices of the mesh in force, if one is.
+    """Splits, inside `jax.jit`, the first axis of each array over the devices of the mesh in force.
 
-    The mesh comes from `jax.set_mesh`; without one nothing happens.
+    Args:
+      tree: tree of arrays `[b, ...]`.
+
+    Returns:
+      The constrained tree; `tree` itself if no mesh is in force (`jax.set_mesh`).
     """
     if DATA_AXIS not in jax.sharding.get_abstract_mesh().axis_names:
         return tree
@@ -126,7 +159,7 @@ def split_batch(tree: PyTree) -> PyTree:
 
 
 def split_parameters(tree: PyTree) -> PyTree:
-    """Asks, inside `jax.jit`, that each array be laid out as `partition` says, where the mesh in force has `fsdp`."""
+    """Splits, inside `jax.jit`, each array as `partition` says, if the mesh in force has an axis `fsdp`."""
     fsdp = _fsdp()
     if fsdp == 1:
         return tree
@@ -134,11 +167,14 @@ def split_parameters(tree: PyTree) -> PyTree:
 
 
 def gather_parameters(tree: PyTree, dtype: Any = None) -> PyTree:
-    """Asks, inside `jax.jit`, for whole arrays to compute with; their gradients come back split.
+    """Gathers, inside `jax.jit`, split arrays for a computation; their gradients are split again.
 
     Args:
-      dtype: what all large arrays are cast to before anything is computed with them. They are sent as that; None
-        sends them as they are.
+      tree: tree of arrays.
+      dtype: the dtype to which large arrays are cast before they are sent; None sends them as they are.
+
+    Returns:
+      The tree with replicated arrays.
     """
     fsdp = _fsdp()
     if fsdp == 1:
@@ -151,11 +187,12 @@ def gather_parameters(tree: PyTree, dtype: Any = None) -> PyTree:
 
 
 def _whole(tree: PyTree) -> PyTree:
-    # Finished before it is sent: XLA for TPUs would gather the factors of a masked kernel, weight and mask.
+    # The barrier makes XLA compute an array before it is sent. For a masked kernel, XLA for TPUs would otherwise gather
+    # both factors, weight and mask.
     return jax.lax.with_sharding_constraint(jax.lax.optimization_barrier(tree), WHOLE)
 
 
-# Without a rule of its own the gradient would be asked for whole as well, on every device.
+# Without this gradient rule, the gradient would be gathered on every device, too.
 _gather = jax.custom_vjp(_whole)
 _gather.defvjp(lambda tree: (_whole(tree), None), lambda _, gradient: (split_parameters(gradient),))
 

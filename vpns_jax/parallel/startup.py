@@ -1,4 +1,4 @@
-"""What a process does once before it computes."""
+"""What a process does once before it computes anything."""
 
 import logging
 import os
@@ -9,11 +9,12 @@ from vpns_jax import files
 
 
 def prepare() -> None:
-    """Keeps compiled programs between runs, and keeps libraries' chatter out of the terminal."""
+    """Turns on the cache of compiled programs, and silences the log messages of libraries."""
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(files.cache_directory() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    # Selection on several devices has a partitioning rule in Python, whose address differs from run to run.
+    # Selection on several devices has a partitioning rule in Python. Its address differs from run to run, and would
+    # otherwise be a part of the cache's key.
     jax.config.update("jax_remove_custom_partitioning_ptr_from_cache_key", True)
     for name in ("absl", "orbax", "jax", "vpns_jax.data"):
         logging.getLogger(name).setLevel(logging.ERROR)

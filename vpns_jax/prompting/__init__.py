@@ -1,4 +1,4 @@
-"""Visual prompts and label mapping: what happens to images and logits. Knows nothing of masks."""
+"""Visual prompts, which change the images, and label mapping, which changes the logits."""
 
 from vpns_jax.prompting import label_mapping
 from vpns_jax.prompting.kinds import KINDS, create

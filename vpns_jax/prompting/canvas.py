@@ -1,14 +1,21 @@
-"""The canvas: the square of zeros an image is centred on, and the frame around its middle."""
+"""The canvas: a square of zeros with the image at its center, and the frame along its edges."""
 
 import jax
 import jax.numpy as jnp
 
 
 def place(images: jax.Array, canvas_size: int) -> jax.Array:
-    """Centres `images` [b, h, w, c] on zeros [b, canvas_size, canvas_size, c]; an odd rest goes below and right.
+    """Pads images with zeros to the size of the canvas. An odd number of zeros has one more below and on the right.
+
+    Args:
+      images: `[b, h, w, c]`.
+      canvas_size: side of the canvas in pixels.
+
+    Returns:
+      `[b, canvas_size, canvas_size, c]`.
 
     Raises:
-      ValueError: an image is larger than the canvas.
+      ValueError: the images are larger than the canvas.
     """
     _, h, w, _ = images.shape
     if h > canvas_size or w > canvas_size:
@@ -18,9 +25,14 @@ def place(images: jax.Array, canvas_size: int) -> jax.Array:
 
 
 def frame_shapes(canvas_size: int, width: int) -> dict[str, tuple[int, int, int]]:
-    """The four strips [h, w, 3] of a frame; top and bottom span the canvas. No strip is empty.
+    """The shapes of a frame's four strips. Top and bottom span the canvas.
 
-    A frame of half the canvas covers it with two strips alone.
+    Args:
+      canvas_size: side of the canvas in pixels.
+      width: width of the frame, at most half the canvas.
+
+    Returns:
+      Shapes `[h, w, 3]` by name. A frame of half the canvas has only two strips, top and bottom; no strip is empty.
     """
     inner = canvas_size - 2 * width
     shapes = {"top": (width, canvas_size, 3), "bottom": (width, canvas_size, 3)}
@@ -30,7 +42,7 @@ def frame_shapes(canvas_size: int, width: int) -> dict[str, tuple[int, int, int]
 
 
 def assemble_frame(strips: dict[str, jax.Array], canvas_size: int) -> jax.Array:
-    """The strips of `frame_shapes` as one [canvas_size, canvas_size, 3] array, zero inside the frame."""
+    """Joins the strips of `frame_shapes` to one array `[canvas_size, canvas_size, 3]`, zero inside the frame."""
     rows = [strips["top"]]
     if "left" in strips:
         inner, width, _ = strips["left"].shape

@@ -12,7 +12,7 @@ from vpns_jax.prompting.prompts import CLAMPS, PARAMETRIZATIONS, Prompt, Shape
 
 
 class Pad(Prompt):
-    """A frame of `size` pixels on the canvas, over the image where that is as large."""
+    """A frame of `size` pixels along the canvas's edges. It covers the edges of a large image."""
 
     kind = "pad"
     size_name = "pad_size"
@@ -20,7 +20,7 @@ class Pad(Prompt):
 
     @classmethod
     def largest(cls, canvas_size: int) -> int:
-        """Half the canvas: the frame then covers all of it."""
+        """Half the canvas; the frame then covers the whole canvas."""
         return canvas_size // 2
 
     def shapes(self) -> dict[str, Shape]:
@@ -34,19 +34,19 @@ class Pad(Prompt):
 
 
 class Expand(Pad):
-    """The border of `size` pixels around a smaller image, which fills the canvas with it."""
+    """A border of `size` pixels around a smaller image; both together fill the canvas."""
 
     kind = "expand"
     usual_parametrization = "sigmoid"
 
     @classmethod
     def largest(cls, canvas_size: int) -> int:
-        """As large as leaves room for an image."""
+        """The largest border that leaves room for an image."""
         return (canvas_size - 1) // 2
 
     @property
     def image_size(self) -> int:
-        """The canvas less the border on both sides."""
+        """The side of the canvas minus the border on both sides."""
         return self.canvas_size - 2 * self.size
 
 
@@ -78,18 +78,18 @@ class Corner(Prompt):
 
 
 class Random(Corner):
-    """A `size` x `size` square at a place drawn anew for each batch, uniformly over all places that fit."""
+    """A `size` x `size` square at a random place, uniform over all places that fit; each batch draws a new place."""
 
     kind = "random"
 
     def place(self, rng: jax.Array | None) -> jax.Array:
-        """Drawn from `rng`; the center without one."""
+        """A place drawn from `rng`; the center if `rng` is None."""
         room = self.canvas_size - self.size
         return jnp.full(2, room // 2, jnp.int32) if rng is None else jax.random.randint(rng, (2,), 0, room + 1)
 
 
 class Blank(Prompt):
-    """No perturbation: the image on its canvas."""
+    """No perturbation: the image on the canvas."""
 
     kind = "none"
     size_name = ""
@@ -97,11 +97,11 @@ class Blank(Prompt):
 
     @classmethod
     def largest(cls, canvas_size: int) -> int:
-        """It has no size."""
+        """Zero, since there is nothing of any size."""
         return 0
 
     def shapes(self) -> dict[str, Shape]:
-        """Nothing is learned."""
+        """No shapes, since nothing is learned."""
         return {}
 
     def arrange(self, delta: dict[str, jax.Array], rng: jax.Array | None) -> jax.Array:
@@ -129,16 +129,16 @@ def create(
       canvas_size: the side S of the network's input.
       pad_size: the frame's width in pixels, for `pad` and `expand`: 1 ... S / 2 (`expand` needs room for an image).
       patch_size: the square's side in pixels, for `corner` and `random`: 1 ... S.
-      parametrization: "raw", "sigmoid" or "tanh"; None takes the released code's for the kind.
-      clamp: "hard" clips to [0, 1], which stops the gradient where the image is saturated; "straight_through"
-        clips the value and lets the gradient pass.
+      parametrization: "raw", "sigmoid" or "tanh"; None takes the parametrization of the released code for that kind.
+      clamp: "hard" clips to [0, 1], which stops the gradient where the image is saturated; "straight_through" clips
+        the value and lets the gradient pass.
       parametrisation: the former name of `parametrization`, accepted for one release.
 
     Returns:
       An instance of the kind's class.
 
     Raises:
-      UserError: an unknown name, or a prompt that does not fit its canvas.
+      UserError: a name is unknown, or the prompt does not fit the canvas.
     """
     check_name("prompt", kind, list(KINDS))
     made = KINDS[kind]

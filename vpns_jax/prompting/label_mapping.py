@@ -1,6 +1,6 @@
-"""Label mapping: which of the s pretrained classes speaks for each of the t target classes.
+"""Label mapping: which of the s pretrained classes stands for each of the t target classes.
 
-A mapping is an int array [t] of source classes, each used at most once (Chen et al., "Understanding and Improving
+A mapping is an int array `[t]` of source classes, each used at most once (Chen et al., "Understanding and Improving
 Visual Prompting: A Label-Mapping Perspective", arXiv 2211.11635).
 """
 
@@ -10,44 +10,58 @@ import numpy as np
 
 from vpns_jax.errors import UserError
 
-# How a mapping comes about: counted once, counted anew every epoch, drawn by lot, or replaced by a new linear head.
+# The kinds of mapping: counted once, counted again every epoch, random, or replaced by a new linear head.
 KINDS = ("frequency", "iterative", "random", "head")
 
 
 def check_sizes(source_classes: int, target_classes: int) -> None:
-    """Raises `UserError` unless each target class can have a source class of its own."""
+    """Checks that each target class can have its own source class.
+
+    Args:
+      source_classes: s.
+      target_classes: t.
+
+    Raises:
+      UserError: t is larger than s.
+    """
     if target_classes > source_classes:
         raise UserError(
             f"{target_classes} target classes, but the pretrained head has {source_classes}: label mapping gives "
-            f"each a source class of its own; mapping head fits a new head of any size"
+            f"each its own source class; mapping head fits a new head of any size"
         )
 
 
 def count_predictions(
     source_logits: jax.Array, labels: jax.Array, weights: jax.Array, target_classes: int
 ) -> jax.Array:
-    """int32 [s, t]: how many images of target class t are predicted as source class s.
+    """Counts how many images of each target class are predicted as each source class.
 
     Args:
-      source_logits: float [b, s].
-      labels: int [b] in 0 ... t - 1.
-      weights: [b], one for images that count and zero for padding.
+      source_logits: float `[b, s]`.
+      labels: int `[b]` in 0 ... t - 1.
+      weights: `[b]`, one for images that count and zero for padding.
       target_classes: t.
+
+    Returns:
+      int32 `[s, t]`.
     """
     counts = jnp.zeros((source_logits.shape[-1], target_classes), jnp.int32)
     return counts.at[jnp.argmax(source_logits, axis=-1), labels].add(weights.astype(jnp.int32))
 
 
 def frequency(counts: np.ndarray) -> np.ndarray:
-    """Frequency label mapping: again and again the most frequent (source, target) pair of those still free.
+    """Frequency label mapping: repeatedly takes the most frequent (source, target) pair among the free classes.
 
-    Ties, and target classes no image of which was seen, go to the lowest source class and then the lowest target.
+    Ties, and target classes without any image, are decided by the lowest source class, then the lowest target class.
 
     Args:
-      counts: int [s, t] of `count_predictions`.
+      counts: int `[s, t]` of `count_predictions`.
 
     Returns:
-      int32 [t], distinct source classes.
+      int32 `[t]`, distinct source classes.
+
+    Raises:
+      UserError: t is larger than s.
     """
     left = np.array(counts, np.int64)
     s, t = left.shape
@@ -62,11 +76,23 @@ def frequency(counts: np.ndarray) -> np.ndarray:
 
 
 def random(rng: jax.Array, source_classes: int, target_classes: int) -> jax.Array:
-    """int32 [t]: distinct source classes drawn by lot."""
+    """Draws a random mapping.
+
+    Args:
+      rng: a random key.
+      source_classes: s.
+      target_classes: t.
+
+    Returns:
+      int32 `[t]`, distinct source classes.
+
+    Raises:
+      UserError: t is larger than s.
+    """
     check_sizes(source_classes, target_classes)
     return jax.random.permutation(rng, source_classes)[:target_classes].astype(jnp.int32)
 
 
 def apply(source_logits: jax.Array, mapping: jax.Array) -> jax.Array:
-    """Source logits [b, s] to the logits of the target classes [b, t]."""
+    """Maps source logits `[b, s]` to the logits of the target classes `[b, t]`."""
     return source_logits[:, mapping]
