@@ -2,15 +2,18 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from configs import quickstart
 from tests.experiment import small
 from tests.training import tiny
 from vpns_jax import models
 from vpns_jax.deploy import subnetworks
 from vpns_jax.errors import UserError
+from vpns_jax.experiment import config, run
 
 
 @pytest.fixture(autouse=True)
@@ -156,10 +159,25 @@ def test_methods_densities_and_seeds_are_added_to_what_is_there(tmp_path, monkey
 
 
 def test_a_run_of_an_older_version_is_refused(tmp_path):
-    data = small.images(tmp_path / "images")
-    small.go(tmp_path / "run", data)
-    (tmp_path / "run" / "inputs.json").unlink()
-    refused(tmp_path / "run", "has no inputs.json", "older version", "choose another", data=data)
+    """`older_run` is one as the version before digests left it, killed in its first cell."""
+    shutil.copytree(Path(__file__).parent / "older_run", tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    changes = {
+        "name": "quickstart",
+        "methods": ("hydra",),
+        "densities": (0.5,),
+        "checkpoint_every_epochs": 1,
+        "model.options.width": 0.02,
+        "pretrain.epochs": 1,
+        "prune.epochs": 2,
+        "retrain.epochs": 2,
+    }
+    tree = quickstart.get_config()
+    tree.update_from_flattened_dict(changes)
+    with pytest.raises(UserError) as caught:
+        run.run(config.parse(tree.to_dict()), tmp_path / "run", "the command")
+    assert "has no inputs.json: it holds a run of an older version" in str(caught.value)
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
 
 
 def test_an_exported_network_tells_what_it_is_made_from(tmp_path):
