@@ -1,9 +1,9 @@
-"""BiP: mask and weights as the two levels of one problem (Zhang et al., NeurIPS 2022, arXiv 2210.04092).
+"""BiP: the mask and the weights are the two levels of one problem (Zhang et al., NeurIPS 2022, arXiv 2210.04092).
 
     min over m of l(m * w*(m)),   w*(m) = argmin over w of l(m * w) + gamma/2 |w|^2
 
-A step of the weights alternates with one of the mask, whose gradient knows how the weights answer to it:
-`sparsity.bilevel`. `training.stage.learn_both` has the two passes.
+A step of the weights alternates with a step of the mask. The mask's gradient takes into account how the best weights
+depend on the mask: `sparsity.bilevel`. `training.stage.learn_both` has the two passes.
 """
 
 import dataclasses
@@ -36,7 +36,15 @@ class Options:
 
 
 def prune(problem: Problem, runner: Runner) -> Subnetwork:
-    """Learns scores, from the scaled weights on, and weights, from the pretrained ones; keeps both."""
+    """Learns scores, which start at the scaled weights, and weights, which start at the pretrained ones.
+
+    Args:
+      problem: the network, data and density.
+      runner: trains, and counts passes.
+
+    Returns:
+      The sparse network, with the learned weights.
+    """
     options: Options = problem.options
     optimizers = {**problem.prune.optimizers, "weights": options.weights, "scores": options.scores}
     scores = problem.first_scores()

@@ -1,4 +1,4 @@
-"""A mask that an earlier run found, on this data set or another: the paper's study of transfer, section 4."""
+"""Method "transfer": a mask from an earlier run, on this data set or another (section 4 of the paper)."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -34,19 +34,37 @@ class Options:
 
 
 def prune(problem: Problem, runner: Runner) -> Subnetwork:
-    """Keeps of the pretrained weights what that mask keeps, whatever became of them there."""
+    """Keeps the pretrained weights that the given mask keeps; the weights of the earlier run are not used.
+
+    Args:
+      problem: the network, data and mask.
+      runner: not used.
+
+    Returns:
+      The sparse network.
+    """
     del runner
     return problem.sparse(problem.given)
 
 
 def check(mask: PyTree, kernels: PyTree, density: float, *, name: str) -> None:
-    """Raises `UserError` if `mask`, which is called `name`, is not one of these kernels (or shapes) at that density."""
+    """Checks that a mask fits the kernels to prune and has the right density.
+
+    Args:
+      mask: a tree of bool arrays.
+      kernels: the prunable kernels, or their shapes.
+      density: the share of weights that the mask must keep.
+      name: the mask's file, for the error.
+
+    Raises:
+      UserError: the mask is for other kernels, or has another density.
+    """
     theirs, ours = (_shapes(tree) for tree in (mask, kernels))
     wrong = sorted(key for key in theirs | ours if theirs.get(key) != ours.get(key))
     if wrong:
         key = wrong[0]
         raise UserError(
-            f"config.transfer.mask: {name} is not of the kernels that this config prunes: {key} is "
+            f"config.transfer.mask: {name} is not a mask of the kernels that this config prunes: {key} is "
             f"{theirs.get(key, 'not masked')} there and {ours.get(key, 'not pruned')} here"
         )
     kept, total = sum(int(leaf.sum()) for leaf in jax.tree.leaves(mask)), sparsity.selection.count(kernels)

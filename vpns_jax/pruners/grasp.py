@@ -1,4 +1,4 @@
-"""GraSP: the weights whose removal costs most gradient flow (Wang et al., arXiv 2002.07376)."""
+"""GraSP: keeps the weights whose removal would reduce gradient flow most (Wang et al., arXiv 2002.07376)."""
 
 import dataclasses
 
@@ -10,7 +10,18 @@ from vpns_jax.training.runner import Runner
 
 
 def prune(problem: Problem, runner: Runner) -> Subnetwork:
-    """Keeps the largest w (H g), sign and all, with the label mapping that g was taken with."""
+    """Keeps the largest w (H g), including the sign, with the label mapping under which g was computed.
+
+    Args:
+      problem: the network, data and density.
+      runner: trains, and counts passes.
+
+    Returns:
+      The sparse network.
+
+    Raises:
+      UserError: the scores are all equal, or not finite.
+    """
     source, temperature = problem.dense(), problem.options.temperature
     gradient = mean_gradient(problem, runner, source, temperature=temperature)
     hessian_gradient = mean_hessian_vector(problem, runner, source, gradient, temperature=temperature)

@@ -1,7 +1,8 @@
-"""HYDRA and VPNs: scores learned on the frozen network, without a visual prompt or with one.
+"""HYDRA and VPNs: scores are learned on the frozen network, without (HYDRA) or with (VPNs) a visual prompt.
 
-VPNs: arXiv 2312.01397, eq. 2. HYDRA: Sehwag et al., arXiv 2002.10509, which thresholds layer by layer; with one
-global threshold it is VPNs without the prompt.
+VPNs: arXiv 2312.01397, eq. 2. HYDRA: Sehwag et al., arXiv 2002.10509. HYDRA's own form has one threshold for each
+  layer;
+with one global threshold it is VPNs without the prompt.
 """
 
 import dataclasses
@@ -16,7 +17,15 @@ TRAINING = Training()
 
 
 def prune(problem: Problem, runner: Runner) -> Subnetwork:
-    """Learns scores, and the prompt if there is one, jointly; the scores start at the scaled weights."""
+    """Learns scores, which start at the scaled weights, together with the prompt if there is one.
+
+    Args:
+      problem: the network, data and density.
+      runner: trains, and counts passes.
+
+    Returns:
+      The sparse network.
+    """
     scores = problem.first_scores()
     start = dataclasses.replace(problem.source, mapping=problem.map_labels(problem.keep(scores)))
     stage, state = learn_scores(
@@ -34,6 +43,14 @@ def prune(problem: Problem, runner: Runner) -> Subnetwork:
 
 
 def prune_layerwise(problem: Problem, runner: Runner) -> Subnetwork:
-    """Learns them with every layer at the same density: of its n weights int((1 - density) n) go."""
+    """Learns scores with the same density in every layer: of n weights int((1 - density) n) are pruned.
+
+    Args:
+      problem: the network, data and density.
+      runner: trains, and counts passes.
+
+    Returns:
+      The sparse network.
+    """
     uniform = dataclasses.replace(problem.pattern, allocation="uniform")
     return prune(dataclasses.replace(problem, pattern=uniform), runner)

@@ -1,6 +1,6 @@
-"""IMP: iterative magnitude pruning, which finds lottery tickets.
+"""IMP: iterative magnitude pruning, which finds lottery tickets (Frankle and Carbin, arXiv 1803.03635).
 
-Frankle and Carbin, arXiv 1803.03635; rewound to an early epoch instead of the start: Frankle et al., arXiv 1912.05671.
+Rewinding to an early epoch instead of the start is from Frankle et al., arXiv 1912.05671.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ class Options:
     drop: float = option(
         0.2,
         "The share of the remaining weights that a round prunes.",
-        Range(1e-4, 1, "", "[)", must="it must lie in [0.0001, 1), a share of what is left; less takes 10,000 rounds"),
+        Range(1e-4, 1, "", "[)", must="it must lie in [0.0001, 1); a smaller share would take more than 10,000 rounds"),
     )
     rewind_epochs: int = option(
         0,
@@ -38,7 +38,14 @@ class Options:
     )
 
     def check(self, path: str) -> None:
-        """Raises `UserError` if rounds rewind to where they do not come by."""
+        """Checks that a round trains for longer than the epoch that it rewinds to.
+
+        Args:
+          path: the name of this group, such as "config.imp".
+
+        Raises:
+          UserError: it does not.
+        """
         if not self.rewind_epochs < self.epochs:
             raise UserError(
                 f"{path}.rewind_epochs is {self.rewind_epochs}; "
@@ -46,7 +53,15 @@ class Options:
             )
 
     def check_rounds(self, density: float, path: str) -> None:
-        """Raises `UserError` if it takes more epochs to get to a density than there can be."""
+        """Checks that a density can be reached within the allowed number of epochs.
+
+        Args:
+          density: the share of weights to keep.
+          path: the name of this group, such as "config.imp".
+
+        Raises:
+          UserError: it takes more epochs.
+        """
         needed = rounds(density, self.drop)
         if needed * self.epochs > EPOCHS.most:
             raise UserError(
@@ -56,7 +71,15 @@ class Options:
 
 
 def prune(problem: Problem, runner: Runner) -> Subnetwork:
-    """Round by round: trains what is left, drops the smallest of it, and rewinds everything but the mask."""
+    """Runs the rounds: each trains the remaining weights, prunes the smallest, and rewinds everything but the mask.
+
+    Args:
+      problem: the network, data and density.
+      runner: trains, and counts passes.
+
+    Returns:
+      The sparse network, with the weights that the rounds rewind to.
+    """
     options: Options = problem.options
     recipe = dataclasses.replace(problem.retrain, epochs=options.epochs)
     start = warm_up(problem, runner, recipe)
@@ -69,17 +92,26 @@ def prune(problem: Problem, runner: Runner) -> Subnetwork:
             masked = dataclasses.replace(start, mask=mask)
             stage, state = learn_weights(problem.network, masked, recipe, problem.iterations)
             if files.checkpoints.newest_epoch() > end:
-                # All that came of this round is the mask of a later one, whose checkpoint has it.
+                # This round is finished, and the checkpoint of a later round already holds its mask.
                 runner.skip("prune", stage, options.epochs)
                 continue
             state = runner.run("prune", stage, state, end, files, start=begin)
             mask = drop_smallest(problem, stage.subnetwork(state), density)
-    # With the label mapping that the rounds were trained with.
+    # The label mapping stays the one under which the rounds were trained.
     return dataclasses.replace(start, mask=mask)
 
 
 def warm_up(problem: Problem, runner: Runner, recipe: Recipe) -> Subnetwork:
-    """What the rounds rewind to: the dense network, after the first epochs of a round's training."""
+    """Makes the network that the rounds rewind to: the dense one, after the first epochs of a round's training.
+
+    Args:
+      problem: the network, data and options.
+      runner: trains.
+      recipe: how a round is trained.
+
+    Returns:
+      The dense network.
+    """
     start, epochs = problem.dense(), problem.options.rewind_epochs
     if not epochs:
         return start
@@ -90,21 +122,45 @@ def warm_up(problem: Problem, runner: Runner, recipe: Recipe) -> Subnetwork:
 
 
 def drop_smallest(problem: Problem, trained: Subnetwork, density: float) -> PyTree:
-    """The mask that is left when of the weights in `trained.mask` the smallest go, until `density` of all is left."""
+    """Prunes the smallest weights that a mask still keeps, until a density is reached.
+
+    Args:
+      problem: the network and what is prunable.
+      trained: the trained weights and the mask so far.
+      density: the share of all weights to keep.
+
+    Returns:
+      The new mask.
+    """
     return problem.keep_fewer(sparsity.subtree(trained.weights, trained.mask), trained.mask, density)
 
 
 def schedule(density: float, drop: float) -> tuple[float, ...]:
-    """What is left after each round: (1 - drop)^n, at the end `density`.
+    """Lists the density after each round: (1 - drop)^n, and `density` at the end.
 
-    The last round drops less than the others where `density` is no power of 1 - drop.
+    The last round prunes a smaller share if `density` is not a power of 1 - drop.
+
+    Args:
+      density: the share of weights to keep in the end.
+      drop: the share of the remaining weights that a round prunes.
+
+    Returns:
+      One density for each round.
     """
     return (*((1 - drop) ** n for n in range(1, rounds(density, drop))), density)
 
 
 def rounds(density: float, drop: float) -> int:
-    """How many rounds reach `density`: the smallest n >= 1 with (1 - drop)^n <= density."""
-    # Less a little: 0.8 to the power of 2 is a rounding error above 0.64.
+    """Counts the rounds that reach a density: the smallest n >= 1 with (1 - drop)^n <= density.
+
+    Args:
+      density: the share of weights to keep in the end.
+      drop: the share of the remaining weights that a round prunes.
+
+    Returns:
+      The number of rounds.
+    """
+    # The small tolerance is for rounding errors: 0.8 ** 2 is slightly more than 0.64.
     return max(1, math.ceil(math.log(density) / math.log(1 - drop) - 1e-9))
 
 

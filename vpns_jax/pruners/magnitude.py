@@ -7,5 +7,16 @@ from vpns_jax.training.runner import Runner
 
 
 def prune(problem: Problem, runner: Runner) -> Subnetwork:
-    """Keeps the largest weights, under one threshold for all layers."""
+    """Keeps the weights of largest magnitude.
+
+    Args:
+      problem: the network, data and density.
+      runner: takes a note if ties decided much.
+
+    Returns:
+      The sparse network.
+
+    Raises:
+      UserError: all weights have the same magnitude, or are not finite.
+    """
     return problem.by_score(sparsity.magnitude(problem.prunable), runner)

@@ -1,4 +1,4 @@
-"""Random masks: the least that a pruner must beat."""
+"""Random masks: the baseline that every other pruner should beat."""
 
 import jax
 
@@ -8,7 +8,15 @@ from vpns_jax.training.runner import Runner
 
 
 def prune(problem: Problem, runner: Runner) -> Subnetwork:
-    """Keeps weights by lot, each as likely as any other."""
+    """Keeps random weights, each with the same probability.
+
+    Args:
+      problem: the network, data, density and random key.
+      runner: takes a note if ties decided much.
+
+    Returns:
+      The sparse network.
+    """
     leaves, structure = jax.tree.flatten(problem.prunable)
     keys = jax.random.split(problem.key, len(leaves))
     scores = [jax.random.uniform(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]

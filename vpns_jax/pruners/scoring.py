@@ -1,7 +1,7 @@
-"""Gradients of the training loss at the pretrained start, averaged over batches: what SNIP and GraSP score by.
+"""Gradients of the training loss at the pretrained weights, averaged over batches: SNIP and GraSP score with them.
 
-The label mapping is the one that the scores were taken with: head rows of source classes outside of it get no
-gradient, so they are pruned, and no mapping found later may lead to them.
+The label mapping must stay the one under which the scores were computed. Head rows of source classes outside of it get
+no gradient, so they are pruned, and a later mapping must not use them.
 """
 
 import dataclasses
@@ -41,13 +41,13 @@ class Options:
 
 
 def mean_gradient(problem: Problem, runner: Runner, source: Subnetwork, *, temperature: float) -> PyTree:
-    """g: the loss's gradient in the prunable weights, averaged over batches. One pass for each batch.
+    """Computes g, the gradient of the loss in the prunable weights, averaged over batches: one pass for each batch.
 
     Args:
-      problem: whose batches and weights they are.
+      problem: the batches and the prunable weights.
       runner: counts the passes.
       source: the dense network.
-      temperature: what logits are divided by.
+      temperature: the number by which logits are divided.
 
     Returns:
       A tree like `problem.prunable`.
@@ -63,16 +63,16 @@ def mean_gradient(problem: Problem, runner: Runner, source: Subnetwork, *, tempe
 def mean_hessian_vector(
     problem: Problem, runner: Runner, source: Subnetwork, vector: PyTree, *, temperature: float
 ) -> PyTree:
-    """H v: the loss's Hessian in the prunable weights times a tree like them, averaged likewise.
+    """Computes H v, the Hessian of the loss in the prunable weights times v, averaged over the same batches.
 
-    It is the derivative of the gradient along v, and costs two passes for each batch: one and its tangent.
+    H v is the derivative of the gradient along v. It costs two passes for each batch: the gradient and its tangent.
 
     Args:
-      problem: whose batches and weights they are.
+      problem: the batches and the prunable weights.
       runner: counts the passes.
       source: the dense network.
-      vector: v.
-      temperature: what logits are divided by.
+      vector: v, a tree like `problem.prunable`.
+      temperature: the number by which logits are divided.
 
     Returns:
       A tree like `problem.prunable`.
@@ -96,7 +96,20 @@ def loss(
     batch: Batch,
     rng: jax.Array,
 ) -> jax.Array:
-    """The prompted network's cross-entropy on a batch as a function of its prunable weights."""
+    """Computes the cross-entropy of the prompted network on a batch, as a function of its prunable weights.
+
+    Args:
+      network: the static half.
+      train: whether batch statistics and dropout are used.
+      temperature: the number by which logits are divided.
+      source: the dense network.
+      prunable: the prunable weights, which replace those of `source`.
+      batch: images, uint8 [b, h, w, c], and labels, int32 [b].
+      rng: the key for a moving prompt and for dropout.
+
+    Returns:
+      The mean loss, a float32 scalar.
+    """
     images, labels = batch
     logits, _ = forward(
         network,

@@ -1,4 +1,4 @@
-"""SNIP: the weights that the loss feels most (Lee et al., arXiv 1810.02340)."""
+"""SNIP: keeps the weights on whose masks the loss depends most (Lee et al., arXiv 1810.02340)."""
 
 import dataclasses
 
@@ -10,7 +10,18 @@ from vpns_jax.training.runner import Runner
 
 
 def prune(problem: Problem, runner: Runner) -> Subnetwork:
-    """Keeps the largest |w g|, with the label mapping that g was taken with."""
+    """Keeps the largest |w g|, with the label mapping under which g was computed.
+
+    Args:
+      problem: the network, data and density.
+      runner: trains, and counts passes.
+
+    Returns:
+      The sparse network.
+
+    Raises:
+      UserError: the scores are all equal, or not finite.
+    """
     source = problem.dense()
     gradient = mean_gradient(problem, runner, source, temperature=1.0)
     scores = sparsity.connection_sensitivity(problem.prunable, gradient)

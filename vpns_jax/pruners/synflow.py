@@ -1,10 +1,11 @@
 """SynFlow: weights scored by the flow through them, without any data (Tanaka et al., arXiv 2006.05467).
 
-Of the network with every parameter made positive, run on an image of ones,
+Every parameter is made positive and the network is run on an image of ones. Then
 
     R = sum of logits,   S = w * dR/dw
 
-is what flows through weight w. What flows into a unit flows out of it, so no layer is cut while another can give.
+and S is the flow through weight w. The flow into a unit equals the flow out of it, so no layer is emptied while another
+still has weights to prune.
 """
 
 import dataclasses
@@ -28,8 +29,8 @@ from vpns_jax.training.runner import Runner
 
 PyTree = Any
 
-# A single image a hundred times: to compile it well takes far longer than to run it.
-_QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+# The program runs on one image a hundred times, so a good compilation would take far longer than the runs.
+_FAST_COMPILATION = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,14 +47,25 @@ class Options:
 
 
 def prune(problem: Problem, runner: Runner) -> Subnetwork:
-    """In rounds of exponentially falling density: scores what is left, drops the smallest."""
+    """Prunes in rounds of exponentially falling density: each scores the remaining weights and prunes the smallest.
+
+    Args:
+      problem: the network and density.
+      runner: counts passes, and takes a note if ties decided much.
+
+    Returns:
+      The sparse network.
+
+    Raises:
+      UserError: the network has a softmax that SynFlow does not know, or the scores are all equal or not finite.
+    """
     canvas = problem.network.prompt.canvas_size
     check_linear(problem.network.model, problem.source, canvas_size=canvas)
     mask = jax.tree.map(lambda w: jnp.ones(w.shape, bool), problem.prunable)
     densities = schedule(problem.density, problem.options.rounds)
     for round_, density in enumerate(densities):
         scores = synaptic_flow(problem.network.model, problem.source, mask, canvas_size=canvas)
-        # Of the last few weights all may carry the same flow, but not of the dense network's.
+        # Later, a few remaining weights may all have the same flow; in the dense network they may not.
         if round_ == 0 and density < 1:
             sparsity.check_scores(scores)
         mask = problem.keep_fewer(scores, mask, density)
@@ -63,37 +75,57 @@ def prune(problem: Problem, runner: Runner) -> Subnetwork:
 
 
 def schedule(density: float, rounds: int) -> tuple[float, ...]:
-    """What is left after each round: density^(k / rounds)."""
+    """Lists the density after each round: density^(k / rounds).
+
+    Args:
+      density: the share of weights to keep in the end.
+      rounds: the number of rounds.
+
+    Returns:
+      One density for each round.
+    """
     return tuple(density ** (k / rounds) for k in range(1, rounds + 1))
 
 
 def check_linear(model: nn.Module, source: Subnetwork, *, canvas_size: int) -> None:
-    """Raises `UserError` if there is a softmax in the network that `linearise` does not know: flow ends there.
+    """Checks that `linearize` knows every softmax of the network; an unknown one would not conserve flow.
 
     Args:
       model: the network.
       source: its variables.
       canvas_size: the side of its input.
+
+    Raises:
+      UserError: there is an exponential in the network that is not made linear.
     """
     image = jax.ShapeDtypeStruct((1, canvas_size, canvas_size, 3), jnp.float32)
 
     def apply(weights: PyTree, batch_stats: PyTree, image: jax.Array) -> Any:
-        with nn.intercept_methods(linearise):
+        with nn.intercept_methods(linearize):
             return model.apply({"params": weights, "batch_stats": batch_stats}, image, train=False)
 
     program = str(jax.make_jaxpr(apply)(source.weights, source.batch_stats, image))
     if re.search(r"= exp\b", program):
         raise UserError(
             f"synflow cannot score {type(model).__name__}: it has a softmax, or another exponential, that synflow does "
-            "not know how to make linear; use another method, or teach `synflow.linearise` that module"
+            "not know how to make linear; use another method, or teach `synflow.linearize` that module"
         )
 
 
 def synaptic_flow(model: nn.Module, source: Subnetwork, mask: PyTree, *, canvas_size: int) -> PyTree:
-    """S of every weight that `mask` names, as a share of the largest: float32, zero where it is pruned.
+    """Computes S of every prunable weight, as a share of the largest.
 
-    Activations grow from layer to layer where nothing cancels, beyond what float32 holds: this is done in float64,
-    and on the CPU where the accelerator has none.
+    Activations of positive weights grow from layer to layer, beyond the range of float32. They are therefore computed
+    in float64, and on the CPU if the accelerator has no float64.
+
+    Args:
+      model: the network.
+      source: its variables.
+      mask: the mask so far, a tree of bool arrays.
+      canvas_size: the side of the network's input.
+
+    Returns:
+      The scores, a tree of float32 arrays like `mask`, zero for pruned weights.
     """
     platform = jax.devices()[0].platform
     where = jax.local_devices(backend="cpu" if platform == "tpu" else platform)[0]
@@ -102,12 +134,12 @@ def synaptic_flow(model: nn.Module, source: Subnetwork, mask: PyTree, *, canvas_
     weights, stats, mask = sharding.replicate((source.weights, source.batch_stats, mask), mesh)
     with jax.set_mesh(mesh), jax.enable_x64(True):
         scores = _flow(model, canvas_size, weights, stats, mask)
-    # Back to where the weights are.
+    # Put the scores on the devices of the weights.
     kernels = sparsity.subtree(source.weights, mask)
     return jax.tree.map(lambda s, w: sharding.put(s, w.sharding), scores, kernels)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), compiler_options=_QUICKLY)
+@functools.partial(jax.jit, static_argnums=(0, 1), compiler_options=_FAST_COMPILATION)
 def _flow(model: nn.Module, canvas_size: int, weights: PyTree, batch_stats: PyTree, mask: PyTree) -> PyTree:
     weights, batch_stats = jax.tree.map(lambda x: jnp.abs(x).astype(jnp.float64), (weights, batch_stats))
     kernels = sparsity.apply(sparsity.subtree(weights, mask), mask)
@@ -115,7 +147,7 @@ def _flow(model: nn.Module, canvas_size: int, weights: PyTree, batch_stats: PyTr
 
     def flow(kernels: PyTree) -> jax.Array:
         variables = {"params": sparsity.overlay(weights, kernels), "batch_stats": batch_stats}
-        with nn.intercept_methods(linearise):
+        with nn.intercept_methods(linearize):
             logits: Any = model.apply(variables, ones, train=False)
         return jnp.sum(logits)
 
@@ -124,13 +156,22 @@ def _flow(model: nn.Module, canvas_size: int, weights: PyTree, batch_stats: PyTr
     return jax.tree.map(lambda s: _scaled(s, largest).astype(jnp.float32), scores)
 
 
-def linearise(
+def linearize(
     call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], context: nn.module.InterceptorContext
 ) -> Any:
-    """Makes linear what in a transformer is not, so that flow is conserved there too.
+    """Makes the nonlinear parts of a transformer linear, so that they conserve flow; an interceptor for Flax.
 
-    Layer normalisation and softmax keep their scale, which here is a constant, and lose the rest: x / rms(x), and
-    q k / sum(q k). (Batch normalisation in eval mode is linear, and so is ReLU on what is positive.)
+    Layer normalization becomes x / rms(x) and softmax becomes q k / sum(q k), with constant denominators. (Batch
+    normalization in eval mode is linear, and ReLU is linear for positive inputs.)
+
+    Args:
+      call: the original method.
+      args: its positional arguments.
+      kwargs: its keyword arguments.
+      context: the module and the method's name.
+
+    Returns:
+      What the method, or its linear replacement, returns.
     """
     module = context.module
     if isinstance(module, nn.LayerNorm) and context.method_name == "__call__":
@@ -145,5 +186,5 @@ def linearise(
 
 
 def _scaled(x: jax.Array, scale: jax.Array) -> jax.Array:
-    """`x` over a scale that no gradient sees; where that is zero, `x` is too."""
+    """Divides `x` by a scale that gets no gradient. Where the scale is zero, `x` is zero, too."""
     return x / jax.lax.stop_gradient(jnp.where(scale > 0, scale, 1))
