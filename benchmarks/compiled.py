@@ -53,7 +53,7 @@ def compile_step(name: str, mesh: Mesh, *, model: str, image_size: int, batch: i
     images = jax.ShapeDtypeStruct((batch, image_size, image_size, 3), jnp.uint8)
     labels = jax.ShapeDtypeStruct((batch,), jnp.int32)
     batches = ((_stand_in(images, mesh, sharding.BATCH), _stand_in(labels, mesh, sharding.BATCH)),) * len(stage.passes)
-    key = _stand_in(jax.eval_shape(jax.random.key, 0), mesh, sharding.WHOLE)
+    key = _stand_in(jax.eval_shape(jax.random.key, 0), mesh, sharding.REPLICATED)
     with jax.set_mesh(mesh):
         lowered = jax.jit(_step, static_argnums=0, donate_argnums=1).lower(stage, state, frozen, batches, key)
         return lowered.compile(compiler_options=options)
@@ -62,7 +62,7 @@ def compile_step(name: str, mesh: Mesh, *, model: str, image_size: int, batch: i
 def compile_selection(mesh: Mesh, *, model: str, options: Any) -> Any:
     """The search for the threshold among a network's scores, compiled for the mesh."""
     scores = [_parameter(jax.ShapeDtypeStruct(shape, jnp.float32), mesh) for shape in prunable_shapes(model)]
-    k = _stand_in(jax.ShapeDtypeStruct((), jnp.int32), mesh, sharding.WHOLE)
+    k = _stand_in(jax.ShapeDtypeStruct((), jnp.int32), mesh, sharding.REPLICATED)
     with jax.set_mesh(mesh):
         return selection.kth_smallest_key.lower(scores, k).compile(compiler_options=options)
 

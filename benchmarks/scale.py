@@ -56,7 +56,7 @@ def count(leaves: list[Leaf], stage: str, *, data: int, fsdp: int) -> Count:
     """
     kept = temporary = sent = 0
     for leaf in leaves:
-        split = fsdp if sharding.partition(leaf.shape, fsdp) != sharding.WHOLE else 1
+        split = fsdp if sharding.partition(leaf.shape, fsdp) != sharding.REPLICATED else 1
         each, prunable = KEPT[stage]
         kept += leaf.size * (each + prunable * leaf.prunable) // split
         learned = stage != "prune" or leaf.prunable

@@ -220,7 +220,7 @@ class CellRun:
         }
         nonzero = float(sparsity.nonzero(trained.best.weights, trained.best.mask))
         mask = sharding.to_host(trained.best.mask)
-        if not processes.first():
+        if not processes.is_primary():
             return None
         counts = {
             "optimizer_steps": dict(self.runner.optimizer_steps),

@@ -74,7 +74,7 @@ def cached(config: Config) -> bool:
       UserError: of several processes some have it and some have not, in all of them.
     """
     path = cache_path(config)
-    return processes.all_say(
+    return processes.agree(
         path.exists(),
         f"cache folder {path.parent} is not the same for all processes; set VPNS_JAX_CACHE to one that is",
     )

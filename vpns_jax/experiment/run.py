@@ -50,10 +50,10 @@ def run(config: Config, workdir: Path, command: str) -> dict[str, Any] | None:
     check_folder(workdir, config)
     opened, current = open_inputs(config, mesh), inputs.of(config)
     check_folder(workdir, config, current)
-    processes.wait("checked")
+    processes.barrier("checked")
     with locked(workdir):
         folder = Workdir(workdir, config, current)
-        processes.wait("folder made")
+        processes.barrier("folder made")
         return _run(config, opened, folder, mesh, command)
 
 
@@ -70,10 +70,10 @@ def _run(config: Config, opened: Opened, folder: Workdir, mesh: Mesh, command: s
             _run_cell(setup, cell)
     progress.close()
     summary = None
-    if processes.first():
+    if processes.is_primary():
         results = [folder.read_cell(cell.name) for cell in grid(*folder.axes)]
         summary = report.report(config, folder, [r for r in results if r is not None], setup.about(command))
-    processes.wait("reported")
+    processes.barrier("reported")
     return summary
 
 
@@ -111,7 +111,7 @@ def _prepare(config: Config, opened: Opened, folder: Workdir, progress: Progress
         source, accuracy = _pretrain(config, opened.pretrain_data, folder, progress)
     if source is not None and config.model.weights == "pretrain":
         folder.add_input(inputs.SOURCE, Input(config.model.name, digest_arrays(sorted(trees.flatten(source).items()))))
-        if processes.first():
+        if processes.is_primary():
             exported = folder.subnetwork(pretraining.CELL)
             exported.parent.mkdir(exist_ok=True)
             models.save_safetensors(exported, models.export(config.model.name, source))
@@ -153,7 +153,7 @@ def _pretrain(config: Config, sources: Sources, folder: Workdir, progress: Progr
     )
     recorder.close()
     variables = sharding.to_host(variables)
-    if processes.first():
+    if processes.is_primary():
         pretraining.save(pretraining.cache_path(config), variables, accuracy)
     progress.say(f"source: {config.model.name} pretrained on {config.pretrain.data}, test accuracy {accuracy:.1%}")
     return variables, accuracy

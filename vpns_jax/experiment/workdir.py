@@ -55,7 +55,7 @@ class Workdir:
         """
         self.path = path.absolute()
         self._config = config.to_json()
-        if not processes.first():
+        if not processes.is_primary():
             return
         check_folder(path, config, current)
         _make(path)
@@ -138,10 +138,10 @@ class Workdir:
         Raises:
           UserError: the input changed since the run began.
         """
-        if processes.first():
+        if processes.is_primary():
             inputs.compare(_read_inputs(self.path), {name: current}, self.path)
             self._write_inputs({name: current})
-        processes.wait("input known")
+        processes.barrier("input known")
 
     def digests(self, method_name: str) -> dict[str, str]:
         """Selects the digests of the inputs that a cell is made from.
@@ -249,7 +249,7 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
       UserError: another process holds the lock, or the folder cannot be written.
     """
-    if not processes.first():
+    if not processes.is_primary():
         yield
         return
     _make(path)

@@ -120,18 +120,18 @@ def _on_tpu() -> bool:
     return bool(chips) and "TPU_SKIP_MDS_QUERY" not in os.environ
 
 
-def first() -> bool:
+def is_primary() -> bool:
     """Whether this process is the one that writes files."""
     return jax.process_index() == 0
 
 
-def wait(name: str) -> None:
+def barrier(name: str) -> None:
     """Waits until every process has called this. Then all see the files that the first one wrote before."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
-def all_say(value: bool, otherwise: str) -> bool:
+def agree(value: bool, otherwise: str) -> bool:
     """Checks that all processes have the same value.
 
     Args:

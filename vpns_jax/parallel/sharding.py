@@ -18,7 +18,7 @@ PyTree = Any
 
 DATA_AXIS, FSDP_AXIS = "data", "fsdp"
 BATCH = PartitionSpec((DATA_AXIS, FSDP_AXIS))
-WHOLE = PartitionSpec()
+REPLICATED = PartitionSpec()
 # Arrays with at least this many elements are split. For smaller ones, gathering costs time and saves little memory.
 LARGE = 2**15
 
@@ -92,14 +92,14 @@ def partition(shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
     """
     divisible = [axis for axis, length in enumerate(shape) if length % fsdp == 0]
     if fsdp == 1 or math.prod(shape) < LARGE or not divisible:
-        return WHOLE
+        return REPLICATED
     longest = max(divisible, key=lambda axis: (shape[axis], axis))
     return PartitionSpec(*(None,) * longest, FSDP_AXIS)
 
 
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
     """Copies each array of a tree to every device of the mesh; see `put`."""
-    return jax.tree.map(lambda x: put(x, NamedSharding(mesh, WHOLE)), tree)
+    return jax.tree.map(lambda x: put(x, NamedSharding(mesh, REPLICATED)), tree)
 
 
 def place(tree: PyTree, mesh: Mesh) -> PyTree:
@@ -181,7 +181,7 @@ def gather_parameters(tree: PyTree, dtype: Any = None) -> PyTree:
         return tree
 
     def narrow(x: jax.Array) -> jax.Array:
-        return x if dtype is None or partition(x.shape, fsdp) == WHOLE else x.astype(dtype)
+        return x if dtype is None or partition(x.shape, fsdp) == REPLICATED else x.astype(dtype)
 
     return _gather(jax.tree.map(narrow, tree))
 
@@ -189,7 +189,7 @@ def gather_parameters(tree: PyTree, dtype: Any = None) -> PyTree:
 def _whole(tree: PyTree) -> PyTree:
     # The barrier makes XLA compute an array before it is sent. For a masked kernel, XLA for TPUs would otherwise gather
     # both factors, weight and mask.
-    return jax.lax.with_sharding_constraint(jax.lax.optimization_barrier(tree), WHOLE)
+    return jax.lax.with_sharding_constraint(jax.lax.optimization_barrier(tree), REPLICATED)
 
 
 # Without this gradient rule, the gradient would be gathered on every device, too.

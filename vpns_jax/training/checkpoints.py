@@ -69,11 +69,11 @@ class Checkpoints:
             self._orbax.save(unfinished / "state", args=ocp.args.StandardSave(packed))
             meta = {"number": epoch, "fingerprint": self._fingerprint, "layout": packing.layout(packed)}
             meta |= {"accuracy": accuracy, "best": best, "digest": digest}
-            if processes.first():
+            if processes.is_primary():
                 files.write_sealed(unfinished / "meta.json", meta | {"files": _hashes(unfinished / "state")})
-        if processes.first():
+        if processes.is_primary():
             self._remove(set(self._numbers()) - {epoch, best["epoch"] if best else epoch})
-        processes.wait("checkpoint written")
+        processes.barrier("checkpoint written")
 
     def newest_epoch(self) -> int:
         """The newest epoch there is a checkpoint of; 0 if there is none yet."""
@@ -208,15 +208,15 @@ class Checkpoints:
         unfinished = place.with_name(f"{place.name}{_UNFINISHED}")
         try:
             with storage_errors(place), _quiet():
-                if processes.first():
+                if processes.is_primary():
                     shutil.rmtree(unfinished, ignore_errors=True)
                     unfinished.mkdir(parents=True)
-                processes.wait("checkpoint begun")
+                processes.barrier("checkpoint begun")
                 yield unfinished
-                if processes.first():
+                if processes.is_primary():
                     unfinished.rename(place)
         finally:
-            if processes.first():
+            if processes.is_primary():
                 shutil.rmtree(unfinished, ignore_errors=True)
 
     def _remove(self, numbers: set[int]) -> None:

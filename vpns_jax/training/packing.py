@@ -56,7 +56,7 @@ def _everywhere() -> jax.sharding.Sharding:
     """Where packed arrays are while they are written and read: a device of this process or, of several, all devices."""
     if jax.process_count() == 1:
         return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return NamedSharding(jax.sharding.get_mesh(), sharding.WHOLE)
+    return NamedSharding(jax.sharding.get_mesh(), sharding.REPLICATED)
 
 
 def _small(arrays: dict[str, Any]) -> dict[str, list[str]]:

@@ -31,7 +31,7 @@ class Progress:
 
     def __init__(self, epochs: int) -> None:
         # Off a terminal the bar is off, and the lines of `say` remain. Of several processes the first one speaks.
-        self._silent = not processes.first()
+        self._silent = not processes.is_primary()
         self._bar = tqdm(total=epochs, unit="epoch", disable=self._silent or None, dynamic_ncols=True, smoothing=0.1)
         self._done = 0
 
@@ -92,7 +92,7 @@ class Recorder:
         Raises:
           UserError: the log has lost rows of what is done.
         """
-        if not processes.first():
+        if not processes.is_primary():
             return
         self._log.truncate(lambda row: (row["cell"], row["stage"]) != (self._cell, stage) or row["epoch"] <= epoch)
         # Rows are in order: the last of each stage says how long that was.
@@ -114,7 +114,7 @@ class Recorder:
           row: its numbers, and "stage", "epoch" and "step".
         """
         self._epochs[row["stage"]] += 1
-        if not processes.first():
+        if not processes.is_primary():
             return
         self._log.append({"cell": self._cell, **row})
         assert self._tensorboard is not None, "start comes first"
