@@ -18,9 +18,9 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     # The title of the report; where --workdir is not given, the run's folder is runs/NAME.
     config.name = "default"
-    # What is run, each at every density with every seed: "vpns" and "dense", "random", "magnitude", "snip", "grasp",
-    # "synflow", "imp", "hydra", "hydra_layerwise", "bip", "transfer"; each of these also with "+prompt" after it, or
-    # "+posthoc": then the prompt alone is fitted on the finished network.
+    # What is run, each at every density with every seed: dense, random, magnitude, snip, grasp, synflow, imp, hydra,
+    # hydra_layerwise, bip, transfer, vpns. With +prompt after its name a method learns a prompt, too, as vpns does;
+    # with +posthoc a prompt is fitted on the finished network.
     config.methods = ("vpns",)
     # The shares of weights that are kept.
     config.densities = (0.1,)
@@ -117,8 +117,10 @@ def get_config() -> ConfigDict:
 
     # The visual prompt of the methods that have one.
     config.prompt = ConfigDict()
-    # "pad" (a frame on the canvas, over the image if that is as large), "expand" (a frame around a smaller image),
-    # "corner" (a square in the upper left corner), "random" (a square at a random place), "none".
+    # "pad": A frame of pad_size pixels along the canvas's edges, over the image if that is as large. "expand": A frame
+    # of pad_size pixels around a smaller image; both together fill the canvas. "corner": A square of side patch_size
+    # in the upper left corner. "random": A square of side patch_size at a random place, a new one for each batch.
+    # "none": No prompt: the image alone on its canvas.
     config.prompt.kind = "pad"
     # The side of the network's input, in pixels.
     config.prompt.canvas_size = 224

@@ -195,8 +195,7 @@ class PromptConfig:
 
     kind: str = option(
         "pad",
-        '"pad" (a frame on the canvas, over the image if that is as large), "expand" (a frame around a smaller '
-        'image), "corner" (a square in the upper left corner), "random" (a square at a random place), "none".',
+        " ".join(f'"{name}": {(kind.__doc__ or "").splitlines()[0]}' for name, kind in KINDS.items()),
         tuple(KINDS),
     )
     canvas_size: int = option(224, "The side of the network's input, in pixels.", ranges.SIDE)

@@ -24,7 +24,7 @@ from vpns_jax.experiment.groups import (
 )
 from vpns_jax.options import Range, at, check, option
 from vpns_jax.prompting import Prompt
-from vpns_jax.pruners import OPTIONS, Method, method
+from vpns_jax.pruners import METHODS, OPTIONS, Method, method
 from vpns_jax.training import passes
 
 T = TypeVar("T")
@@ -58,9 +58,8 @@ class Config:
     )
     methods: tuple[str, ...] = option(
         ("vpns",),
-        'What is run, each at every density with every seed: "vpns" and "dense", "random", "magnitude", "snip", '
-        '"grasp", "synflow", "imp", "hydra", "hydra_layerwise", "bip", "transfer"; each of these also with "+prompt" '
-        'after it, or "+posthoc": then the prompt alone is fitted on the finished network.',
+        f"What is run, each at every density with every seed: {', '.join(METHODS)}. With +prompt after its name a "
+        "method learns a prompt, too, as vpns does; with +posthoc a prompt is fitted on the finished network.",
         _method,
     )
     densities: tuple[float, ...] = option((0.1,), "The shares of weights that are kept.", sparsity.DENSITY)

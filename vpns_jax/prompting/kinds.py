@@ -12,7 +12,7 @@ from vpns_jax.prompting.prompts import CLAMPS, PARAMETRIZATIONS, Prompt, Shape
 
 
 class Pad(Prompt):
-    """A frame of `size` pixels along the canvas's edges. It covers the edges of a large image."""
+    """A frame of pad_size pixels along the canvas's edges, over the image if that is as large."""
 
     kind = "pad"
     size_name = "pad_size"
@@ -34,7 +34,7 @@ class Pad(Prompt):
 
 
 class Expand(Pad):
-    """A border of `size` pixels around a smaller image; both together fill the canvas."""
+    """A frame of pad_size pixels around a smaller image; both together fill the canvas."""
 
     kind = "expand"
     usual_parametrization = "sigmoid"
@@ -51,7 +51,7 @@ class Expand(Pad):
 
 
 class Corner(Prompt):
-    """A `size` x `size` square in the upper left corner."""
+    """A square of side patch_size in the upper left corner."""
 
     kind = "corner"
     size_name = "patch_size"
@@ -78,7 +78,7 @@ class Corner(Prompt):
 
 
 class Random(Corner):
-    """A `size` x `size` square at a random place, uniform over all places that fit; each batch draws a new place."""
+    """A square of side patch_size at a random place, a new one for each batch."""
 
     kind = "random"
 
@@ -89,7 +89,7 @@ class Random(Corner):
 
 
 class Blank(Prompt):
-    """No perturbation: the image on the canvas."""
+    """No prompt: the image alone on its canvas."""
 
     kind = "none"
     size_name = ""
