@@ -1,7 +1,7 @@
-"""Batches of a split: from arrays that live on the device, or from the host as they are needed.
+"""Batches of a split: from arrays on the device, or streamed from the host.
 
-A split that fits lives on the device as uint8 and is shuffled, cropped and flipped there. A larger one is decoded on
-the host, ahead of time; it is cropped and flipped on the device all the same.
+A split that fits stays on the device as uint8 and is shuffled, cropped and flipped there. A larger split is decoded on
+the host ahead of time, and also cropped and flipped on the device.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from vpns_jax.parallel import sharding
 
 # The images uint8 [b, h, w, c] and labels int32 [b] of one pass.
 Batch = tuple[jax.Array, jax.Array]
-# Images, labels and weights, which are zero for padding.
+# Images uint8 [b, h, w, c], labels int32 [b] and weights [b], which are zero for padding.
 EvalBatch = tuple[jax.Array, jax.Array, jax.Array]
 
 
@@ -32,9 +32,9 @@ class Resident:
     """One split on the device.
 
     Attributes:
-      images: uint8 [n, h, w, c], resized to the network's image size: un-augmented passes and evaluation.
-      large: uint8 [n, H, W, c], a little larger: what augmented passes crop from. None where nothing trains on it.
+      images: uint8 [n, h, w, c] of the network's image size, for passes without augmentation and for evaluation.
       labels: int32 [n].
+      large: uint8 [n, h', w', c], a little larger, from which augmented passes crop; None if nothing trains on it.
       flip: whether a mirrored image keeps its label.
     """
 
@@ -49,24 +49,38 @@ class Resident:
         return self.labels.shape[0]
 
     def eval_batches(self, batch_size: int) -> Generator[EvalBatch, None, None]:
-        """Every image once, un-augmented; all batches of one shape, the last one padded."""
+        """Yields every image once, without augmentation, in batches of one shape; the last one is padded.
+
+        Args:
+          batch_size: images in a batch.
+
+        Yields:
+          Images uint8 [b, h, w, c], labels int32 [b], and weights [b], which are 0 for padding.
+        """
         for indices, weights in zip(*padded_batches(self.size, batch_size), strict=True):
             yield (*_take_padded(self, indices), weights)
 
     def examples(self, count: int) -> tuple[jax.Array, jax.Array]:
-        """Images uint8 [count, h, w, c] and labels from all over the split, which may be sorted by class."""
+        """Picks images at equal distances, because a split may be sorted by class.
+
+        Args:
+          count: the number of images.
+
+        Returns:
+          Images uint8 [count, h, w, c] and labels int32 [count].
+        """
         chosen = np.linspace(0, self.size - 1, count).astype(int)
         return self.images[chosen], self.labels[chosen]
 
 
 @dataclasses.dataclass(frozen=True)
 class Streamed:
-    """One split on the host, its images decoded when a batch needs them.
+    """One split on the host, whose images are decoded when a batch needs them.
 
     Attributes:
       source: the images.
-      image_size: their side once resized.
-      workers: processes that decode; with 0, threads of this one do.
+      image_size: the side to which they are resized, in pixels.
+      workers: processes that decode; 0 decodes in threads of this process.
       flip: whether a mirrored image keeps its label.
     """
 
@@ -81,14 +95,17 @@ class Streamed:
         return len(self.source)
 
     def train_batches(self, batch_size: int, augmented: tuple[bool, ...], *, seed: int, step: int) -> DeviceStream:
-        """For each iteration from `step` on, the images and labels of each pass: a pure function of seed and step.
+        """Streams the batches of each iteration, a pure function of seed and iteration.
 
         Args:
           batch_size: images in a batch.
-          augmented: for each pass, whether it is augmented; then it gets its images larger than `image_size`, to be
-            cropped by `crop`.
-          seed: of the order of the images.
+          augmented: for each pass, whether it is augmented. An augmented pass gets images larger than `image_size`,
+            which `crop` crops.
+          seed: the seed of the order of the images.
           step: the first iteration.
+
+        Returns:
+          An iterator over tuples with one batch for each pass.
         """
         stream = train_stream(
             self.source,
@@ -104,7 +121,14 @@ class Streamed:
         return DeviceStream(stream, sharding.batch_sharding())
 
     def eval_batches(self, batch_size: int) -> Generator[EvalBatch, None, None]:
-        """Every image once, un-augmented; all batches of one shape, the last one padded."""
+        """Yields every image once, without augmentation, in batches of one shape; the last one is padded.
+
+        Args:
+          batch_size: images in a batch.
+
+        Yields:
+          Images uint8 [b, h, w, c], labels int32 [b], and weights [b], which are 0 for padding.
+        """
         stream = eval_stream(
             self.source,
             image_size=self.image_size,
@@ -118,7 +142,14 @@ class Streamed:
             yield from cast(Iterator[EvalBatch], batches)
 
     def examples(self, count: int) -> tuple[jax.Array, jax.Array]:
-        """Images uint8 [count, h, w, c] and labels from all over the split, which may be sorted by class."""
+        """Picks images at equal distances, because a split may be sorted by class.
+
+        Args:
+          count: the number of images.
+
+        Returns:
+          Images uint8 [count, h, w, c] and labels int32 [count].
+        """
         chosen = [self.source[int(i)] for i in np.linspace(0, self.size - 1, count)]
         images = np.stack([resize(image, self.image_size) for image, _ in chosen])
         return jnp.asarray(images), jnp.asarray([label for _, label in chosen])
@@ -128,7 +159,20 @@ Split = Resident | Streamed
 
 
 def take(data: Resident, indices: jax.Array, rng: jax.Array, *, augmented: bool) -> Batch:
-    """The images and labels that `indices` [b] names, cropped and flipped by lot if they are to be augmented."""
+    """Takes a batch from a split on the device.
+
+    Args:
+      data: the split.
+      indices: int [b], the images to take.
+      rng: the key of augmentation.
+      augmented: whether images are cropped and flipped at random.
+
+    Returns:
+      Images uint8 [b, h, w, c] and labels int32 [b].
+
+    Raises:
+      ValueError: the batch is to be augmented, and the split has no larger images.
+    """
     if augmented:
         if data.large is None:
             raise ValueError("an augmented pass needs the larger images, which this split does not carry")
@@ -140,7 +184,18 @@ def take(data: Resident, indices: jax.Array, rng: jax.Array, *, augmented: bool)
 
 
 def crop(batch: Batch, rng: jax.Array, *, augmented: bool, size: int, flip: bool) -> Batch:
-    """A batch cropped to `size` and flipped by lot if it is to be augmented, as it is if not."""
+    """Crops and flips a batch at random, if it is to be augmented.
+
+    Args:
+      batch: images uint8 [b, h, w, c] and labels int32 [b].
+      rng: the key of augmentation.
+      augmented: whether images are cropped and flipped; otherwise the batch stays as it is.
+      size: the side of the cropped images, in pixels.
+      flip: whether images may be mirrored.
+
+    Returns:
+      The batch, split over the devices.
+    """
     images, labels = batch
     if augmented:
         images = augment.random_crop_flip(images, rng, size=size, flip=flip)
@@ -150,9 +205,19 @@ def crop(batch: Batch, rng: jax.Array, *, augmented: bool, size: int, flip: bool
 def sample(
     data: Split, *, augmented: bool, batch_size: int, count: int, key: jax.Array
 ) -> Iterator[tuple[Batch, jax.Array]]:
-    """`count` training batches, each with a key for the forward pass: a pure function of `key`.
+    """Draws training batches, as a pure function of `key`.
 
-    No image comes twice before all have come, but for the remainder that fills no batch.
+    As in training, each epoch uses an image at most once and drops the images that do not fill a batch.
+
+    Args:
+      data: the split.
+      augmented: whether images are cropped and flipped at random.
+      batch_size: images in a batch.
+      count: the number of batches.
+      key: the key of everything random.
+
+    Yields:
+      A batch, and a key for its forward pass.
     """
     order_key, draw_key = jax.random.split(key)
     if isinstance(data, Resident):
@@ -177,5 +242,5 @@ _crop = functools.partial(jax.jit, static_argnames=("augmented", "size", "flip")
 
 @jax.jit
 def _take_padded(data: Resident, indices: jax.Array) -> Batch:
-    """Un-augmented images and labels for evaluation."""
+    """Images without augmentation, and labels, for evaluation."""
     return sharding.split_batch((jnp.take(data.images, indices, axis=0), data.labels[indices]))

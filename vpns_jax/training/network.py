@@ -22,11 +22,12 @@ class Network:
     """The static half of f(theta * m; x'): what training never changes. Hashable, so static under `jax.jit`.
 
     Attributes:
-      model: a Linen module; called with float [b, h, w, 3] it returns source logits [b, s]. If it has a `dtype`, it
-        casts its kernels to that.
-      prompt: what a prompted pass does to images.
-      plain: what a plain pass does to them: a prompt of kind "none", or None to leave the images' size alone.
-      mean, std: of each channel, applied once the prompt is on and clamped.
+      model: a Linen module that maps images, float [b, h, w, 3], to source logits [b, s]. If it has a `dtype`, it casts
+        its kernels to that.
+      prompt: the prompt of prompted passes.
+      plain: how plain passes place images: a prompt of kind "none", or None to keep the images' own size.
+      mean: the mean of each channel, subtracted after the prompt is applied and clamped.
+      std: the standard deviation of each channel.
     """
 
     model: nn.Module
@@ -37,24 +38,24 @@ class Network:
 
     @property
     def prompted(self) -> bool:
-        """Whether there is a prompt at all."""
+        """Whether the network has a prompt with parameters."""
         return self.prompt.is_learned
 
     @property
     def dtype(self) -> Any:
-        """What the model computes in: kernels, whatever they are kept as, are cast to it first."""
+        """The dtype that the model computes in, to which kernels are cast first; None if the model has none."""
         return getattr(self.model, "dtype", None)
 
 
 @struct.dataclass
 class Subnetwork:
-    """The other half: all arrays that a sparse network needs to run. It is evaluated, reported and handed on.
+    """The other half: all arrays that a sparse network needs to run.
 
     Attributes:
       weights: the model's `params`.
-      mask: bool, a subtree of `weights`; {} masks nothing.
-      batch_stats: running statistics, {} for a model without.
-      prompt: parameters of the network's prompt.
+      mask: a subtree of `weights` of bool arrays; {} masks nothing.
+      batch_stats: running statistics; {} for a model without.
+      prompt: the prompt's parameters.
       mapping: int32 [t], the source class of each target class.
     """
 
@@ -77,21 +78,21 @@ def forward(
     train: bool,
     rng: jax.Array | None = None,
 ) -> tuple[jax.Array, PyTree]:
-    """Runs the masked network on prompted images.
+    """Runs the masked network on prompted or plain images.
 
     Args:
       network: the static half.
       weights: the model's `params`.
-      mask: subtree of `weights`, bool or straight-through floats; {} masks nothing.
-      batch_stats: running statistics, {} for a model without.
+      mask: a subtree of `weights`, bool or straight-through floats; {} masks nothing.
+      batch_stats: running statistics; {} for a model without.
       prompt: parameters of `network.prompt`; None for a plain pass.
-      images: uint8 [b, h, w, c], c in {1, 3}.
-      mapping: int [t], source class of each target class; None returns the source logits.
-      train: batch statistics and dropout if true, running statistics if not.
-      rng: for a prompt that moves, and for dropout.
+      images: uint8 [b, h, w, c], with c 1 or 3.
+      mapping: int [t], the source class of each target class; None returns the source logits.
+      train: True for batch statistics and dropout; False for running statistics.
+      rng: the key for a moving prompt and for dropout; None for neither.
 
     Returns:
-      Logits [b, t], and the batch statistics after the pass (as they were, unless `train`).
+      Logits [b, t] (or [b, s] without a mapping), and the running statistics, which change only if `train` is True.
     """
     place_key, dropout_key = (None, None) if rng is None else jax.random.split(rng)
     x = augment.to_float(images)
@@ -101,7 +102,7 @@ def forward(
         x = network.plain.apply({}, x)
     x = (x - jnp.asarray(network.mean)[None, None, None]) / jnp.asarray(network.std)[None, None, None]
 
-    # Gathered once the mask is on, so that one array a kernel is sent.
+    # Gathered after the mask is applied, so that only one array per kernel is sent.
     params = sharding.gather_parameters(masks.apply(weights, mask), network.dtype)
     variables = {"params": params, "batch_stats": batch_stats}
     rngs = {} if dropout_key is None else {"dropout": dropout_key}
@@ -116,16 +117,16 @@ def forward(
 
 @functools.partial(jax.jit, static_argnames=("network", "prompted"))
 def predict(network: Network, subnetwork: Subnetwork, images: jax.Array, *, prompted: bool) -> jax.Array:
-    """Source logits in eval mode.
+    """Computes source logits in eval mode.
 
     Args:
       network: the static half.
       subnetwork: the arrays.
       images: uint8 [b, h, w, c].
-      prompted: with the prompt on, or plain.
+      prompted: whether the prompt is applied.
 
     Returns:
-      Float [b, s].
+      The logits, float [b, s].
     """
     logits, _ = forward(
         network,

@@ -1,7 +1,7 @@
-"""Optimizers: one optax transformation a group of parameters, joined by `optax.partition`.
+"""Optimizers: one optax transformation for each group of parameters, joined by `optax.partition`.
 
 Groups are the top-level keys of what a stage learns: scores and prompt in stage prune, weights and prompt in stage
-retrain. What is frozen is in no group: it gets neither gradient nor transformation.
+retrain. Frozen parameters are in no group; they get neither a gradient nor a transformation.
 """
 
 import dataclasses
@@ -19,20 +19,21 @@ from vpns_jax.options import Range, option
 
 PyTree = Any
 
-# The paper's two, by their directions; decay and schedule are added here, as the released code has them.
+# The paper's two optimizers. Only their directions come from optax; decay and schedule are added as in the released
+# code.
 DIRECTIONS = ("adam", "sgd")
-# Decay added to the gradient (the released code's), to the update (AdamW's), or not at all.
+# Where decay is added: to the gradient (as in the released code), to the update (as in AdamW), or nowhere.
 DECAYS = ("coupled", "decoupled", "none")
-# Cosine to zero, moved every epoch (the released code's) or every update, or no schedule.
+# A cosine to zero that is updated every epoch (as in the released code) or every step, or a constant rate.
 SCHEDULES = ("cosine_epochs", "cosine_steps", "constant")
-# Of optax's: what asks for the loss as a function, for a random key, for a rate that is one number, or is deprecated.
 _MOMENTUM = "it must lie in [0, 1)"
+# Optimizers of optax that need the loss function, a random key or a constant rate, or are deprecated.
 _UNFIT = ("lbfgs", "noisy_sgd", "rprop", "sm3", "optimistic_adam")
 
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """How long a group is trained: whole epochs of its own updates."""
+    """How long a group is trained, in epochs, and how many updates it gets in each."""
 
     epochs: int
     updates_per_epoch: int
@@ -40,10 +41,7 @@ class Schedule:
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """How one group is optimized. Hashable.
-
-    What each field means, and which values it takes, stands in the field itself.
-    """
+    """How one group is optimized; each field says what it means. Hashable."""
 
     optimizer: str = option(
         "adam",
@@ -97,22 +95,44 @@ class Optimizer:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be zero or more")
         if not 0 <= self.momentum < 1:
             raise UserError(f"momentum is {self.momentum}; it must lie in [0, 1)")
-        # What optax refuses is found now, not when the stage begins.
+        # Makes the transformation now, so that optax refuses bad arguments before a stage begins.
         make(self, Schedule(epochs=1, updates_per_epoch=1))
 
 
 def adam(learning_rate: float) -> Optimizer:
-    """The paper's Adam: L2 coupled into the gradient, cosine to zero, epoch by epoch."""
+    """Makes the paper's Adam: an L2 penalty in the gradient, and a cosine schedule that is updated every epoch.
+
+    Args:
+      learning_rate: the highest learning rate.
+
+    Returns:
+      The optimizer.
+    """
     return Optimizer("adam", learning_rate)
 
 
 def sgd(learning_rate: float) -> Optimizer:
-    """The paper's SGD with momentum."""
+    """Makes the paper's SGD with momentum, with the same penalty and schedule as `adam`.
+
+    Args:
+      learning_rate: the highest learning rate.
+
+    Returns:
+      The optimizer.
+    """
     return Optimizer("sgd", learning_rate, momentum=0.9)
 
 
 def learning_rate(optimizer: Optimizer, length: Schedule) -> optax.Schedule:
-    """The schedule: updates so far -> learning rate. `lr (1 + cos(pi e / E)) / 2`, e counted in epochs."""
+    """Makes the schedule: `lr (1 + cos(pi e / E)) / 2`, with e the epochs done of E.
+
+    Args:
+      optimizer: the kind of schedule and its numbers.
+      length: the length of the training.
+
+    Returns:
+      A function from the number of updates done to the learning rate.
+    """
     updates = length.updates_per_epoch
     cosine = optax.cosine_decay_schedule(1.0, length.epochs)
 
@@ -121,7 +141,7 @@ def learning_rate(optimizer: Optimizer, length: Schedule) -> optax.Schedule:
         if optimizer.schedule == "constant":
             scale = jnp.ones(())
         else:
-            # In integers: a compiled quotient of floats can fall just short of the epoch that begins.
+            # An integer division, because a float quotient can fall just below the epoch that begins.
             scale = cosine(count // updates if optimizer.schedule == "cosine_epochs" else epoch)
         warmup = jnp.minimum((epoch + 1 / updates) / optimizer.warmup_epochs, 1) if optimizer.warmup_epochs else 1
         return optimizer.learning_rate * scale * warmup
@@ -129,14 +149,20 @@ def learning_rate(optimizer: Optimizer, length: Schedule) -> optax.Schedule:
     return at
 
 
-# Kept: equal transformations must be the same object, for programs compiled for one to serve the other.
+# Cached, so that equal transformations are the same object and share their compiled programs.
 @functools.cache
 def make(optimizer: Optimizer | optax.GradientTransformation, length: Schedule) -> optax.GradientTransformation:
-    """The optax transformation of a group.
+    """Makes the optax transformation of a group.
 
     Args:
-      optimizer: what the config says of a group; or any optax transformation, which is taken as it is.
-      length: of the group's training, for the schedule.
+      optimizer: the group's optimizer; or any optax transformation, which is returned unchanged.
+      length: the length of the group's training, for the schedule.
+
+    Returns:
+      The transformation.
+
+    Raises:
+      UserError: optax refuses the optimizer's arguments.
     """
     if not isinstance(optimizer, Optimizer):
         return optimizer
@@ -154,19 +180,17 @@ def make(optimizer: Optimizer | optax.GradientTransformation, length: Schedule) 
 def joint(
     transformations: tuple[tuple[str, optax.GradientTransformation], ...], active: frozenset[str] | None = None
 ) -> optax.GradientTransformation:
-    """One transformation for all groups of a stage.
+    """Makes one transformation for all groups of a stage.
+
+    The result raises `ValueError` if it is used on a tree with other top-level keys than the groups.
 
     Args:
-      transformations: (group, transformation) pairs; the groups must be exactly the top-level keys of the tree it is
-        used on.
-      active: groups that move; None for all. The others keep parameters and optimizer state as they are (the
-        reference protocol's plain pass leaves the prompt alone). The state's structure does not depend on it.
+      transformations: pairs (group, transformation); the groups must be exactly the top-level keys of the tree.
+      active: the groups that are updated; None for all. The others keep their parameters and optimizer state, like the
+        prompt in a plain pass. The structure of the state does not depend on it.
 
     Returns:
       A gradient transformation on dicts with those keys.
-
-    Raises:
-      ValueError: when used on a tree with other keys.
     """
     groups = {group for group, _ in transformations}
 
@@ -176,12 +200,13 @@ def joint(
         return {group: jax.tree.map(lambda _, group=group: group, tree[group]) for group in tree}
 
     return optax.partition(
-        {group: one if active is None or group in active else _held(one) for group, one in transformations}, labels
+        {group: inner if active is None or group in active else _held(inner) for group, inner in transformations},
+        labels,
     )
 
 
 def _held(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """`inner` with its state, but without moving anything."""
+    """A transformation with the same state as `inner` that changes nothing."""
 
     def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
         del params
@@ -191,7 +216,7 @@ def _held(inner: optax.GradientTransformation) -> optax.GradientTransformation:
 
 
 def _whole(optimizer: Optimizer, rate: optax.Schedule) -> optax.GradientTransformation:
-    """An optimizer of optax. Its own decay is the configured one, where that is decoupled, and none where it is not."""
+    """An optimizer of optax. It gets the configured weight decay if `decay` is "decoupled", and otherwise none."""
     factory, arguments = _factory(optimizer.optimizer), dict(optimizer.arguments)
     decays = "weight_decay" in inspect.signature(factory).parameters
     if optimizer.decay == "decoupled" and not decays:
@@ -200,7 +225,7 @@ def _whole(optimizer: Optimizer, rate: optax.Schedule) -> optax.GradientTransfor
         arguments.setdefault("weight_decay", optimizer.weight_decay if optimizer.decay == "decoupled" else 0.0)
     try:
         made = factory(learning_rate=rate, **arguments)
-        # Much is only looked at when it is used.
+        # Some arguments are checked by optax only when they are used.
         jax.eval_shape(lambda x: made.update(x, made.init(x), x), jnp.zeros(1))
     except (TypeError, ValueError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
@@ -211,7 +236,11 @@ def _whole(optimizer: Optimizer, rate: optax.Schedule) -> optax.GradientTransfor
 
 
 def _check_arguments(name: str, arguments: dict[str, Any]) -> None:
-    """Raises `UserError` if optax has no such optimizer, or it does not take these arguments."""
+    """Checks that optax has the optimizer and that it takes these arguments.
+
+    Raises:
+      UserError: it does not.
+    """
     allowed = [key for key in inspect.signature(_factory(name)).parameters if key != "learning_rate"]
     unknown = sorted(set(arguments) - set(allowed), key=str)
     if unknown:
@@ -219,22 +248,26 @@ def _check_arguments(name: str, arguments: dict[str, Any]) -> None:
 
 
 def _factory(name: str) -> Callable[..., optax.GradientTransformation]:
-    """optax's function of that name: one that makes a transformation of a learning rate."""
+    """The function of optax with that name, which makes a transformation from a learning rate."""
     check_name("optimizer", name, known())
     return getattr(optax, name)
 
 
 @functools.cache
 def known() -> tuple[str, ...]:
-    """Names of all optimizers: the paper's two first, then those of optax that need no more than a learning rate."""
-    found = []
+    """Lists all optimizers: the paper's two, then those of optax that need only a learning rate.
+
+    Returns:
+      Their names.
+    """
+    names = []
     for name in dir(optax):
         made = getattr(optax, name)
         if name in (*DIRECTIONS, *_UNFIT) or name.startswith(("_", "scale_by")) or not inspect.isfunction(made):
             continue
         parameters = dict(inspect.signature(made).parameters)
         rate = parameters.pop("learning_rate", None)
-        needs = [one for one in parameters.values() if one.default is one.empty and one.kind is not one.VAR_KEYWORD]
-        if rate is not None and not needs:
-            found.append(name)
-    return (*DIRECTIONS, *found)
+        required = [p for p in parameters.values() if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+        if rate is not None and not required:
+            names.append(name)
+    return (*DIRECTIONS, *names)

@@ -1,7 +1,7 @@
-"""Small arrays of a checkpoint end to end in one, since Orbax takes time for each array it writes or reads.
+"""Joins the small arrays of a checkpoint into one, because Orbax takes time for each array that it writes or reads.
 
-Without: 600 arrays of 1,000 numbers and 40 of 2 MiB are written in 2.6 s and read in 2.1 s; packed in 1.1 s and 0.4 s
-(two cores, a local disk). May go when Orbax takes no longer for an array than for its bytes.
+Without packing, 600 arrays of 1,000 numbers and 40 of 2 MiB are written in 2.6 s and read in 2.1 s; packed, in 1.1 s
+and 0.4 s (two cores, a local disk). This may go when the time that Orbax takes depends only on the number of bytes.
 """
 
 from typing import Any
@@ -12,12 +12,19 @@ from jax.sharding import NamedSharding
 
 from vpns_jax.parallel import sharding
 
-# Up to so many elements an array is packed with others.
+# An array of at most this many elements is packed with others.
 _SMALL = 2**18
 
 
 def pack(arrays: dict[str, Any]) -> dict[str, Any]:
-    """Small arrays end to end in one for each dtype, large ones as they are, by position."""
+    """Joins the small arrays of each dtype into one; large arrays stay as they are.
+
+    Args:
+      arrays: arrays by name.
+
+    Returns:
+      The packed arrays, by names that say what they hold.
+    """
     packed: dict[str, Any] = {}
     for dtype, names in _small(arrays).items():
         together = np.concatenate([np.ravel(x) for x in sharding.to_host([arrays[name] for name in names])])
@@ -26,7 +33,14 @@ def pack(arrays: dict[str, Any]) -> dict[str, Any]:
 
 
 def packed_like(arrays: dict[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes and places for reading what `pack` made: large arrays go straight to where `arrays` has them."""
+    """Describes the arrays of `pack`, for reading them; large arrays go straight to their devices.
+
+    Args:
+      arrays: arrays by name, with the shapes, dtypes and devices that are wanted.
+
+    Returns:
+      Shapes, dtypes and shardings by the names of `pack`.
+    """
     target = {}
     for dtype, names in _small(arrays).items():
         shape = (sum(arrays[name].size for name in names),)
@@ -38,22 +52,37 @@ def packed_like(arrays: dict[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def layout(packed: dict[str, Any]) -> dict[str, str]:
-    """Dtype and shape of each array, as JSON."""
+    """Describes packed arrays for JSON.
+
+    Args:
+      packed: the result of `pack` or `packed_like`.
+
+    Returns:
+      Dtype and shape of each array, such as "float32[3, 4]", by name.
+    """
     return {name: f"{x.dtype}{list(x.shape)}" for name, x in packed.items()}
 
 
 def unpack(packed: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of `pack` for arrays shaped as `like`, placed as they are."""
-    found = {name: packed[f"large_{i}"] for i, name in enumerate(_large(like))}
+    """Inverts `pack`.
+
+    Args:
+      packed: the packed arrays.
+      like: arrays by name, with the shapes, dtypes and devices that are wanted.
+
+    Returns:
+      The arrays by name.
+    """
+    arrays = {name: packed[f"large_{i}"] for i, name in enumerate(_large(like))}
     for dtype, names in _small(like).items():
         ends = np.cumsum([like[name].size for name in names])
         parts = np.split(np.asarray(packed[f"small_{dtype}"]), ends[:-1])
-        found |= {name: part.reshape(like[name].shape) for name, part in zip(names, parts, strict=True)}
-    return {name: sharding.put(found[name], like[name].sharding) for name in like}
+        arrays |= {name: part.reshape(like[name].shape) for name, part in zip(names, parts, strict=True)}
+    return {name: sharding.put(arrays[name], like[name].sharding) for name in like}
 
 
 def _everywhere() -> jax.sharding.Sharding:
-    """Where packed arrays are while they are written and read: a device of this process or, of several, all devices."""
+    """The place of packed arrays: a device of this process or, if there are several processes, all devices."""
     if jax.process_count() == 1:
         return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return NamedSharding(jax.sharding.get_mesh(), sharding.REPLICATED)

@@ -1,8 +1,8 @@
 """One iteration, from its batches to its update.
 
-An iteration is a sequence of passes, which is all that tells the protocols apart. The paper's is one prompted,
-augmented batch. The released code's ("reference") is a prompted, un-augmented batch A and a plain, augmented batch
-B, drawn from two independent shuffles; B moves everything but the prompt.
+An iteration is a sequence of passes, and the protocols differ only in these passes. The paper's protocol has one
+prompted, augmented batch. The released code's ("reference") has a prompted batch without augmentation, then a plain,
+augmented batch from another shuffle. The second pass updates everything but the prompt.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ PyTree = Any
 
 @dataclasses.dataclass(frozen=True)
 class Input:
-    """What a pass does to its images."""
+    """How a pass changes its images: with the prompt, and with random crops and flips."""
 
     prompted: bool
     augmented: bool
@@ -38,27 +38,30 @@ PROTOCOLS = {
 
 
 def inputs(protocol: str, *, prompted: bool) -> tuple[Input, ...]:
-    """The inputs of an iteration's passes.
+    """Lists the inputs of an iteration's passes.
 
     Args:
-      protocol: one of `PROTOCOLS`.
-      prompted: whether the network has a prompt. Without one the released code's come down to HYDRA's: one, plain,
-        augmented.
+      protocol: a key of `PROTOCOLS`.
+      prompted: whether the network has a prompt. Without one the reference protocol has a single plain, augmented pass,
+        as HYDRA's code does.
+
+    Returns:
+      One input for each pass.
     """
-    plain = tuple(one for one in PROTOCOLS[protocol] if not one.prompted)
+    plain = tuple(input_ for input_ in PROTOCOLS[protocol] if not input_.prompted)
     return plain if plain and not prompted else PROTOCOLS[protocol]
 
 
 @dataclasses.dataclass(frozen=True)
 class Pass:
-    """One forward and backward pass: the network whose loss it takes, and the groups it moves. Hashable.
+    """One forward and backward pass. Hashable.
 
     Attributes:
-      view: from groups to the weights and the mask that are run.
+      view: turns groups into the weights and the mask of the network whose loss is taken.
       moves: names of the groups that get a gradient and an update.
-      prompted: whether the prompt is on the images.
+      prompted: whether the images are prompted.
       augmented: whether the images are cropped and flipped at random.
-      train: batch statistics (which move the running ones) and dropout if true, as in evaluation if not.
+      train: True for batch statistics (which update the running ones) and dropout; False to run as in evaluation.
     """
 
     view: View
@@ -75,8 +78,8 @@ class Stage:
     Attributes:
       network: the static half of the network.
       view: the mask of the network that the stage trains.
-      passes: of an iteration, in order.
-      optimizers: (group, optax transformation) for each group that is learned.
+      passes: the passes of an iteration, in order.
+      optimizers: pairs (group, optax transformation), one for each group that is learned.
       batch_size: images in a batch of a pass.
     """
 
@@ -87,7 +90,14 @@ class Stage:
     batch_size: int
 
     def subnetwork(self, state: TrainState) -> Subnetwork:
-        """The sparse network that a state of this stage stands for."""
+        """Makes the sparse network of a state.
+
+        Args:
+          state: a state of this stage.
+
+        Returns:
+          The arrays that the network needs to run.
+        """
         groups = state.groups
         return Subnetwork(
             weights_of(groups), self.view.keep(groups), state.batch_stats, groups["prompt"], state.mapping
@@ -97,67 +107,78 @@ class Stage:
 def iterate(
     stage: Stage, state: TrainState, batches: tuple[Batch, ...], rng: jax.Array
 ) -> tuple[TrainState, tuple[Metrics, ...]]:
-    """One iteration: the stage's passes, one after the other.
+    """Runs one iteration: the stage's passes, one after another.
 
     Args:
-      stage: what is done; static.
-      state: where it starts.
-      batches: one for each pass.
-      rng: key of everything that is drawn.
+      stage: what an iteration does; static.
+      state: the state before.
+      batches: one batch for each pass.
+      rng: the key of everything random.
 
     Returns:
       The next state, and the metrics of each pass.
     """
     metrics = []
-    for i, (one, batch) in enumerate(zip(stage.passes, batches, strict=True)):
-        state, seen = _run(stage, one, state, batch, jax.random.fold_in(rng, i))
+    for i, (pass_, batch) in enumerate(zip(stage.passes, batches, strict=True)):
+        state, seen = _run(stage, pass_, state, batch, jax.random.fold_in(rng, i))
         metrics.append(seen)
     return dataclasses.replace(state, step=state.step + 1), tuple(metrics)
 
 
-def update(stage: Stage, one: Pass, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
-    """One pass: a loss, its gradient in the groups that move, and their partitioned update."""
+def update(stage: Stage, pass_: Pass, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
+    """Runs one pass: the loss, its gradient in the groups that move, and their update.
+
+    Args:
+      stage: the stage; static.
+      pass_: the pass; static.
+      state: the state before.
+      batch: images, uint8 [b, h, w, c], and labels, int32 [b].
+      rng: the key of everything random.
+
+    Returns:
+      The next state, and the metrics of the batch.
+    """
     images, labels = batch
 
     def loss(moving: Groups) -> tuple[jax.Array, tuple[Metrics, PyTree]]:
         groups = {**state.groups, **moving}
-        weights, mask = one.view(groups)
+        weights, mask = pass_.view(groups)
         logits, batch_stats = forward(
             stage.network,
             weights=weights,
             mask=mask,
             batch_stats=state.batch_stats,
-            prompt=groups["prompt"] if one.prompted else None,
+            prompt=groups["prompt"] if pass_.prompted else None,
             images=images,
             mapping=state.mapping,
-            train=one.train,
+            train=pass_.train,
             rng=rng,
         )
         metrics = Metrics.of(logits=logits, labels=labels)
         return cross_entropy(logits=logits, labels=labels), (metrics, batch_stats)
 
-    moving = {name: state.learned[name] for name in one.moves}
+    moving = {name: state.learned[name] for name in pass_.moves}
     gradients, (metrics, batch_stats) = jax.grad(loss, has_aux=True)(moving)
 
     # The groups that this pass does not move keep their values and their optimizers' state.
-    held = {name: jax.tree.map(jnp.zeros_like, x) for name, x in state.learned.items() if name not in one.moves}
-    optimizer = optimizers.joint(stage.optimizers, one.moves)
+    held = {name: jax.tree.map(jnp.zeros_like, x) for name, x in state.learned.items() if name not in pass_.moves}
+    optimizer = optimizers.joint(stage.optimizers, pass_.moves)
     updates, opt_state = optimizer.update({**gradients, **held}, state.opt_state, state.learned)
     learned = optax.apply_updates(state.learned, updates)
     return dataclasses.replace(state, learned=learned, opt_state=opt_state, batch_stats=batch_stats), metrics
 
 
-def _run(stage: Stage, one: Pass, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
-    """`update`; one of several passes ends before the next begins."""
+def _run(stage: Stage, pass_: Pass, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
+    """Runs `update` so that, of several passes, each ends before the next begins."""
     if len(stage.passes) == 1:
-        return update(stage, one, state, batch, rng)
+        return update(stage, pass_, state, batch, rng)
     frozen = state.frozen
 
     def run(carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
         now, _ = carry
-        after, seen = update(stage, one, dataclasses.replace(now, frozen=frozen), batch, rng)
+        after, seen = update(stage, pass_, dataclasses.replace(now, frozen=frozen), batch, rng)
         return dataclasses.replace(after, frozen={}), seen
 
-    # What is frozen is no part of what the pass changes, so it is no part of what it carries.
+    # Frozen groups do not change, so they are not carried through the loop.
     after, seen = xla.by_itself(run, (dataclasses.replace(state, frozen={}), Metrics.empty()), state.step)
     return dataclasses.replace(after, frozen=frozen), seen

@@ -1,4 +1,4 @@
-"""A stage is a value: what an iteration does, and the optimizers that do it. One constructor makes it and its state.
+"""A stage is a value: what an iteration does, and its optimizers. A constructor makes it together with its first state:
 
 stage, state = learn_scores(network, pretrained, scores, recipe, ...)   # VPNs, HYDRA
 stage, state = learn_weights(network, subnetwork, recipe, ...)          # fine-tuning, IMP
@@ -26,7 +26,7 @@ from vpns_jax.training.state import Groups, TrainState
 from vpns_jax.training.views import BilevelMask, FixedMask, LearnedMask, View
 
 PyTree = Any
-# Which passes that learn scores run on, and move, batch statistics.
+# Which passes of learning scores use batch statistics and update the running ones: all, the prompted ones, or none.
 BATCH_NORMS = ("update", "prompted", "frozen")
 
 
@@ -35,13 +35,13 @@ class Recipe:
     """How a stage is trained, whatever it learns.
 
     Attributes:
-      protocol: one of `passes.PROTOCOLS`.
+      protocol: a key of `passes.PROTOCOLS`.
       batch_size: images in a batch.
-      epochs: how long schedules are; how long a stage runs is the runner's to know.
-      optimizers: by group; those of groups that a stage does not learn are not read.
-      batch_norm: one of `BATCH_NORMS`, for passes that learn scores: every pass uses and moves batch statistics, only
-        the prompted ones do, or none does and the running statistics stand. Weights are always learned on batch
-        statistics.
+      epochs: the length of the schedules. (The runner decides how long the stage runs.)
+      optimizers: the optimizer of each group; those of groups that the stage does not learn are not read.
+      batch_norm: one of `BATCH_NORMS`, for passes that learn scores: "update" lets every pass use batch statistics and
+        update the running ones, "prompted" only the prompted passes, "frozen" none. Passes that learn weights always
+        do.
     """
 
     protocol: str
@@ -62,44 +62,47 @@ def learn_scores(
     pattern: sparsity.Pattern,
     new_head: bool = False,
 ) -> tuple[Stage, TrainState]:
-    """Stage 1: min over scores and prompt of the loss of the masked, frozen network (VPNs, eq. 2).
+    """Makes stage 1: min over scores and prompt of the loss of the masked, frozen network (VPNs, eq. 2).
 
     Args:
       network: the static half.
-      start: the pretrained network, with the prompt and the mapping to begin with.
-      scores: where the scores begin, a subtree of `start.weights`.
+      start: the pretrained network, with the initial prompt and mapping.
+      scores: the initial scores, a subtree of `start.weights`.
       recipe: optimizers of "scores", "prompt" and, with a new head, "head".
-      iterations: of an epoch, for schedules.
-      pruned: how many groups of weights to prune, from `sparsity.pruned_groups`.
-      pattern: what these groups are.
-      new_head: whether the head is learned beside the scores.
+      iterations: the iterations of an epoch, for schedules.
+      pruned: the number of groups to prune, from `sparsity.pruned_groups`.
+      pattern: what a group is.
+      new_head: whether the head is learned, too.
 
     Returns:
-      The stage, and its first state, which owns its arrays.
+      The stage and its first state, which owns its arrays.
     """
     learned = {"scores": scores, "prompt": start.prompt} | ({"head": start.weights[HEAD]} if new_head else {})
     frozen = {"weights": start.weights, "pruned": jax.tree.map(jnp.int32, pruned)}
     view = LearnedMask(pattern)
-    passes = tuple(_pass(view, learned, one, train=_on_batch(recipe, one)) for one in _inputs(network, recipe))
+    passes = tuple(
+        _pass(view, learned, input_, train=_uses_batch_statistics(recipe, input_))
+        for input_ in _inputs(network, recipe)
+    )
     return _begin(network, view, passes, recipe, iterations, start, learned, frozen)
 
 
 def learn_weights(network: Network, start: Subnetwork, recipe: Recipe, iterations: int) -> tuple[Stage, TrainState]:
-    """Stage 2: min over weights and prompt under the mask of `start`, which stays (VPNs, eq. 3).
+    """Makes stage 2: min over weights and prompt of the loss under a fixed mask (VPNs, eq. 3).
 
     Args:
       network: the static half.
-      start: the sparse network; an empty mask is none.
+      start: the network with its mask; {} masks nothing.
       recipe: optimizers of "weights" and "prompt".
-      iterations: of an epoch, for schedules.
+      iterations: the iterations of an epoch, for schedules.
 
     Returns:
-      The stage, and its first state, which owns its arrays.
+      The stage and its first state, which owns its arrays.
     """
     learned = {"weights": start.weights, "prompt": start.prompt}
     frozen = {"packed_mask": sparsity.pack(start.mask)}
     view = FixedMask()
-    passes = tuple(_pass(view, learned, one, train=True) for one in _inputs(network, recipe))
+    passes = tuple(_pass(view, learned, input_, train=True) for input_ in _inputs(network, recipe))
     return _begin(network, view, passes, recipe, iterations, start, learned, frozen)
 
 
@@ -114,30 +117,33 @@ def learn_both(
     pattern: sparsity.Pattern,
     gamma: float,
 ) -> tuple[Stage, TrainState]:
-    """BiP (arXiv 2210.04092): a step of the weights under the mask, then one of the scores; each on its own batches.
+    """Makes BiP's stage (arXiv 2210.04092): a step of the weights, then a step of the scores, on different batches.
 
-    The lower level moves the weights alone. The upper one moves scores and prompt; the mask's gradient contains how
-    the weights answer to it. How they depend on the prompt is left out.
+    The lower level updates only the weights, under the mask. The upper level updates scores and prompt. The mask's
+    gradient takes into account how the best weights depend on the mask, but not how they depend on the prompt.
 
     Args:
       network: the static half.
-      start: the pretrained network, with the prompt and the mapping to begin with.
-      scores: where the scores begin, a subtree of `start.weights`.
+      start: the pretrained network, with the initial prompt and mapping.
+      scores: the initial scores, a subtree of `start.weights`.
       recipe: optimizers of "scores", "weights" and "prompt".
-      iterations: of an epoch, for schedules.
-      pruned: how many groups of weights to prune, from `sparsity.pruned_groups`.
-      pattern: what these groups are.
-      gamma: strength of the lower level's penalty, above zero.
+      iterations: the iterations of an epoch, for schedules.
+      pruned: the number of groups to prune, from `sparsity.pruned_groups`.
+      pattern: what a group is.
+      gamma: the factor of the lower level's L2 penalty, above zero.
 
     Returns:
-      The stage, and its first state, which owns its arrays.
+      The stage and its first state, which owns its arrays.
     """
     learned = {"scores": scores, "weights": start.weights, "prompt": start.prompt}
     lower, upper = LearnedMask(pattern), BilevelMask(pattern, gamma)
-    found = _inputs(network, recipe)
+    inputs_ = _inputs(network, recipe)
     passes = (
-        *(_pass(lower, {"weights"}, one, train=True) for one in found),
-        *(_pass(upper, {"scores", "prompt"}, one, train=_on_batch(recipe, one)) for one in found),
+        *(_pass(lower, {"weights"}, input_, train=True) for input_ in inputs_),
+        *(
+            _pass(upper, {"scores", "prompt"}, input_, train=_uses_batch_statistics(recipe, input_))
+            for input_ in inputs_
+        ),
     )
     return _begin(
         network, lower, passes, recipe, iterations, start, learned, {"pruned": jax.tree.map(jnp.int32, pruned)}
@@ -145,21 +151,21 @@ def learn_both(
 
 
 def learn_prompt(network: Network, start: Subnetwork, recipe: Recipe, iterations: int) -> tuple[Stage, TrainState]:
-    """The prompt alone, on a finished network (VPNs, section 3), which runs as it will be used.
+    """Makes a stage that fits a prompt alone to a finished network, which runs in eval mode (VPNs, section 3).
 
     Args:
       network: the static half.
-      start: the finished network; its own prompt is not read.
+      start: the finished network; its own prompt is not used.
       recipe: the optimizer of "prompt".
-      iterations: of an epoch, for schedules.
+      iterations: the iterations of an epoch, for schedules.
 
     Returns:
-      The stage, and its first state, which owns its arrays.
+      The stage and its first state, which owns its arrays.
     """
     learned = {"prompt": network.prompt.init()}
     frozen = {"weights": start.weights, "packed_mask": sparsity.pack(start.mask)}
     view = FixedMask()
-    passes = tuple(_pass(view, learned, one, train=False) for one in _inputs(network, recipe) if one.prompted)
+    passes = tuple(_pass(view, learned, input_, train=False) for input_ in _inputs(network, recipe) if input_.prompted)
     return _begin(network, view, passes, recipe, iterations, start, learned, frozen)
 
 
@@ -167,15 +173,15 @@ def _inputs(network: Network, recipe: Recipe) -> tuple[Input, ...]:
     return inputs(recipe.protocol, prompted=network.prompted)
 
 
-def _pass(view: View, groups: Groups | set[str], one: Input, *, train: bool) -> Pass:
-    """A pass that moves all of these groups, the prompt only if it is on."""
-    moves = frozenset(groups) if one.prompted else frozenset(groups) - {"prompt"}
-    return Pass(view, moves, prompted=one.prompted, augmented=one.augmented, train=train)
+def _pass(view: View, groups: Groups | set[str], input_: Input, *, train: bool) -> Pass:
+    """A pass that updates all of these groups; the prompt only if the images are prompted."""
+    moves = frozenset(groups) if input_.prompted else frozenset(groups) - {"prompt"}
+    return Pass(view, moves, prompted=input_.prompted, augmented=input_.augmented, train=train)
 
 
-def _on_batch(recipe: Recipe, one: Input) -> bool:
-    """Whether a pass that learns scores runs on batch statistics, and moves the running ones."""
-    return recipe.batch_norm == "update" or (recipe.batch_norm == "prompted" and one.prompted)
+def _uses_batch_statistics(recipe: Recipe, input_: Input) -> bool:
+    """Whether a pass that learns scores uses batch statistics and updates the running ones."""
+    return recipe.batch_norm == "update" or (recipe.batch_norm == "prompted" and input_.prompted)
 
 
 def _begin(
@@ -190,7 +196,7 @@ def _begin(
 ) -> tuple[Stage, TrainState]:
     made = []
     for group in learned:
-        updates = iterations * sum(group in one.moves for one in passes)
+        updates = iterations * sum(group in pass_.moves for pass_ in passes)
         made.append((group, optimizers.make(recipe.optimizers[group], Schedule(recipe.epochs, updates))))
     stage = Stage(network, view, passes, tuple(made), recipe.batch_size)
     state = _first_state(stage.optimizers, learned, start.batch_stats, start.mapping)
@@ -201,7 +207,7 @@ def _begin(
 def _first_state(
     made: tuple[tuple[str, optax.GradientTransformation], ...], learned: Groups, batch_stats: PyTree, mapping: jax.Array
 ) -> TrainState:
-    """Fresh optimizers, and own copies of all that an epoch changes in place, where training will have them."""
+    """The state with fresh optimizers, and with copies of all arrays that an epoch changes in place."""
     learned, batch_stats, mapping = jax.tree.map(jnp.copy, (learned, batch_stats, mapping))
     opt_state = optimizers.joint(made).init(learned)
     state = TrainState(jnp.int32(0), learned, {}, opt_state, batch_stats, mapping.astype(jnp.int32))

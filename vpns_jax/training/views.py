@@ -1,6 +1,6 @@
-"""Where the mask of a pass comes from: small static values that turn groups into weights and a mask.
+"""Views: small static values that turn groups into weights and a mask, and so say where the mask comes from.
 
-A view is called inside the loss: its gradient in the groups is the stage's.
+A view is called inside the loss, so it decides the gradient of the groups.
 """
 
 import dataclasses
@@ -16,61 +16,75 @@ PyTree = Any
 
 
 class View(Protocol):
-    """The sparse network that a pass runs, as a function of its groups. Hashable."""
+    """Makes the weights and the mask of a pass from its groups. Hashable."""
 
     def keep(self, groups: Groups) -> PyTree:
-        """The mask: a tree of bool."""
+        """Makes the mask.
+
+        Args:
+          groups: the state's groups.
+
+        Returns:
+          A tree of bool arrays.
+        """
         ...
 
     def __call__(self, groups: Groups) -> tuple[PyTree, PyTree]:
-        """The weights, and the mask to put on them: bool, floats that carry a gradient, or {} if it is on already."""
+        """Makes the weights, and the mask to apply to them.
+
+        Args:
+          groups: the state's groups.
+
+        Returns:
+          The weights and the mask. The mask is bool, or floats with a gradient, or {} if it is already applied.
+        """
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class FixedMask:
-    """The mask is given, as bits: "packed_mask" in the groups."""
+    """A fixed mask, stored as bits: "packed_mask" in the groups."""
 
     def keep(self, groups: Groups) -> PyTree:
-        """The mask, laid out over the devices as what it masks."""
+        """Unpacks the mask, distributed over the devices like its weights; see `View.keep`."""
         return _unpacked(groups["packed_mask"])
 
     def __call__(self, groups: Groups) -> tuple[PyTree, PyTree]:
-        """The weights get a gradient, the mask none (VPNs, eq. 3)."""
+        """Gives the weights a gradient and the mask none (VPNs, eq. 3); see `View`."""
         return weights_of(groups), self.keep(groups)
 
 
 @dataclasses.dataclass(frozen=True)
 class LearnedMask:
-    """The mask is what the scores say: straight through (VPNs, eq. 2).
+    """A mask that is learned by scores, with the straight-through gradient (VPNs, eq. 2).
 
     Attributes:
-      pattern: what is kept or pruned: single weights under one threshold, or groups of them.
+      pattern: what is kept or pruned: single weights under one threshold, or groups of weights.
     """
 
     pattern: sparsity.Pattern
 
     def keep(self, groups: Groups) -> PyTree:
-        """The mask that drops the "pruned" smallest scores."""
+        """Prunes the smallest scores, as many as "pruned" in the groups says; see `View.keep`."""
         return sparsity.prune_groups(groups["scores"], groups["pruned"], self.pattern)
 
     def __call__(self, groups: Groups) -> tuple[PyTree, PyTree]:
-        """The mask's gradient goes straight through to |scores|."""
+        """Passes the mask's gradient straight through to |scores|; see `View`."""
         return weights_of(groups), sparsity.attach_gradient(groups["scores"], self.keep(groups))
 
 
 @dataclasses.dataclass(frozen=True)
 class BilevelMask(LearnedMask):
-    """The mask is what the scores say, and its gradient knows how the weights answer to it (BiP, arXiv 2210.04092).
+    """A learned mask whose gradient takes into account that the best weights depend on it (BiP, arXiv 2210.04092).
 
     Attributes:
-      gamma: strength of the lower level's penalty, above zero.
+      gamma: the factor of the lower level's L2 penalty, above zero.
     """
 
     gamma: float
 
     def __call__(self, groups: Groups) -> tuple[PyTree, PyTree]:
-        """The weights with the mask on; the gradient in the scores is `sparsity.bilevel_gradient`'s."""
+        """Applies the mask; the gradient of the scores is `sparsity.bilevel_gradient`. See `View`."""
         weights, keep = weights_of(groups), self.keep(groups)
         kernels = trees.subtree(weights, keep)
         return trees.overlay(weights, sparsity.bilevel(groups["scores"], kernels, keep, self.gamma)), {}
