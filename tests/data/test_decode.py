@@ -207,7 +207,7 @@ def heic(brand: bytes = b"heic", *others: bytes) -> bytes:
 
 @pytest.mark.parametrize(("brand", "others"), [(b"heic", ()), (b"heix", ()), (b"mif1", (b"mif1", b"heic"))])
 def test_heic_says_what_to_do(brand, others):
-    with pytest.raises(UnreadableImageError, match=r"HEIC picture.* convert it to JPEG.*magick"):
+    with pytest.raises(UnreadableImageError, match=r"HEIC image.* convert it to JPEG.*magick"):
         decode_image(heic(brand, *others))
 
 

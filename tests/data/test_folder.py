@@ -135,7 +135,7 @@ def test_a_file_that_goes_bad_later_is_named(tmp_path):
     fill(root / "dog", 3, first=10)
     sources = data.open_sources(f"folder:{root}")
     shutil.rmtree(root / "cat")
-    with pytest.raises(UserError, match=r"cat/00.\.png could be read before and cannot now"):
+    with pytest.raises(UserError, match=r"cat/00.\.png could be read before, but not now"):
         numbers(sources.train)
 
 

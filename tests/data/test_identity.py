@@ -185,7 +185,7 @@ def test_prepared_sets_are_told_by_their_version_and_records(tmp_path):
     labels.write_text(labels.read_text().replace("class3", "class33"))
     with pytest.raises(UserError, match="does not match its checksum"):
         data.identity("cifar10", data_dir=moved)
-    # Prepared anew, it is whole, and another one.
+    # Prepared again, it is whole, and another one.
     (labels.parent / "vpns_jax.checksums.json").unlink()
     assert data.identity("cifar10", data_dir=moved) != before
 
@@ -229,13 +229,13 @@ def test_copies_on_both_sides_of_a_split_that_is_drawn_are_found(tmp_path):
 def test_a_group_is_told_once_of_a_kind():
     copies = [duplicates.Member(f"{k}.png", k % 2, "same") for k in range(5)]
     alone = duplicates.Member("alone.png", 0, "other")
-    lines = list(duplicates.told({"train": copies[:4], "test": [copies[4], alone]}))
+    lines = list(duplicates.report({"train": copies[:4], "test": [copies[4], alone]}))
     assert lines == [
         "5 files have the bytes of a file with another label: 0.png = 1.png",
         "5 files have the bytes of a file in another split: 0.png = 4.png",
     ]
     many = [duplicates.Member(f"{k}.png", 0, str(k // 2)) for k in range(10)]
-    assert list(duplicates.told({"train": many})) == [
+    assert list(duplicates.report({"train": many})) == [
         "10 files have the bytes of another file of their class and split: 0.png = 1.png, 2.png = 3.png, "
         "4.png = 5.png and 2 more"
     ]

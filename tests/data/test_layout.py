@@ -38,7 +38,7 @@ def test_splits_are_told_in_any_case_and_form(tmp_path, train, val, test):
         split: ((f"{folder}/cat/{k}.png", 0), (f"{folder}/dog/{k}.png", 1))
         for k, (split, folder) in enumerate((("train", train), ("val", val), ("test", test)))
     }
-    assert found.passed == ()
+    assert found.skipped == ()
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_what_may_be_splits_or_classes_is_an_error(tmp_path, paths, found):
         listing.list_folder(tmp_path)
     message = str(caught.value)
     assert f"classes or splits? Found {found}" in message
-    assert "a set has train/ and, where there are, val/ and test/, in each a sub-folder for each class" in message
+    assert "a set has train/ and optionally val/ and test/, each with a sub-folder for each class" in message
     assert "put them in train/" in message
     assert len(message) - len(str(tmp_path)) < 340
     assert "\n" not in message
@@ -100,10 +100,10 @@ def test_classes_that_are_none_of_that(tmp_path, paths, classes):
 
 def test_what_lies_beside_splits_is_told(tmp_path):
     make(tmp_path, *sets("train", "test", "unlabeled"), "docs/licence.txt", "README.md", "train/stray.png", "stray.jpg")
-    assert listing.list_folder(tmp_path).passed == (
-        "passed over 2 folders that are no split: docs, unlabeled",
-        "passed over 2 images outside any class: stray.jpg, train/stray.png",
-        "passed over 1 files of other kinds (.md 1): README.md",
+    assert listing.list_folder(tmp_path).skipped == (
+        "skipped 2 folders that are no split: docs, unlabeled",
+        "skipped 2 images outside any class: stray.jpg, train/stray.png",
+        "skipped 1 files of other kinds (.md 1): README.md",
     )
 
 

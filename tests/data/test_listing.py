@@ -37,9 +37,7 @@ def test_hidden_and_system_folders_are_passed_over(tmp_path, hidden, where):
     top = "train/" if where.startswith("train") else ""
     make(tmp_path, f"{top}cat/1.png", f"{top}dog/1.png", f"{where}{hidden}/cat/1.png", f"{where}{hidden}/2.png")
     assert read(tmp_path) == [f"{top}cat/1.png", f"{top}dog/1.png"]
-    assert listing.list_folder(tmp_path).passed == (
-        f"passed over 1 hidden and system files and folders: {where}{hidden}",
-    )
+    assert listing.list_folder(tmp_path).skipped == (f"skipped 1 hidden and system files and folders: {where}{hidden}",)
 
 
 def test_what_is_no_image_is_counted_and_named(tmp_path):
@@ -49,10 +47,10 @@ def test_what_is_no_image_is_counted_and_named(tmp_path):
     os.mkfifo(tmp_path / "cat" / "pipe.png")
     found = listing.list_folder(tmp_path)
     assert found.files["train"] == (("cat/1.PNG", 0), ("dog/1.jpeg", 1))
-    assert found.passed == (
-        "passed over 4 hidden and system files and folders: cat/.DS_Store, cat/._1.png, cat/desktop.ini, 1 more",
-        "passed over 1 pipes, sockets and devices: cat/pipe.png",
-        "passed over 5 files of other kinds (.raw 3, .txt 1, no suffix 1): cat/a.RAW, cat/b.raw, dog/c.raw, 2 more",
+    assert found.skipped == (
+        "skipped 4 hidden and system files and folders: cat/.DS_Store, cat/._1.png, cat/desktop.ini, 1 more",
+        "skipped 1 pipes, sockets and devices: cat/pipe.png",
+        "skipped 5 files of other kinds (.raw 3, .txt 1, no suffix 1): cat/a.RAW, cat/b.raw, dog/c.raw, 2 more",
     )
 
 
@@ -78,7 +76,7 @@ def test_links_are_followed(tmp_path):
 def test_loops_are_refused(tmp_path, target):
     make(tmp_path, "cat/deep/1.png", "dog/1.png")
     (tmp_path / "cat" / "deep" / "loop").symlink_to(target if target != "deep" else tmp_path / "cat" / "deep")
-    with pytest.raises(UserError, match="cat/deep/loop is a link to a folder that it lies in; remove it"):
+    with pytest.raises(UserError, match="cat/deep/loop is a link to a folder that contains it; remove it"):
         listing.list_folder(tmp_path)
 
 
@@ -93,7 +91,7 @@ def test_a_folder_is_read_once_in_a_class(tmp_path):
             (far / str(k) / way).symlink_to(far / str(k + 1))
     (tmp_path / "cat" / "far").symlink_to(far / "0")
     assert len(read(tmp_path)) == 3
-    assert "passed over 30 folders that links lead to again" in "".join(listing.list_folder(tmp_path).passed)
+    assert "skipped 30 folders that links lead to again" in "".join(listing.list_folder(tmp_path).skipped)
 
 
 def test_links_that_lead_nowhere(tmp_path):
@@ -103,7 +101,7 @@ def test_links_that_lead_nowhere(tmp_path):
     (tmp_path / "cat" / "gone").symlink_to("/nowhere")
     # Images that should be there are to be counted with the unreadable.
     assert read(tmp_path) == ["cat/1.png", "cat/gone.png", "cat/self.png", "dog/1.png"]
-    assert listing.list_folder(tmp_path).passed == ("passed over 1 broken links: cat/gone",)
+    assert listing.list_folder(tmp_path).skipped == ("skipped 1 broken links: cat/gone",)
     (tmp_path / "emu").symlink_to("/nowhere")
     with pytest.raises(UserError, match="has links that lead nowhere: emu; mend or remove them"):
         listing.list_folder(tmp_path)
@@ -151,7 +149,7 @@ def test_names_that_are_no_text_are_made_printable_and_stay_apart(tmp_path):
     # What opens the file is its own name.
     assert (tmp_path / f"cat/{LATIN}.png").is_file()
     assert f"cat/{LATIN}.png" in read(tmp_path)
-    assert found.passed == ("passed over 1 files of other kinds (.x 1): cat/caf\\xe9.x",)
+    assert found.skipped == ("skipped 1 files of other kinds (.x 1): cat/caf\\xe9.x",)
 
 
 @pytest.mark.parametrize("name", ["犬", "كلب", "🐶", "👨‍👩‍👧", "Ünïcode", "a b", "back\\slash", "$math$", "\\x"])

@@ -34,7 +34,7 @@ def write(path, content: Image.Image | bytes) -> None:
 
 
 def deep(*levels: int) -> Image.Image:
-    """A row of 16-bit greyscale."""
+    """A row of 16-bit grayscale."""
     return Image.fromarray(np.array([levels], np.uint16))
 
 
@@ -69,7 +69,7 @@ def test_one_range_of_greys_for_the_whole_set(root, case, choice):
     found = sources(root, grey_range=choice)
     first, second, third = expected[choice]
     assert pixels(found, 3) == sorted([[first, second, third], [first, first, second]])
-    assert f"2 of 10 images in 16-bit greyscale, levels {levels[0]} ... {levels[2]}: " in found.notes[0]
+    assert f"2 of 10 images in 16-bit grayscale, levels {levels[0]} ... {levels[2]}: " in found.notes[0]
     # Whoever predicts later has the same scale, from a file.
     again = Decoding.from_json(json.loads(json.dumps(found.decoding.to_json())))
     assert again == found.decoding
@@ -82,8 +82,8 @@ def test_prepare_says_what_was_seen(root, capsys):
     write(root / "dog" / "photo.jpg", noted("JPEG", 3))
     assert prepare.main(["prepare", f"folder:{root}"]) == 0
     printed = capsys.readouterr().out
-    assert "1 of 10 images in 16-bit greyscale, levels 0 ... 4095: 0 becomes black and 4095 white\n" in printed
-    assert "1 of 10 images turned upright, as the camera's note (EXIF) says: dog/photo.jpg\n" in printed
+    assert "1 of 10 images in 16-bit grayscale, levels 0 ... 4095: 0 becomes black and 4095 white\n" in printed
+    assert "1 of 10 images turned upright, as EXIF's orientation says: dog/photo.jpg\n" in printed
 
 
 def test_without_deep_greys_nothing_is_said(root):
@@ -95,9 +95,9 @@ def test_without_deep_greys_nothing_is_said(root):
 @pytest.mark.parametrize(
     ("choice", "shape", "said"),
     [
-        ("auto", (48, 32), "1 of 9 images turned upright, as the camera's note (EXIF) says: cat/photo.jpg"),
+        ("auto", (48, 32), "1 of 9 images turned upright, as EXIF's orientation says: cat/photo.jpg"),
         ("on", (48, 32), "1 of 9 images turned upright"),
-        ("off", (32, 48), "1 of 9 images left as stored, though the camera's note (EXIF) says"),
+        ("off", (32, 48), "1 of 9 images left as stored, though EXIF's orientation says"),
     ],
 )
 def test_orientation_of_a_folder(root, choice, shape, said):
@@ -125,7 +125,7 @@ def test_jpegs_without_their_end_are_read_and_counted(root):
 def test_heic_pictures_are_named_with_what_to_do(root, name):
     write(root / "cat" / name, heic())
     assert sources(root).skipped == (
-        f"cat/{name}: a HEIC picture, which is not read; convert it to JPEG, for example with ImageMagick: "
+        f"cat/{name}: a HEIC image, which is not supported; convert it to JPEG, for example with ImageMagick: "
         "magick mogrify -format jpg *.HEIC",
     )
 
@@ -165,7 +165,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_memory_is_made_anew(root, damage, monkeypatch):
+def test_a_damaged_memory_is_made_again(root, damage, monkeypatch):
     # As if time had passed since the files were written.
     monkeypatch.setattr(survey, "_SETTLED_NS", -(10**9))
     write(root / "cat" / "bad.png", b"spoilt")

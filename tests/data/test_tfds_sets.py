@@ -118,7 +118,7 @@ def test_a_damaged_description_is_one_line(tmp_path):
             with pytest.raises(UserError, match=name) as error:
                 data.open_sources("cifar10", data_dir=str(tmp_path))
             assert "\n" not in str(error.value)
-            assert f"{folder} and prepare cifar10 anew" in str(error.value)
+            assert f"{folder} and prepare cifar10 again" in str(error.value)
         path.unlink()
         if name != "vpns_jax.checksums.json":
             with pytest.raises(UserError, match=f"{name}: No such file"):
@@ -130,7 +130,7 @@ def test_a_damaged_description_is_one_line(tmp_path):
 def test_a_description_that_was_damaged_before_it_was_opened(tmp_path):
     build_cifar10(tmp_path, train=2, test=2)
     (tmp_path / "cifar10" / "3.0.2" / "dataset_info.json").write_text("{")
-    with pytest.raises(UserError, match=r"cifar10 cannot be read .*; remove that folder and prepare it anew") as error:
+    with pytest.raises(UserError, match=r"cifar10 cannot be read .*; remove that folder and prepare it again") as error:
         data.open_sources("cifar10", data_dir=str(tmp_path))
     assert "\n" not in str(error.value)
 
@@ -152,7 +152,7 @@ def test_damaged_records_are_one_line(tmp_path):
             # What lies between the records.
             assert found == expected
     assert len(said) > 20
-    assert all("\n" not in line and "remove that folder and prepare it anew" in line for line in said)
+    assert all("\n" not in line and "remove that folder and prepare it again" in line for line in said)
 
 
 def test_a_source_is_pickled_as_a_place(cifar10):
@@ -187,7 +187,7 @@ def test_tfrecord_says_what_to_do(tmp_path, capsys):
     info = tmp_path / "cifar10" / "3.0.2" / "dataset_info.json"
     info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
     with pytest.raises(
-        UserError, match="as tfrecord, which cannot be read at random; prepare it as array_record elsewhere"
+        UserError, match="as tfrecord, which has no random access; prepare it as array_record elsewhere"
     ):
         data.open_sources("cifar10", data_dir=str(tmp_path))
     assert prepare.main(["prepare", "cifar10", f"--data_dir={tmp_path}"]) == 2
@@ -363,7 +363,7 @@ def test_stanford_cars_with_something_missing(tmp_path, capsys):
     (root / "cars_test" / "00007.jpg").unlink()
     command = ["prepare", "stanford_cars", f"--data_dir={tmp_path}"]
     assert prepare.main(command) == 2
-    assert "names 00007.jpg, of which there is no image below" in capsys.readouterr().err
+    assert "names 00007.jpg, but there is no such image below" in capsys.readouterr().err
     (root / "devkit" / "cars_meta.mat").unlink()
     assert prepare.main(command) == 2
     assert "there is no cars_meta.mat in" in capsys.readouterr().err
@@ -422,7 +422,7 @@ def test_list_and_prepare_of_bundled_sets_and_folders(tmp_path, monkeypatch, cap
     assert prepare.main(["prepare", f"folder:{tmp_path / 'images'}"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == ["class    train     test", "cat          4        1", "dog          4        1"]
-    assert lines[3] == "passed over 1 hidden and system files and folders: dog/.hidden.png"
+    assert lines[3] == "skipped 1 hidden and system files and folders: dog/.hidden.png"
     assert lines[4].startswith("10 files have the bytes of a file with another label: cat/0.png = dog/0.png, ")
     assert lines[-2].endswith("2 classes, 8 images to train on, 2 to test on, 1 unreadable files left out:")
     assert lines[-1] == "  cat/bad.png: the file is empty"

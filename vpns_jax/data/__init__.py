@@ -1,4 +1,4 @@
-"""Data sets, their host pipeline, and augmentation on the device (docs/data.md)."""
+"""Data sets, the host pipeline, and augmentation on the device (docs/data.md)."""
 
 from vpns_jax.data.dataset import Dataset, Split, TrainSplit, large_size
 from vpns_jax.data.decoding import DecodeOptions, Decoding

@@ -1,4 +1,4 @@
-"""See `prepare.py`."""
+"""The command `python -m vpns_jax.data`; see `prepare.py`."""
 
 import sys
 

@@ -1,14 +1,20 @@
-"""Augmentation on the device: pure functions of uint8 images and a key."""
+"""Augmentation on the device: pure functions of uint8 images and a random key."""
 
 import jax
 import jax.numpy as jnp
 
 
 def to_float(images: jax.Array) -> jax.Array:
-    """uint8 [b, h, w, c], c in {1, 3}, to float32 [b, h, w, 3] in [0, 1]; one grey channel becomes three.
+    """Converts images to RGB floats in [0, 1]; a gray channel is copied to all three channels.
+
+    Args:
+      images: uint8 `[b, h, w, c]`, c in {1, 3}.
+
+    Returns:
+      float32 `[b, h, w, 3]`.
 
     Raises:
-      ValueError: another dtype or number of channels.
+      ValueError: the images have another dtype or number of channels.
     """
     if images.dtype != jnp.uint8 or images.shape[-1] not in (1, 3):
         raise ValueError(
@@ -19,16 +25,16 @@ def to_float(images: jax.Array) -> jax.Array:
 
 
 def random_crop_flip(images: jax.Array, rng: jax.Array, *, size: int, flip: bool) -> jax.Array:
-    """Crops each image at a place of its own and, if `flip`, mirrors half of them by lot.
+    """Crops each image at its own random place and, if `flip`, mirrors it with probability 1/2.
 
     Args:
-      images: uint8 [b, H, W, c], H and W at least `size`.
-      rng: a key.
-      size: of the crops.
-      flip: whether to mirror.
+      images: uint8 `[b, H, W, c]`, H and W at least `size`.
+      rng: a random key.
+      size: side of the crops in pixels.
+      flip: whether to mirror images horizontally.
 
     Returns:
-      uint8 [b, size, size, c].
+      uint8 `[b, size, size, c]`.
 
     Raises:
       ValueError: the images are smaller than the crop.
@@ -48,14 +54,14 @@ def random_crop_flip(images: jax.Array, rng: jax.Array, *, size: int, flip: bool
 
 
 def resize_bilinear(images: jax.Array, size: int) -> jax.Array:
-    """Resizes to squares as PIL's antialiased bilinear filter does, which differs by at most 1/255: PIL rounds twice.
+    """Resizes to squares as PIL's antialiased bilinear filter does, up to differences of 1/255: PIL rounds twice.
 
     Args:
-      images: float [b, h, w, c].
-      size: of the result; the aspect ratio is not kept.
+      images: float `[b, h, w, c]`.
+      size: side of the result in pixels; the aspect ratio is not kept.
 
     Returns:
-      Float [b, size, size, c].
+      Float `[b, size, size, c]`.
     """
     b, _, _, c = images.shape
     return jax.image.resize(images, (b, size, size, c), "bilinear", antialias=True)

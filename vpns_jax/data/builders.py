@@ -1,6 +1,6 @@
-"""TFDS builders of our own: Tiny-ImageNet, which TFDS lacks, and StanfordCars, whose download is dead in TFDS.
+"""Our own TFDS builders: Tiny-ImageNet, which TFDS lacks, and StanfordCars, whose download link in TFDS is dead.
 
-They need TFDS to be imported and nothing of TensorFlow: images go from the archive to the records as they are.
+They need TFDS, but not TensorFlow: image files are copied unchanged from the archive to the records.
 """
 
 import hashlib
@@ -15,12 +15,12 @@ from vpns_jax.errors import UserError
 
 # The name, bytes and label of each image.
 Images = Iterator[tuple[str, bytes, int]]
-# What TFDS writes, keyed by what identifies it.
+# The examples that TFDS writes, with their unique keys.
 Examples = Iterator[tuple[str, dict[str, Any]]]
 
 
 class _ImageBuilder(tfds.core.GeneratorBasedBuilder):
-    """What the two have in common: how an example looks."""
+    """The base of both builders: the features of an example."""
 
     CLASSES: int
     HOMEPAGE: str
@@ -45,7 +45,7 @@ class _ImageBuilder(tfds.core.GeneratorBasedBuilder):
 
 
 class TinyImagenet(_ImageBuilder):
-    """200 classes of ImageNet at 64 x 64 pixels: 100,000 images to train on, 10,000 for validation."""
+    """200 classes of ImageNet at 64 x 64 pixels: 100,000 training images and 10,000 validation images."""
 
     VERSION = tfds.core.Version("1.0.0")
     URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
@@ -56,10 +56,10 @@ class TinyImagenet(_ImageBuilder):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Examples]:
         path = Path(dl_manager.download(self.URL))
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, "md5").hexdigest()
-        if found != self.MD5:
+            md5 = hashlib.file_digest(file, "md5").hexdigest()
+        if md5 != self.MD5:
             raise UserError(
-                f"{path}, downloaded from {self.URL}, has MD5 {found}, not {self.MD5}; remove it and try again"
+                f"{path}, downloaded from {self.URL}, has MD5 {md5}, not {self.MD5}; remove it and try again"
             )
         archive = zipfile.ZipFile(path)
         root = "tiny-imagenet-200"
@@ -73,7 +73,7 @@ class TinyImagenet(_ImageBuilder):
 
 
 class StanfordCars(_ImageBuilder):
-    """196 makes of car: 8,144 images to train on, 8,041 to test on; from a folder that the user provides."""
+    """196 car models: 8,144 training images and 8,041 test images, read from a folder that the user provides."""
 
     VERSION = tfds.core.Version("1.0.0")
     MANUAL_DOWNLOAD_INSTRUCTIONS = "See `python -m vpns_jax.data list`."
@@ -107,21 +107,21 @@ def _tiny_validation(archive: zipfile.ZipFile, root: str, ids: list[str]) -> Ima
 
 
 def _cars(root: Path, annotations: str, folder: str) -> Images:
-    """The images that a MATLAB file names, from below any folder of that name."""
+    """The images that a MATLAB file names, found in `folder` at any depth below `root`."""
     paths = {path.name: path for path in root.rglob("*.jpg") if folder in path.parts}
     for annotation in _matlab(_find(root, annotations))["annotations"]:
         name = str(annotation["fname"])
         if name not in paths:
-            raise UserError(f"{annotations} names {name}, of which there is no image below {root}/{folder}")
+            raise UserError(f"{annotations} names {name}, but there is no such image below {root}/{folder}")
         # MATLAB counts from one.
         yield name, paths[name].read_bytes(), int(annotation["class"]) - 1
 
 
 def _find(root: Path, name: str) -> Path:
-    found = sorted(root.rglob(name))
-    if not found:
+    paths = sorted(root.rglob(name))
+    if not paths:
         raise UserError(f"there is no {name} in {root}")
-    return found[0]
+    return paths[0]
 
 
 def _matlab(path: Path) -> dict[str, Any]:

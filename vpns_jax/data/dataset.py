@@ -1,4 +1,4 @@
-"""A data set in memory: resized once, on the host, to what a network takes."""
+"""A data set in memory, resized once on the host to the network's image size."""
 
 import dataclasses
 
@@ -10,8 +10,8 @@ class Split:
     """Images and their labels.
 
     Attributes:
-      images: uint8 [n, h, w, c], c in {1, 3}.
-      labels: int32 [n], below the number of classes.
+      images: uint8 `[n, h, w, c]`, c in {1, 3}.
+      labels: int32 `[n]`, below the number of classes.
     """
 
     images: np.ndarray
@@ -28,11 +28,11 @@ class Split:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainSplit(Split):
-    """A split that is trained on: the same images at two sizes.
+    """A training split: the same images at two sizes.
 
     Attributes:
-      images: uint8 [n, h, w, c], resized to the network's image size: un-augmented passes.
-      large: uint8 [n, H, W, c], resized to 9/8 of it: what augmented passes crop from.
+      images: uint8 `[n, h, w, c]`, resized to the network's image size, for passes without augmentation.
+      large: uint8 `[n, H, W, c]`, resized to 9/8 of that size; passes with augmentation crop from these.
     """
 
     large: np.ndarray
@@ -44,15 +44,17 @@ class TrainSplit(Split):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set, square images of one size.
+    """A data set with square images of one size. The splits are disjoint.
 
     Attributes:
-      name: as `data.load` knows it.
+      name: the name by which `data.load` loads it.
       classes: the classes' names; a label is an index into them.
-      train, val, test: disjoint splits; `val` is for selection, `test` for the last word.
+      train: the training split.
+      val: the validation split, for the selection of models.
+      test: the test split, for final results.
       flip: whether a horizontally mirrored image keeps its label.
-      skipped: "path: reason" of each file that was left out as unreadable.
-      notes: what else of a folder its owner should know; see `source.Sources`.
+      skipped: "path: reason" for each unreadable file, which was left out.
+      notes: other facts about a folder that its owner should know; see `source.Sources`.
     """
 
     name: str
@@ -66,12 +68,12 @@ class Dataset:
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are."""
+        """The number of classes."""
         return len(self.classes)
 
 
 def large_size(image_size: int) -> int:
-    """The size that images are resized to before a random crop of `image_size`: 9/8 of it, rounded down."""
+    """The size to which images are resized before a random crop of `image_size`: 9/8 of it, rounded down."""
     return 9 * image_size // 8
 
 

@@ -1,4 +1,4 @@
-"""One image file, whatever its kind, to RGB."""
+"""Decodes one image file of any kind to RGB."""
 
 import dataclasses
 import io
@@ -9,13 +9,13 @@ from PIL import Image, ImageFile
 from vpns_jax.data import jpeg
 from vpns_jax.data.decoding import AS_STORED, FULL_RANGE, Decoding
 
-# Kinds that Pillow decodes by itself, inside this process. It knows others, and hands some to programs (EPS to
-# Ghostscript) whatever the file is called.
+# Kinds that Pillow decodes inside this process. Pillow passes some other kinds to external programs (EPS to
+# Ghostscript), whatever the file's suffix is, so they are not read.
 KINDS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
-# Pillow's modes for sixteen bits of grey in a PNG or TIFF; it would cut off above 255 instead of scaling.
+# Pillow's modes for 16-bit grayscale in a PNG or TIFF. Pillow would clip levels above 255 instead of scaling them.
 _SIXTEEN_BITS = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _ORIENTATION = 0x0112
-# What undoes the camera's turn.
+# The operation that turns an image upright, for each value of EXIF's orientation.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -26,22 +26,22 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _HEIC = (
-    "a HEIC picture, which is not read; convert it to JPEG, for example with ImageMagick: "
+    "a HEIC image, which is not supported; convert it to JPEG, for example with ImageMagick: "
     "magick mogrify -format jpg *.HEIC"
 )
 
 
 class UnreadableImageError(ValueError):
-    """A file that is no image, or a broken one; the message says why."""
+    """A file that is no image, or a broken image; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Decoded:
-    """An image, and what was met on the way to it.
+    """An image, and how it was decoded.
 
     Attributes:
-      pixels: uint8 [h, w, 3].
-      greys: the darkest and the brightest of its 16-bit grey levels; None if it has none.
+      pixels: uint8 `[h, w, 3]`.
+      greys: the darkest and the brightest of its 16-bit gray levels; None if it has no such levels.
       turned: whether it was turned upright.
       mended: whether it is a JPEG without its end marker.
       reduced: whether it was too large, and decoded at a part of its size.
@@ -55,21 +55,24 @@ class Decoded:
 
 
 def decode_image(data: bytes, decoding: Decoding = AS_STORED) -> np.ndarray:
-    """The pixels of an image file, uint8 [h, w, 3]; see `read_image`."""
+    """The pixels of an image file, uint8 `[h, w, 3]`; see `read_image`."""
     return read_image(data, decoding).pixels
 
 
 def read_image(data: bytes, decoding: Decoding = AS_STORED) -> Decoded:
-    """Decodes JPEG, PNG, WebP and the other `KINDS`; of an animation, the first frame.
+    """Decodes JPEG, PNG, WebP and the other `KINDS`; an animation's first frame is taken.
 
-    Grey, palette and CMYK images become RGB, 16 bits become 8, and what is transparent shows a white ground.
+    Gray, palette and CMYK images become RGB, 16 bits become 8, and transparent pixels are blended with white.
 
     Args:
       data: the file's bytes.
-      decoding: what else is done. By default pixels are as stored: a camera's note on orientation is left aside.
+      decoding: further options. By default, pixels are as stored: EXIF's orientation is ignored.
+
+    Returns:
+      The image.
 
     Raises:
-      UnreadableImageError: the bytes cannot be decoded to the last pixel, or are too large an image.
+      UnreadableImageError: some pixels cannot be decoded, or the image is too large.
     """
     if _is_heic(data):
         raise UnreadableImageError(_HEIC)
@@ -91,7 +94,7 @@ def read_image(data: bytes, decoding: Decoding = AS_STORED) -> Decoded:
 
 
 def _load(data: bytes, decoding: Decoding) -> tuple[Image.Image, bool, bool]:
-    """The image, decoded; whether it was mended, and whether reduced."""
+    """The decoded image; whether its end marker was added, and whether its size was reduced."""
     image = _open(data)
     reduced = _fit(image, decoding.max_megapixels)
     if image.format != "JPEG" or not jpeg.lacks_end(data):
@@ -104,22 +107,22 @@ def _load(data: bytes, decoding: Decoding) -> tuple[Image.Image, bool, bool]:
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
-    """An image of which only the header was read.
+    """Opens an image; only its header is read.
 
-    `PIL.Image.open` does the same, but warns of large images or refuses them by a limit of its own, for the whole
-    process, before anyone can ask how large they are.
+    `PIL.Image.open` is no alternative: it warns about large images or refuses them, by a limit for the whole process,
+    before their size can be read.
     """
     Image.init()
     for kind in KINDS:
         factory, accept = Image.OPEN[kind]
-        # A string says why the kind is not supported here.
+        # `accept` returns a string if Pillow was built without support for the kind.
         if accept is not None and accept(data[:16]) is True:
             return factory(io.BytesIO(data), "")
     raise UnreadableImageError("not an image of a known kind" if data else "the file is empty")
 
 
 def _fit(image: ImageFile.ImageFile, max_megapixels: float) -> bool:
-    """Has a JPEG that is too large decoded at a part of its size, and says whether; refuses another image."""
+    """Makes a too large JPEG be decoded at a part of its size, and returns whether; refuses other large images."""
     w, h = image.size
     most = max_megapixels * 1e6
     if w * h <= most:
@@ -132,22 +135,22 @@ def _fit(image: ImageFile.ImageFile, max_megapixels: float) -> bool:
 
 
 def _orientation(image: Image.Image) -> int:
-    """1 ... 8, as EXIF has it; 1 is upright. Of a decoded image: Pillow turns a TIFF itself, and then says 1."""
+    """EXIF's orientation of a decoded image, 1 ... 8; 1 is upright, as for TIFFs, which Pillow turns itself."""
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    # The note may be broken in as many ways as an image; the image is none the worse.
+    # Broken EXIF data can raise many kinds of errors. The image itself is still readable.
     except Exception:
         return 1
 
 
 def _to_eight_bits(image: Image.Image, grey_range: tuple[int, int]) -> tuple[Image.Image, tuple[int, int]]:
-    """16-bit greyscale as 8 bits, and its darkest and brightest level."""
+    """Converts 16-bit grayscale to 8 bits; also returns its darkest and brightest level."""
     levels = np.asarray(image)
     low, high = int(np.min(levels)), int(np.max(levels))
     if low < FULL_RANGE[0] or high > FULL_RANGE[1]:
         raise UnreadableImageError(f"pixels from {low} to {high}, of no known range")
     black, white = grey_range
-    # 256 bins of equal width: of the full range the upper byte.
+    # 256 bins of equal width; for the full range, this is the upper byte.
     bins = (np.arange(FULL_RANGE[1] + 1) - black) * 256 // (white - black + 1)
     return Image.fromarray(np.clip(bins, 0, 255).astype(np.uint8)[levels]), (low, high)
 
@@ -162,11 +165,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:
-    """`image.convert`, which copies an image that is of that mode already."""
+    """`image.convert`, without the copy if the image already has that mode."""
     return image if image.mode == mode else image.convert(mode)
 
 
 def _is_heic(data: bytes) -> bool:
-    """Whether a file is of the kind that phones write, whatever it is called: by its brands, the first 64 bytes."""
+    """Whether a file is HEIC, the format of many phones, according to the brands in its first 64 bytes."""
     brands = {data[i : i + 4] for i in range(8, min(len(data), 64), 4)}
     return data[4:8] == b"ftyp" and not brands & {b"avif", b"avis"} and any(b[:2] == b"he" for b in brands)

@@ -1,7 +1,7 @@
-"""How an image's bytes become pixels: what is asked for, and what is decided for a data set.
+"""How an image's bytes become pixels: `DecodeOptions` are the user's options, `Decoding` the decision for a data set.
 
-Both are small values that travel: from the config to the sources, with the sources to worker processes, and with a
-finished network to whoever predicts with it.
+Both are small values: they go from the config to the sources, with the sources to worker processes, and with a finished
+network into its file.
 """
 
 import dataclasses
@@ -12,9 +12,9 @@ from vpns_jax.errors import UserError, check_name
 
 EXIF = ("auto", "on", "off")
 GREY_RANGES = ("auto", "full", "measured")
-# All that sixteen bits can say.
+# The range of 16-bit levels.
 FULL_RANGE = (0, 0xFFFF)
-# A JPEG has at most 65535 x 65535 pixels; no other kind has use for more.
+# A JPEG has at most 65535 x 65535 pixels; other kinds do not need more.
 MOST_MEGAPIXELS = 4295.0
 
 
@@ -27,13 +27,13 @@ def _check_megapixels(value: float) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Decoding:
-    """What is done to every image of a data set, and to every image that is predicted on later.
+    """How all images of a data set are decoded, and all images for later predictions.
 
     Attributes:
-      exif: whether an image is turned as the camera's note on orientation says.
-      grey_range: the levels of 16-bit greyscale that become black and white, 0 <= black < white <= 65535.
-      max_megapixels: how large an image may be, in millions of pixels. A larger JPEG is decoded at a half, a quarter
-        or an eighth of its size; another kind is unreadable.
+      exif: whether an image is turned upright according to EXIF's orientation.
+      grey_range: the 16-bit gray levels that become black and white, 0 <= black < white <= 65535.
+      max_megapixels: the largest size of an image, in millions of pixels. A larger JPEG is decoded at a half, a quarter
+        or an eighth of its size; a larger image of another kind is unreadable.
     """
 
     exif: bool = False
@@ -47,43 +47,46 @@ class Decoding:
         _check_megapixels(self.max_megapixels)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, to be written beside a network; `from_json` takes them back."""
+        """JSON values, to be written into a network's file; `from_json` reads them."""
         return {"exif": self.exif, "grey_range": list(self.grey_range), "max_megapixels": self.max_megapixels}
 
     @classmethod
-    def from_json(cls, found: Any) -> "Decoding":
-        """What `to_json` wrote.
+    def from_json(cls, value: Any) -> "Decoding":
+        """Reads the values of `to_json`.
 
         Args:
-          found: the parsed JSON, of whatever type.
+          value: parsed JSON of any type.
+
+        Returns:
+          The decoding.
 
         Raises:
-          UserError: anything else.
+          UserError: the value is something else.
         """
         try:
-            exif, (black, white), most = found["exif"], found["grey_range"], found["max_megapixels"]
+            exif, (black, white), most = value["exif"], value["grey_range"], value["max_megapixels"]
         except (TypeError, KeyError, ValueError):
             exif = black = white = most = None
-        # A bool is an int to Python; here it is not.
+        # For Python, a bool is an int; here it is not allowed.
         if type(exif) is bool and type(black) is type(white) is int and type(most) in (int, float):
             return cls(exif, (black, white), float(most))
-        shown = json.dumps(found, default=str)[:100]
+        shown = json.dumps(value, default=str)[:100]
         raise UserError(f"the decoding of images is {shown}; it needs exif, grey_range and max_megapixels")
 
 
-# Pixels as they are in the file, sixteen bits cut to eight.
+# Pixels as they are in the file; of 16-bit levels, the upper byte is taken.
 AS_STORED = Decoding()
 
 
 @dataclasses.dataclass(frozen=True)
 class DecodeOptions:
-    """What a user asks for; "auto" leaves it to the data set.
+    """The user's options; "auto" depends on the data set.
 
     Attributes:
-      exif: "on", "off", or "auto": on for folders, off for prepared public sets, which others read so.
+      exif: "on", "off", or "auto": on for folders, off for prepared public data sets, because others read them so.
       grey_range: "full", "measured" (from the darkest to the brightest level of the whole set), or "auto": measured
-        where no image uses the upper half.
-      max_megapixels: as `Decoding` has it.
+        if no image uses the upper half of the range.
+      max_megapixels: see `Decoding`.
     """
 
     exif: str = "auto"
@@ -96,20 +99,23 @@ class DecodeOptions:
         _check_megapixels(self.max_megapixels)
 
     def decide(self, *, exif: bool, greys: tuple[int, int] | None = None) -> Decoding:
-        """What is asked for, with what the data set is in the place of "auto".
+        """Replaces "auto" by a decision for one data set.
 
         Args:
-          exif: what "auto" means for this set.
-          greys: the darkest and the brightest level of the set's 16-bit greyscale; None where there is none.
+          exif: the meaning of "auto" for this set.
+          greys: the darkest and the brightest level of the set's 16-bit grayscale; None if it has no such images.
+
+        Returns:
+          The decoding.
         """
         if self.exif != "auto":
             exif = self.exif == "on"
         dark = greys is not None and greys[1] <= FULL_RANGE[1] // 2
         measured = self.grey_range == "measured" or (self.grey_range == "auto" and dark)
-        # A set of one level has no range to measure.
+        # A set with a single level has no range.
         usable = greys if measured and greys is not None and greys[0] < greys[1] else FULL_RANGE
         return Decoding(exif, usable, self.max_megapixels)
 
 
-# Everything left to the data set.
+# Everything depends on the data set.
 DEFAULT = DecodeOptions()

@@ -1,4 +1,4 @@
-"""Files with the same bytes, where that harms: in two splits, or under two labels."""
+"""Duplicates: files with the same bytes, which are harmful in two splits or under two labels."""
 
 import collections
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,22 +8,22 @@ from vpns_jax.data.text import printable, short
 
 
 class Member(NamedTuple):
-    """One image of a split: where it lies, its label, the digest of its bytes."""
+    """One image of a split: its path, its label, the digest of its bytes."""
 
     path: str
     label: int
     digest: str
 
 
-def told(splits: Mapping[str, Sequence[Member]]) -> Iterator[str]:
+def report(splits: Mapping[str, Sequence[Member]]) -> Iterator[str]:
     """Lines that count and name files with the same bytes.
 
     Args:
       splits: the members of each split.
 
     Yields:
-      A line for files whose copy has another label, one for files whose copy is in another split, and one for copies
-      that are in one split and class.
+      Up to three lines: about files with a copy under another label, files with a copy in another split, and files with
+      a copy in the same split and class.
     """
     groups = collections.defaultdict(list)
     for split, members in splits.items():
@@ -51,7 +51,7 @@ _Group = list[tuple[str, Member]]
 def _line(groups: list[_Group], what: str, differs: Callable[[str, Member], object]) -> Iterator[str]:
     pairs = []
     for (split, first), *others in groups[:3]:
-        other = next(one for place, one in others if differs(place, one) != differs(split, first))
+        other = next(member for place, member in others if differs(place, member) != differs(split, first))
         pairs.append(f"{short(printable(first.path))} = {short(printable(other.path))}")
     if groups:
         more = f" and {len(groups) - 3} more" if len(groups) > 3 else ""

@@ -1,10 +1,11 @@
 """Any folder of images: `folder:/path`, where a class is a sub-folder.
 
-    /path/train/CLASS/...  and, where there are, /path/val/CLASS/...  /path/test/CLASS/...
-    /path/CLASS/...        one heap: a fifth of each class becomes test, the same for every seed
+    /path/train/CLASS/...  optionally with /path/val/CLASS/... and /path/test/CLASS/...
+    /path/CLASS/...        no splits: a fifth of each class becomes the test split, the same for every seed
 
-Without test/, val/ serves as the test split, as ImageNet's does, and validation is held out of train; with neither,
-train/ is treated as one heap. Images are found at any depth below their class. `layout.py` tells splits from classes.
+Without test/, val/ serves as the test split, as for ImageNet, and a validation split is held out of train/. Without
+both, a test split is held out of train/, too. Images are found at any depth below their class. `layout.py` decides
+whether sub-folders are splits or classes.
 """
 
 import dataclasses
@@ -23,14 +24,21 @@ from vpns_jax.data.text import printable, short
 from vpns_jax.errors import UserError
 
 PREFIX = "folder:"
-# Share of each class that is test where the folder has no split of its own.
+# The share of each class in the test split, if the folder itself has no splits.
 TEST_FRACTION = 0.2
 _TEST_SEED = 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FolderSource:
-    """Image files `paths` [n], below `root`, with their labels int32 [n], decoded as `decoding` says."""
+    """Image files of a folder.
+
+    Attributes:
+      root: the folder.
+      paths: the n files' paths below the folder.
+      labels: int32 `[n]`.
+      decoding: how they are decoded.
+    """
 
     root: str
     paths: tuple[str, ...]
@@ -38,7 +46,7 @@ class FolderSource:
     decoding: Decoding
 
     def take(self, indices: np.ndarray) -> "FolderSource":
-        """The images at `indices`, int [m], in that order."""
+        """The images at `indices`, int `[m]`, in that order."""
         paths = tuple(self.paths[i] for i in indices.tolist())
         return dataclasses.replace(self, paths=paths, labels=self.labels[indices])
 
@@ -51,16 +59,26 @@ class FolderSource:
             return decode_image(path.read_bytes(), self.decoding), int(self.labels[index])
         except (OSError, UnreadableImageError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            raise UserError(f"{printable(str(path))} could be read before and cannot now: {reason}") from error
+            raise UserError(f"{printable(str(path))} could be read before, but not now: {reason}") from error
 
 
 def check(name: str) -> Path:
-    """The path in `folder:/path`; raises `UserError` unless it is a folder."""
+    """The path in `folder:/path`.
+
+    Args:
+      name: `folder:/path`.
+
+    Returns:
+      The resolved path.
+
+    Raises:
+      UserError: the path is no folder.
+    """
     try:
         path = Path(name.removeprefix(PREFIX)).expanduser()
         if name != PREFIX and path.is_dir():
             return path.resolve()
-    # A home of nobody's, a name longer than there can be, a link that leads back to itself.
+    # The path names an unknown user, is too long, or is a link to itself.
     except (OSError, RuntimeError):
         pass
     where = name.removeprefix(PREFIX)
@@ -69,57 +87,71 @@ def check(name: str) -> Path:
 
 
 def contents(name: str, options: DecodeOptions = DEFAULT) -> Iterator[bytes]:
-    """What is read of the folder: class names, for each split the labels and the digests of its images, and how.
+    """Describes the data in a folder: class names, labels and digests of all images by split, and the decoding.
 
-    The same of a copy elsewhere, and whatever is passed over. Errors are `open_folder`'s.
-    """
-    found = _read(check(name), options, progress=False)
-    yield json.dumps(found.decoding.to_json()).encode()
-    yield f"{len(found.listing.classes)} classes\n".encode()
-    yield from (f"{name}\n".encode() for name in found.listing.classes)
-    for split, source in sorted(found.sources.items()):
-        yield f"{split}: {len(source)}\n".encode()
-        yield from (f"{one.label} {one.digest}\n".encode() for one in found.members(source))
-
-
-def open_folder(name: str, options: DecodeOptions = DEFAULT, *, progress: bool = False) -> Original:
-    """The images below a folder, every one of which has been decoded once to see whether it can be.
-
-    What cannot be read is named, counted and left out; `survey` remembers the result. What is passed over, and files
-    with the same bytes where that harms, are told in `notes`.
+    A copy of the folder elsewhere has the same description. Skipped files do not change it.
 
     Args:
       name: `folder:/path`.
-      options: how they are decoded; cameras' notes on orientation are followed unless it says otherwise.
-      progress: whether to show a progress bar.
+      options: how images are decoded.
+
+    Yields:
+      Bytes; their digest identifies the data.
 
     Raises:
-      UserError: no such folder, one that `list_folder` refuses, a class without images, or too many unreadable files.
+      UserError: as `open_folder`.
     """
-    found = _read(check(name), options, progress=progress)
-    sources = found.sources
+    folder = _read(check(name), options, progress=False)
+    yield json.dumps(folder.decoding.to_json()).encode()
+    yield f"{len(folder.listing.classes)} classes\n".encode()
+    yield from (f"{name}\n".encode() for name in folder.listing.classes)
+    for split, source in sorted(folder.sources.items()):
+        yield f"{split}: {len(source)}\n".encode()
+        yield from (f"{member.label} {member.digest}\n".encode() for member in folder.members(source))
+
+
+def open_folder(name: str, options: DecodeOptions = DEFAULT, *, progress: bool = False) -> Original:
+    """The images below a folder. Each image is decoded once, to find out whether it is readable.
+
+    Unreadable files are logged and left out; `survey` remembers the result. The attribute `notes` reports skipped files
+    and harmful duplicates.
+
+    Args:
+      name: `folder:/path`.
+      options: how images are decoded; by default, EXIF's orientation is applied.
+      progress: whether to show a progress bar.
+
+    Returns:
+      The data set.
+
+    Raises:
+      UserError: there is no such folder, `list_folder` refuses it, a class has no images, or too many files are
+        unreadable.
+    """
+    folder = _read(check(name), options, progress=progress)
+    sources = folder.sources
     if sources.keys() == {"train"}:
         train = sources["train"]
         kept, held = stratified_holdout(train.labels, TEST_FRACTION, seed=_TEST_SEED)
         sources = {"train": train.take(kept), "test": train.take(held)}
     test = sources.get("test", sources.get("val"))
     assert test is not None
-    copies = duplicates.told({split: found.members(source) for split, source in sources.items()})
+    copies = duplicates.report({split: folder.members(source) for split, source in sources.items()})
     return Original(
-        found.listing.classes,
+        folder.listing.classes,
         flip=True,
         train=sources["train"],
         test=test,
         val=sources.get("val") if "test" in sources else None,
-        skipped=tuple(f"{printable(path)}: {reason}" for path, reason in found.unreadable.items()),
-        notes=(*survey.notes(found.seen, found.decoding), *found.listing.passed, *copies),
-        decoding=found.decoding,
+        skipped=tuple(f"{printable(path)}: {reason}" for path, reason in folder.unreadable.items()),
+        notes=(*survey.notes(folder.seen, folder.decoding), *folder.listing.skipped, *copies),
+        decoding=folder.decoding,
     )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Folder:
-    """What a folder holds: what was seen in each file, which are unreadable and why, and the readable ones by split."""
+    """The contents of a folder: facts about each file, unreadable files with reasons, readable files by split."""
 
     listing: Listing
     seen: dict[str, survey.Seen]
@@ -128,7 +160,7 @@ class _Folder:
     sources: dict[str, FolderSource]
 
     def members(self, source: FolderSource) -> list[duplicates.Member]:
-        """The images of `source` with the digests of their bytes."""
+        """The images of `source`, with the digests of their bytes."""
         return [
             duplicates.Member(path, label, self.seen[path].digest)
             for path, label in zip(source.paths, source.labels.tolist(), strict=True)
@@ -155,11 +187,11 @@ def _source(
 
 
 def _check_sources(root: Path, sources: dict[str, FolderSource], listing: Listing) -> None:
-    where, passed = printable(str(root)), "".join(f"; {line}" for line in listing.passed)[:150]
+    where, skipped = printable(str(root)), "".join(f"; {line}" for line in listing.skipped)[:150]
     counts = np.bincount(sources["train"].labels, minlength=len(listing.classes))
     if (counts == 0).any():
         bare = ", ".join(short(listing.classes[i]) for i in np.flatnonzero(counts == 0)[:5])
-        raise UserError(f"classes without a readable image to train on in {where}: {bare}{passed}")
+        raise UserError(f"classes without a readable image to train on in {where}: {bare}{skipped}")
     empty = [split for split, source in sources.items() if not len(source)]
     if empty:
-        raise UserError(f"no readable images in {' and '.join(empty)} of {where}{passed}")
+        raise UserError(f"no readable images in {' and '.join(empty)} of {where}{skipped}")

@@ -1,8 +1,9 @@
-"""fonts62: printed digits and letters, rendered from the TrueType fonts that matplotlib ships.
+"""fonts62: printed digits and letters, rendered from TrueType fonts that are part of matplotlib.
 
-A source task with more classes than any set of digits, and a real gap to handwriting. White ink on black, about as
-large as MNIST's: a capital is 20 pixels high, less in small print, so that case can be told. Test holds out whole
-fonts: its shapes were never seen. Reproducible for one version of Pillow (FreeType draws the glyphs).
+It is a source task with more classes than data sets of digits, and differs clearly from handwriting. Characters are
+white on black and about as large as MNIST's: a capital letter is 20 pixels high and lower-case letters are smaller, so
+both can be told apart. The test split has other fonts than the training split. The images are the same for the same
+version of Pillow, whose FreeType draws them.
 """
 
 import math
@@ -19,8 +20,8 @@ from vpns_jax.errors import UserError
 
 CHARACTERS = tuple(string.digits + string.ascii_uppercase + string.ascii_lowercase)
 
-# The fonts that have a proper glyph for every character. Others of matplotlib's claim to, and draw symbols (cmsy10,
-# cmex10), boxes (LastResort) or digits as low as letters, a 0 like an o (cmmi10).
+# The fonts with a proper glyph for every character. Other fonts of matplotlib draw symbols (cmsy10, cmex10), boxes
+# (LastResort), or digits as low as lower-case letters, with a 0 like an o (cmmi10).
 TRAIN_FONTS = (
     "DejaVuSans",
     "DejaVuSans-Bold",
@@ -40,21 +41,21 @@ TRAIN_FONTS = (
     "cmtt10",
 )
 TEST_FONTS = ("DejaVuSans-BoldOblique", "DejaVuSansMono", "DejaVuSerif-Italic", "STIXGeneralBol", "cmss10")
-# Images of each character in each font: 96 a class in train, 30 in test.
+# The number of images of each character in each font: 96 a class in the training split, 30 in the test split.
 VARIANTS = 6
 
 _SIZE = 28
-_SUPERSAMPLING = 3  # drawn and warped larger, then averaged down
-_CAPITAL = 20  # height of an H at full size, and the most that any glyph spans is
-_SPAN = 22
-_SHEET = 128  # what a glyph is drawn on, supersampled: the widest W fits
-# The largest change either way: turn in degrees, slant, shift in pixels, and the smallest size.
+_SUPERSAMPLING = 3  # Glyphs are drawn and warped at three times their size, then averaged down.
+_CAPITAL = 20  # The height of an H at full size, in pixels.
+_SPAN = 22  # The largest width and height of any glyph, in pixels.
+_SHEET = 128  # The side of the supersampled sheet on which a glyph is drawn; the widest W fits.
+# The largest rotation in degrees, slant, and shift in pixels, in both directions; and the smallest scale.
 _TURN, _SLANT, _SHIFT, _SMALLEST = 10.0, 0.15, 1.5, 0.8
-_STROKES = 3  # ink is thickened by 0, 1 or 2 supersampled pixels
+_STROKES = 3  # Strokes are thickened by 0, 1 or 2 supersampled pixels.
 
 
 def fonts62() -> Original:
-    """The 62 characters 0-9 A-Z a-z in 21 fonts: 28 x 28, a little turned, slanted, shifted, shrunk and thickened."""
+    """The 62 characters 0-9 A-Z a-z in 21 fonts, 28 x 28 pixels, slightly rotated, slanted, shifted and scaled."""
     folder = _folder()
     return Original(
         CHARACTERS, flip=False, train=_render(folder, TRAIN_FONTS, seed=0), test=_render(folder, TEST_FONTS, seed=1)
@@ -62,7 +63,7 @@ def fonts62() -> Original:
 
 
 def drawn_from() -> tuple[bytes, ...]:
-    """What `fonts62` is drawn from: the versions of Pillow and FreeType, and the fonts' files."""
+    """The bytes that determine `fonts62`: the versions of Pillow and FreeType, and the fonts' files."""
     folder = _folder()
     versions = f"pillow {PIL.__version__}, freetype {features.version('freetype2')}"
     return versions.encode(), *(_font_path(folder, name).read_bytes() for name in TRAIN_FONTS + TEST_FONTS)
@@ -83,13 +84,20 @@ def _font_path(folder: Path, name: str) -> Path:
 
 
 def load_font(folder: Path, name: str) -> ImageFont.FreeTypeFont:
-    """The font at the size whose capital H is as high as it should be, supersampled.
+    """Loads a font at the supersampled size at which a capital H has the right height.
+
+    Args:
+      folder: the folder of matplotlib's fonts.
+      name: the font's name.
+
+    Returns:
+      The font.
 
     Raises:
       UserError: matplotlib lacks the font.
     """
     path = _font_path(folder, name)
-    # The basic layout engine: others depend on what else is installed.
+    # The basic layout engine does not depend on other installed libraries.
     trial = ImageFont.truetype(path, 100, layout_engine=ImageFont.Layout.BASIC)
     _, top, _, bottom = trial.getbbox("H")
     size = 100 * _CAPITAL * _SUPERSAMPLING / (bottom - top)
@@ -110,7 +118,7 @@ def _render(folder: Path, names: tuple[str, ...], *, seed: int) -> ArraySource:
 
 
 def _draw(font: ImageFont.FreeTypeFont, character: str, stroke: int, change: np.ndarray) -> np.ndarray:
-    """One image, uint8 [28, 28]. `change` [5] in [-1, 1]: turn, slant, size, shift right and down."""
+    """Draws one image, uint8 `[28, 28]`. `change` `[5]` in [-1, 1] is rotation, slant, size, shift right and down."""
     left, top, right, bottom = font.getbbox(character, anchor="ls", stroke_width=stroke)
     sheet = Image.new("L", (_SHEET, _SHEET))
     middle = (_SHEET - left - right) / 2, (_SHEET - top - bottom) / 2
@@ -123,7 +131,7 @@ def _draw(font: ImageFont.FreeTypeFont, character: str, stroke: int, change: np.
     rotation = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
     warp = rotation @ np.array([[1, slant], [0, 1]]) @ np.diag([width, height])
 
-    # PIL asks where on the sheet each pixel of the result comes from.
+    # PIL needs the inverse map: from pixels of the result to places on the sheet.
     large = _SIZE * _SUPERSAMPLING
     back = np.linalg.inv(warp)
     offset = _SHEET / 2 - back @ (large / 2 + _SHIFT * _SUPERSAMPLING * change[3:])

@@ -1,6 +1,6 @@
-"""What lies below a folder of images: its classes, the files that count as images, and all that is passed over.
+"""Lists a folder of images: its classes, the files that count as images, and all skipped files and folders.
 
-Symbolic links are followed, to files and to folders; the same folder is read once in a class.
+Symbolic links to files and folders are followed; within a class, each folder is read once.
 """
 
 import collections
@@ -15,22 +15,22 @@ from vpns_jax.errors import UserError
 
 SUFFIXES = (
     *(".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"),
-    # Not read, but meant as images: what to do with them is said.
+    # Not supported, but counted as images, so that an error says what to do with them.
     *(".heic", ".heif"),
 )
-# What operating systems, network drives and archivers leave behind; names that begin with a point are hidden anyway.
+# Files of operating systems, network drives and archivers. Names that begin with a dot are skipped, too.
 _SYSTEM = frozenset(
     {"#recycle", "#snapshot", "$recycle.bin", "@eadir", "@recycle", "@tmp", "__macosx", "__pycache__", "desktop.ini"}
     | {"ehthumbs.db", "icon\r", "lost+found", "system volume information", "thumbs.db", "~snapshot"}
 )
-# Why something is passed over, in the order in which it is told.
+# The reasons for skipping files and folders, in the order of the report.
 _HIDDEN, _TWICE, _BROKEN = "hidden and system files and folders", "folders that links lead to again", "broken links"
 _NO_SPLIT, _NO_CLASS, _NO_IMAGE = "folders that are no split", "images outside any class", "files of other kinds"
 _SPECIAL = "pipes, sockets and devices"
 _REASONS = (_NO_SPLIT, _NO_CLASS, _HIDDEN, _TWICE, _BROKEN, _SPECIAL, _NO_IMAGE)
 
-# Why and what, a path below the root.
-Passed = list[tuple[str, str]]
+# Reasons, and paths below the root.
+Skipped = list[tuple[str, str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,20 +38,20 @@ class Listing:
     """The classes and images of a folder.
 
     Attributes:
-      classes: the classes' names, as `text.printable` has them.
-      files: for each split that there is a folder of, (path below the root, label) of every file that counts as an
-        image, in an order that does not depend on the disk; a heap of classes is all "train".
-      passed: a line for each kind of thing that was passed over: how many, and the first of them.
+      classes: the classes' names, made printable by `text.printable`.
+      files: for each split, (path below the root, label) of all files that count as images, in an order that does not
+        depend on the disk. In a data set without splits, all are "train".
+      skipped: a line for each reason for skipping: the number of skipped files and folders, and the first of them.
     """
 
     classes: tuple[str, ...]
     files: dict[str, tuple[tuple[str, int], ...]]
-    passed: tuple[str, ...]
+    skipped: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Contents:
-    """Names in one folder, sorted."""
+    """The sorted names in a folder; `other` holds reasons and names of skipped ones."""
 
     folders: tuple[str, ...]
     files: tuple[str, ...]
@@ -59,11 +59,17 @@ class _Contents:
 
 
 def list_folder(root: Path) -> Listing:
-    """Lists the images below a folder; opens none.
+    """Lists the images below a folder, without opening them.
+
+    Args:
+      root: the folder.
+
+    Returns:
+      The classes, the images and the skipped files.
 
     Raises:
-      UserError: fewer than two classes, classes in val or test that train lacks, sub-folders that may be classes or
-        splits, a folder that cannot be read, a link to a folder that it lies in.
+      UserError: there are fewer than two classes; train lacks a class of val or test; it is unclear whether sub-folders
+        are classes or splits; a folder cannot be read; or a link leads to a folder that contains it.
     """
     top = _scan(root)
     splits = layout.splits(
@@ -72,29 +78,29 @@ def list_folder(root: Path) -> Listing:
         folders_in=lambda name: _scan(root / name).folders,
         has_images=lambda name: any(_images(root, name, [])),
     )
-    passed: Passed = []
+    skipped: Skipped = []
     if splits:
-        _pass_over(passed, "", top)
-        passed += [(_NO_SPLIT, name) for name in top.folders if name not in splits.values()]
+        _skip(skipped, "", top)
+        skipped += [(_NO_SPLIT, name) for name in top.folders if name not in splits.values()]
     folders = splits or {"train": ""}
     classes = _classes(root / folders["train"])
-    files = {split: _list_split(root, folder, classes, passed) for split, folder in folders.items()}
-    return Listing(tuple(map(printable, classes)), files, tuple(_told(passed)))
+    files = {split: _list_split(root, folder, classes, skipped) for split, folder in folders.items()}
+    return Listing(tuple(map(printable, classes)), files, tuple(_report(skipped)))
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
-    found = _scan(folder)
-    if len(found.folders) < 2:
-        inside = f" ({some(found.folders)})" if found.folders else f", and {len(found.files)} files"
+    inside = _scan(folder)
+    if len(inside.folders) < 2:
+        shown = f" ({some(inside.folders)})" if inside.folders else f", and {len(inside.files)} files"
         raise UserError(
             f"{printable(str(folder))} must have a sub-folder of images for each class, at least 2; "
-            f"found {len(found.folders)}{inside}"
+            f"found {len(inside.folders)}{shown}"
         )
-    layout.check_split(folder, found.folders)
-    return found.folders
+    layout.check_split(folder, inside.folders)
+    return inside.folders
 
 
-def _list_split(root: Path, folder: str, classes: Sequence[str], passed: Passed) -> tuple[tuple[str, int], ...]:
+def _list_split(root: Path, folder: str, classes: Sequence[str], skipped: Skipped) -> tuple[tuple[str, int], ...]:
     where, top = printable(str(root / folder)), _scan(root / folder)
     strangers = sorted({*top.folders} - {*classes})
     if strangers:
@@ -105,49 +111,49 @@ def _list_split(root: Path, folder: str, classes: Sequence[str], passed: Passed)
             f"{where} has {loose} images and no sub-folder for any class, so they have no labels; sort them into "
             "sub-folders, or move them away"
         )
-    # A class may lie on a disk that is not there.
+    # A broken link may be a class on a disk that is not mounted.
     broken = [name for reason, name in top.other if reason == _BROKEN and not Path(name).suffix]
     if broken:
         raise UserError(f"{where} has links that lead nowhere: {some(broken)}; mend or remove them")
-    _pass_over(passed, folder, top)
-    found = []
+    _skip(skipped, folder, top)
+    images = []
     for label, name in enumerate(classes):
         if name in top.folders:
-            found += [(path, label) for path in _images(root, _join(folder, name), passed)]
-    return tuple(sorted(found))
+            images += [(path, label) for path in _images(root, _join(folder, name), skipped)]
+    return tuple(sorted(images))
 
 
-def _images(root: Path, folder: str, passed: Passed) -> Iterator[str]:
-    """Images at any depth below root/folder, paths below root; notes in `passed` what is none."""
+def _images(root: Path, folder: str, skipped: Skipped) -> Iterator[str]:
+    """Images at any depth below root/folder, as paths below root; all other files are added to `skipped`."""
     seen: set[str] = set()
-    # No recursion: folders may lie deeper than Python's calls go.
+    # No recursion: folders may be nested deeper than Python's recursion limit.
     waiting = [(folder, tuple(map(os.path.realpath, (root / folder).parents)))]
     while waiting:
         path, above = waiting.pop()
         real = _real(root / path, above)
         if real in above:
-            raise UserError(f"{printable(str(root / path))} is a link to a folder that it lies in; remove it")
+            raise UserError(f"{printable(str(root / path))} is a link to a folder that contains it; remove it")
         if real in seen:
-            passed.append((_TWICE, path))
+            skipped.append((_TWICE, path))
             continue
         seen.add(real)
         contents = _scan(root / path)
         waiting += [(_join(path, name), (real, *above)) for name in reversed(contents.folders)]
         for reason, name in contents.other:
-            # An image that should be there: to be counted with those that cannot be read.
+            # A broken link to an image is counted with the unreadable images.
             if reason == _BROKEN and _is_image(name):
                 yield _join(path, name)
             else:
-                passed.append((reason, _join(path, name)))
+                skipped.append((reason, _join(path, name)))
         for name in contents.files:
             if _is_image(name):
                 yield _join(path, name)
             else:
-                passed.append((_NO_IMAGE, _join(path, name)))
+                skipped.append((_NO_IMAGE, _join(path, name)))
 
 
 def _real(path: Path, above: Sequence[str]) -> str:
-    """The path without links, once that of the folder that it lies in is known, which `above` begins with."""
+    """The path without links; `above` begins with the real path of its parent folder."""
     if path.is_symlink():
         return os.path.realpath(path)
     return str(Path(above[0]) / path.name)
@@ -160,7 +166,7 @@ def _scan(folder: Path) -> _Contents:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                reason = _why_passed(entry)
+                reason = _why_skipped(entry)
                 if reason:
                     other.append((reason, entry.name))
                 else:
@@ -170,7 +176,7 @@ def _scan(folder: Path) -> _Contents:
     return _Contents(tuple(sorted(folders)), tuple(sorted(files)), tuple(sorted(other)))
 
 
-def _why_passed(entry: os.DirEntry[str]) -> str | None:
+def _why_skipped(entry: os.DirEntry[str]) -> str | None:
     if entry.name.startswith(".") or entry.name.lower() in _SYSTEM:
         return _HIDDEN
     if entry.is_symlink() and not Path(entry.path).exists():
@@ -178,18 +184,18 @@ def _why_passed(entry: os.DirEntry[str]) -> str | None:
     return None if entry.is_dir() or entry.is_file() else _SPECIAL
 
 
-def _pass_over(passed: Passed, folder: str, top: _Contents) -> None:
-    """Notes what lies beside the sub-folders that are read."""
-    passed += [(reason, _join(folder, name)) for reason, name in top.other]
-    passed += [(_NO_CLASS if _is_image(name) else _NO_IMAGE, _join(folder, name)) for name in top.files]
+def _skip(skipped: Skipped, folder: str, top: _Contents) -> None:
+    """Adds all files beside the sub-folders to `skipped`."""
+    skipped += [(reason, _join(folder, name)) for reason, name in top.other]
+    skipped += [(_NO_CLASS if _is_image(name) else _NO_IMAGE, _join(folder, name)) for name in top.files]
 
 
-def _told(passed: Passed) -> Iterator[str]:
+def _report(skipped: Skipped) -> Iterator[str]:
     for reason in _REASONS:
-        names = [name for why, name in passed if why == reason]
+        names = [name for why, name in skipped if why == reason]
         if names:
             kinds = f" ({_suffixes(names)})" if reason == _NO_IMAGE else ""
-            yield f"passed over {len(names)} {reason}{kinds}: {some(names)}"
+            yield f"skipped {len(names)} {reason}{kinds}: {some(names)}"
 
 
 def _suffixes(names: Sequence[str]) -> str:

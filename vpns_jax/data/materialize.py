@@ -1,4 +1,4 @@
-"""From sources to arrays: every image decoded and resized once, on the host."""
+"""Turns sources into arrays: every image is decoded and resized once, on the host."""
 
 import concurrent.futures
 import os
@@ -9,20 +9,20 @@ from PIL import Image
 from vpns_jax.data.dataset import Dataset, Split, TrainSplit, large_size
 from vpns_jax.data.source import Source, Sources
 
-# What a data set may take to live in memory, unless the caller says otherwise: every set of the paper at 224 px but
-# CIFAR, Food101, Tiny-ImageNet and ImageNet.
+# The default limit for a data set in memory. At 224 px, all data sets of the paper fit except CIFAR, Food101,
+# Tiny-ImageNet and ImageNet.
 BUDGET_BYTES = 4 * 2**30
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
-    """Resizes to a square with PIL's antialiased bilinear filter, which is the reference everywhere.
+    """Resizes to a square with PIL's antialiased bilinear filter, the reference for all resizing here.
 
     Args:
-      image: uint8 [h, w, c], c in {1, 3}.
-      size: of the result; the aspect ratio is not kept.
+      image: uint8 `[h, w, c]`, c in {1, 3}.
+      size: side of the result in pixels; the aspect ratio is not kept.
 
     Returns:
-      uint8 [size, size, c].
+      uint8 `[size, size, c]`.
     """
     h, w, c = image.shape
     if (h, w) == (size, size):
@@ -32,7 +32,15 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def resident_bytes(sources: Sources, *, image_size: int) -> int:
-    """What `sources` take as uint8 arrays at that size, train at both of its sizes."""
+    """The bytes that sources take as uint8 arrays; training images are counted at both of their sizes.
+
+    Args:
+      sources: the data set.
+      image_size: the network's image size in pixels.
+
+    Returns:
+      The number of bytes.
+    """
     c = sources.train[0][0].shape[-1]
     large = large_size(image_size)
     held = len(sources.train) * (image_size**2 + large**2) + (len(sources.val) + len(sources.test)) * image_size**2
@@ -40,7 +48,15 @@ def resident_bytes(sources: Sources, *, image_size: int) -> int:
 
 
 def materialize(sources: Sources, *, image_size: int) -> Dataset:
-    """Decodes all of `sources`; see `resident_bytes` for what that takes."""
+    """Decodes all images of a data set into memory; see `resident_bytes`.
+
+    Args:
+      sources: the data set.
+      image_size: the network's image size in pixels.
+
+    Returns:
+      The data set in memory.
+    """
     sizes = (image_size, large_size(image_size))
     train, large = decode(sources.train, sizes)
     (val,), (test,) = decode(sources.val, sizes[:1]), decode(sources.test, sizes[:1])
@@ -57,7 +73,15 @@ def materialize(sources: Sources, *, image_size: int) -> Dataset:
 
 
 def decode(source: Source, sizes: tuple[int, ...]) -> tuple[np.ndarray, ...]:
-    """All images of `source`, once for each of `sizes`: uint8 [n, size, size, c]."""
+    """Decodes all images of a source, and resizes them to each of some sizes.
+
+    Args:
+      source: the images.
+      sizes: sides of the results in pixels.
+
+    Returns:
+      For each size, uint8 `[n, size, size, c]`.
+    """
     n, c = len(source), source[0][0].shape[-1]
     arrays = tuple(np.empty((n, size, size, c), np.uint8) for size in sizes)
 
@@ -66,7 +90,7 @@ def decode(source: Source, sizes: tuple[int, ...]) -> tuple[np.ndarray, ...]:
         for array, size in zip(arrays, sizes, strict=True):
             array[index] = resize(image, size)
 
-    # Threads are enough: PIL lets go of the interpreter while it decodes and resizes.
+    # Threads are enough, because PIL releases the interpreter's lock while it decodes and resizes.
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         for _ in pool.map(fill, range(n)):
             pass

@@ -1,4 +1,4 @@
-"""Which image comes when: pure functions of a key and an epoch, so that a resumed run sees the same batches."""
+"""The order of images: pure functions of a key and an epoch, so that a resumed run sees the same batches."""
 
 import jax
 import jax.numpy as jnp
@@ -7,16 +7,16 @@ from vpns_jax.errors import UserError
 
 
 def epoch_order(key: jax.Array, epoch: int | jax.Array, n: int, batch_size: int) -> jax.Array:
-    """A fresh permutation of the images, cut into batches; the remainder, a different one each epoch, is left out.
+    """A random permutation of the images, cut into batches. The remainder is left out, a different one each epoch.
 
     Args:
-      key: of the whole run.
-      epoch: which epoch; may be traced.
+      key: the run's random key.
+      epoch: the epoch's number; may be traced.
       n: number of images.
       batch_size: b, at most n.
 
     Returns:
-      int32 [steps, b], distinct indices below n, with steps = n // b.
+      int32 `[steps, b]`, distinct indices below n, with steps = n // b.
 
     Raises:
       UserError: a batch is empty or larger than the data set.
@@ -29,10 +29,14 @@ def epoch_order(key: jax.Array, epoch: int | jax.Array, n: int, batch_size: int)
 
 
 def padded_batches(n: int, batch_size: int) -> tuple[jax.Array, jax.Array]:
-    """All of n images in order; the last batch is filled up with images that weigh nothing.
+    """All n images in order, cut into batches; the last batch is padded with images of weight zero.
+
+    Args:
+      n: number of images.
+      batch_size: b.
 
     Returns:
-      Indices int32 [steps, b] below n, and weights float32 [steps, b], one for each image and zero for padding.
+      Indices int32 `[steps, b]` below n, and weights float32 `[steps, b]`, one for each image and zero for padding.
     """
     steps = -(-n // batch_size)
     place = jnp.arange(steps * batch_size, dtype=jnp.int32).reshape(steps, batch_size)

@@ -1,4 +1,4 @@
-"""Which images of a stream make up which batch: arithmetic alone, so any batch can be named without those before it."""
+"""Which images make up each batch of a stream. It is arithmetic, so a batch can be computed without earlier ones."""
 
 import dataclasses
 import functools
@@ -10,14 +10,15 @@ from vpns_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class TrainPlan:
-    """Endless batches, each epoch a fresh permutation whose remainder is left out.
+    """Endless batches. Each epoch is a new random permutation, whose remainder is left out.
 
     Attributes:
-      images: n, size of the split.
+      images: n, the number of images in the split.
       batch_size: b, over all processes.
-      shuffles: how many permutations run side by side, each independent of the others.
-      seed: of all permutations.
-      process, processes: which share of each batch is wanted. What is in a batch does not depend on how many share it.
+      shuffles: the number of independent permutations that are used side by side.
+      seed: the seed of all permutations.
+      process: the number of this process, which gets its share of each batch.
+      processes: the number of processes. The images of a batch do not depend on it.
     """
 
     images: int
@@ -36,11 +37,11 @@ class TrainPlan:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches in an epoch."""
+        """The number of batches in an epoch."""
         return self.images // self.batch_size
 
     def indices(self, step: int) -> tuple[np.ndarray, ...]:
-        """This process's images of batch `step`, int64 [b / processes] for each shuffle."""
+        """This process's images of batch `step`: int64 `[b / processes]` for each shuffle."""
         epoch, position = divmod(step, self.steps_per_epoch)
         batch = slice(position * self.batch_size, (position + 1) * self.batch_size)
         return tuple(
@@ -51,7 +52,7 @@ class TrainPlan:
 
 @dataclasses.dataclass(frozen=True)
 class EvalPlan:
-    """All images once, in order; the last batch is filled up with images that weigh nothing. See `TrainPlan`."""
+    """All images once, in order; the last batch is padded with images of weight zero. See `TrainPlan`."""
 
     images: int
     batch_size: int
@@ -65,11 +66,11 @@ class EvalPlan:
 
     @property
     def steps(self) -> int:
-        """Batches in all, the same for every process."""
+        """The number of batches, the same for every process."""
         return -(-self.images // self.batch_size)
 
     def indices(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """This process's images of batch `step`, int64 [b / processes], and their weights float32, 0 for filling."""
+        """This process's images of batch `step`, int64 `[b / processes]`, and their weights, float32, 0 for padding."""
         place = _share(np.arange(step * self.batch_size, (step + 1) * self.batch_size), self.process, self.processes)
         return np.minimum(place, self.images - 1), (place < self.images).astype(np.float32)
 
@@ -86,7 +87,7 @@ def _share(batch: np.ndarray, process: int, processes: int) -> np.ndarray:
     return batch[process * share : (process + 1) * share]
 
 
-# Neighbouring batches are made at the same time and ask for the same few permutations.
+# Cached, because neighboring batches are made at the same time and need the same few permutations.
 @functools.lru_cache(maxsize=8)
 def _permutation(n: int, seed: int, shuffle: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, shuffle, epoch]).permutation(n)

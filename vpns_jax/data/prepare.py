@@ -1,4 +1,4 @@
-"""`python -m vpns_jax.data`: lists the data sets, and prepares one for use."""
+"""The command `python -m vpns_jax.data`, which lists the data sets and prepares one."""
 
 import argparse
 import importlib.util
@@ -19,7 +19,7 @@ USAGE = "python -m vpns_jax.data list, or prepare NAME [--data_dir=DIR] [--manua
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as everything else does."""
+    """A parser that raises `UserError` for wrong arguments."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; usage: {USAGE}")
@@ -29,10 +29,10 @@ def main(arguments: list[str]) -> int:
     """Runs the command line.
 
     Args:
-      arguments: what follows the program's name.
+      arguments: the command line after the program's name.
 
     Returns:
-      The exit code: 0, or 2 for something that the caller can mend.
+      The exit code: 0; 2 after an error that the user can correct; 130 after an interrupt.
     """
     files.escape_output()
     try:
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"error: {one_line(error)}\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("stopped; what was downloaded is kept\n")
+        sys.stderr.write("stopped; downloaded files are kept\n")
         return 130
     return 0
 
@@ -53,11 +53,17 @@ def main(arguments: list[str]) -> int:
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = _Parser(prog="python -m vpns_jax.data", description="Data sets: list them, prepare one.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="say which data sets there are and where each comes from")
-    one = commands.add_parser("prepare", help="download a data set, or convert its manual archive, and check it")
-    one.add_argument("name", help="a data set that `list` shows, or folder:/path/to/images")
-    one.add_argument("--data_dir", help="where to keep it (default: $TFDS_DATA_DIR, or ~/tensorflow_datasets)")
-    one.add_argument("--manual_dir", help="where an archive fetched by hand lies (default: DATA_DIR/downloads/manual)")
+    commands.add_parser("list", help="list the data sets and where each comes from")
+    prepare_parser = commands.add_parser(
+        "prepare", help="download a data set, or convert a manually downloaded archive, and check it"
+    )
+    prepare_parser.add_argument("name", help="a data set that `list` shows, or folder:/path/to/images")
+    prepare_parser.add_argument(
+        "--data_dir", help="the folder for data sets (default: $TFDS_DATA_DIR, or ~/tensorflow_datasets)"
+    )
+    prepare_parser.add_argument(
+        "--manual_dir", help="the folder of a manually downloaded archive (default: DATA_DIR/downloads/manual)"
+    )
     parsed = parser.parse_args(arguments)
     for flag in ("data_dir", "manual_dir"):
         if getattr(parsed, flag, None) is not None:
@@ -68,19 +74,25 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def describe(name: str) -> str:
-    """One line on where a data set comes from."""
+    """A line that says where a data set comes from."""
     if name in registry.BUNDLED:
-        return f"{name:14} ships in a package: nothing to prepare"
+        return f"{name:14} is part of a package: nothing to prepare"
     entry = tfds_sets.ENTRIES[name]
     what = f"downloads {entry.download}" if entry.download else f"by hand: {', '.join(entry.manual)}"
     return f"{name:14} {what}" + ("; preparing it needs TensorFlow" if entry.needs_tensorflow else "")
 
 
 def prepare(name: str, *, data_dir: str | None = None, manual_dir: str | None = None) -> None:
-    """Makes a data set ready for `load` and `open_sources`, with progress bars, and says what it does and has.
+    """Prepares a data set for `load` and `open_sources`, with progress bars, and prints its classes and sizes.
+
+    Args:
+      name: the data set's name, or `folder:/path`.
+      data_dir: the folder for data sets; None takes $TFDS_DATA_DIR, or ~/tensorflow_datasets.
+      manual_dir: the folder of a manually downloaded archive; None takes `downloads/manual` in the folder of data sets.
 
     Raises:
-      UserError: an unknown name, a missing archive, TensorFlow missing where the builder needs it, a failed download.
+      UserError: the name is unknown, an archive is missing, TensorFlow is missing and the builder needs it, or the
+        download fails.
     """
     registry.check(name)
     if name in registry.BUNDLED:
@@ -98,23 +110,23 @@ def _prepare_tfds(name: str, *, data_dir: str | None, manual_dir: str | None) ->
     import tensorflow_datasets as tfds
 
     entry = tfds_sets.ENTRIES[name]
-    there = tfds_sets.make_builder(name, data_dir=data_dir)
-    if there.info.splits:
-        tfds_sets.open_tfds(name, data_dir=data_dir)  # raises if the file format is of no use
-        print(f"{name} is already prepared in {there.data_dir}")
+    existing = tfds_sets.make_builder(name, data_dir=data_dir)
+    if existing.info.splits:
+        tfds_sets.open_tfds(name, data_dir=data_dir)  # Raises an error if the file format is not supported.
+        print(f"{name} is already prepared in {existing.data_dir}")
     else:
-        # TFDS's own place for such files.
-        manual = Path(manual_dir).expanduser() if manual_dir else Path(there.data_dir_root, "downloads", "manual")
+        # The default is TFDS's own folder for such files.
+        manual = Path(manual_dir).expanduser() if manual_dir else Path(existing.data_dir_root, "downloads", "manual")
         _check_prerequisites(name, entry, manual)
         source = f"downloads {entry.download}" if entry.download else f"reads {manual}"
-        print(f"preparing {name}: {source}, and writes {there.data_dir}", flush=True)
+        print(f"preparing {name}: {source}, and writes {existing.data_dir}", flush=True)
         builder = tfds_sets.make_builder(name, data_dir=data_dir, file_format="array_record")
         config = tfds.download.DownloadConfig(manual_dir=manual, try_download_gcs=False)
         try:
             builder.download_and_prepare(download_config=config)
         except UserError:
             raise
-        # Of a server that is gone, a full disk or an archive of another layout TFDS makes errors of many classes.
+        # TFDS raises errors of many classes: for a server that is gone, a full disk, or another layout of the archive.
         except Exception as error:
             raise UserError(f"preparing {name} failed: {' '.join(str(error).split())}") from error
     for split in filter(None, (entry.train, entry.val, entry.test)):
@@ -125,23 +137,23 @@ def _check_prerequisites(name: str, entry: tfds_sets.Entry, manual: Path) -> Non
     missing = [str(manual / path) for path in entry.manual if not (manual / path).exists()]
     if missing:
         raise UserError(
-            f"data set {name!r} must be fetched by hand; missing: {', '.join(missing)} ({entry.instructions}). "
+            f"data set {name!r} must be downloaded by hand; missing: {', '.join(missing)} ({entry.instructions}). "
             "Put it there, or name another folder with --manual_dir"
         )
     if entry.needs_tensorflow and importlib.util.find_spec("tensorflow") is None:
         raise UserError(
             f"preparing {name!r} needs TensorFlow (reading it does not): pip install 'vpns_jax[prepare]', here or in "
-            "an environment of its own"
+            "another environment"
         )
 
 
 def _classes(original: Original) -> Iterator[str]:
-    """A table: how many images of each class there are in each split."""
+    """A table with the number of images of each class in each split."""
     splits = {"train": original.train, "val": original.val, "test": original.test}
-    there = {name: source for name, source in splits.items() if source is not None}
-    counts = [np.bincount(source.labels, minlength=len(original.classes)) for source in there.values()]
+    present = {name: source for name, source in splits.items() if source is not None}
+    counts = [np.bincount(source.labels, minlength=len(original.classes)) for source in present.values()]
     width = max(map(len, ("class", *original.classes)))
-    yield "  ".join(["class".ljust(width), *(f"{name:>7}" for name in there)])
+    yield "  ".join(["class".ljust(width), *(f"{name:>7}" for name in present)])
     for row, name in enumerate(original.classes):
         yield "  ".join([name.ljust(width), *(f"{count[row]:>7}" for count in counts)])
 

@@ -1,6 +1,6 @@
-"""Checksums of what describes a data set that TFDS prepared, so that damage is noticed before anything is read by it.
+"""Checksums of the descriptions of data sets that TFDS prepared, so that damage is noticed before data are read.
 
-The records themselves carry checksums, which their reader looks at.
+The records have their own checksums, which their reader checks.
 """
 
 import logging
@@ -15,34 +15,37 @@ _DESCRIBE = ("*.json", "*.txt")
 
 
 def check(home: Path, name: str) -> None:
-    """Raises `UserError` if a description is not as it was when the data set was first opened.
+    """Checks that the descriptions of a data set have not changed since it was first opened.
 
     Args:
-      home: the data set's folder, with one for each configuration and version below it.
-      name: of the data set.
+      home: the data set's folder, which has a sub-folder for each configuration and version.
+      name: the data set's name.
+
+    Raises:
+      UserError: a description is damaged or missing.
     """
     for place in sorted(home.rglob(_NAME)):
-        remedy = f"remove {place.parent} and prepare {name} anew"
+        remedy = f"remove {place.parent} and prepare {name} again"
         for file, expected in files.read_sealed(place, f"remove it, or {remedy} if in doubt").items():
             try:
-                found = files.sha256(place.parent / file)
+                checksum = files.sha256(place.parent / file)
             except OSError as error:
                 raise UserError(f"data set {name!r}: {place.parent / file}: {error.strerror}; {remedy}") from error
-            if found != expected:
+            if checksum != expected:
                 raise UserError(f"data set {name!r}: {place.parent / file} does not match its checksum; {remedy}")
 
 
 def remember(folder: Path) -> None:
-    """Writes the checksums of a prepared data set that was opened well, unless that was done before.
+    """Writes the checksums of a prepared data set that was opened without errors, unless they exist already.
 
     Args:
-      folder: of one version of it.
+      folder: the folder of one version of the data set.
     """
     place = folder / _NAME
     if place.exists():
         return
-    found = sorted({path for pattern in _DESCRIBE for path in folder.glob(pattern)})
+    described = sorted({path for pattern in _DESCRIBE for path in folder.glob(pattern)})
     try:
-        files.write_sealed(place, {path.name: files.sha256(path) for path in found})
+        files.write_sealed(place, {path.name: files.sha256(path) for path in described})
     except (OSError, UserError) as error:
         _LOG.info("cannot remember checksums in %s: %s", folder, error)

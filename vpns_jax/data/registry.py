@@ -1,4 +1,4 @@
-"""Every data set by its name."""
+"""All data sets by name."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ BUNDLED: dict[str, Callable[[], Original]] = {
 }
 
 
-# What tells one version of a bundled set from another, without drawing it.
+# Bytes that differ between versions of a bundled set; they are found without making the set.
 _MADE_FROM: dict[str, Callable[[], tuple[bytes, ...]]] = {
     "digits": bundled.digits_file,
     "fonts62": fonts.drawn_from,
@@ -26,12 +26,19 @@ _MADE_FROM: dict[str, Callable[[], tuple[bytes, ...]]] = {
 
 
 def names() -> tuple[str, ...]:
-    """The data sets that have a name; `folder:/path` is known besides."""
+    """The names of all data sets, except those of the form `folder:/path`."""
     return (*BUNDLED, *tfds_sets.ENTRIES)
 
 
 def check(name: str) -> None:
-    """Raises `UserError` listing the known names unless `name` is a data set; looks at no data."""
+    """Checks a data set's name, without reading data.
+
+    Args:
+      name: one of `names()`, or `folder:/path`.
+
+    Raises:
+      UserError: the name is unknown (the error lists the known names), or the folder does not exist.
+    """
     if name.startswith(folder.PREFIX):
         folder.check(name)
     else:
@@ -39,19 +46,19 @@ def check(name: str) -> None:
 
 
 def identity(name: str, options: DecodeOptions = DEFAULT, *, data_dir: str | None = None) -> str:
-    """A digest of what is read of a data set: another one wherever a run could see other pixels or labels.
+    """A digest of a data set. It changes whenever a run could see other pixels or labels.
 
-    It is the same on every machine, and wherever the data lie. What it covers:
+    It is the same on every machine and for every copy of the data. It covers:
 
-    - a folder: class names, and the label, the order and the bytes of every image that can be decoded, split by split.
-      Links are followed, and what is passed over does not count. Files are read once, and again when they change.
-    - a set that TFDS prepared: its version's description and class names, and the names and sizes of its records.
-    - a bundled set: the packages' files that it is made from, and the versions of what draws them.
+    - of a folder: class names, and the labels, the order and the bytes of all readable images, split by split. Links
+      are followed, and skipped files do not count. Files are read once, and again when they change.
+    - of a set that TFDS prepared: its version's description and class names, and the names and sizes of its records.
+    - of a bundled set: the packages' files that it is made from, and the versions of the libraries that draw it.
 
     Args:
-      name: as `load`'s.
-      options: as `load`'s; what is decided by them is covered too, where there are files to decode.
-      data_dir: as `load`'s.
+      name: as for `load`.
+      options: as for `load`; if files are decoded, the digest covers the resulting decoding, too.
+      data_dir: as for `load`.
 
     Returns:
       32 hexadecimal digits.
@@ -75,7 +82,21 @@ def open_sources(
     data_dir: str | None = None,
     options: DecodeOptions = DEFAULT,
 ) -> Sources:
-    """The data set `name`, its images not yet decoded; arguments and errors as `load`'s."""
+    """Opens a data set without decoding its images.
+
+    Args:
+      name: as for `load`.
+      val_fraction: as for `load`.
+      seed: as for `load`.
+      data_dir: as for `load`.
+      options: as for `load`.
+
+    Returns:
+      The data set.
+
+    Raises:
+      UserError: as `load`, except for the memory limit.
+    """
     check(name)
     if name in BUNDLED:
         original = BUNDLED[name]()
@@ -96,21 +117,24 @@ def load(
     options: DecodeOptions = DEFAULT,
     budget_bytes: int = BUDGET_BYTES,
 ) -> Dataset:
-    """The data set `name` in memory, all images square of `image_size`.
+    """Loads a data set into memory, with square images of one size.
 
     Args:
       name: one of `names()`, or `folder:/path` (see `folder.py`).
-      image_size: what the images are resized to (PIL, antialiased bilinear), at least 1.
-      val_fraction: share of each class of train that is held out for validation, in (0, 1); a data set that brings
-        a validation split of its own keeps that.
-      seed: of the draw of the validation split; the same seed gives the same split.
-      data_dir: where data sets are prepared; by default $TFDS_DATA_DIR, or ~/tensorflow_datasets.
-      options: how image files become pixels; sets that are arrays in a package have none.
-      budget_bytes: the most that the arrays may take together.
+      image_size: side in pixels to which images are resized (PIL, antialiased bilinear), at least 1.
+      val_fraction: share of each class of the training split that is held out for validation, in (0, 1). It is ignored
+        if the data set has its own validation split.
+      seed: the seed of the validation split.
+      data_dir: the folder of prepared data sets; None takes $TFDS_DATA_DIR, or ~/tensorflow_datasets.
+      options: how image files are decoded; bundled sets are arrays and do not use them.
+      budget_bytes: the most bytes that all arrays together may take.
+
+    Returns:
+      The data set.
 
     Raises:
-      UserError: an unknown name, a missing package, a data set that is not prepared or does not fit the budget, a
-        fraction outside (0, 1).
+      UserError: the name is unknown, a package is missing, the data set is not prepared or does not fit the budget, or
+        the fraction is outside (0, 1).
     """
     sources = open_sources(name, val_fraction=val_fraction, seed=seed, data_dir=data_dir, options=options)
     needed = resident_bytes(sources, image_size=image_size)

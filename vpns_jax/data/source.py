@@ -1,4 +1,4 @@
-"""Where images come from, whatever their number: random access to decoded images of any size."""
+"""Sources of images: random access to the decoded images of a split, which may be of any number and size."""
 
 import dataclasses
 from typing import Protocol
@@ -10,26 +10,26 @@ from vpns_jax.errors import UserError
 
 
 class Source(Protocol):
-    """One split, decoded image by image as it is asked for.
+    """One split, whose images are decoded one by one on request.
 
-    All images of a source have the same number of channels. Sources travel to worker processes, so they can be
+    All images of a source have the same number of channels. Sources are sent to worker processes, so they can be
     pickled.
     """
 
     @property
     def labels(self) -> np.ndarray:
-        """int32 [n], without decoding an image."""
+        """int32 `[n]`; no image is decoded for it."""
 
     def __len__(self) -> int:
-        """n, the number of images."""
+        """The number of images, n."""
 
     def __getitem__(self, index: int, /) -> tuple[np.ndarray, int]:
-        """Image `index`, uint8 [h, w, c] with c in {1, 3} and a size of its own, and its label."""
+        """Image `index` and its label. The image is uint8 `[h, w, c]`, c in {1, 3}; sizes may differ."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ArraySource:
-    """Images that are in memory: uint8 [n, h, w, c]; labels int32 [n]."""
+    """Images in memory, uint8 `[n, h, w, c]`, with labels int32 `[n]`."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -43,13 +43,14 @@ class ArraySource:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Subset:
-    """Some images of another source: those at `indices`, int [m], in that order."""
+    """A part of another source: the images at `indices`, int `[m]`, in that order."""
 
     source: Source
     indices: np.ndarray
 
     @property
     def labels(self) -> np.ndarray:
+        """int32 `[m]`."""
         return self.source.labels[self.indices]
 
     def __len__(self) -> int:
@@ -61,7 +62,7 @@ class Subset:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Original:
-    """A data set as its makers split it; `val` is None if they made none. The rest is as in `Sources`."""
+    """A data set with its original splits; `val` is None if there is no such split. See `Sources`."""
 
     classes: tuple[str, ...]
     flip: bool
@@ -75,13 +76,13 @@ class Original:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sources:
-    """A data set to train on: as `dataset.Dataset`, with images not yet decoded.
+    """A data set for training whose images are not decoded yet. The other fields are those of `dataset.Dataset`.
 
     Attributes:
-      skipped: which files were left out as unreadable, "path: reason" each.
-      notes: what else a user should know, a line each: of a folder what was passed over, which files are the same, and
-        how they are read.
-      decoding: how their bytes become pixels. Whoever predicts with a network that was trained on them decodes alike.
+      skipped: "path: reason" for each unreadable file, which was left out.
+      notes: other facts that a user should know, one line each: a folder's skipped files, its duplicates, and how its
+        files are decoded.
+      decoding: how image files are decoded. Images for later predictions must be decoded in the same way.
     """
 
     name: str
@@ -96,11 +97,19 @@ class Sources:
 
 
 def with_validation(original: Original, name: str, *, val_fraction: float, seed: int) -> Sources:
-    """Holds a validation split out of train, unless the data set brings its own; test is as it was.
+    """Holds a validation split out of the training split, unless the data set has its own.
 
     Args:
-      val_fraction: share of each class of train to hold out, in (0, 1).
-      seed: of the draw.
+      original: the data set.
+      name: the data set's name.
+      val_fraction: share of each class of the training split to hold out, in (0, 1).
+      seed: the seed of the validation split.
+
+    Returns:
+      The data set with three splits; the test split is unchanged.
+
+    Raises:
+      UserError: a split has no images, or the fraction is outside (0, 1).
     """
     train, val = original.train, original.val
     if val is None:
@@ -110,7 +119,7 @@ def with_validation(original: Original, name: str, *, val_fraction: float, seed:
         if not len(source):
             raise UserError(
                 f"data set {name!r} has no {split} images: {len(train)} to train on, {len(val)} for validation and "
-                f"{len(original.test)} to test on; give it more images, or a split of its own for each"
+                f"{len(original.test)} to test on; give it more images, or a folder for each split"
             )
     return Sources(
         name,
@@ -126,20 +135,21 @@ def with_validation(original: Original, name: str, *, val_fraction: float, seed:
 
 
 def stratified_holdout(labels: np.ndarray, fraction: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Splits indices in two by class, a pure function of its arguments.
+    """Splits indices into two parts, class by class. The result depends on the arguments alone.
 
-    Of a class of m images, `fraction * m` rounded half up are held out; of two or more at least one, and never all.
+    Of a class of m images, `fraction * m`, rounded half up, are held out: at least one if there are two or more, and
+    never all.
 
     Args:
-      labels: int [n].
-      fraction: in (0, 1).
-      seed: of the draw.
+      labels: int `[n]`.
+      fraction: the share to hold out, in (0, 1).
+      seed: the seed of the random choice.
 
     Returns:
       (kept, held): disjoint ascending int64 indices that cover range(n).
 
     Raises:
-      UserError: a fraction outside (0, 1).
+      UserError: the fraction is outside (0, 1).
     """
     if not 0 < fraction < 1:
         raise UserError(f"val_fraction is {fraction}; the share to hold out must lie in (0, 1)")
@@ -147,6 +157,6 @@ def stratified_holdout(labels: np.ndarray, fraction: float, *, seed: int) -> tup
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         count = min(max(int(fraction * len(members) + 0.5), 1), len(members) - 1)
-        # A generator for each class: what is drawn of one does not depend on the others.
+        # Each class has its own generator, so its images do not depend on the other classes.
         held[np.random.default_rng([seed, int(label)]).permutation(members)[:count]] = True
     return np.flatnonzero(~held), np.flatnonzero(held)

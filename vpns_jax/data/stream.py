@@ -1,7 +1,7 @@
-"""Batches of data sets that do not fit on the device: decoded on the host by grain, ahead of time and in parallel.
+"""Streams of batches for data sets that do not fit on the device; grain decodes them on the host, ahead of time.
 
-Batch k is a pure function of the plan and k. So the state of a stream is a number; how many workers decode, and how
-many processes share the batches, changes nothing in them; and a stream can begin anywhere.
+Batch k is a pure function of the plan and k. So a stream's state is a number, a stream can start at any batch, and
+batches do not depend on the number of workers that decode them or of processes that share them.
 """
 
 import dataclasses
@@ -25,16 +25,24 @@ Batch = tuple[np.ndarray, np.ndarray]
 
 
 class Stream(Iterator[T], Generic[T]):
-    """Batches in order, made ahead of time; close it, or use it in `with`, to end its workers.
+    """Batches in order, made ahead of time. Close a stream, or use it in `with`, to end its workers.
 
-    Of its state, `get_state` and `set_state`, the number of the next batch is what counts; the rest is there to refuse
-    the state of another stream.
+    A stream's state is the number of the next batch. It also holds facts about the stream, so that the state of another
+    stream is refused.
     """
 
     def __init__(
         self, make: Callable[[int], T], *, length: int, identity: dict[str, int], workers: int, threads: int | None
     ) -> None:
-        """See `train_stream`. `make(k)` is batch k, for k below `length`; `identity` tells streams apart."""
+        """Makes a stream; see `train_stream`.
+
+        Args:
+          make: returns batch k, for k below `length`.
+          length: the number of batches.
+          identity: facts about the stream that distinguish it from others.
+          workers: processes that decode beside this one; with 0, this process's threads do.
+          threads: threads in each process; None takes all processors, at most 16 in total.
+        """
         self._make, self._length, self._identity = make, length, identity
         self._workers = workers
         self._threads = threads or max(1, min(16, os.cpu_count() or 1) // max(1, workers))
@@ -60,24 +68,27 @@ class Stream(Iterator[T], Generic[T]):
         self.close()
 
     def close(self) -> None:
-        """Ends the workers. The stream can still be read: it begins again where it was."""
+        """Ends the workers. The stream can still be read; it continues with the next batch."""
         if self._batches is not None:
             self._batches.close()
         self._batches = None
 
     def get_state(self) -> dict[str, int]:
-        """Where the stream is; can be written as JSON."""
+        """The stream's state, which can be written as JSON."""
         return {"next_batch": self._next, **self._identity}
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Goes to where a stream was, in this process or another.
+        """Continues where another stream was, in this process or another one.
+
+        Args:
+          state: the other stream's state, from `get_state`.
 
         Raises:
-          UserError: the state is of a stream with other batches.
+          UserError: the state belongs to a stream with other batches.
         """
-        found = {key: value for key, value in state.items() if key != "next_batch"}
-        if found != self._identity:
-            raise UserError(f"the saved state belongs to a stream with {found}, and this one has {self._identity}")
+        identity = {key: value for key, value in state.items() if key != "next_batch"}
+        if identity != self._identity:
+            raise UserError(f"the saved state belongs to a stream with {identity}, and this one has {self._identity}")
         self.close()
         self._next = int(state["next_batch"])
 
@@ -88,7 +99,7 @@ class Stream(Iterator[T], Generic[T]):
         options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=self._threads)
         ahead = batches.to_iter_dataset(options)
         if self._workers:
-            # grain's processes read absl flags, which only a main that absl started has parsed.
+            # grain's processes read absl flags, which are parsed only if absl started the program.
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()
             ahead = ahead.mp_prefetch(grain.MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=2))
@@ -107,28 +118,29 @@ def train_stream(
     workers: int = 0,
     threads: int | None = None,
 ) -> Stream[tuple[Batch, ...]]:
-    """Endless batches to train on, one for each pass of an iteration; every pass has a shuffle of its own.
+    """Endless training batches: one for each pass of an iteration, and each pass has its own order of images.
 
     Args:
       source: the images.
-      image_size: what a pass takes. An augmented pass gets its images at `dataset.large_size` of that, to be cropped
-        and flipped on the device (`augment.random_crop_flip`).
+      image_size: the network's image size in pixels. A pass with augmentation gets images of `dataset.large_size` of
+        that, which are cropped and flipped on the device (`augment.random_crop_flip`).
       batch_size: b, over all processes.
-      augmented: for each pass of an iteration, whether it is augmented: (True,) for the paper's protocol,
-        (False, True) for the released code's.
-      seed: of the shuffles.
-      process, processes: `jax.process_index()` and `jax.process_count()`: which share of each batch is wanted.
-      workers: processes that decode besides this one; with 0, threads of this one do.
-      threads: in each process, each making a batch; by default what the machine has, at most 16 in all.
+      augmented: for each pass of an iteration, whether it is augmented: (True,) in the paper's protocol, (False, True)
+        in the released code's.
+      seed: the seed of the orders.
+      process: `jax.process_index()`; this process gets its share of each batch.
+      processes: `jax.process_count()`.
+      workers: processes that decode beside this one; with 0, this process's threads do.
+      threads: threads in each process, each making a batch; None takes all processors, at most 16 in total.
 
     Returns:
-      A stream of tuples, for each pass (images uint8 [b / processes, h, w, c], labels int32 [b / processes]).
+      A stream of tuples: for each pass (images uint8 `[b / processes, h, w, c]`, labels int32 `[b / processes]`).
 
     Raises:
-      UserError: a batch larger than the data set, or one that the processes cannot share evenly.
+      UserError: a batch is larger than the data set, or cannot be shared evenly by the processes.
     """
     plan = TrainPlan(len(source), batch_size, len(augmented), seed, process, processes)
-    sizes = tuple(large_size(image_size) if one else image_size for one in augmented)
+    sizes = tuple(large_size(image_size) if crops else image_size for crops in augmented)
     identity = {"images": len(source), "batch_size": batch_size, "shuffles": len(augmented), "seed": seed}
     return Stream(
         _MakeTrain(source, plan, sizes), length=sys.maxsize, identity=identity, workers=workers, threads=threads
@@ -145,11 +157,24 @@ def eval_stream(
     workers: int = 0,
     threads: int | None = None,
 ) -> Stream[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Every image of `source` once, in order; arguments as `train_stream`'s.
+    """Every image of a source once, in order.
+
+    Args:
+      source: the images.
+      image_size: the network's image size in pixels.
+      batch_size: b, over all processes.
+      process: see `train_stream`.
+      processes: see `train_stream`.
+      workers: see `train_stream`.
+      threads: see `train_stream`.
 
     Returns:
-      A stream of (images uint8 [b / processes, image_size, image_size, c], labels int32 [b / processes], weights
-      float32 [b / processes]), weights 0 where the last batch is filled up. It has as many batches in every process.
+      A stream of (images uint8 `[b / processes, image_size, image_size, c]`, labels int32 `[b / processes]`, weights
+      float32 `[b / processes]`). Weights are 0 for padding in the last batch. All processes have the same number of
+      batches.
+
+    Raises:
+      UserError: a batch is empty, or cannot be shared evenly by the processes.
     """
     plan = EvalPlan(len(source), batch_size, process, processes)
     identity = {"images": len(source), "batch_size": batch_size}
@@ -157,22 +182,22 @@ def eval_stream(
     return Stream(make, length=plan.steps, identity=identity, workers=workers, threads=threads)
 
 
-# Classes and no closures below: they travel to worker processes.
+# The following are classes instead of closures, because they are pickled and sent to worker processes.
 
 
 @dataclasses.dataclass(frozen=True)
 class _Failure:
-    """Stands in a batch's place where an image of it cannot be read."""
+    """Takes the place of a batch with an unreadable image."""
 
     error: UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class _Batches(Generic[T]):
-    """The random access that grain reads from.
+    """Random access to batches, for grain.
 
-    A user's error is handed over as a value, to be raised by `Stream`: where a worker raises, grain leaves the shared
-    memory of the batches beside it, and Python speaks of leaks after the error line.
+    A `UserError` is returned as a value, and `Stream` raises it. If a worker raised it, grain would leave the shared
+    memory of other batches behind, and Python would print warnings about leaks after the error.
     """
 
     make: Callable[[int], T]
@@ -196,7 +221,7 @@ class _MakeTrain:
 
     def __call__(self, step: int) -> tuple[Batch, ...]:
         indices = self.plan.indices(step)
-        return tuple(_decode(self.source, one, size) for one, size in zip(indices, self.sizes, strict=True))
+        return tuple(_decode(self.source, batch, size) for batch, size in zip(indices, self.sizes, strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,7 +236,7 @@ class _MakeEval:
 
 
 def _copied(batch: Any) -> Any:
-    """A batch out of the memory it shares with a worker: what still holds it when the program ends would be a leak."""
+    """Copies a batch out of a worker's shared memory. Shared memory still in use when the program ends is a leak."""
     return tuple(map(_copied, batch)) if isinstance(batch, tuple) else np.array(batch)
 
 

@@ -1,6 +1,6 @@
-"""Every file of a folder read once: what cannot be decoded, what of the rest a user should know, and a digest of it.
+"""Reads every file of a folder once: finds unreadable files, facts that a user should know, and digests.
 
-The result is remembered in the user's cache folder, so that only files that are new or have changed are read again.
+The result is kept in the user's cache folder, so that only new and changed files are read again.
 """
 
 import collections
@@ -24,23 +24,25 @@ from vpns_jax.errors import UserError
 
 _LOG = logging.getLogger(__name__)
 
-# This many unreadable files are skipped without more ado, or this share if that is more.
+# The most unreadable files that are skipped: this number, or this share of all files if that is more.
 MAX_UNREADABLE, MAX_UNREADABLE_SHARE = 10, 0.01
-# Clocks of file systems are coarse (FAT's ticks every two seconds): a file that has just been written may be written
-# again and bear the same time, so it is not remembered yet.
+# File systems have coarse clocks (FAT's has steps of two seconds): a file that was just written may change again
+# without a change of its time. So it is not put into the index yet.
 _SETTLED_NS = 2 * 10**9
 
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """What was seen in one file; see `decode.Decoded`.
+    """Facts about one file; see `decode.Decoded`.
 
     Attributes:
-      stamp: changes when the file does.
-      digest: of its bytes, hexadecimal; empty if they could not be read.
+      stamp: a text that changes when the file changes.
+      digest: the digest of its bytes, hexadecimal; empty if they could not be read.
       reason: why it cannot be decoded; empty if it can.
-      greys: its darkest and brightest 16-bit grey level.
-      turned, mended, reduced: what is done to it, the first where that is asked for.
+      greys: its darkest and brightest 16-bit gray level; None if it has no such levels.
+      turned: whether EXIF's orientation turns it.
+      mended: whether it is a JPEG without its end marker.
+      reduced: whether it is too large, and decoded at a part of its size.
     """
 
     stamp: str
@@ -53,21 +55,21 @@ class Seen:
 
 
 def survey(root: Path, paths: Sequence[str], *, max_megapixels: float, progress: bool = False) -> dict[str, Seen]:
-    """Reads and decodes the files of a folder that are not known yet.
+    """Reads and decodes the files of a folder that are not in the index yet.
 
     Args:
       root: the folder.
-      paths: of the files, below it; links are followed.
+      paths: the files' paths below the folder; links are followed.
       max_megapixels: see `Decoding`.
       progress: whether to show a progress bar.
 
     Returns:
-      What was seen, by path, in the order of `paths`.
+      Facts about all files by path, in the order of `paths`.
     """
     decoding = Decoding(exif=True, max_megapixels=max_megapixels)
     known = _read_index(root)
     times = {path: _stamp(root / path) for path in paths}
-    # What is readable depends on the limit. Nothing else that is asked for changes what is seen.
+    # Whether a file is readable depends on this limit; other options do not change these facts.
     stamps = {path: f"{stamp} {max_megapixels:g}" for path, (stamp, _) in times.items()}
     fresh = [path for path, stamp in stamps.items() if path not in known or known[path].stamp != stamp]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -78,23 +80,30 @@ def survey(root: Path, paths: Sequence[str], *, max_megapixels: float, progress:
     seen = {path: known[path] for path in stamps}
     if fresh:
         settled = time.time_ns() - _SETTLED_NS
-        _write_index(root, {path: one for path, one in seen.items() if times[path][1] < settled})
+        _write_index(root, {path: facts for path, facts in seen.items() if times[path][1] < settled})
     return seen
 
 
 def check_unreadable(root: Path, seen: dict[str, Seen]) -> dict[str, str]:
-    """The unreadable files, each with the reason; they are logged.
+    """The unreadable files, which are also logged.
+
+    Args:
+      root: the folder.
+      seen: facts about its files.
+
+    Returns:
+      The reasons by path.
 
     Raises:
-      UserError: there are too many of them.
+      UserError: there are too many unreadable files.
     """
-    unreadable = {path: one.reason for path, one in seen.items() if one.reason}
+    unreadable = {path: facts.reason for path, facts in seen.items() if facts.reason}
     for path, reason in unreadable.items():
         _LOG.warning("skipped %s: %s", printable(str(root / path)), reason)
     limit = max(MAX_UNREADABLE, int(MAX_UNREADABLE_SHARE * len(seen)))
     if len(unreadable) > limit:
         reason, count = collections.Counter(unreadable.values()).most_common(1)[0]
-        example = next(short(printable(path)) for path, one in unreadable.items() if one == reason)
+        example = next(short(printable(path)) for path, why in unreadable.items() if why == reason)
         where = printable(str(root))
         raise UserError(
             f"{len(unreadable)} of {len(seen)} files in {where} are unreadable, and at most {limit} are skipped "
@@ -104,29 +113,37 @@ def check_unreadable(root: Path, seen: dict[str, Seen]) -> dict[str, str]:
 
 
 def grey_range(seen: Iterable[Seen]) -> tuple[int, int] | None:
-    """The darkest and the brightest 16-bit grey level of all files; None if there is none."""
-    ranges = [one.greys for one in seen if one.greys is not None]
+    """The darkest and the brightest 16-bit gray level of all files; None if no file has such levels."""
+    ranges = [facts.greys for facts in seen if facts.greys is not None]
     return (min(low for low, _ in ranges), max(high for _, high in ranges)) if ranges else None
 
 
 def notes(seen: dict[str, Seen], decoding: Decoding) -> tuple[str, ...]:
-    """What a user should know of how the readable files are read, a line for each thing."""
-    deep = sum(one.greys is not None for one in seen.values())
-    readable = sum(not one.reason for one in seen.values())
-    found, (black, white) = grey_range(seen.values()), decoding.grey_range
+    """Facts about the decoding of the readable files that a user should know.
+
+    Args:
+      seen: facts about all files, by path.
+      decoding: how they are decoded.
+
+    Returns:
+      Lines.
+    """
+    deep = sum(facts.greys is not None for facts in seen.values())
+    readable = sum(not facts.reason for facts in seen.values())
+    levels, (black, white) = grey_range(seen.values()), decoding.grey_range
     lines = []
-    if found is not None:
+    if levels is not None:
         lines.append(
-            f"{deep} of {readable} images in 16-bit greyscale, levels {found[0]} ... {found[1]}: "
+            f"{deep} of {readable} images in 16-bit grayscale, levels {levels[0]} ... {levels[1]}: "
             f"{black} becomes black and {white} white"
         )
     done = "turned upright, as" if decoding.exif else "left as stored, though"
     for what, paths in (
-        (f"{done} the camera's note (EXIF) says", [path for path, one in seen.items() if one.turned]),
-        ("read without their end marker, the last two bytes", [path for path, one in seen.items() if one.mended]),
+        (f"{done} EXIF's orientation says", [path for path, facts in seen.items() if facts.turned]),
+        ("read without their end marker, the last two bytes", [path for path, facts in seen.items() if facts.mended]),
         (
             f"above {decoding.max_megapixels:g} megapixels and decoded at a part of their size",
-            [path for path, one in seen.items() if one.reduced],
+            [path for path, facts in seen.items() if facts.reduced],
         ),
     ):
         if paths:
@@ -136,7 +153,7 @@ def notes(seen: dict[str, Seen], decoding: Decoding) -> tuple[str, ...]:
 
 
 def digest(*parts: bytes) -> str:
-    """A digest of some bytes, 32 hexadecimal digits."""
+    """The digest of bytes, 32 hexadecimal digits."""
     summed = hashlib.blake2b(digest_size=16)
     for part in parts:
         summed.update(part)
@@ -151,34 +168,34 @@ def _look(path: Path, stamp: str, decoding: Decoding) -> Seen:
         return Seen(stamp, "", "the link leads nowhere" if broken else str(error.strerror))
     summed = digest(content)
     try:
-        found = read_image(content, decoding)
+        image = read_image(content, decoding)
     except UnreadableImageError as error:
         return Seen(stamp, summed, printable(str(error)))
-    return Seen(stamp, summed, "", found.greys, found.turned, found.mended, found.reduced)
+    return Seen(stamp, summed, "", image.greys, image.turned, image.mended, image.reduced)
 
 
 def _stamp(path: Path) -> tuple[str, int]:
-    """What changes when the file does, and the time of its last change in nanoseconds.
+    """A text that changes when the file changes, and the time of its last change in nanoseconds.
 
-    Besides size and time it holds the file's number: where two folders trade their names, or an archive gives all of
-    its files the same time, the others may stay.
+    The text holds size, times and the file's inode number. Size and times may stay the same when two folders exchange
+    their names, or when an archive gives all of its files the same time.
     """
     try:
         stat = path.stat()
     except OSError:
-        # Never remembered: whatever is there next must be seen.
+        # Such a file never enters the index, so the next run reads it.
         return "", time.time_ns()
     stamp = f"{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ctime_ns}-{stat.st_ino}"
     return stamp, max(stat.st_mtime_ns, stat.st_ctime_ns)
 
 
 def index_path(root: Path) -> Path:
-    """The file that remembers what was seen in a folder."""
+    """The path of a folder's index, which keeps the facts about its files."""
     return files.cache_directory() / "folders" / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.index"
 
 
 def _read_index(root: Path) -> dict[str, Seen]:
-    """What is remembered; nothing where there is nothing, or the file is not as it was written."""
+    """The facts in the index; none if there is no index or it is damaged."""
     try:
         summed, content = index_path(root).read_bytes().split(b"\n", 1)
         rows = json.loads(content) if summed.decode() == digest(content) else {}
@@ -192,8 +209,8 @@ def _seen(stamp: str, summed: str, reason: str, greys: list[int] | None, *done: 
 
 
 def _write_index(root: Path, seen: dict[str, Seen]) -> None:
-    """Writes a digest, and on the lines below what it is of."""
-    path, rows = index_path(root), {name: list(dataclasses.astuple(one)) for name, one in seen.items()}
+    """Writes the index: a digest on the first line, then the content that it belongs to."""
+    path, rows = index_path(root), {name: list(dataclasses.astuple(facts)) for name, facts in seen.items()}
     content = json.dumps(rows).encode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,22 +1,22 @@
-"""Names of files and folders as text that any screen, figure and file can take."""
+"""Turns names of files and folders into text that can be printed, drawn and written."""
 
 import re
 import unicodedata
 from collections.abc import Sequence
 
-# Control characters, halves of surrogate pairs (Python's stand-in for bytes that are not UTF-8), line separators.
+# Control characters, surrogates (in Python they stand for bytes that are not UTF-8), and line separators.
 _UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
-# A backslash that would read as an escape of ours.
+# A backslash that looks like one of our escapes.
 _LIKE_AN_ESCAPE = re.compile(r"\\(?=x[0-9a-f]{2})")
-# The longest name that an error shows whole.
+# The length of the longest name that an error does not shorten.
 _LENGTH = 40
 
 
 def printable(name: str) -> str:
-    r"""The name with each byte that cannot be printed as `\xNN`; two names that differ stay different.
+    r"""Replaces bytes that cannot be printed by `\xNN`. Different names stay different.
 
     Args:
-      name: as the file system gives it: bytes that are not UTF-8 are surrogates (`os.fsdecode`).
+      name: a name from the file system, in which surrogates stand for bytes that are not UTF-8 (`os.fsdecode`).
 
     Returns:
       Valid Unicode on one line.
@@ -26,14 +26,14 @@ def printable(name: str) -> str:
 
 
 def some(names: Sequence[str], count: int = 3) -> str:
-    """The first `count` names as the file system gives them, made printable and short, and how many more there are."""
+    """The first `count` names, made printable and short, and the number of the others."""
     shown = [short(printable(name)) for name in names[:count]]
     more = [f"{len(names) - count} more"] if len(names) > count else []
     return ", ".join(shown + more)
 
 
 def short(name: str) -> str:
-    """The name; of a long one its ends."""
+    """The name; of a long name, the beginning and the end."""
     half = _LENGTH // 2
     return name if len(name) <= _LENGTH else f"{name[: half - 1]}…{name[-half:]}"
 
@@ -41,5 +41,5 @@ def short(name: str) -> str:
 def _escape(character: str) -> str:
     code = ord(character)
     # `os.fsdecode` keeps the byte in the low half of the surrogate.
-    found = bytes([code - 0xDC00]) if 0xDC80 <= code <= 0xDCFF else character.encode("utf-8", "surrogatepass")
-    return "".join(f"\\x{byte:02x}" for byte in found)
+    encoded = bytes([code - 0xDC00]) if 0xDC80 <= code <= 0xDCFF else character.encode("utf-8", "surrogatepass")
+    return "".join(f"\\x{byte:02x}" for byte in encoded)

@@ -1,4 +1,4 @@
-"""The paper's data sets, through TFDS: ArrayRecord files, read without TensorFlow."""
+"""The paper's data sets, prepared by TFDS as ArrayRecord files and read without TensorFlow."""
 
 import dataclasses
 import functools
@@ -25,14 +25,17 @@ _CHECKSUM_BYTES = hashlib.sha256().digest_size
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A data set in TFDS's terms.
+    """How TFDS prepares a data set.
 
     Attributes:
       builder: its builder's name, in TFDS or in `builders.py`.
-      train, test, val: names of its splits; no `val` where validation is held out of train.
-      download: what preparing it downloads; empty where the archive must be fetched by hand.
-      manual: what must lie in the manual folder, paths below it; and `instructions` how to come by it.
-      needs_tensorflow: whether TFDS's builder calls TensorFlow to prepare it. Nothing needs it to read.
+      train: TFDS's name of the training split.
+      test: TFDS's name of the test split.
+      val: TFDS's name of the validation split; None if validation is held out of the training split.
+      download: the size and the server of the download; empty if the archive must be downloaded by hand.
+      manual: the files that must lie in the manual folder, as paths below it.
+      instructions: how to get these files.
+      needs_tensorflow: whether preparing it needs TensorFlow. Reading never does.
     """
 
     builder: str
@@ -48,7 +51,7 @@ class Entry:
 ENTRIES = {
     "cifar10": Entry("cifar10", download="162 MiB from www.cs.toronto.edu"),
     "cifar100": Entry("cifar100", download="161 MiB from www.cs.toronto.edu"),
-    # Its makers kept the labels of their test split to themselves.
+    # The labels of its test split were never published; the validation split is the test split here.
     "tiny_imagenet": Entry(
         "tiny_imagenet", test="validation", download="237 MiB from cs231n.stanford.edu", needs_tensorflow=False
     ),
@@ -62,11 +65,11 @@ ENTRIES = {
         "stanford_cars",
         manual=("stanford_cars",),
         instructions="a folder with cars_train/, cars_test/, cars_meta.mat, cars_train_annos.mat and "
-        "cars_test_annos_withlabels.mat, at any depth; the makers' own address is dead, copies of the original archive "
-        "are on Kaggle",
+        "cars_test_annos_withlabels.mat, at any depth; the original address is dead, but copies of the archive are on "
+        "Kaggle",
         needs_tensorflow=False,
     ),
-    # Test labels were never published: as everywhere, the validation split is what is tested on.
+    # The labels of its test split were never published; as usual, the validation split is the test split.
     "imagenet": Entry(
         "imagenet2012",
         test="validation",
@@ -78,7 +81,7 @@ ENTRIES = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TfdsSource:
-    """One split of a prepared data set of `ENTRIES`, opened where it is used: a worker is sent its name, no files."""
+    """One split of a prepared data set. It opens its files on first use, so a pickled source holds only names."""
 
     name: str
     data_dir: str | None
@@ -95,7 +98,7 @@ class TfdsSource:
         except UnreadableImageError as error:
             raise UserError(
                 f"data set {self.name!r}: image {index} of {self.split} in {self._builder.data_dir} cannot be read "
-                f"({error}); remove that folder and prepare it anew"
+                f"({error}); remove that folder and prepare it again"
             ) from error
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -103,12 +106,12 @@ class TfdsSource:
 
     @functools.cached_property
     def labels(self) -> np.ndarray:
-        """int32 [n]. The first time all records are read for it, then a file beside them remembers."""
+        """int32 `[n]`. The first time, all records are read; then a file beside them keeps the labels."""
         return read_labels(self)
 
     @property
     def labels_path(self) -> Path:
-        """The file that remembers the labels."""
+        """The file that keeps the labels."""
         return Path(self._builder.data_dir, f"labels.{self.split}.npy")
 
     @functools.cached_property
@@ -119,36 +122,39 @@ class TfdsSource:
     def _records(self) -> Any:
         import tensorflow_datasets as tfds
 
-        # Images stay bytes, so that all of them, TFDS's and a folder's, are decoded by the same code.
+        # Images stay bytes here, so that TFDS's and a folder's images are decoded by the same code.
         images = [key for key, value in self._builder.info.features.items() if isinstance(value, tfds.features.Image)]
         return self._builder.as_data_source(self.split, decoders={key: tfds.decode.SkipDecoding() for key in images})
 
     def label_of(self, index: int) -> int:
-        """The label of one record, its image not decoded."""
+        """The label of one record; its image is not decoded."""
         return int(self._record(index)["label"])
 
     def _record(self, index: int) -> Any:
         try:
             return self._records[index]
-        except Exception as error:  # ArrayRecord, which keeps checksums, and the decoding of a record raise much.
+        except Exception as error:  # ArrayRecord, which checks checksums, and TFDS raise errors of many classes.
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
             raise UserError(
                 f"data set {self.name!r}: record {index} of {self.split} in {self._builder.data_dir} is damaged "
-                f"({reason}); remove that folder and prepare it anew"
+                f"({reason}); remove that folder and prepare it again"
             ) from error
 
 
 def open_tfds(name: str, options: DecodeOptions = DEFAULT, *, data_dir: str | None = None) -> Original:
-    """A data set of `ENTRIES` that has been prepared.
+    """Opens a prepared data set.
 
     Args:
       name: a key of `ENTRIES`.
-      options: how its images are decoded; as stored unless it says otherwise.
-      data_dir: where TFDS keeps its data; by default the environment's TFDS_DATA_DIR, or ~/tensorflow_datasets.
+      options: how its images are decoded; by default, pixels are as stored.
+      data_dir: TFDS's folder; None takes $TFDS_DATA_DIR, or ~/tensorflow_datasets.
+
+    Returns:
+      The data set.
 
     Raises:
-      UserError: it is not prepared there, or in a file format that cannot be read at random; or a measured range of
-        greys is asked for, which such a set has not.
+      UserError: the data set is not prepared there, or in a file format without random access; its description is
+        damaged; or the options ask for a measured gray range, which only folders have.
     """
     import tensorflow_datasets as tfds
 
@@ -160,8 +166,8 @@ def open_tfds(name: str, options: DecodeOptions = DEFAULT, *, data_dir: str | No
         raise UserError(f"data set {name!r} is not prepared in {builder.data_dir}; prepare it with: {command}")
     if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
         raise UserError(
-            f"data set {name!r} is prepared in {builder.data_dir} as {builder.info.file_format.value}, which cannot be "
-            f"read at random; prepare it as array_record elsewhere: {prepare_command(name, 'OTHER_FOLDER')}"
+            f"data set {name!r} is prepared in {builder.data_dir} as {builder.info.file_format.value}, which has no "
+            f"random access; prepare it as array_record elsewhere: {prepare_command(name, 'OTHER_FOLDER')}"
         )
     prepared.remember(Path(builder.data_dir))
     decoding = options.decide(exif=False)
@@ -177,7 +183,15 @@ def open_tfds(name: str, options: DecodeOptions = DEFAULT, *, data_dir: str | No
 
 
 def contents(name: str, options: DecodeOptions = DEFAULT, *, data_dir: str | None = None) -> Iterator[bytes]:
-    """What is read of a prepared data set: its description, the names and sizes of its records, and how.
+    """Describes a prepared data set: its description, the names and sizes of its records, and the decoding.
+
+    Args:
+      name: a key of `ENTRIES`.
+      options: how its images are decoded.
+      data_dir: see `open_tfds`.
+
+    Yields:
+      Bytes; their digest identifies the data.
 
     Raises:
       UserError: as `open_tfds`.
@@ -192,7 +206,7 @@ def contents(name: str, options: DecodeOptions = DEFAULT, *, data_dir: str | Non
 
 
 def _opened_builder(name: str, data_dir: str | None) -> Any:
-    """As `make_builder`; raises `UserError` if what describes the prepared data is damaged."""
+    """`make_builder`, but raises `UserError` if the description of the prepared data is damaged."""
     import tensorflow_datasets as tfds
 
     home = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser() / ENTRIES[name].builder
@@ -201,16 +215,25 @@ def _opened_builder(name: str, data_dir: str | None) -> Any:
         return make_builder(name, data_dir=data_dir)
     except UserError:
         raise
-    except Exception as error:  # Of a description that cannot be parsed TFDS makes errors of many classes.
+    except Exception as error:  # TFDS raises errors of many classes for descriptions that cannot be parsed.
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
         raise UserError(
-            f"data set {name!r}: what describes it below {home} cannot be read ({type(error).__name__}: {reason}); "
-            "remove that folder and prepare it anew"
+            f"data set {name!r}: its description below {home} cannot be read ({type(error).__name__}: {reason}); "
+            "remove that folder and prepare it again"
         ) from error
 
 
 def make_builder(name: str, *, data_dir: str | None, file_format: str | None = None) -> Any:
-    """The TFDS builder of a data set of `ENTRIES`, prepared or not."""
+    """The TFDS builder of a data set, which may be prepared or not.
+
+    Args:
+      name: a key of `ENTRIES`.
+      data_dir: see `open_tfds`.
+      file_format: the file format to prepare it in; None takes the existing one, or TFDS's default.
+
+    Returns:
+      The builder.
+    """
     import tensorflow_datasets as tfds
 
     from vpns_jax.data import builders
@@ -222,14 +245,21 @@ def make_builder(name: str, *, data_dir: str | None, file_format: str | None = N
 
 
 def prepare_command(name: str, data_dir: str | None) -> str:
-    """What to type to prepare a data set."""
+    """The command line that prepares a data set."""
     return f"python -m vpns_jax.data prepare {name}" + (f" --data_dir={data_dir}" if data_dir else "")
 
 
 def read_labels(source: TfdsSource, *, progress: bool = False) -> np.ndarray:
-    """The labels of `source`: from the file that remembers them, or from its records, and then remembered.
+    """The labels of a source: read from the file that keeps them, or else from its records and then written there.
 
-    The file is NumPy's format with a SHA-256 of that at its end, which NumPy does not look at.
+    The file has NumPy's format, with its SHA-256 appended; NumPy ignores appended bytes.
+
+    Args:
+      source: the source.
+      progress: whether to show a progress bar.
+
+    Returns:
+      int32 `[n]`.
     """
     from tqdm import tqdm
 
@@ -238,11 +268,11 @@ def read_labels(source: TfdsSource, *, progress: bool = False) -> np.ndarray:
         array, checksum = content[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:]
         if hashlib.sha256(array).digest() == checksum:
             labels = np.load(io.BytesIO(array), allow_pickle=False)
-            # Of records that were prepared again it may be the old ones'.
+            # If the records were prepared again, the file may belong to the old ones.
             if labels.shape == (len(source),):
                 return labels
     except OSError:
-        pass  # absent, as if it were damaged: read the labels again
+        pass  # If the file is absent or damaged, the labels are read again.
     indices = tqdm(range(len(source)), desc=f"reading labels of {source.split}", unit="image", disable=not progress)
     labels = np.fromiter((source.label_of(index) for index in indices), np.int32, len(source))
     buffer = io.BytesIO()

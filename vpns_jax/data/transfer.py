@@ -1,4 +1,4 @@
-"""From the host to the devices, some batches ahead of the one that is computed on."""
+"""Sends batches from the host to the devices, some batches ahead of the computation."""
 
 import collections
 from collections.abc import Iterator
@@ -12,17 +12,17 @@ T = TypeVar("T")
 
 
 class DeviceStream(Iterator[T], Generic[T]):
-    """The batches of a host stream as global arrays, sent `ahead` of their use.
+    """The batches of a host stream as global arrays, sent to the devices ahead of their use.
 
-    Its state is that of the batch it gives next, not of the one the host is at.
+    Its state is that of the next batch it returns, not of the batch that the host is preparing.
     """
 
     def __init__(self, stream: Stream[T], sharding: jax.sharding.Sharding, *, ahead: int = 2) -> None:
-        """Takes over `stream`.
+        """Takes over a host stream.
 
         Args:
-          stream: each process's share of the batches.
-          sharding: of every array, by its first axis; a `NamedSharding` over `PartitionSpec("data")`.
+          stream: the stream with this process's share of the batches.
+          sharding: the sharding of every array, which splits the first axis.
           ahead: how many batches wait on the devices.
         """
         self._stream, self._sharding, self._ahead = stream, sharding, ahead
@@ -41,15 +41,15 @@ class DeviceStream(Iterator[T], Generic[T]):
         self.close()
 
     def close(self) -> None:
-        """Ends the host stream's workers; this stream goes on where it was if it is read again."""
+        """Ends the host stream's workers. This stream can still be read; it continues with the next batch."""
         self._stream.close()
 
     def get_state(self) -> dict[str, int]:
-        """State of the batch that comes next; see `Stream.get_state`."""
+        """The state of the next batch; see `Stream.get_state`."""
         return self._waiting[0][0] if self._waiting else self._stream.get_state()
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Goes to where a stream was; see `Stream.set_state`."""
+        """Continues where another stream was; see `Stream.set_state`."""
         self._stream.set_state(state)
         self._waiting.clear()
 
