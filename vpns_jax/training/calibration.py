@@ -1,4 +1,4 @@
-"""Whether a network is as often right as it is sure."""
+"""Calibration: whether a network's confidence agrees with its accuracy."""
 
 from typing import Any
 
@@ -12,12 +12,13 @@ BINS = 15
 
 @flax.struct.dataclass
 class CalibrationError(clu.metrics.Metric):
-    """The expected calibration error of Guo et al. (arXiv 1706.04599, eq. 3), from sums over examples by confidence.
+    """The expected calibration error of Guo et al. (arXiv 1706.04599, eq. 3), from sums over examples in bins.
 
-    The confidence of an example is its largest softmax probability; bin m of M holds ((m - 1) / M, m / M].
+    The confidence of an example is its largest softmax probability. Bin m of M holds confidences in ((m - 1) / M, m /
+    M].
 
     Attributes:
-      gap: float32 [BINS], the number of right answers less the sum of confidences.
+      gap: float32 [BINS], the number of correct predictions minus the sum of confidences.
       count: int32 scalar, the number of examples.
     """
 
@@ -26,34 +27,52 @@ class CalibrationError(clu.metrics.Metric):
 
     @classmethod
     def empty(cls) -> "CalibrationError":
-        """No examples yet."""
+        """Makes the sums of no examples.
+
+        Returns:
+          Zeros.
+        """
         return cls(jnp.zeros(BINS, jnp.float32), jnp.zeros((), jnp.int32))
 
     @classmethod
     def from_model_output(
         cls, *, logits: jax.Array, labels: jax.Array, mask: jax.Array, **others: Any
     ) -> "CalibrationError":
-        """The sums of one batch.
+        """Makes the sums of one batch.
 
         Args:
           logits: float [b, t].
           labels: int [b].
-          mask: bool [b], False for padding, which may hold anything.
-          **others: what other metrics of a collection read.
+          mask: bool [b], False for padding, whose values do not matter.
+          **others: values for other metrics of a collection; not used.
+
+        Returns:
+          The sums.
         """
         del others
         confidence = jnp.max(jax.nn.softmax(logits.astype(jnp.float32)), axis=-1)
         correct = jnp.argmax(logits, axis=-1) == labels
         bins = jnp.clip(jnp.ceil(confidence * BINS) - 1, 0, BINS - 1).astype(jnp.int32)
-        # Not a product with the mask: 0 * nan is nan.
+        # `where`, not a product with the mask: 0 * nan is nan.
         gaps = jnp.where(mask, correct - confidence, 0.0)
-        # Not a matrix product either, which accelerators round.
+        # A sum, not a matrix product, which accelerators round.
         return cls(gap=jnp.sum(gaps[:, None] * jax.nn.one_hot(bins, BINS), axis=0), count=mask.sum(dtype=jnp.int32))
 
     def merge(self, other: "CalibrationError") -> "CalibrationError":
-        """The sums over both sets of examples."""
+        """Adds the sums of other examples.
+
+        Args:
+          other: their sums.
+
+        Returns:
+          The sums over both sets of examples.
+        """
         return jax.tree.map(jnp.add, self, other)
 
     def compute(self) -> jax.Array:
-        """The mean over examples of their bin's |accuracy - confidence|, in [0, 1]; nan without examples."""
+        """Computes the mean over examples of |accuracy - confidence| of their bin.
+
+        Returns:
+          A float32 scalar in [0, 1]; nan without examples.
+        """
         return jnp.abs(self.gap).sum() / self.count

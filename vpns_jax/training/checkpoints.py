@@ -1,10 +1,11 @@
-"""Checkpoints of one stage: the newest is always kept, beside the best on validation.
+"""Checkpoints of one stage: the newest is always kept, and usually also the best on validation.
 
 DIRECTORY/NUMBER/state/      the arrays, as Orbax writes them
-DIRECTORY/NUMBER/meta.json   what they are of, and the SHA-256 of every file beside it and of the arrays
+DIRECTORY/NUMBER/meta.json   what the arrays belong to, and the SHA-256 of every file in state/ and of the arrays
 
-A checkpoint is there once its folder has its name, so one that a kill or a full disk cuts short never counts. Its files
-are checked before Orbax reads any: of damaged ones it may give other numbers, raise anything, or leave reads hanging.
+A checkpoint counts only once its folder has its final name, so one that a kill or a full disk interrupts never counts.
+Its files are checked before Orbax reads them: from damaged files Orbax may return wrong numbers, raise any error, or
+hang.
 """
 
 import contextlib
@@ -30,15 +31,19 @@ _UNFINISHED = ".unfinished"
 
 
 class Checkpoints:
-    """The checkpoints of one stage of one run, by number: epochs, or steps. Use it in `with`, or `close` it."""
+    """The checkpoints of one stage of one run, numbered by epochs or steps. Use it in `with`, or `close` it.
+
+    Attributes:
+      keeps_best: whether the best is kept in addition to the newest.
+    """
 
     def __init__(self, directory: Path, fingerprint: str, *, keep_best: bool = True) -> None:
         """Names a folder of checkpoints.
 
         Args:
-          directory: made with the first checkpoint.
-          fingerprint: names the configuration and its inputs; a checkpoint of others is refused.
-          keep_best: whether the best is kept beside the newest; without, accuracies play no part.
+          directory: the folder, which is made with the first checkpoint.
+          fingerprint: identifies the configuration and its inputs; a checkpoint with another one is refused.
+          keep_best: whether the best is kept in addition to the newest; otherwise accuracies are not used.
         """
         self.keeps_best = keep_best
         self._directory = directory.absolute()
@@ -46,20 +51,21 @@ class Checkpoints:
         self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler())
 
     def save(self, epoch: int, tree: PyTree, *, accuracy: float | None = None) -> None:
-        """Writes a checkpoint, and removes those that are neither the newest any more nor the best.
+        """Writes a checkpoint, and removes those that are neither the newest nor the best.
 
         Args:
-          epoch: its number, above all there are.
-          tree: arrays, as they are after so many epochs.
-          accuracy: on validation.
+          epoch: its number, above all existing ones.
+          tree: a tree of arrays.
+          accuracy: the validation accuracy; None if it is not known.
 
         Raises:
-          UserError: the disk refuses; the checkpoints there were are as they were.
+          UserError: the disk cannot be written; existing checkpoints are unchanged.
+          ValueError: there is a checkpoint with this number or a higher one.
         """
         if epoch <= self.newest_epoch():
             raise ValueError(f"checkpoint {epoch} comes after {self.newest_epoch()} under {self._directory}")
         before = self._best()
-        # Of equal accuracies the earlier epoch is the better one.
+        # If accuracies are equal, the earlier epoch is better.
         improved = self.keeps_best and accuracy is not None and (before is None or accuracy > before["accuracy"])
         best = {"epoch": epoch, "accuracy": accuracy} if improved else before
         with self._written(self._directory / str(epoch)) as unfinished:
@@ -76,13 +82,29 @@ class Checkpoints:
         processes.barrier("checkpoint written")
 
     def newest_epoch(self) -> int:
-        """The newest epoch there is a checkpoint of; 0 if there is none yet."""
+        """Finds the newest checkpoint.
+
+        Returns:
+          Its number; 0 if there is none yet.
+
+        Raises:
+          UserError: a folder has a name that no checkpoint has.
+        """
         return max(self._numbers(), default=0)
 
     def newest(self, like: PyTree) -> tuple[int, PyTree] | None:
-        """The newest epoch and its tree, or None if there is none yet; see `restore`.
+        """Reads the newest checkpoint; see `restore`.
 
-        The best one is checked too: that it is damaged or gone should be known before training goes on.
+        The best one is checked, too, so that damage to it is known before training continues.
+
+        Args:
+          like: a tree of arrays; see `restore`.
+
+        Returns:
+          The number and the tree; None if there is no checkpoint yet.
+
+        Raises:
+          UserError: the newest or the best checkpoint is damaged, or belongs to another run.
         """
         epoch = self.newest_epoch()
         if not epoch:
@@ -93,26 +115,47 @@ class Checkpoints:
         return epoch, self.restore(epoch, like)
 
     def best(self, like: PyTree) -> tuple[int, PyTree]:
-        """The epoch that is best on validation, the earliest of equals, and its tree; see `restore`."""
+        """Reads the checkpoint with the best validation accuracy, the earliest if several are equal; see `restore`.
+
+        Args:
+          like: a tree of arrays; see `restore`.
+
+        Returns:
+          The number and the tree.
+
+        Raises:
+          UserError: the checkpoint is damaged, or belongs to another run.
+          ValueError: there is no checkpoint.
+        """
         best = self._best()
         if best is None:
             raise ValueError(f"no checkpoint has been saved under {self._directory}")
         return best["epoch"], self.restore(best["epoch"], like)
 
     def best_accuracy(self) -> float | None:
-        """The accuracy on validation of the best checkpoint; None if there is none yet."""
+        """Reads the validation accuracy of the best checkpoint.
+
+        Returns:
+          The accuracy; None if there is no checkpoint yet.
+
+        Raises:
+          UserError: a checkpoint is damaged, or belongs to another run.
+        """
         best = self._best()
         return None if best is None else best["accuracy"]
 
     def restore(self, epoch: int, like: PyTree) -> PyTree:
-        """Reads a checkpoint back, bit for bit.
+        """Reads a checkpoint, bit for bit.
 
         Args:
-          epoch: which.
-          like: a tree of arrays of the same structure, shapes and dtypes; results are placed as its arrays are.
+          epoch: its number.
+          like: a tree of arrays of the same structure, shapes and dtypes; the result is placed on the same devices.
+
+        Returns:
+          The tree.
 
         Raises:
-          UserError: it is of another configuration or other inputs, or is not what was saved.
+          UserError: the checkpoint is damaged, or belongs to another configuration or other inputs.
         """
         where, meta = self._directory / str(epoch), self._check(epoch)
         arrays = _named(like)
@@ -124,15 +167,15 @@ class Checkpoints:
         try:
             with _quiet():
                 saved = self._orbax.restore(where / "state", args=ocp.args.StandardRestore(target))
-        except Exception as error:  # Orbax and its storage raise what they like.
+        except Exception as error:  # Orbax and its storage raise many kinds of error.
             raise self._damaged(epoch, f"Orbax cannot read it ({_first_line(error)})") from error
-        found = packing.unpack(saved, arrays)
-        if _digest(found) != meta["digest"]:
+        restored = packing.unpack(saved, arrays)
+        if _digest(restored) != meta["digest"]:
             raise self._damaged(epoch, "its arrays do not match their checksum")
-        return jax.tree.unflatten(jax.tree.structure(like), [found[name] for name in arrays])
+        return jax.tree.unflatten(jax.tree.structure(like), [restored[name] for name in arrays])
 
     def close(self) -> None:
-        """Ends what Orbax has open."""
+        """Closes Orbax."""
         self._orbax.close()
 
     def __enter__(self) -> "Checkpoints":
@@ -142,20 +185,24 @@ class Checkpoints:
         self.close()
 
     def _numbers(self) -> list[int]:
-        """Of the checkpoints there are. Raises `UserError` for a folder that has another name."""
+        """The numbers of all checkpoints.
+
+        Raises:
+          UserError: a folder has a name that no checkpoint has.
+        """
         if not self._directory.is_dir():
             return []
-        found = []
+        numbers = []
         for path in self._directory.iterdir():
             if path.name.startswith(".") or path.name.endswith(_UNFINISHED):
                 continue
             if not (path.name.isascii() and path.name.isdigit() and str(int(path.name)) == path.name):
                 raise UserError(f"{path} is not the name of a checkpoint; rename it back, or remove it")
-            found.append(int(path.name))
-        return found
+            numbers.append(int(path.name))
+        return numbers
 
     def _best(self) -> dict[str, Any] | None:
-        """Epoch and accuracy of the best, as the newest remembers them; None if there is none, or none is kept."""
+        """Epoch and accuracy of the best, as the newest checkpoint stores them; None if no best one is kept."""
         newest = self.newest_epoch()
         if not self.keeps_best or not newest:
             return None
@@ -181,7 +228,11 @@ class Checkpoints:
         return meta
 
     def _check(self, epoch: int) -> dict[str, Any]:
-        """What is known of a checkpoint. Raises `UserError` if one of its files is not as it was written."""
+        """The meta data of a checkpoint whose files are intact.
+
+        Raises:
+          UserError: a file is damaged.
+        """
         meta, state = self._meta(epoch), self._directory / str(epoch) / "state"
         problem = _problem(state, meta["files"])
         if problem:
@@ -193,7 +244,7 @@ class Checkpoints:
         return UserError(f"checkpoint {where} is damaged: {problem}; {self._remedy(epoch)}")
 
     def _remedy(self, epoch: int) -> str:
-        """What to do about a damaged checkpoint: an older one that is whole serves as well, if there is one."""
+        """What to do about a damaged checkpoint: continue from an older intact one, or run the stage again."""
         for older in sorted((number for number in self._numbers() if number < epoch), reverse=True):
             place = self._directory / str(older)
             with contextlib.suppress(UserError, KeyError):
@@ -204,7 +255,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _written(self, place: Path) -> Iterator[Path]:
-        """A folder to write into that takes its name at the end, if nothing was raised; the disk's errors are lines."""
+        """A folder to write into, which gets its final name if nothing is raised. Disk errors become `UserError`."""
         unfinished = place.with_name(f"{place.name}{_UNFINISHED}")
         try:
             with storage_errors(place), _quiet():
@@ -221,7 +272,7 @@ class Checkpoints:
 
     def _remove(self, numbers: set[int]) -> None:
         for number in numbers:
-            # Under a name that does not count: a kill must not leave half a checkpoint that does.
+            # Renamed first, so that a kill never leaves half a checkpoint that counts.
             away = self._directory / f"{number}{_UNFINISHED}"
             shutil.rmtree(away, ignore_errors=True)
             (self._directory / str(number)).rename(away)
@@ -229,38 +280,38 @@ class Checkpoints:
 
 
 def _digest(arrays: dict[str, Any]) -> str:
-    """Of arrays however they are laid out; one after the other comes to the host, whole."""
+    """The digest of arrays, however they are distributed; each is brought to the host as a whole, one after another."""
     return files.digest_arrays((name, sharding.to_host(arrays[name])) for name in sorted(arrays))
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file in a folder, by path below it."""
+    """SHA-256 of every file in a folder, by relative path."""
     return {
         path.relative_to(folder).as_posix(): files.sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()
     }
 
 
 def _problem(folder: Path, expected: dict[str, str]) -> str:
-    """The first file of a folder that is not as it was written; empty if all are."""
+    """Describes the first damaged file of a folder; "" if all are intact."""
     for name, wanted in expected.items():
         try:
-            found = files.sha256(folder / name)
+            digest = files.sha256(folder / name)
         except OSError as error:
             return f"{folder.name}/{name}: {error.strerror}"
-        if found != wanted:
+        if digest != wanted:
             return f"{folder.name}/{name} does not match its checksum"
     return ""
 
 
 def _named(tree: PyTree) -> dict[str, Any]:
-    """The tree's arrays by path, in the tree's own order; paths do not depend on the types of its containers."""
+    """The tree's arrays by path, in the tree's order. Paths do not depend on the types of containers."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Orbax's warnings of its own defaults, and its threads' tracebacks of errors that are raised as well."""
+    """Silences Orbax's warnings about its own defaults, and its threads' tracebacks of errors that are also raised."""
     log = logging.getLogger("absl")
     before, log.disabled = log.disabled, True
     try:

@@ -1,6 +1,6 @@
-"""The epochs of a stage, compiled: one scan where data lie on the devices, iteration by iteration where they stream.
+"""Runs the epochs of a stage: one compiled scan if the data are on the devices, single iterations if they are streamed.
 
-Both are pure functions of their arguments: orders and augmentation come from the key and the step's number.
+Both are pure functions of their arguments: order and augmentation follow from the key and the number of the step.
 """
 
 import contextlib
@@ -23,66 +23,90 @@ from vpns_jax.training.passes import Stage
 from vpns_jax.training.state import Groups, TrainState
 
 PyTree = Any
-# The metrics of each pass, summed over iterations.
+# The metrics of each pass, merged over iterations.
 Totals = tuple[Metrics, ...]
-# Runs one epoch, or what is left of it: (state, epoch, metrics so far) -> the next state, the metrics over the epoch.
+# Runs an epoch, or the rest of one: (state, epoch, metrics so far) -> (next state, metrics of the whole epoch).
 RunEpoch = Callable[[TrainState, int, Totals], tuple[TrainState, Totals]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Within:
-    """Checkpoints within an epoch, where epochs take long: one every so many steps, the newest alone kept."""
+    """Checkpoints within an epoch, for epochs that take long.
+
+    Attributes:
+      checkpoints: the checkpoints, of which only the newest is kept.
+      every: iterations between two of them.
+    """
 
     checkpoints: Checkpoints
     every: int
 
 
 def nothing(stage: Stage) -> Totals:
-    """The metrics of no iteration."""
+    """Makes the metrics of no iterations.
+
+    Args:
+      stage: the stage.
+
+    Returns:
+      Empty metrics for each pass.
+    """
     return tuple(Metrics.empty() for _ in stage.passes)
 
 
 def run_epoch(
     stage: Stage, state: TrainState, data: Resident, key: jax.Array, epoch: int | jax.Array
 ) -> tuple[TrainState, Totals]:
-    """One epoch on data that lie on the devices.
+    """Runs one epoch on data that are on the devices.
 
     Args:
       stage: what an iteration does.
-      state: where it starts; all but what is frozen in it is given away.
+      state: the state before, whose arrays are donated, except frozen ones.
       data: the training split.
-      key: of the stage.
-      epoch: its number, from 0.
+      key: the stage's key.
+      epoch: the number of the epoch, from 0.
 
     Returns:
-      The next state, and for each pass its metrics summed over the epoch.
+      The next state, and the metrics of each pass, merged over the epoch.
     """
     moving = dataclasses.replace(state, frozen={})
     after, totals = scan_epoch(stage, moving, state.frozen, data, key, epoch)
     return dataclasses.replace(after, frozen=state.frozen), totals
 
 
-# What is frozen comes apart, since arrays that are given away (donated) are gone for whoever else holds them.
+# Frozen arrays are a separate argument, because donated arrays can no longer be used elsewhere.
 @functools.partial(jax.jit, static_argnames=("stage",), donate_argnames=("state",))
 def scan_epoch(
     stage: Stage, state: TrainState, frozen: Groups, data: Resident, key: jax.Array, epoch: jax.Array
 ) -> tuple[TrainState, Totals]:
-    """`run_epoch` as one compiled scan; `state` without what is frozen."""
+    """Runs an epoch as one compiled scan; see `run_epoch`.
+
+    Args:
+      stage: what an iteration does; static.
+      state: the state before, without frozen groups; its arrays are donated.
+      frozen: the frozen groups.
+      data: the training split.
+      key: the stage's key.
+      epoch: the number of the epoch, from 0.
+
+    Returns:
+      The next state without frozen groups, and the metrics of each pass.
+    """
     order_key, step_key = jax.random.split(key)
     orders = [
-        # Each pass shuffles on its own.
+        # Each pass has its own shuffle.
         epoch_order(jax.random.fold_in(order_key, i), epoch, data.size, stage.batch_size)
         for i in range(len(stage.passes))
     ]
 
     def body(state: TrainState, indices: list[jax.Array]) -> tuple[TrainState, Totals]:
-        # By the step's own number, so that no two iterations of a stage share their draws.
+        # The key depends on the step, so that no two iterations of a stage share random numbers.
         rng = jax.random.fold_in(step_key, state.step)
         batches = tuple(
-            take(data, rows, jax.random.fold_in(rng, i), augmented=one.augmented)
-            for i, (one, rows) in enumerate(zip(stage.passes, indices, strict=True))
+            take(data, rows, jax.random.fold_in(rng, i), augmented=pass_.augmented)
+            for i, (pass_, rows) in enumerate(zip(stage.passes, indices, strict=True))
         )
-        # Or XLA unpacks masks once, ahead of the loop, and keeps them as bools.
+        # Without this, XLA unpacks masks before the loop and keeps them as bools.
         held, _ = xla.tied(frozen, state.step)
         return _iterate(stage, dataclasses.replace(state, frozen=held), batches, rng)
 
@@ -102,18 +126,18 @@ def _run_iteration(
     size: int,
     flip: bool,
 ) -> tuple[TrainState, Totals]:
-    """One iteration on batches from the host; `total` gathers the metrics of each pass."""
+    """Runs one iteration on batches from the host, and merges its metrics into `total`."""
     rng = jax.random.fold_in(key, state.step)
     cropped = tuple(
-        crop(batch, jax.random.fold_in(rng, i), augmented=one.augmented, size=size, flip=flip)
-        for i, (one, batch) in enumerate(zip(stage.passes, batches, strict=True))
+        crop(batch, jax.random.fold_in(rng, i), augmented=pass_.augmented, size=size, flip=flip)
+        for i, (pass_, batch) in enumerate(zip(stage.passes, batches, strict=True))
     )
     state, seen = _iterate(stage, dataclasses.replace(state, frozen=frozen), cropped, rng)
-    return state, tuple(before.merge(one) for before, one in zip(total, seen, strict=True))
+    return state, tuple(before.merge(batch) for before, batch in zip(total, seen, strict=True))
 
 
 def _iterate(stage: Stage, state: TrainState, batches: tuple[Batch, ...], rng: jax.Array) -> tuple[TrainState, Totals]:
-    """One iteration; the next state without what is frozen, laid out over the devices as parameters are."""
+    """Runs one iteration; returns the next state without frozen groups, split over the devices like parameters."""
     state, seen = passes.iterate(stage, state, batches, jax.random.fold_in(rng, len(batches)))
     return sharding.split_parameters(dataclasses.replace(state, frozen={})), seen
 
@@ -122,15 +146,18 @@ def _iterate(stage: Stage, state: TrainState, batches: tuple[Batch, ...], rng: j
 def epoch_runner(
     stage: Stage, data: Split, key: jax.Array, step: int, within: Within | None, tick: Callable[[float], None]
 ) -> Iterator[RunEpoch]:
-    """What runs the epochs of a stage from iteration `step` on, wherever its data are.
+    """Makes the function that runs the epochs of a stage, for data on the devices or streamed.
 
     Args:
       stage: what an iteration does.
       data: the training split.
-      key: of the stage.
+      key: the stage's key.
       step: the first iteration.
-      within: where checkpoints go that are made within epochs, of data that stream in; None for none.
-      tick: hears what share of an epoch is done.
+      within: the checkpoints within epochs of streamed data; None for none.
+      tick: is called with the share of the epoch that is done.
+
+    Yields:
+      The function.
     """
     if isinstance(data, Resident):
         yield lambda state, epoch, _: run_epoch(stage, state, data, key, epoch)
@@ -153,6 +180,6 @@ def epoch_runner(
                 within.checkpoints.save(done, (state, total))
         return dataclasses.replace(state, frozen=frozen), total
 
-    augmented = tuple(one.augmented for one in stage.passes)
+    augmented = tuple(pass_.augmented for pass_ in stage.passes)
     with data.train_batches(stage.batch_size, augmented, seed=seed, step=step) as batches:
         yield run

@@ -1,6 +1,6 @@
-"""Whole splits through a network in eval mode: accuracy, calibration, and the counts that label mappings come from.
+"""Evaluates a network on whole splits, in eval mode: accuracy, calibration, and the counts for label mappings.
 
-Batch by batch from the host, which waits for none of them: one small program a network serves every split.
+The host starts one small program for each batch and does not wait for it. One program per network serves every split.
 """
 
 import functools
@@ -17,24 +17,39 @@ from vpns_jax.training.network import Network, Subnetwork, predict
 
 
 class Evaluation(NamedTuple):
-    """Metrics by name, without and with the prompt: float32 scalars; None for a network that has none."""
+    """The metrics of a network on a split.
+
+    Attributes:
+      plain: float32 scalars by name, without the prompt.
+      prompted: the same with the prompt; None for a network without a prompt.
+    """
 
     plain: dict[str, jax.Array]
     prompted: dict[str, jax.Array] | None
 
     def both(self, name: str) -> dict[str, jax.Array | None]:
-        """One of `metrics.Evaluated`, "plain" and "prompted"."""
+        """Selects one metric.
+
+        Args:
+          name: a field of `metrics.Evaluated`.
+
+        Returns:
+          Its values "plain" and "prompted".
+        """
         return {"plain": self.plain[name], "prompted": None if self.prompted is None else self.prompted[name]}
 
 
 def evaluate(network: Network, subnetwork: Subnetwork, data: Split, *, batch_size: int) -> Evaluation:
-    """Evaluates a network on a whole split, plain and, if it has a prompt, prompted; every image counts once.
+    """Evaluates a network on a whole split: plain and, if it has a prompt, prompted. Every image counts once.
 
     Args:
       network: the static half.
       subnetwork: the arrays.
       data: the split.
-      batch_size: images in a batch; it makes no difference to the numbers but in the last digits.
+      batch_size: images in a batch; it changes only the last digits of the result.
+
+    Returns:
+      The metrics.
     """
     ways = (False, True) if network.prompted else (False,)
     totals = [Evaluated.empty() for _ in ways]
@@ -47,9 +62,16 @@ def evaluate(network: Network, subnetwork: Subnetwork, data: Split, *, batch_siz
 
 
 def estimate_mapping(network: Network, subnetwork: Subnetwork, data: Split, *, batch_size: int) -> jax.Array:
-    """Frequency label mapping of `subnetwork` on a whole split, with the prompt on if there is one: int32 [t].
+    """Estimates the frequency label mapping on a whole split, prompted if the network has a prompt.
 
-    t is the size of the subnetwork's present mapping, whose values play no part.
+    Args:
+      network: the static half.
+      subnetwork: the arrays; of its mapping only the size t is used.
+      data: the split.
+      batch_size: images in a batch.
+
+    Returns:
+      The source class of each target class, int32 [t].
     """
     counts: jax.Array | int = 0
     for images, labels, weights in data.eval_batches(batch_size):

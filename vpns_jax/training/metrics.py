@@ -1,4 +1,4 @@
-"""The loss, and metrics as `clu.metrics` collections: sums that merge over batches, where padding counts nothing."""
+"""The loss, and metrics as `clu.metrics` collections: sums that merge over batches, in which padding does not count."""
 
 import clu.metrics
 import flax.struct
@@ -15,7 +15,7 @@ class Loss(clu.metrics.Average.from_output("loss")):  # type: ignore[misc]
 
 
 def cross_entropy(*, logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """The mean of -log softmax(logits)[label], in float32.
+    """Computes the mean of -log softmax(logits)[label], in float32.
 
     Args:
       logits: float [b, t].
@@ -29,25 +29,28 @@ def cross_entropy(*, logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 @flax.struct.dataclass
 class Metrics(clu.metrics.Collection):
-    """The mean loss and the share of right answers; of equal largest logits the first is the answer."""
+    """The mean loss, and the accuracy; of several equal largest logits the first is the prediction."""
 
     loss: Loss
     accuracy: clu.metrics.Accuracy
 
     @classmethod
     def of(cls, *, logits: jax.Array, labels: jax.Array) -> "Metrics":
-        """The metrics of one batch.
+        """Makes the metrics of one batch.
 
         Args:
           logits: float [b, t].
           labels: int32 [b], in [0, t).
+
+        Returns:
+          The metrics.
         """
         return cls.single_from_model_output(**outputs(logits, labels))
 
 
 @flax.struct.dataclass
 class Evaluated(clu.metrics.Collection):
-    """What is measured of a network on a whole split."""
+    """The metrics of a network on a whole split."""
 
     loss: Loss
     accuracy: clu.metrics.Accuracy
@@ -55,18 +58,29 @@ class Evaluated(clu.metrics.Collection):
 
     @classmethod
     def of(cls, *, logits: jax.Array, labels: jax.Array, mask: jax.Array) -> "Evaluated":
-        """The metrics of one batch.
+        """Makes the metrics of one batch.
 
         Args:
           logits: float [b, t].
           labels: int32 [b], in [0, t).
-          mask: bool or float [b], 0 for padding, which may hold anything.
+          mask: bool or float [b], 0 for padding, whose values do not matter.
+
+        Returns:
+          The metrics.
         """
         return cls.single_from_model_output(**outputs(logits, labels), mask=mask > 0)
 
 
 def outputs(logits: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
-    """What metrics are made of, by the names that `clu.metrics` has for it; all in float32."""
+    """Computes the values from which metrics are made, in float32.
+
+    Args:
+      logits: float [b, t].
+      labels: int32 [b], in [0, t).
+
+    Returns:
+      The values, by the names that `clu.metrics` uses.
+    """
     logits = logits.astype(jnp.float32)
     losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
     return {"logits": logits, "labels": labels, "loss": losses}

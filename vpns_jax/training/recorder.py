@@ -1,4 +1,4 @@
-"""Where a run's numbers go while it runs: the progress bar, metrics.jsonl and TensorBoard, one cell at a time."""
+"""Reports the numbers of a run while it runs: progress bar, metrics.jsonl and TensorBoard, one cell at a time."""
 
 from collections import Counter
 from pathlib import Path
@@ -15,9 +15,14 @@ _COMPILATION = "/jax/core/compile/"
 
 
 class CompileClock:
-    """Seconds this process has spent tracing and compiling, so that a report can tell them from training."""
+    """Measures the seconds this process has spent tracing and compiling, so that they do not count as training.
+
+    Attributes:
+      seconds: the seconds so far.
+    """
 
     def __init__(self) -> None:
+        """Starts at zero."""
         self.seconds = 0.0
         jax.monitoring.register_event_duration_secs_listener(self._hear)
 
@@ -27,16 +32,27 @@ class CompileClock:
 
 
 class Progress:
-    """One bar over all epochs of a run: where it is, how it does, how long is left."""
+    """One progress bar over all epochs of a run, with its latest numbers and the remaining time."""
 
     def __init__(self, epochs: int) -> None:
-        # Off a terminal the bar is off, and the lines of `say` remain. Of several processes the first one speaks.
+        """Starts the bar.
+
+        Args:
+          epochs: the epochs of the whole run.
+        """
+        # Without a terminal there is no bar, only the lines of `say`. If there are several processes, the first prints.
         self._silent = not processes.is_primary()
         self._bar = tqdm(total=epochs, unit="epoch", disable=self._silent or None, dynamic_ncols=True, smoothing=0.1)
         self._done = 0
 
     def advance(self, what: str, epochs: int = 1, row: dict[str, Any] | None = None) -> None:
-        """Moves on, showing a row's loss, accuracy and density."""
+        """Advances the bar.
+
+        Args:
+          what: the cell and stage that are running.
+          epochs: the number of epochs that are finished.
+          row: the row whose loss, accuracy and density are shown; None to keep what is shown.
+        """
         self._bar.set_description(what, refresh=False)
         if row is not None:
             self._bar.set_postfix_str(_numbers(row), refresh=False)
@@ -46,16 +62,24 @@ class Progress:
         self._bar.update(self._done - self._bar.n)
 
     def tick(self, share: float) -> None:
-        """So much of the epoch under way is done, in [0, 1)."""
+        """Shows progress within an epoch.
+
+        Args:
+          share: the share of the epoch that is done, in [0, 1).
+        """
         self._bar.update(self._done + round(share, 2) - self._bar.n)
 
     def say(self, line: str) -> None:
-        """Prints a line above the bar."""
+        """Prints a line above the bar.
+
+        Args:
+          line: the text.
+        """
         if not self._silent:
             tqdm.write(line)
 
     def close(self) -> None:
-        """Ends the bar."""
+        """Closes the bar."""
         self._bar.close()
 
 
@@ -65,16 +89,16 @@ def _numbers(row: dict[str, Any]) -> str:
 
 
 class Recorder:
-    """Takes the rows of one cell's stages; of several processes, the first one writes and reads them."""
+    """Records the rows of one cell's stages. If there are several processes, the first writes and reads them."""
 
     def __init__(self, cell: str, log: MetricLog, directory: Path, progress: Progress) -> None:
-        """Starts with nothing done.
+        """Makes a recorder; nothing is written yet.
 
         Args:
-          cell: its name, which is put into each row.
-          log: where all cells' rows go.
-          directory: of this cell's TensorBoard events.
-          progress: the bar that moves on.
+          cell: the cell's name, which is added to each row.
+          log: the file of all cells' rows.
+          directory: the folder of this cell's TensorBoard events.
+          progress: the progress bar.
         """
         self._cell, self._log, self._directory, self._progress = cell, log, directory, progress
         self._tensorboard: TensorBoard | None = None
@@ -82,20 +106,20 @@ class Recorder:
         self._epochs: Counter[str] = Counter()
 
     def start(self, stage: str, epoch: int, step: int) -> None:
-        """A stage begins, or resumes: its rows past that will come again, and are dropped.
+        """Begins or resumes a stage; drops its later rows, which will be written again.
 
         Args:
-          stage: as rows have it.
-          epoch: how many epochs of it are done, those of earlier rounds and earlier runs included.
-          step: how many iterations.
+          stage: the name of the stage in rows.
+          epoch: the epochs of it that are done, including earlier rounds and earlier runs.
+          step: the iterations of it that are done.
 
         Raises:
-          UserError: the log has lost rows of what is done.
+          UserError: the log has lost rows of finished epochs.
         """
         if not processes.is_primary():
             return
         self._log.truncate(lambda row: (row["cell"], row["stage"]) != (self._cell, stage) or row["epoch"] <= epoch)
-        # Rows are in order: the last of each stage says how long that was.
+        # Rows are in order, so the last row of each stage has its number of steps.
         ends = {row["stage"]: row["step"] for row in self.rows() if row["stage"] != stage}
         self._offset = sum(ends.values())
         if self._tensorboard is None:
@@ -103,15 +127,20 @@ class Recorder:
         self._progress.advance(f"{self._cell} {stage}", 0)
 
     def skip(self, stage: str, epochs: int) -> None:
-        """An earlier run did so many epochs of a stage: what came of them, and of stages after them, stands."""
+        """Counts epochs that an earlier run did; their rows, and those of later stages, stay.
+
+        Args:
+          stage: the name of the stage in rows.
+          epochs: the number of epochs.
+        """
         self._epochs[stage] += epochs
         self._progress.advance(f"{self._cell} {stage}", epochs)
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """Logs one epoch.
+        """Records one epoch.
 
         Args:
-          row: its numbers, and "stage", "epoch" and "step".
+          row: the numbers of the epoch, with "stage", "epoch" and "step".
         """
         self._epochs[row["stage"]] += 1
         if not processes.is_primary():
@@ -123,27 +152,34 @@ class Recorder:
         self._progress.advance(f"{self._cell} {row['stage']}", row=row)
 
     def tick(self, share: float) -> None:
-        """So much of the epoch under way is done, in [0, 1)."""
+        """Shows progress within an epoch.
+
+        Args:
+          share: the share of the epoch that is done, in [0, 1).
+        """
         self._progress.tick(share)
 
     def rows(self) -> list[dict[str, Any]]:
-        """This cell's rows so far.
+        """Reads this cell's rows.
+
+        Returns:
+          The rows so far, in order.
 
         Raises:
           UserError: the log has lost some of them.
         """
         rows = [row for row in self._log.rows() if row["cell"] == self._cell]
         for stage, epochs in self._epochs.items():
-            found = [row["epoch"] for row in rows if row["stage"] == stage]
-            if found != list(range(1, epochs + 1)):
+            logged = [row["epoch"] for row in rows if row["stage"] == stage]
+            if logged != list(range(1, epochs + 1)):
                 raise UserError(
-                    f"{self._log.path} has lost rows of {self._cell}: stage {stage} has {len(found)} of {epochs} "
+                    f"{self._log.path} has lost rows of {self._cell}: stage {stage} has {len(logged)} of {epochs} "
                     f"epochs; restore it, or remove checkpoints/{self._cell} beside it to run the cell anew"
                 )
         return rows
 
     def close(self) -> None:
-        """Ends the event file."""
+        """Closes the event file."""
         if self._tensorboard is not None:
             self._tensorboard.close()
             self._tensorboard = None

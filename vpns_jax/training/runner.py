@@ -1,4 +1,4 @@
-"""Trains the stages of one cell, whatever they are: with checkpoints, a row an epoch, and counts."""
+"""Trains any stages of one cell, with checkpoints, one row an epoch, and counts of steps and passes."""
 
 import contextlib
 import dataclasses
@@ -31,7 +31,12 @@ COMPILE_CLOCK = CompileClock()
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """The open checkpoints of a stage, and those within its epochs where its data stream in."""
+    """The open checkpoints of a stage.
+
+    Attributes:
+      checkpoints: the checkpoints at the end of epochs.
+      within: the checkpoints within epochs of streamed data; None if there are none.
+    """
 
     checkpoints: Checkpoints
     within: Within | None
@@ -41,22 +46,23 @@ class Files:
 class Runner:
     """Trains stages, or resumes them, on one set of data.
 
-    Everything random follows from a stage's key and the epoch, so a run that was killed and resumed ends bit for bit
-    where an unbroken one does.
+    Everything random follows from the stage's key and the number of the step. So a run that was killed and resumed ends
+    bit for bit like an uninterrupted one.
 
     Attributes:
       train: the training split.
       val: the validation split.
-      directory: of the checkpoints; each stage has a folder in it.
-      fingerprint: names what was run; a checkpoint of anything else is refused.
-      keys: of each stage, by the name that rows have for it.
-      recorder: is given each epoch's row.
-      remap: whether the label mapping is estimated anew before every epoch but the first (iterative label mapping).
-      save_every: epochs between checkpoints; there is one as well where validation is better than before, and at the
-        end.
-      save_within: iterations between checkpoints within an epoch, of data that stream in; 0 for none.
-      notes: what pruners had to say, for the report.
-      optimizer_steps, forward_passes: done so far, by stage; what an earlier, interrupted run did is counted, too.
+      directory: the folder of checkpoints, in which each stage has its own folder.
+      fingerprint: identifies what is run; a checkpoint with another fingerprint is refused.
+      keys: the random key of each stage, by the name of the stage in rows.
+      recorder: takes the row of each epoch.
+      remap: whether the label mapping is estimated again before every epoch but the first (iterative label mapping).
+      save_every: epochs between checkpoints. There is also one after each epoch with a new best validation accuracy,
+        and one at the end.
+      save_within: iterations between checkpoints within an epoch of streamed data; 0 for none.
+      notes: remarks of pruners, for the report.
+      optimizer_steps: optimizer steps so far, by stage, including those of an earlier, interrupted run.
+      forward_passes: forward passes so far, counted in the same way.
     """
 
     train: Split
@@ -74,11 +80,14 @@ class Runner:
 
     @contextlib.contextmanager
     def open(self, folder: str, *, keep_best: bool = False) -> Iterator[Files]:
-        """The checkpoints in a folder of that name.
+        """Opens the checkpoints of a stage.
 
         Args:
-          folder: in the runner's directory; made if it is not there.
-          keep_best: whether the best on validation is kept beside the newest.
+          folder: the name of a folder in the runner's directory, which need not exist.
+          keep_best: whether the best checkpoint is kept in addition to the newest.
+
+        Yields:
+          The open checkpoints.
         """
         with contextlib.ExitStack() as stack:
             where = self.directory / folder
@@ -93,15 +102,15 @@ class Runner:
     def run(
         self, name: str, stage: Stage, state: TrainState, epochs: int, files: Files | None = None, *, start: int = 0
     ) -> TrainState:
-        """Runs, or resumes, a stage to its end, or one round of it.
+        """Runs or resumes a stage, or one round of it.
 
         Args:
-          name: the stage as rows have it.
+          name: the name of the stage in rows.
           stage: what an iteration does.
-          state: at the start; a checkpoint past `start`, if there is one, takes its place.
-          epochs: how many the stage has once this is done, those of earlier rounds included.
-          files: its checkpoints; by default those in the folder `name`.
-          start: epochs of earlier rounds, whose rows, steps and draws this one goes on from.
+          state: the first state; a checkpoint later than `start` replaces it.
+          epochs: the epochs of the stage after this call, including earlier rounds.
+          files: the stage's checkpoints; by default those in the folder `name`.
+          start: the epochs of earlier rounds, after which rows, steps and random numbers continue.
 
         Returns:
           The state after the last epoch.
@@ -115,14 +124,14 @@ class Runner:
         self._count(name, stage, epochs - start)
         iterations = self.train.size // stage.batch_size
         state = dataclasses.replace(state, step=state.step + start * iterations)
-        # Where arrays lie decides which program runs: the same for a mask just made and one from a checkpoint.
+        # The placement of arrays decides which program runs. Make it the same for a new mask and one from a checkpoint.
         frozen = sharding.place(state.frozen, jax.sharding.get_mesh())
         state = dataclasses.replace(state, frozen=frozen)
         first, checkpoints = start, files.checkpoints
         if checkpoints.newest_epoch() > start:
-            found = checkpoints.newest(state.saved())
-            assert found is not None, "there is a newest epoch"
-            first, state = found[0], state.restored(found[1])
+            newest = checkpoints.newest(state.saved())
+            assert newest is not None, "there is a newest epoch"
+            first, state = newest[0], state.restored(newest[1])
         self.recorder.skip(name, first - start)
         if first < epochs:
             state = self._run_epochs(name, stage, state, range(first, epochs), files, start=start)
@@ -131,10 +140,19 @@ class Runner:
     def run_to_best(
         self, name: str, stage: Stage, state: TrainState, epochs: int
     ) -> tuple[TrainState, int, Subnetwork]:
-        """Runs a stage from its start to its end.
+        """Runs or resumes a whole stage and selects the epoch with the best validation accuracy.
+
+        Args:
+          name: the name of the stage in rows.
+          stage: what an iteration does.
+          state: the first state.
+          epochs: the epochs of the stage.
 
         Returns:
-          The state after the last epoch; the epoch that is best on validation, and its network.
+          The state after the last epoch, the number of the best epoch, and the network after the best epoch.
+
+        Raises:
+          UserError: a loss or a parameter is not finite at the end of an epoch.
         """
         with self.open(name, keep_best=True) as files:
             last = self.run(name, stage, state, epochs, files)
@@ -142,16 +160,27 @@ class Runner:
         return last, epoch, stage.subnetwork(last.restored(best))
 
     def skip(self, name: str, stage: Stage, epochs: int) -> None:
-        """Counts epochs that an earlier run did, and of which nothing is needed any more."""
+        """Counts epochs of an earlier run whose results are no longer needed.
+
+        Args:
+          name: the name of the stage in rows.
+          stage: what an iteration does.
+          epochs: the number of epochs.
+        """
         self._count(name, stage, epochs)
         self.recorder.skip(name, epochs)
 
     def spend(self, name: str, passes: int) -> None:
-        """Counts forward and backward passes that a pruner runs itself, in the stage of that name."""
+        """Counts forward and backward passes that a pruner runs itself.
+
+        Args:
+          name: the name of the stage.
+          passes: the number of passes.
+        """
         self.forward_passes[name] += passes
 
     def _count(self, name: str, stage: Stage, epochs: int) -> None:
-        """Every pass of training is a forward, a backward and an optimizer step."""
+        """Counts a forward pass and an optimizer step for every pass of training."""
         count = epochs * (self.train.size // stage.batch_size) * len(stage.passes)
         self.optimizer_steps[name] += count
         self.forward_passes[name] += count
@@ -166,7 +195,7 @@ class Runner:
         *,
         start: int,
     ) -> TrainState:
-        """Runs epochs; after each the network is validated, prompted and plain."""
+        """Runs epochs and validates the network after each, prompted and plain."""
         checkpoints, within = files.checkpoints, files.within
         best, iterations = checkpoints.best_accuracy(), self.train.size // stage.batch_size
         self.recorder.start(name, epochs.start, int(state.step))
@@ -174,7 +203,7 @@ class Runner:
         with epoch_runner(stage, self.train, self.keys[name], int(state.step), within, self.recorder.tick) as run_epoch:
             for epoch in epochs:
                 began, compiled = time.perf_counter(), COMPILE_CLOCK.seconds
-                # A stage begins with the mapping it is given, and an epoch that is resumed has had its own.
+                # The first epoch uses the given mapping, and a resumed epoch already has its new one.
                 if self.remap and epoch > start and not resumed:
                     state = self._remapped(stage, state)
                 state, metrics = run_epoch(state, epoch, total)
@@ -182,12 +211,12 @@ class Runner:
                 row = {"stage": name, "epoch": epoch + 1, **_row(stage, state, self.val, metrics)}
                 row["compile_seconds"] = COMPILE_CLOCK.seconds - compiled
                 row["seconds"] = time.perf_counter() - began - row["compile_seconds"]
-                # The row first: a run killed before the checkpoint is there drops it and writes it again.
+                # The row comes first: a run that is killed before the checkpoint drops the row and writes it again.
                 self.recorder.epoch(row)
                 check_finite(row, state)
                 accuracy = row["val_plain"] if row["val_prompted"] is None else row["val_prompted"]
                 improved = checkpoints.keeps_best and (best is None or accuracy > best)
-                # Checkpoints within an epoch go on from its start.
+                # Checkpoints within an epoch build on a checkpoint of its start.
                 due = within is not None or (epoch + 1) % self.save_every == 0 or epoch + 1 == epochs.stop
                 if improved or due:
                     checkpoints.save(epoch + 1, state.saved(), accuracy=accuracy)
@@ -195,23 +224,27 @@ class Runner:
         return state
 
     def _remapped(self, stage: Stage, state: TrainState) -> TrainState:
-        found = estimate_mapping(stage.network, stage.subnetwork(state), self.train, batch_size=stage.batch_size)
-        return dataclasses.replace(state, mapping=found)
+        """The state with a label mapping that is estimated on its network."""
+        mapping = estimate_mapping(stage.network, stage.subnetwork(state), self.train, batch_size=stage.batch_size)
+        return dataclasses.replace(state, mapping=mapping)
 
 
 def check_finite(row: dict[str, Any], state: TrainState) -> None:
-    """Raises `UserError` if an epoch's loss, or a group that it has moved, is not finite.
+    """Checks that the loss of an epoch and the groups that it updates are finite.
 
     Args:
-      row: of the epoch.
-      state: after it.
+      row: the row of the epoch.
+      state: the state after it.
+
+    Raises:
+      UserError: they are not.
     """
     wrong = sorted(group for group, finite in jax.device_get(_finite(state.learned)).items() if not finite)
     if wrong or not jnp.isfinite(row["loss"]):
         what = f"{' and '.join(wrong)} are no longer finite" if wrong else f"the loss is {row['loss']}"
         raise UserError(
             f"stage {row['stage']}, epoch {row['epoch']}: {what}; lower the learning rate of "
-            f"{' and '.join(wrong or sorted(state.learned))} in this stage, or clip gradients (clip_norm); where the "
+            f"{' and '.join(wrong or sorted(state.learned))} in this stage, or clip gradients (clip_norm); if the "
             "model computes in float16, use bfloat16"
         )
 
@@ -227,18 +260,18 @@ def _finite(groups: PyTree) -> dict[str, jax.Array]:
 def _newest_within(
     within: Within | None, state: TrainState, total: Totals, iterations: int
 ) -> tuple[TrainState, Totals, bool]:
-    """State, metrics so far, and true if that is the middle of the epoch that `state` is the start of."""
+    """The newest state within the epoch that begins with `state`, its metrics, and True; or `state` and False."""
     moving = dataclasses.replace(state, frozen={})
-    found = within.checkpoints.newest((moving, total)) if within else None
-    # One of an epoch that has been finished since says nothing.
-    if found is None or found[0] <= int(state.step):
+    newest = within.checkpoints.newest((moving, total)) if within else None
+    # A checkpoint within an epoch that is finished is not needed.
+    if newest is None or newest[0] <= int(state.step):
         return state, total, False
-    if found[0] > int(state.step) + iterations:
+    if newest[0] > int(state.step) + iterations:
         raise UserError(
-            f"the checkpoint within an epoch is of step {found[0]}, and that of its start, of step "
+            f"the checkpoint within an epoch is of step {newest[0]}, and that of its start, of step "
             f"{int(state.step)}, is too old; remove the cell's folder under checkpoints/ to run it anew"
         )
-    moving, total = found[1]
+    moving, total = newest[1]
     return dataclasses.replace(moving, frozen=state.frozen), total, True
 
 

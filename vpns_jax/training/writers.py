@@ -1,4 +1,4 @@
-"""What a run writes beside its checkpoints: JSON lines and TensorBoard events."""
+"""Writers of metrics: JSON lines and TensorBoard events."""
 
 import io
 import json
@@ -21,24 +21,32 @@ from vpns_jax.storage import refused, storage_errors
 
 
 class MetricLog:
-    """An append-only file of JSON rows, one a line, that survives a kill at any moment.
+    """An append-only file of JSON rows, one on each line, that survives a kill at any moment.
 
-    A row counts once its newline is written: what a killed run left behind the last newline is never
-    read, and is cut off before the next row goes in. Nothing is written before the first `append`.
-    The last key of each row, "crc32", is a checksum of what stands before it, so that an edited row is noticed.
+    A row counts only with its newline. Text after the last newline, which a killed run leaves behind, is never read,
+    and is cut off before the next row is added. Nothing is written before the first `append`. The last key of each row,
+    "crc32", is a checksum of the text before it, so that an edited row is noticed.
+
+    Attributes:
+      path: the file.
     """
 
     def __init__(self, path: str | Path) -> None:
+        """Names the file, which need not exist.
+
+        Args:
+          path: the file.
+        """
         self.path = Path(path)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Adds one row and hands it to the operating system.
+        """Adds one row and passes it to the operating system.
 
         Args:
-          row: what `files.plain` knows, without a key "crc32".
+          row: values that `files.plain` accepts, without a key "crc32".
 
         Raises:
-          UserError: the disk refuses.
+          UserError: the disk cannot be written.
         """
         line = _sealed(json.dumps(plain(row), allow_nan=False).encode())
         try:
@@ -49,20 +57,30 @@ class MetricLog:
             raise refused(self.path, error) from error
 
     def rows(self) -> list[dict[str, Any]]:
-        """Every whole row, oldest first; none if there is no file yet.
+        """Reads all complete rows.
+
+        Returns:
+          The rows, oldest first; none if there is no file yet.
 
         Raises:
-          UserError: a line before the last is not a row as it was written, which no kill explains.
+          UserError: a complete line is damaged or was edited.
         """
         return [row for _, row in self._lines()]
 
     def truncate(self, keep: Callable[[dict[str, Any]], bool]) -> None:
-        """Drops, atomically, the rows that `keep` refuses: those a resumed run is about to write again."""
+        """Drops rows that a resumed run will write again, atomically.
+
+        Args:
+          keep: says of a row whether it stays.
+
+        Raises:
+          UserError: a line is damaged, or the disk cannot be written.
+        """
         if self.path.exists():
             write_whole(self.path, b"".join(line + b"\n" for line, row in self._lines() if keep(row)))
 
     def _lines(self) -> list[tuple[bytes, dict[str, Any]]]:
-        """Each whole line and its row."""
+        """Each complete line and its row."""
         try:
             *lines, _ = self.path.read_bytes().split(b"\n")
         except FileNotFoundError:
@@ -72,12 +90,12 @@ class MetricLog:
         return [(line, self._parse(number, line)) for number, line in enumerate(lines, start=1)]
 
     def _parse(self, number: int, line: bytes) -> dict[str, Any]:
-        content, found, _ = line.rpartition(b', "crc32"')
+        content, separator, _ = line.rpartition(b', "crc32"')
         try:
             row = json.loads(content + b"}")
         except (ValueError, RecursionError):
             row = None
-        if not isinstance(row, dict) or not found or line != _sealed(content + b"}"):
+        if not isinstance(row, dict) or not separator or line != _sealed(content + b"}"):
             raise UserError(
                 f"{self.path}: line {number} is damaged or was edited: it does not match its checksum; restore it, or "
                 "remove that line and the folder of its cell under checkpoints/ to run the cell anew"
@@ -86,21 +104,21 @@ class MetricLog:
 
 
 class TensorBoard:
-    """Scalars and images as TensorBoard events, without TensorFlow. Use it in `with`, or `close` it."""
+    """Writes scalars and images as TensorBoard events, without TensorFlow. Use it in `with`, or `close` it."""
 
     def __init__(self, directory: str | Path, *, resume_step: int = 0) -> None:
         """Starts an event file.
 
         Args:
-          directory: where TensorBoard looks for it; made if it is not there.
-          resume_step: where a resumed run continues: from this step on older events are cut off, as TensorBoard would
-            have to purge them, and say so.
+          directory: the folder of events, which is made if it does not exist.
+          resume_step: the step from which a resumed run continues. Existing events from this step on are cut off;
+            otherwise TensorBoard would have to purge them, with a message.
 
         Raises:
-          UserError: the disk refuses.
+          UserError: the disk cannot be written.
         """
-        # With TensorFlow installed (to prepare data sets) the writer would import it, seconds of start-up and
-        # a second claim on the accelerator; the presence of this module is how it is told not to.
+        # If TensorFlow is installed (to prepare data sets), the writer would import it. That takes seconds and claims
+        # the accelerator a second time. The presence of this module prevents it.
         sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("tensorboard.compat.notf"))
         from tensorboard.compat.proto import event_pb2, summary_pb2
         from tensorboard.summary.writer.record_writer import RecordWriter
@@ -114,22 +132,39 @@ class TensorBoard:
             name = f"events.out.tfevents.{time.time_ns()}.{os.getpid()}.vpns_jax"
             file = (self._directory / name).open("xb")
         self._writer = RecordWriter(file)
-        # For a run that ends by an error, and closes nothing.
+        # In case a run ends with an error and does not close the writer.
         weakref.finalize(self, file.close)
         self._add(0, file_version="brain.Event:2")
-        # For a TensorBoard that looks on, and has seen what is cut off.
+        # For a running TensorBoard that has already read the events that are cut off.
         self._add(resume_step, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
 
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
-        """Writes one number a tag; those that are None are left out."""
+        """Writes scalars.
+
+        Args:
+          step: the step.
+          values: a number for each tag; None is left out.
+
+        Raises:
+          UserError: the disk cannot be written.
+        """
         self._write(step, [{"tag": tag, "simple_value": float(x)} for tag, x in values.items() if x is not None])
 
     def images(self, step: int, images: Mapping[str, Any]) -> None:
-        """Writes one picture a tag: [h, w, 3], uint8, or float in [0, 1] (what lies outside is clipped)."""
+        """Writes images.
+
+        Args:
+          step: the step.
+          images: an image [h, w, 3] for each tag: uint8, or float in [0, 1] (other values are clipped).
+
+        Raises:
+          UserError: the disk cannot be written.
+          ValueError: an image has another shape.
+        """
         self._write(step, [{"tag": tag, "image": self._image(x)} for tag, x in images.items()])
 
     def close(self) -> None:
-        """Writes out what is left and ends the file."""
+        """Writes the remaining events and closes the file."""
         self._writer.close()
 
     def __enter__(self) -> "TensorBoard":
@@ -155,14 +190,14 @@ class TensorBoard:
     def _add(self, step: int, **what: Any) -> None:
         with storage_errors(self._directory):
             self._writer.write(self._event(wall_time=time.time(), step=step, **what).SerializeToString())
-            # Some writes an epoch: worth having them on disk when the run is killed.
+            # There are few writes an epoch, so each is flushed, in case the run is killed.
             self._writer.flush()
 
 
 def _cut_events(path: Path, step: int, event: Any) -> None:
-    """Ends an event file before the first event of `step` or later, and before one that is torn or damaged.
+    """Cuts an event file before the first event of `step` or later, or the first incomplete or damaged event.
 
-    A record is its length in 8 bytes, 4 of checksum, the event, and 4 of checksum.
+    A record is the length (8 bytes), its checksum (4 bytes), the event, and its checksum (4 bytes).
     """
     with path.open("r+b") as file:
         end = 0
@@ -171,10 +206,10 @@ def _cut_events(path: Path, step: int, event: Any) -> None:
             if length > os.fstat(file.fileno()).st_size - file.tell() - 4:
                 break
             try:
-                found = event.FromString(file.read(length))
-            except Exception:  # Protocol buffers have several errors; TensorBoard would not read on, either.
+                record = event.FromString(file.read(length))
+            except Exception:  # Protocol buffers raise several errors; TensorBoard would stop here, too.
                 break
-            if found.HasField("summary") and found.step >= step:
+            if record.HasField("summary") and record.step >= step:
                 break
             end = file.seek(4, os.SEEK_CUR)
         file.truncate(end)
