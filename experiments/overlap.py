@@ -68,7 +68,7 @@ def _mask(folder: Path, cell: Mapping[str, Any]) -> Mask:
 def _line(one: Comparison) -> tuple[str, ...]:
     mine, theirs = one.methods
     what = f"{mine}, between seeds" if mine == theirs else f"{mine} and {theirs}"
-    values = (one.overlap.found, one.overlap.chance, one.overlap.chance_by_layer)
+    values = (one.overlap.jaccard, one.overlap.chance, one.overlap.chance_by_layer)
     return what, sparsity_name(one.density), str(one.pairs), *(percent(value) for value in values)
 
 

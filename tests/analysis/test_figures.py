@@ -20,7 +20,7 @@ IMAGES = np.linspace(0, 1, 3 * SIZE * SIZE * 3).reshape(3, SIZE, SIZE, 3)
 
 
 def pixels(path: Path, width: int, height: int) -> np.ndarray:
-    """The PNG's pixels, checked to be at least `width` by `height` and not of one colour."""
+    """The PNG's pixels, checked to be at least `width` by `height` and not of one color."""
     with Image.open(path) as image:
         assert image.format == "PNG"
         assert image.width >= width

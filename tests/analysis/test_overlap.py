@@ -18,10 +18,10 @@ def test_two_masks():
     # 5 of 12 weights each, of which they share 3: 3 of 7. By chance 25/12 shared; in each layer 4 * 3 / 8 + 1 * 2 / 4.
     one, other = mask("a", 7, conv="11110000", head="1000"), mask("b", 7, conv="01110000", head="0011")
     found = compare(one, other)
-    assert found.found == pytest.approx(3 / 7)
+    assert found.jaccard == pytest.approx(3 / 7)
     assert found.chance == pytest.approx((25 / 12) / (10 - 25 / 12))
     assert found.chance_by_layer == pytest.approx(2 / (10 - 2))
-    assert compare(one, one).found == 1
+    assert compare(one, one).jaccard == 1
 
 
 def test_chance_is_what_masks_by_lot_have():
@@ -32,14 +32,14 @@ def test_chance_is_what_masks_by_lot_have():
         found.append(Mask("random", 0.1, 7, {"conv": np.packbits(kept)}, {"conv": n}))
     seen = compare(*found)
     # A standard deviation of the shared weights, some 28 of 1000, is 0.0015 of the index.
-    assert seen.found == pytest.approx(seen.chance, abs=0.006)
+    assert seen.jaccard == pytest.approx(seen.chance, abs=0.006)
     assert seen.chance == seen.chance_by_layer == pytest.approx(0.1 / 1.9)
 
 
 def test_methods_meet_at_their_seed_and_seeds_within_a_method():
     masks = [mask("a", 7, x="1100"), mask("b", 7, x="1010"), mask("a", 9, x="1100"), mask("b", 9, x="1100")]
     masks.append(mask("a", 7, density=0.25, x="1000"))
-    found = {(one.density, one.methods): (one.pairs, one.overlap.found) for one in comparisons(masks)}
+    found = {(one.density, one.methods): (one.pairs, one.overlap.jaccard) for one in comparisons(masks)}
     assert found == {
         (0.5, ("a", "a")): (1, 1.0),
         (0.5, ("a", "b")): (2, pytest.approx((1 / 3 + 1) / 2)),
@@ -55,7 +55,7 @@ def test_masks_of_two_networks_are_not_compared():
 def test_every_pair_has_its_square(tmp_path):
     found = comparisons([mask("a", 7, x="1100"), mask("b", 7, x="1010"), mask("a", 9, x="1100")])
     pixels = np.asarray(Image.open(overlap_figure(found, tmp_path / "overlap.png")).convert("RGB")).reshape(-1, 3)
-    colours = {tuple(colour) for colour in np.unique(pixels, axis=0)}
-    # The colour map's ends: an index of 1, and the foot of its bar.
-    assert {(253, 231, 55), (0, 34, 77)} & colours
-    assert len(colours) > 20
+    colors = {tuple(color) for color in np.unique(pixels, axis=0)}
+    # The color map's ends: an index of 1, and the foot of its bar.
+    assert {(253, 231, 55), (0, 34, 77)} & colors
+    assert len(colors) > 20

@@ -56,8 +56,8 @@ def test_to_float():
     assert x.dtype == jnp.float32
     expected = [[0, 0, 0], [0.2, 0.2, 0.2], [1, 1, 1]]
     np.testing.assert_allclose(x[0, 0], np.array(expected, np.float32), rtol=1e-6)
-    colour = jnp.array([0, 51, 255], jnp.uint8).reshape(1, 1, 1, 3)
-    np.testing.assert_allclose(augment.to_float(colour)[0, 0, 0], np.array([0, 0.2, 1], np.float32), rtol=1e-6)
+    color = jnp.array([0, 51, 255], jnp.uint8).reshape(1, 1, 1, 3)
+    np.testing.assert_allclose(augment.to_float(color)[0, 0, 0], np.array([0, 0.2, 1], np.float32), rtol=1e-6)
     with pytest.raises(ValueError, match="4 channels"):
         augment.to_float(jnp.zeros((1, 1, 1, 4), jnp.uint8))
 

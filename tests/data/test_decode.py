@@ -118,7 +118,7 @@ def test_grey_with_alpha_and_palette_with_transparency():
 
 
 def test_of_an_animation_the_first_frame():
-    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
     for kind in ("GIF", "WEBP"):
         decoded = decode_image(encode(frames[0], kind, save_all=True, append_images=frames[1:]))
         np.testing.assert_allclose(decoded.astype(int), np.full((4, 4, 3), [255, 0, 0]), atol=3)

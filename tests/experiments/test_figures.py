@@ -15,5 +15,5 @@ def test_every_sparsity_has_its_figure(tmp_path):
     assert [path.name for path in paths] == ["sparsity.png", "cost-s90.png", "cost-s95.png"]
     for path in paths:
         pixels = np.asarray(Image.open(path).convert("RGB"))
-        # More than axes and letters: each method's colour is there.
+        # More than axes and letters: each method's color is there.
         assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20

@@ -49,7 +49,7 @@ def test_the_runs_of_a_sweep(run):
         (home / "task").rename(home / "subnetworks" / f"{name}.task.safetensors")
         (home / "subnetworks" / f"{name}.safetensors").touch()
     (found,) = overlap.compare(run)
-    assert found.overlap.found == pytest.approx(1 / 3)
+    assert found.overlap.jaccard == pytest.approx(1 / 3)
 
 
 def test_bad_folders_end_in_a_line(run, capsys):

@@ -1,4 +1,4 @@
-"""Methods side by side: accuracy over seeds, and differences seed by seed with their confidence intervals."""
+"""Comparison of methods: accuracy over seeds, and paired differences by seed with confidence intervals."""
 
 import dataclasses
 import math
@@ -15,11 +15,15 @@ CONFIDENCE = 0.95
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """What a method gains on a reference at one density, in accuracy, over the seeds that both have.
+    """The difference in accuracy between a method and a reference at one density, over their common seeds.
 
     Attributes:
-      mean: of the differences, seed by seed.
-      low, high: its 95% confidence interval by Student's t; None of fewer than two seeds.
+      method: the method.
+      density: share of weights kept.
+      seeds: the number of common seeds.
+      mean: the mean of the differences by seed.
+      low: the lower end of the mean's 95% confidence interval by Student's t; None for fewer than two seeds.
+      high: the upper end.
     """
 
     method: str
@@ -31,14 +35,22 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """ "wins" or "loses" where the interval leaves out zero; "ties" where it does not; "?" without one."""
+        """The result: "wins" or "loses" if the interval excludes zero, otherwise "ties"; "?" without an interval."""
         if self.low is None or self.high is None:
             return "?"
         return "wins" if self.low > 0 else "loses" if self.high < 0 else "ties"
 
 
 def headline(cell: Mapping[str, Any], *, split: str = "test") -> float:
-    """Accuracy of the weights best on validation: prompted if the cell has a prompt, plain if not."""
+    """A cell's accuracy with the weights that were best on validation.
+
+    Args:
+      cell: a cell of summary.json.
+      split: "val" or "test".
+
+    Returns:
+      The prompted accuracy; the plain one if the cell has no prompt.
+    """
     best = cell[split]["best"]
     return best["plain"] if best["prompted"] is None else best["prompted"]
 
@@ -49,16 +61,24 @@ def accuracy(row: Row) -> Estimate:
 
 
 def differences(summary: Mapping[str, Any], reference: str) -> list[Difference]:
-    """Every other method against `reference`, wherever both have seeds in common at a density."""
+    """Compares all other methods with a reference, at all densities at which both have common seeds.
+
+    Args:
+      summary: the contents of summary.json.
+      reference: a method's name.
+
+    Returns:
+      The differences.
+    """
     table = rows(summary)
     known = {row.density: _by_seed(row) for row in table if row.method == reference}
-    found = []
+    result = []
     for row in table:
         mine, theirs = _by_seed(row), known.get(row.density, {})
         common = [seed for seed in mine if seed in theirs]
         if row.method != reference and common:
-            found.append(_difference(row, [mine[seed] - theirs[seed] for seed in common]))
-    return found
+            result.append(_difference(row, [mine[seed] - theirs[seed] for seed in common]))
+    return result
 
 
 def _by_seed(row: Row) -> dict[int, float]:

@@ -1,4 +1,4 @@
-"""The figure of what accuracy costs: test accuracy against passes through the network and against seconds."""
+"""The figure of accuracy against cost: test accuracy over passes through the network, and over seconds."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,12 +11,15 @@ from vpns_jax.analysis.tables import sparsity_name
 
 
 def cost_figure(summary: Mapping[str, Any], path: str | Path, *, density: float) -> Path:
-    """Draws each method at one density, means over seeds: the less to the left, the better above.
+    """Draws each method at one density, as means over seeds. Cheaper is to the left, more accurate is higher.
 
     Args:
-      summary: as in summary.json.
+      summary: the contents of summary.json.
       path: the PNG to write.
-      density: one that the summary has.
+      density: a density in the summary.
+
+    Returns:
+      `path`.
     """
     figure = new_figure(9.0, 4.2)
     table = [row for row in rows(summary) if row.density == density]
@@ -27,14 +30,14 @@ def cost_figure(summary: Mapping[str, Any], path: str | Path, *, density: float)
         strict=True,
     ):
         for row in table:
-            colour, marker = styles[row.method]
+            color, marker = styles[row.method]
             spent, accuracy = row.total(key), comparison.accuracy(row)
             if spent.mean is not None:
                 axes.errorbar(
                     [spent.mean],
                     [hundredfold(accuracy.mean)],
                     yerr=[hundredfold(accuracy.std)],
-                    color=colour,
+                    color=color,
                     marker=marker,
                     linestyle="none",
                     capsize=3,

@@ -1,4 +1,4 @@
-"""The figure of how one cell trained: its loss and accuracies through the stages."""
+"""The figure of one cell's training curves: loss and accuracies in all stages."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,15 +9,18 @@ from matplotlib.ticker import MaxNLocator
 
 from vpns_jax.analysis.style import BLUE, INK, STYLES, dress, new_figure, save
 
-_COLOURS = {"prompted": BLUE, "plain": INK}
+_COLORS = {"prompted": BLUE, "plain": INK}
 
 
 def curves_figure(log: Iterable[Mapping[str, Any]], path: str | Path) -> Path:
-    """Draws the loss and the validation accuracies of one cell, its stages one after the other.
+    """Draws the loss and the validation accuracies of one cell, one stage after the other.
 
     Args:
-      log: the rows of metrics.jsonl that belong to the cell. Epochs may start anew in each stage, at 0 or 1.
+      log: the cell's rows of metrics.jsonl. Epochs may start again in each stage, at 0 or 1.
       path: the PNG to write.
+
+    Returns:
+      `path`.
 
     Raises:
       ValueError: there are no rows, or they belong to more than one cell.
@@ -35,7 +38,7 @@ def curves_figure(log: Iterable[Mapping[str, Any]], path: str | Path) -> Path:
         for kind, style in STYLES.items():
             shares = [row.get(f"val_{kind}") for row in stage]
             values = [None if share is None else 100 * share for share in shares]
-            if drawn := _curve(accuracy, epochs, values, _COLOURS[kind], style):
+            if drawn := _curve(accuracy, epochs, values, _COLORS[kind], style):
                 handles[kind] = drawn
         _name_stage(loss, accuracy, stage[0]["stage"], epochs[0], first=number == 0)
     loss.set_xlim(stages[0][0][0] - 0.5, stages[-1][0][-1] + 0.5)
@@ -50,7 +53,7 @@ def curves_figure(log: Iterable[Mapping[str, Any]], path: str | Path) -> Path:
 
 
 def _stages(log: Sequence[Mapping[str, Any]]) -> list[tuple[list[int], list[Mapping[str, Any]]]]:
-    """The stages in order of appearance, each with its epochs counted on from the stage before."""
+    """The stages in order of appearance; their epochs are numbered through."""
     stages: list[tuple[list[int], list[Mapping[str, Any]]]] = []
     for name in dict.fromkeys(row["stage"] for row in log):
         stage = sorted((row for row in log if row["stage"] == name), key=lambda row: row["epoch"])
@@ -59,13 +62,13 @@ def _stages(log: Sequence[Mapping[str, Any]]) -> list[tuple[list[int], list[Mapp
     return stages
 
 
-def _curve(axes: Axes, epochs: Sequence[int], values: Sequence[float | None], colour: str, style: str) -> Any | None:
+def _curve(axes: Axes, epochs: Sequence[int], values: Sequence[float | None], color: str, style: str) -> Any | None:
     known = [(epoch, value) for epoch, value in zip(epochs, values, strict=True) if value is not None]
     if not known:
         return None
-    # Few points need their markers to be seen as points; many would hide the line.
+    # A few points are marked. With many points, markers would hide the line.
     marker = "o" if len(known) <= 20 else ""
-    (line,) = axes.plot(*zip(*known, strict=True), style, color=colour, marker=marker, markersize=3.5)
+    (line,) = axes.plot(*zip(*known, strict=True), style, color=color, marker=marker, markersize=3.5)
     return line
 
 

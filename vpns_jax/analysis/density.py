@@ -1,4 +1,4 @@
-"""How dense a masked network is: altogether, with and without its head, and layer by layer."""
+"""The density of a masked network: in all, without its head, and layer by layer."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Layer:
-    """One prunable kernel: its `path` joined by "/", its number of weights, and how many of them are kept."""
+    """One prunable kernel: its "/"-joined path, its number of weights, and the number of kept weights."""
 
     path: str
     size: int
@@ -19,15 +19,15 @@ class Layer:
 
     @property
     def density(self) -> float:
-        """The share kept, in [0, 1]."""
+        """The share of kept weights, in [0, 1]."""
         return _share((self,))
 
 
 @dataclass(frozen=True)
 class DensityReport:
-    """The layers of a masked network, the head's last; densities are shares kept, in [0, 1].
+    """The layers of a masked network, the head's last. Densities are shares of kept weights, in [0, 1].
 
-    A density over no weights at all (say `head_density` where the head is not prunable) is nan.
+    A density over no weights is nan, for example `head_density` if the head is not prunable.
     """
 
     layers: tuple[Layer, ...]
@@ -40,7 +40,7 @@ class DensityReport:
 
     @property
     def kept(self) -> int:
-        """The number of weights the mask keeps."""
+        """The number of weights that the mask keeps."""
         return sum(layer.kept for layer in self.layers)
 
     @property
@@ -50,31 +50,31 @@ class DensityReport:
 
     @property
     def body_layers(self) -> tuple[Layer, ...]:
-        """Every layer but the classifier's."""
+        """All layers except the classifier's."""
         return tuple(layer for layer in self.layers if _top(layer.path) != self.head)
 
     @property
     def density(self) -> float:
-        """The share kept of all prunable weights."""
+        """The share of kept weights among all prunable weights."""
         return _share(self.layers)
 
     @property
     def density_without_head(self) -> float:
-        """The share kept outside the classifier, whose unmapped rows can be pruned "for free"."""
+        """The share of kept weights outside the classifier, whose unmapped classes can be pruned without any loss."""
         return _share(self.body_layers)
 
     @property
     def head_density(self) -> float:
-        """The share kept of the classifier."""
+        """The share of kept weights in the classifier."""
         return _share(self.head_layers)
 
     @property
     def collapsed(self) -> tuple[str, ...]:
-        """Paths of the layers of which nothing is kept."""
+        """Paths of the layers without any kept weight."""
         return tuple(layer.path for layer in self.layers if layer.kept == 0)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values only; a nan density becomes None."""
+        """JSON values; a nan density becomes None."""
         return {
             "head": self.head,
             "density": _none_if_nan(self.density),
@@ -86,20 +86,28 @@ class DensityReport:
 
     @classmethod
     def from_json(cls, layers: Iterable[Mapping[str, Any]], *, head: str = "head") -> "DensityReport":
-        """The report again, from the "layers" of `to_json` or of a cell in summary.json."""
+        """Reads a report.
+
+        Args:
+          layers: "layers" of `to_json`, or of a cell in summary.json.
+          head: the top-level key of the classifier.
+
+        Returns:
+          The report.
+        """
         return cls(tuple(Layer(str(x["path"]), int(x["size"]), int(x["kept"])) for x in layers), head)
 
 
 def density_report(mask: Mapping[str, Any], *, head: str = "head") -> DensityReport:
-    """Counts what a mask keeps.
+    """Counts the weights that a mask keeps.
 
     Args:
-      mask: nested dict of bool arrays (jax, sharded or not, or numpy), one a prunable kernel.
-      head: the top-level key under which the classifier lies.
+      mask: nested dict of bool arrays, one for each prunable kernel; NumPy's, or JAX's, sharded or not.
+      head: the top-level key of the classifier.
 
     Returns:
-      The report; layers stand in natural order ("block2" before "block10"), names that begin with "stem"
-      first and the head last, because a dict that went through a jax transformation is sorted by key.
+      The report. Layers are in natural order ("block2" before "block10"), with names that begin with "stem" first and
+      the head last. A dict's own order is lost in JAX's transformations, which sort keys.
 
     Raises:
       TypeError: a leaf is not boolean.
@@ -109,7 +117,7 @@ def density_report(mask: Mapping[str, Any], *, head: str = "head") -> DensityRep
     for path, leaf in named:
         if leaf.dtype != bool:
             raise TypeError(f"mask leaf {path!r} is {leaf.dtype}, expected bool")
-    # Summing where the leaf lives moves one number a layer to the host, not the mask.
+    # Each leaf is summed on its device, so that only one number a layer moves to the host.
     counts = jax.device_get([leaf.sum() for _, leaf in named])
     layers = [Layer(path, int(np.size(leaf)), int(count)) for (path, leaf), count in zip(named, counts, strict=True)]
     return DensityReport(tuple(sorted(layers, key=lambda layer: _order(layer.path, head))), head)
@@ -117,7 +125,7 @@ def density_report(mask: Mapping[str, Any], *, head: str = "head") -> DensityRep
 
 def _order(path: str, head: str) -> tuple[int, list[tuple[int, int | str]]]:
     rank = 2 if _top(path) == head else 0 if path.startswith("stem") else 1
-    # Digits compare as numbers, and the leading 0 or 1 keeps a number from meeting a string.
+    # Digits are compared as numbers. The leading 0 or 1 prevents comparing a number with a string.
     parts = re.findall(r"\d+|\D+", path)
     return rank, [(0, int(part)) if part.isdigit() else (1, part) for part in parts]
 

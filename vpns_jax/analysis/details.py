@@ -1,4 +1,4 @@
-"""The second table: what each mask leaves to compute, the time it takes here, and how well confidence is placed."""
+"""The second table of a report: each mask's multiply-adds, its time on this device, and its calibration error."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from vpns_jax.analysis.summary import Estimate, Row, dig, rows
 from vpns_jax.analysis.tables import NOTHING, percent, sparsity_name
 
-# A line break is where the terminal's table breaks the heading.
+# Line breaks are those of the headings in a terminal.
 HEADINGS = (
     "method",
     "sparsity",
@@ -19,9 +19,9 @@ HEADINGS = (
     "dense\nms a batch",
 )
 NOTE = (
-    "Means over seeds. Multiply-adds of all kernels for one image, as few as a device that skips every pruned weight "
-    "would need. Expected calibration error (15 bins) on the test split, of the weights that were best on validation. "
-    "Times are medians, measured here."
+    "Means over seeds. Multiply-adds of all kernels for one image, on an ideal device that skips every pruned weight. "
+    "Expected calibration error (15 bins) on the test split, of the weights that were best on validation. "
+    "Times are medians, measured on this device."
 )
 
 
@@ -31,18 +31,18 @@ def details_cells(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def speed_line(summary: Mapping[str, Any]) -> str:
-    """Whether the masks made this device faster, in a sentence or two; empty where none was measured."""
+    """Whether the masks made this device faster, in one or two sentences; "" if nothing was measured."""
     timed = [(cell["cell"], cell["latency"]) for cell in summary["cells"] if cell.get("latency")]
     if not timed:
         return ""
-    faster = [f"{name} by a factor of {found['speedup']:.2f}" for name, found in timed if found["faster"]]
-    others = [found for _, found in timed if not found["faster"]]
+    faster = [f"{name} by a factor of {times['speedup']:.2f}" for name, times in timed if times["faster"]]
+    others = [times for _, times in timed if not times["faster"]]
     lines = []
     if others:
-        medians = sorted(found["speedup"] for found in others)
+        medians = sorted(times["speedup"] for times in others)
         ratio = f"{medians[0]:.2f}" if len(others) == 1 else f"{medians[0]:.2f} to {medians[-1]:.2f}"
         masks = "This mask does" if len(others) == 1 else f"These {len(others)} masks do"
-        least, most = min(found["least"] for found in others), max(found["most"] for found in others)
+        least, most = min(times["least"] for times in others), max(times["most"] for times in others)
         lines.append(
             f"{masks} not make this device faster: dense over masked time is {ratio} in the median, "
             f"{least:.2f} to {most:.2f} in single pairs of batches."
@@ -53,27 +53,35 @@ def speed_line(summary: Mapping[str, Any]) -> str:
 
 
 def share(cell: Mapping[str, Any], *, without_head: bool) -> float | None:
-    """The multiply-adds that a cell's mask leaves, as a share of the dense network's."""
+    """The multiply-adds under a cell's mask, as a share of the dense network's.
+
+    Args:
+      cell: a cell of summary.json.
+      without_head: whether the head is left out.
+
+    Returns:
+      The share in [0, 1]; None if the cell has no such numbers.
+    """
     end = "_without_head" if without_head else ""
     dense, masked = (dig(cell, "multiply_adds", which + end) for which in ("dense", "masked"))
     return masked / dense if dense else None
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    shares = [[share(cell, without_head=way) for cell in row.cells] for way in (False, True)]
-    errors = [row.estimate("calibration_error", way) for way in ("prompted", "plain")]
+    shares = [[share(cell, without_head=without_head) for cell in row.cells] for without_head in (False, True)]
+    errors = [row.estimate("calibration_error", kind) for kind in ("prompted", "plain")]
     return (
         row.method,
         sparsity_name(row.density),
         _number(row.estimate("multiply_adds", "masked"), 1e-6),
         *(percent(Estimate(tuple(x for x in values if x is not None)).mean, 2) for values in shares),
-        *(percent(one.mean) for one in errors),
+        *(percent(error.mean) for error in errors),
         *(_number(row.estimate("latency", which), 1e3) for which in ("masked", "dense")),
     )
 
 
 def _number(estimate: Estimate, factor: float) -> str:
-    """Three digits, or all of those before the point."""
+    """A number with three significant digits, or with all digits before the point."""
     if estimate.mean is None:
         return NOTHING
     value = factor * estimate.mean

@@ -1,4 +1,4 @@
-"""Every figure of a report: each function takes data and a path, writes a PNG there and returns the path."""
+"""All figures of a report. Each function takes data and a path, writes a PNG there and returns the path."""
 
 from vpns_jax.analysis.curves import curves_figure
 from vpns_jax.analysis.layers import layers_figure

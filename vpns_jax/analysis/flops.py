@@ -1,8 +1,8 @@
-"""How much a network computes: the multiply-adds of its kernels for one image, dense and under a mask.
+"""The multiply-adds of a network's kernels for one image, dense and under a mask.
 
-Counted from the shapes of layers' outputs: a weight of a kernel is used once at each position of the output (a pixel,
-a token, or the one of a dense layer on features). Zeros around an image count as pixels do. What has no weights is left
-out: attention's own products, pooling, activations; and so are biases and normalisation.
+They are counted from the shapes of the layers' outputs: a kernel's weight is used once at each position of the output
+(a pixel, a token, or the single position of a dense layer on features). Padding counts as pixels do. Operations without
+kernels are left out: attention's products of activations, pooling, activation functions, biases and normalization.
 """
 
 import functools
@@ -20,7 +20,7 @@ from vpns_jax.analysis.density import Layer
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel called `kernel`: its `path` joined by "/", its number of weights, and of positions that use each."""
+    """A parameter named `kernel`: its "/"-joined path, its number of weights, and how often each weight is used."""
 
     path: str
     size: int
@@ -29,9 +29,14 @@ class Kernel:
 
 @functools.cache
 def kernels(model: nn.Module, *, image_size: int) -> tuple[Kernel, ...]:
-    """Every kernel of a Linen module that is called with float [b, image_size, image_size, 3].
+    """All kernels of a network, found by tracing it; nothing is computed.
 
-    Nothing is computed: the network is only traced.
+    Args:
+      model: a Linen module that takes float `[b, image_size, image_size, 3]`.
+      image_size: side of the images in pixels.
+
+    Returns:
+      The kernels, in the order of their first use.
     """
     positions: dict[str, int] = {}
 
@@ -41,7 +46,7 @@ def kernels(model: nn.Module, *, image_size: int) -> tuple[Kernel, ...]:
         out, module = call(*args, **kwargs), context.module
         if context.method_name == "__call__" and module.has_variable("params", "kernel"):
             path = "/".join((*module.path, "kernel"))
-            # A layer that is called again is used again.
+            # A layer may be called several times.
             positions[path] = positions.get(path, 0) + math.prod(out.shape[1:-1])
         return out
 
@@ -53,27 +58,27 @@ def kernels(model: nn.Module, *, image_size: int) -> tuple[Kernel, ...]:
     return tuple(Kernel(path, sizes[path], used) for path, used in positions.items())
 
 
-def multiply_adds(found: Iterable[Kernel], layers: Iterable[Layer], *, head: str = "head") -> dict[str, Any]:
+def multiply_adds(kernels: Iterable[Kernel], layers: Iterable[Layer], *, head: str = "head") -> dict[str, Any]:
     """Multiply-adds of the kernels for one image, dense and under a mask, with and without the head.
 
     Args:
-      found: all kernels of the network; those that the mask does not name count whole.
-      layers: what a mask keeps of those it names.
-      head: the top-level key under which the classifier lies.
+      kernels: all kernels of the network; those without a mask count as dense.
+      layers: how many weights the mask keeps of each kernel with a mask.
+      head: the top-level key of the classifier.
 
     Returns:
-      `dense`, `masked`, `dense_without_head` and `masked_without_head`: whole numbers.
+      `dense`, `masked`, `dense_without_head` and `masked_without_head`: integers.
     """
     kept = {layer.path: layer.kept for layer in layers}
-    found = tuple(found)
-    body = tuple(kernel for kernel in found if kernel.path.split("/", 1)[0] != head)
+    kernels = tuple(kernels)
+    body = tuple(kernel for kernel in kernels if kernel.path.split("/", 1)[0] != head)
     return {
-        "dense": _total(found, {}),
-        "masked": _total(found, kept),
+        "dense": _total(kernels, {}),
+        "masked": _total(kernels, kept),
         "dense_without_head": _total(body, {}),
         "masked_without_head": _total(body, kept),
     }
 
 
-def _total(found: tuple[Kernel, ...], kept: Mapping[str, int]) -> int:
-    return sum(kernel.positions * kept.get(kernel.path, kernel.size) for kernel in found)
+def _total(kernels: tuple[Kernel, ...], kept: Mapping[str, int]) -> int:
+    return sum(kernel.positions * kept.get(kernel.path, kernel.size) for kernel in kernels)

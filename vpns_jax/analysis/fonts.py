@@ -1,4 +1,4 @@
-"""Letters for names in any script: fonts of this machine that have them, escapes for what none has."""
+"""Draws names in any script: finds installed fonts that have the letters, and escapes letters that no font has."""
 
 import functools
 import unicodedata
@@ -7,18 +7,18 @@ from pathlib import Path
 from matplotlib import font_manager
 from matplotlib.ft2font import FT2Font
 
-DEFAULT = "DejaVu Sans"  # ships with matplotlib
+DEFAULT = "DejaVu Sans"  # A part of matplotlib.
 
 
 def legible(text: str) -> tuple[str, list[str]]:
-    """A text that can be drawn without a missing glyph.
+    """Makes a text that can be drawn without missing glyphs.
 
     Args:
       text: a name in any script.
 
     Returns:
-      The text, in it escapes such as `\\u72ac` for letters that no font here has; and the families to draw it with, in
-      the order in which they are asked for a letter.
+      The text, with escapes such as `\\u72ac` for letters that no installed font has; and the font families to draw it
+      with, in the order of preference.
     """
     missing = frozenset(text) - _letters(_path(DEFAULT))
     families, missing = _families(missing) if missing else ((), missing)
@@ -26,7 +26,7 @@ def legible(text: str) -> tuple[str, list[str]]:
 
 
 def _escape(character: str) -> str:
-    # What joins or varies the letters beside it says nothing by itself.
+    # Characters that only join or vary their neighbors are dropped.
     if unicodedata.category(character) == "Cf" or "VARIATION SELECTOR" in unicodedata.name(character, ""):
         return ""
     code = ord(character)
@@ -35,7 +35,7 @@ def _escape(character: str) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _families(wanted: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:
-    """Families that together have most of the letters, the one with most of them first; and the letters none has."""
+    """Font families that together have as many of the letters as possible; and the letters that no font has."""
     fonts = {font.name: font.fname for font in font_manager.fontManager.ttflist if font.style == "normal"}
     letters = {name: _letters(path) & wanted for name, path in sorted(fonts.items())}
     chosen: list[str] = []
@@ -50,15 +50,15 @@ def _families(wanted: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:
 
 @functools.cache
 def _letters(path: str) -> frozenset[str]:
-    """The letters that a font can draw; none of one that cannot be used."""
-    # It has a box for every letter there is.
+    """The letters that a font can draw; none if the font cannot be used."""
+    # This font draws a box for every letter.
     if "LastResort" in Path(path).name:
         return frozenset()
     try:
         font = FT2Font(path)
     except (OSError, RuntimeError):
         return frozenset()
-    # Emoji in colors are pictures of one size, which matplotlib cannot draw.
+    # Color emoji are bitmaps of a fixed size, which matplotlib cannot draw.
     return frozenset(map(chr, font.get_charmap())) if font.scalable else frozenset()
 
 

@@ -1,4 +1,4 @@
-"""The figure of which masks agree: a square of methods for each sparsity."""
+"""The figure of the overlap of masks: a heatmap of methods for each sparsity."""
 
 import math
 from collections.abc import Sequence
@@ -14,25 +14,28 @@ _MOST_COLUMNS = 3
 
 
 def overlap_figure(comparisons: Sequence[Comparison], path: str | Path) -> Path:
-    """Draws the Jaccard index of every pair of methods, and between seeds on the diagonal, a panel a sparsity.
+    """Draws the Jaccard index of every pair of methods, in a panel for each sparsity; the diagonal compares seeds.
 
     Args:
-      comparisons: at least one. Pairs that are missing stay white.
+      comparisons: at least one comparison. Missing pairs stay white.
       path: the PNG to write.
+
+    Returns:
+      `path`.
     """
-    densities = list(dict.fromkeys(one.density for one in comparisons))
-    methods = list(dict.fromkeys(name for one in comparisons for name in one.methods))
+    densities = list(dict.fromkeys(comparison.density for comparison in comparisons))
+    methods = list(dict.fromkeys(name for comparison in comparisons for name in comparison.methods))
     columns = min(len(densities), _MOST_COLUMNS)
     lines = math.ceil(len(densities) / columns)
     side = 1.2 + 0.55 * len(methods)
     figure = new_figure(1.4 + side * columns, 0.9 + side * lines)
     panels = figure.subplots(lines, columns, squeeze=False)
     for axes, density in zip(panels.flat, densities, strict=False):
-        here = [one for one in comparisons if one.density == density]
+        here = [comparison for comparison in comparisons if comparison.density == density]
         square = np.full((len(methods), len(methods)), np.nan)
-        for one in here:
-            i, j = (methods.index(name) for name in one.methods)
-            square[i, j] = square[j, i] = one.overlap.found
+        for comparison in here:
+            i, j = (methods.index(name) for name in comparison.methods)
+            square[i, j] = square[j, i] = comparison.overlap.jaccard
         drawn = axes.imshow(square, vmin=0, vmax=1, cmap="cividis")
         for (i, j), value in np.ndenumerate(square):
             if not np.isnan(value):
@@ -42,11 +45,11 @@ def overlap_figure(comparisons: Sequence[Comparison], path: str | Path) -> Path:
         axes.set_yticks(range(len(methods)), methods)
         axes.tick_params(length=0, labelsize=8, labelcolor=INK)
         axes.spines[:].set_visible(False)
-        chance = max(one.overlap.chance for one in here)
+        chance = max(comparison.overlap.chance for comparison in here)
         axes.set_title(f"{sparsity_name(density)} sparsity\nchance {chance:.2f}", fontsize=9, color=INK)
     for axes in panels.flat[len(densities) :]:
         axes.set_visible(False)
-    if any(len(set(one.methods)) == 1 for one in comparisons):
+    if any(len(set(comparison.methods)) == 1 for comparison in comparisons):
         figure.supxlabel("on the diagonal: the same method, between seeds", fontsize=9, color=INK)
     bar = figure.colorbar(drawn, ax=panels, shrink=0.7, aspect=25)
     bar.set_label("weights both keep / weights either keeps", fontsize=9, color=INK)

@@ -1,4 +1,4 @@
-"""Whether a mask makes a device faster, as measured: dense and masked passes in turn, in pairs."""
+"""Measures whether a mask makes a device faster: dense and masked passes are timed in alternating pairs."""
 
 import statistics
 import time
@@ -13,29 +13,30 @@ PAIRS = 9
 def compare(
     dense: Callable[[], Any], masked: Callable[[], Any], *, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, Any]:
-    """Times the same batch through the dense network and through the masked one.
+    """Times the same batch through the dense network and the masked network.
 
-    Each goes once beforehand, for what happens only once; then both in turn, so that what slows the machine for a
-    while slows both, and in either order.
+    Both run once before, to compile. Then they run in pairs, in alternating order, so that a temporary slowdown of the
+    machine affects both.
 
     Args:
-      dense, masked: each runs one batch and returns its arrays.
-      clock: seconds.
+      dense: runs one batch through the dense network and returns its arrays.
+      masked: runs one batch through the masked network and returns its arrays.
+      clock: returns the time in seconds.
 
     Returns:
-      `dense` and `masked`, median seconds; `speedup`, the median of dense over masked within a pair, `least` and
-      `most`, the ends of those, and `pairs`, their number; `faster`, whether the masked network was the faster one in
-      every pair (which, were both alike, chance would have in one of 2^`pairs` cells).
+      `dense` and `masked`, median seconds; `speedup`, the median over pairs of dense over masked time; `least` and
+      `most`, the smallest and largest of these ratios; `pairs`, the number of pairs; and `faster`, whether the masked
+      network was faster in every pair (for equal networks, the probability of this is 1 / 2^`pairs`).
     """
     taken: dict[Callable[[], Any], list[float]] = {dense: [], masked: []}
     for call in (dense, masked):
         jax.block_until_ready(call())
     for number in range(PAIRS):
         for call in (dense, masked) if number % 2 else (masked, dense):
-            began = clock()
+            start = clock()
             jax.block_until_ready(call())
-            taken[call].append(clock() - began)
-    ratios = [one / other for one, other in zip(taken[dense], taken[masked], strict=True)]
+            taken[call].append(clock() - start)
+    ratios = [dense_time / masked_time for dense_time, masked_time in zip(taken[dense], taken[masked], strict=True)]
     return {
         "dense": statistics.median(taken[dense]),
         "masked": statistics.median(taken[masked]),
@@ -47,9 +48,11 @@ def compare(
     }
 
 
-def sentence(found: Mapping[str, Any]) -> str:
-    """What `compare` found, in words."""
-    does = "makes" if found["faster"] else "does not make"
-    times = f"{1e3 * found['masked']:.3g} ms a batch masked, {1e3 * found['dense']:.3g} ms dense"
-    ratio = f"{found['speedup']:.2f} ({found['least']:.2f} to {found['most']:.2f})"
-    return f"This mask {does} this device faster: {times}; within {found['pairs']} pairs dense over masked is {ratio}."
+def sentence(times: Mapping[str, Any]) -> str:
+    """The result of `compare` in words."""
+    does = "makes" if times["faster"] else "does not make"
+    medians = f"{1e3 * times['masked']:.3g} ms a batch masked, {1e3 * times['dense']:.3g} ms dense"
+    ratio = f"{times['speedup']:.2f} ({times['least']:.2f} to {times['most']:.2f})"
+    return (
+        f"This mask {does} this device faster: {medians}; within {times['pairs']} pairs dense over masked is {ratio}."
+    )

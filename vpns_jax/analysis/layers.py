@@ -1,4 +1,4 @@
-"""The figure of where a mask keeps its weights: every layer's density, method beside method."""
+"""The figure of the densities of all layers, with a panel for each method."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,14 +13,17 @@ _MOST_COLUMNS = 5
 
 
 def layers_figure(reports: Mapping[str, DensityReport], path: str | Path) -> Path:
-    """Draws the density of every layer, a panel for each method, the head set apart.
+    """Draws the density of every layer in a panel for each method; the head stands apart.
 
     Args:
-      reports: by method, of the same network; at least one.
+      reports: reports of the same network by method, at least one.
       path: the PNG to write.
 
+    Returns:
+      `path`.
+
     Raises:
-      ValueError: there is no report, one has no layers, or their layers differ.
+      ValueError: there is no report, a report has no layers, or their layers differ.
     """
     layers = {method: (*report.body_layers, *report.head_layers) for method, report in reports.items()}
     names = [[layer.path for layer in some] for some in layers.values()]
@@ -31,9 +34,9 @@ def layers_figure(reports: Mapping[str, DensityReport], path: str | Path) -> Pat
     lines = math.ceil(len(reports) / columns)
     figure = new_figure(2.2 + 1.8 * columns, lines * (1.5 + 0.19 * len(places)))
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
-    colours = looks(list(reports))
+    colors = looks(list(reports))
     for axes, (method, report) in zip(panels.flat, reports.items(), strict=False):
-        _panel(axes, method, report, places, layers[method], colours[method][0])
+        _panel(axes, method, report, places, layers[method], colors[method][0])
     for axes in panels.flat[len(reports) :]:
         axes.set_visible(False)
     most = max(layer.density for some in layers.values() for layer in some)
@@ -55,11 +58,11 @@ def _panel(
     report: DensityReport,
     places: Sequence[float],
     layers: Sequence[Layer],
-    colour: str,
+    color: str,
 ) -> None:
     heads = len(report.head_layers)
-    colours = [colour] * (len(layers) - heads) + ["#555555"] * heads
-    axes.barh(places, [100 * layer.density for layer in layers], height=0.72, color=colours)
+    colors = [color] * (len(layers) - heads) + ["#555555"] * heads
+    axes.barh(places, [100 * layer.density for layer in layers], height=0.72, color=colors)
     axes.axvline(100 * report.density, color=INK, linestyle="--", linewidth=1.0)
     dress(axes, grid="x")
     axes.tick_params(axis="y", length=0, labelsize=8)

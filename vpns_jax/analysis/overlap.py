@@ -1,4 +1,4 @@
-"""How far masks agree on which weights to keep, beside what chance would give."""
+"""The overlap of masks, compared with the overlap that is expected by chance."""
 
 import itertools
 import statistics
@@ -13,8 +13,11 @@ class Mask:
     """The mask of one cell.
 
     Attributes:
-      bits: by layer uint8, eight weights a byte as `np.packbits` has them; the last byte's spare bits are zero.
-      sizes: by layer, the number of its weights.
+      method: the cell's method.
+      density: share of weights kept.
+      seed: the cell's seed.
+      bits: by layer, uint8 with eight weights a byte, in the layout of `np.packbits`; unused bits are zero.
+      sizes: by layer, the number of weights.
     """
 
     method: str
@@ -26,23 +29,23 @@ class Mask:
 
 @dataclass(frozen=True)
 class Overlap:
-    """Jaccard indices of two masks, in [0, 1]: the weights that both keep over those that either keeps.
+    """Jaccard indices, in [0, 1]: the number of weights that both masks keep, over the number that at least one keeps.
 
     Attributes:
-      found: of the two masks.
-      chance: of two that keep as many weights anywhere (the expected intersection over the union that goes with it).
-      chance_by_layer: of two that keep as many in each layer. What lies above this is agreement about weights, and
-        not about layers alone.
+      jaccard: the index of the two masks.
+      chance: the index of random masks of the same densities (expected intersection over the resulting union).
+      chance_by_layer: the index of random masks with the same densities in each layer. A larger index means that the
+        two masks agree on weights, not only on the layers' densities.
     """
 
-    found: float
+    jaccard: float
     chance: float
     chance_by_layer: float
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two methods at one density, seed by seed; or one method with itself, between seeds. Means over `pairs`."""
+    """The overlap of two methods at one density, or of a method's seeds if both are the same; a mean over `pairs`."""
 
     density: float
     methods: tuple[str, str]
@@ -50,52 +53,69 @@ class Comparison:
     overlap: Overlap
 
 
-def compare(one: Mask, other: Mask) -> Overlap:
+def compare(first: Mask, second: Mask) -> Overlap:
     """The overlap of two masks.
 
+    Args:
+      first: a mask.
+      second: a mask of the same network.
+
+    Returns:
+      The overlap.
+
     Raises:
-      ValueError: they are not of the same layers, or both are empty.
+      ValueError: the masks have different layers, or both are empty.
     """
-    if dict(one.sizes) != dict(other.sizes):
+    if dict(first.sizes) != dict(second.sizes):
         raise ValueError("masks are compared of the same network; these name other layers or sizes")
     both, mine, theirs = (
-        {layer: _count(bits) for layer, bits in found.items()}
-        for found in ({layer: one.bits[layer] & other.bits[layer] for layer in one.sizes}, one.bits, other.bits)
+        {layer: _count(bits) for layer, bits in mask.items()}
+        for mask in (
+            {layer: first.bits[layer] & second.bits[layer] for layer in first.sizes},
+            first.bits,
+            second.bits,
+        )
     )
-    size, m, t = (sum(counts.values()) for counts in (one.sizes, mine, theirs))
+    size, m, t = (sum(counts.values()) for counts in (first.sizes, mine, theirs))
     if not m + t:
         raise ValueError("masks that keep nothing have no overlap")
-    by_layer = sum(mine[layer] * theirs[layer] / one.sizes[layer] for layer in one.sizes)
-    found, chance, chance_by_layer = (both / (m + t - both) for both in (sum(both.values()), m * t / size, by_layer))
-    return Overlap(found, chance, chance_by_layer)
+    by_layer = sum(mine[layer] * theirs[layer] / first.sizes[layer] for layer in first.sizes)
+    return Overlap(*(common / (m + t - common) for common in (sum(both.values()), m * t / size, by_layer)))
 
 
 def comparisons(masks: Iterable[Mask]) -> list[Comparison]:
-    """All methods with each other at the same density and seed, and each with itself between seeds, by sparsity."""
+    """Compares all methods with each other at the same density and seed, and each method's seeds with each other.
+
+    Args:
+      masks: masks of the same network.
+
+    Returns:
+      The comparisons, by rising sparsity.
+    """
     masks = list(masks)
     methods = list(dict.fromkeys(mask.method for mask in masks))
-    found = []
+    result = []
     for density in sorted({mask.density for mask in masks}, reverse=True):
         here = [mask for mask in masks if mask.density == density]
         for pair in itertools.combinations_with_replacement(methods, 2):
-            overlaps = [compare(one, other) for one, other in _pairs(here, *pair)]
+            overlaps = [compare(first, second) for first, second in _pairs(here, *pair)]
             if overlaps:
-                found.append(Comparison(density, pair, len(overlaps), _mean(overlaps)))
-    return found
+                result.append(Comparison(density, pair, len(overlaps), _mean(overlaps)))
+    return result
 
 
 def _pairs(masks: list[Mask], method: str, other: str) -> Iterator[tuple[Mask, Mask]]:
     mine, theirs = ([mask for mask in masks if mask.method == name] for name in (method, other))
     if method == other:
         return itertools.combinations(mine, 2)
-    return ((one, two) for one in mine for two in theirs if one.seed == two.seed)
+    return ((first, second) for first in mine for second in theirs if first.seed == second.seed)
 
 
 def _mean(overlaps: list[Overlap]) -> Overlap:
     return Overlap(
-        statistics.fmean(one.found for one in overlaps),
-        statistics.fmean(one.chance for one in overlaps),
-        statistics.fmean(one.chance_by_layer for one in overlaps),
+        statistics.fmean(overlap.jaccard for overlap in overlaps),
+        statistics.fmean(overlap.chance for overlap in overlaps),
+        statistics.fmean(overlap.chance_by_layer for overlap in overlaps),
     )
 
 

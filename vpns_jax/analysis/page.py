@@ -1,4 +1,4 @@
-"""The parts of a self-contained HTML page: escaped text, tables, pictures embedded as data."""
+"""The parts of a self-contained HTML page: escaped text, tables, embedded pictures."""
 
 import base64
 from collections.abc import Iterable, Sequence
@@ -28,7 +28,7 @@ details { border-top: 1px solid var(--line); padding: 0.4rem 0; } summary { curs
 
 
 def document(title: str, parts: Iterable[str]) -> str:
-    """A whole document that fetches nothing; `title` is text, `parts` are HTML."""
+    """A complete document that loads no other files; `title` is text, `parts` are HTML."""
     head = (
         '<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>"
@@ -38,13 +38,22 @@ def document(title: str, parts: Iterable[str]) -> str:
 
 
 def element(tag: str, text: str, css: str = "") -> str:
-    """One element that holds text, which is escaped."""
+    """An element with escaped text.
+
+    Args:
+      tag: the element's name.
+      text: its text.
+      css: its class; "" for none.
+
+    Returns:
+      HTML.
+    """
     attribute = f' class="{css}"' if css else ""
     return f"<{tag}{attribute}>{escape(text)}</{tag}>"
 
 
 def table(headings: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    """A table of text, which scrolls sideways on a narrow screen; without headings if they are all empty."""
+    """A table of text, which scrolls sideways on a narrow screen. Empty headings are left out."""
     top = f"<thead>{_line('th', headings)}</thead>" if any(headings) else ""
     lines = "".join(_line("td", line) for line in body)
     return f'<div class="wide"><table>{top}<tbody>{lines}</tbody></table></div>'
@@ -61,7 +70,15 @@ def fold(title: str, parts: Iterable[str]) -> str:
 
 
 def picture(title: str, caption: str, path: Path) -> str:
-    """A PNG file as part of the page.
+    """A PNG file, embedded in the page.
+
+    Args:
+      title: the picture's title.
+      caption: the text below it.
+      path: the PNG file.
+
+    Returns:
+      HTML.
 
     Raises:
       UserError: the file cannot be read.

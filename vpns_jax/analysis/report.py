@@ -1,4 +1,4 @@
-"""The report of an experiment: one HTML file to open, mail or keep, and its table as Markdown or text."""
+"""The report of an experiment as one HTML file, and its table as Markdown or text."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,15 +15,18 @@ _KINDS = ("prompted", "plain")
 
 
 def write_report(summary: Mapping[str, Any], figures: Iterable[tuple[str, str, Path]], path: str | Path) -> Path:
-    """Writes the report as one HTML file that needs no other.
+    """Writes the report as one HTML file that needs no other files.
 
     Args:
-      summary: as in summary.json; cells that are missing or half done leave dashes.
-      figures: title, caption and PNG of each, in order.
-      path: the file to write, replaced whole.
+      summary: the contents of summary.json; missing numbers of unfinished cells are shown as dashes.
+      figures: title, caption and PNG file of each figure.
+      path: the file to write; an old file is replaced.
+
+    Returns:
+      `path`.
 
     Raises:
-      UserError: a figure cannot be read; nothing is written then.
+      UserError: a figure cannot be read, or the disk refuses the file; then nothing is written.
     """
     path = Path(path)
     parts = [

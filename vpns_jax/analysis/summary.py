@@ -1,4 +1,4 @@
-"""What summary.json says, seeds gathered: one row for each method and density."""
+"""The contents of summary.json, grouped by method and density: one row holds all seeds."""
 
 import math
 import statistics
@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# The method name of the network that is fine-tuned without a mask: a line to compare with, not a rival.
+# The method name of the network that is fine-tuned without a mask, the baseline of the figures.
 DENSE = "dense"
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """One quantity over the seeds that have it."""
+    """A quantity's values for the seeds that have it."""
 
     values: tuple[float, ...]
 
@@ -28,16 +28,16 @@ class Estimate:
 
     @property
     def std(self) -> float | None:
-        """The sample standard deviation; None of fewer than two values, nan if one is not finite."""
+        """The sample standard deviation; None for fewer than two values, nan if a value is not finite."""
         if len(self.values) < 2:
             return None
-        # `statistics.stdev` raises on nan and infinity, and a diverged seed must not cost the report.
+        # `statistics.stdev` raises for nan and infinity, but a report must be possible for a diverged seed.
         return statistics.stdev(self.values) if all(map(math.isfinite, self.values)) else math.nan
 
 
 @dataclass(frozen=True)
 class Row:
-    """The cells of one method at one density, a seed each."""
+    """The cells of one method at one density, one for each seed."""
 
     method: str
     density: float
@@ -45,20 +45,20 @@ class Row:
 
     @property
     def sparsity(self) -> float:
-        """The share of weights that was to be removed, in [0, 1]."""
+        """The share of weights that the config asks to remove, in [0, 1]."""
         return 1.0 - self.density
 
     def estimate(self, *keys: str) -> Estimate:
-        """A number of the cells, say `estimate("test", "best", "plain")`, over the seeds that have it."""
+        """A number of the cells, such as `estimate("test", "best", "plain")`, for the seeds that have it."""
         return _estimate(dig(cell, *keys) for cell in self.cells)
 
     def total(self, key: str) -> Estimate:
-        """A number that cells keep by stage, say "seconds", summed over the stages."""
+        """A number that cells have for each stage, such as "seconds", summed over the stages."""
         return _estimate(total(cell, key) for cell in self.cells)
 
 
 def rows(summary: Mapping[str, Any]) -> tuple[Row, ...]:
-    """The rows by rising sparsity, methods in the order in which they first appear, dense before all."""
+    """The rows by rising sparsity, then by the methods' order of appearance; the dense network comes first."""
     groups: dict[tuple[str, float], list[Mapping[str, Any]]] = {}
     for cell in summary["cells"]:
         groups.setdefault((cell["method"], cell["density"]), []).append(cell)
@@ -68,12 +68,12 @@ def rows(summary: Mapping[str, Any]) -> tuple[Row, ...]:
 
 
 def methods(summary: Mapping[str, Any]) -> tuple[str, ...]:
-    """The methods in the order in which they first appear."""
+    """The methods in their order of appearance."""
     return tuple(dict.fromkeys(cell["method"] for cell in summary["cells"]))
 
 
 def dig(tree: Mapping[str, Any], *keys: str) -> Any:
-    """The value under nested keys; None where a key is missing, as in a cell whose run was stopped."""
+    """The value under nested keys; None if a key is missing, as in a cell whose run was stopped."""
     value: Any = tree
     for key in keys:
         if not isinstance(value, Mapping):
@@ -89,7 +89,7 @@ def total(cell: Mapping[str, Any], key: str) -> float | None:
 
 
 def collapse_lines(summary: Mapping[str, Any]) -> list[str]:
-    """What to be warned of: each layer of each cell that lost all its weights, and what a cell's pruner noted."""
+    """Warnings about cells: layers that lost all their weights, and notes of the pruners."""
     lines = []
     for cell in summary["cells"]:
         lines += [f"{cell['cell']}: {note}" for note in cell.get("notes") or ()]

@@ -1,11 +1,11 @@
-"""The headline table, a row for each method and sparsity, as cells, Markdown, or text for a terminal."""
+"""The main table, with a row for each method and sparsity, as cells, Markdown, or text for a terminal."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vpns_jax.analysis.summary import Estimate, Row, rows
 
-# A line break is where the terminal's table breaks the heading.
+# Line breaks are those of the headings in a terminal.
 HEADINGS = (
     "method",
     "sparsity",
@@ -32,7 +32,7 @@ def table_cells(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def markdown_table(summary: Mapping[str, Any]) -> str:
-    """The headline table in Markdown, ending in a newline."""
+    """The main table in Markdown, ending in a newline."""
     lines = [tuple(heading.replace("\n", " ") for heading in HEADINGS)]
     lines += [(":--", *["--:"] * (len(HEADINGS) - 1))]
     lines += [tuple(cell.replace("|", r"\|") for cell in cells) for cells in table_cells(summary)]
@@ -40,7 +40,7 @@ def markdown_table(summary: Mapping[str, Any]) -> str:
 
 
 def text_table(summary: Mapping[str, Any]) -> str:
-    """The headline table in aligned columns for a terminal, ending in a newline."""
+    """The main table in aligned columns for a terminal, ending in a newline."""
     return aligned(HEADINGS, table_cells(summary))
 
 
@@ -53,12 +53,12 @@ def aligned(headings: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """A share in [0, 1] as a number of per cent, or a dash for None."""
+    """A share in [0, 1] as a percentage without the sign, or a dash for None."""
     return NOTHING if share is None else f"{100 * share:.{digits}f}"
 
 
 def sparsity_name(density: float) -> str:
-    """The sparsity a density stands for, with as many digits as were asked for: 0.2 is "80%"."""
+    """A density as a sparsity, with as many digits as the density has: 0.2 is "80%"."""
     return f"{round(100 * (1 - density), 8):.12g}%"
 
 
@@ -81,7 +81,7 @@ def _accuracy(estimate: Estimate, seeds: int) -> str:
     text = percent(estimate.mean)
     if estimate.std is not None:
         text += f" ± {percent(estimate.std)}"
-    # A seed that was stopped before its test must not pass for one that is in the mean.
+    # The count shows that some seeds are missing from the mean, because they were stopped before their test.
     return text if estimate.count in (0, seeds) else f"{text} (of {estimate.count})"
 
 

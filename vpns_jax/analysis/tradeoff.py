@@ -1,4 +1,4 @@
-"""The figure of what sparsity costs: test accuracy against sparsity, method by method."""
+"""The figure of test accuracy against sparsity, with a line for each method."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,13 +14,16 @@ from vpns_jax.analysis.summary import DENSE, Row, methods, rows
 def sparsity_figure(summary: Mapping[str, Any], path: str | Path) -> Path:
     """Draws test accuracy against sparsity: each method prompted and plain, and the dense network.
 
-    The accuracies are those of the weights best on validation; error bars (a band, for the dense network)
-    are the sample standard deviation over seeds. Methods stand a little apart sideways, so that their error
-    bars can be told apart. Cells that are not there yet are left out.
+    The accuracies are those of the weights best on validation. Error bars (a band for the dense network) are the sample
+    standard deviation over seeds. Methods are shifted sideways a little, so that error bars do not overlap. Unfinished
+    cells are left out.
 
     Args:
-      summary: as in summary.json.
+      summary: the contents of summary.json.
       path: the PNG to write.
+
+    Returns:
+      `path`.
     """
     figure = new_figure(7.5, 4.6)
     axes = figure.subplots()
@@ -29,11 +32,11 @@ def sparsity_figure(summary: Mapping[str, Any], path: str | Path) -> Path:
     places = sorted({round(100 * row.sparsity, 6) for row in sparse})
     handles, kinds = [], set()
     styles = looks([method for method in methods(summary) if method != DENSE])
-    for number, (method, (colour, marker)) in enumerate(styles.items()):
+    for number, (method, (color, marker)) in enumerate(styles.items()):
         aside = (number - (len(styles) - 1) / 2) * 0.008 * (places[-1] - places[0] or 10.0)
         mine = [row for row in sparse if row.method == method]
-        kinds |= {kind for kind in STYLES if _line(axes, mine, kind, colour, marker, aside)}
-        handles.append(Line2D([], [], color=colour, marker=marker, markersize=5, label=method))
+        kinds |= {kind for kind in STYLES if _line(axes, mine, kind, color, marker, aside)}
+        handles.append(Line2D([], [], color=color, marker=marker, markersize=5, label=method))
     for row in table:
         if row.method == DENSE:
             handles += _dense_lines(axes, row)
@@ -48,7 +51,7 @@ def sparsity_figure(summary: Mapping[str, Any], path: str | Path) -> Path:
     return save(figure, path)
 
 
-def _line(axes: Axes, mine: Sequence[Row], kind: str, colour: str, marker: str, aside: float) -> bool:
+def _line(axes: Axes, mine: Sequence[Row], kind: str, color: str, marker: str, aside: float) -> bool:
     points = [(row, row.estimate("test", "best", kind)) for row in mine]
     points = [(row, estimate) for row, estimate in points if estimate.values]
     if points:
@@ -56,10 +59,10 @@ def _line(axes: Axes, mine: Sequence[Row], kind: str, colour: str, marker: str, 
             [100 * row.sparsity + aside for row, _ in points],
             [hundredfold(estimate.mean) for _, estimate in points],
             yerr=[hundredfold(estimate.std) for _, estimate in points],
-            color=colour,
+            color=color,
             marker=marker,
             markersize=5,
-            markerfacecolor=colour if kind == "prompted" else "white",
+            markerfacecolor=color if kind == "prompted" else "white",
             linestyle=STYLES[kind],
             capsize=3,
             elinewidth=1.0,
@@ -81,7 +84,7 @@ def _dense_lines(axes: Axes, row: Row) -> list[Line2D]:
 
 
 def _apart(places: Iterable[float]) -> list[float]:
-    """The rising places without those whose labels would touch the one before."""
+    """The rising places, without those whose labels would touch the label before them."""
     places = list(places)
     ticks: list[float] = []
     for place in places:
