@@ -1,1 +1,1 @@
-"""What things cost, beside other ways to do them, in the same process: `python -m benchmarks.NAME --help`."""
+"""Benchmarks. Each compares several ways to do the same in one process: `python -m benchmarks.NAME --help`."""

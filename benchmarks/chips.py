@@ -1,7 +1,7 @@
-"""Chips that are not at hand, described to their compilers: a slice of TPUs ("v5e:4x4") or a machine's GPUs ("h200:8").
+"""Compiles for chips that this machine does not have: a slice of TPUs ("v5e:4x4") or GPUs of one machine ("h200:8").
 
-TPUs need libtpu (`pip install "jax[tpu]"`), and GPUs JAX's CUDA plugin (`pip install "jax[cuda13]"`), both of the
-version of jaxlib.
+TPUs need libtpu (`pip install "jax[tpu]"`), and GPUs need JAX's CUDA plugin (`pip install "jax[cuda13]"`), both of the
+same version as jaxlib.
 """
 
 import importlib.util
@@ -12,7 +12,7 @@ import jax
 from jax.experimental import topologies
 
 GPU = "h200"
-# As XLA describes it where there is one; of NVIDIA's data sheet.
+# XLA's description of the GPU, filled in from NVIDIA's data sheet.
 _H200 = """
 gpu_device_info {
   cuda_compute_capability { major: 9 }
@@ -30,7 +30,7 @@ dnn_version_info { major: 9 minor: 8 }
 
 
 def missing(topology: str) -> str | None:
-    """What to install to compile for it, if anything."""
+    """The command that installs the compiler for a topology; None if it is installed."""
     if _is_gpu(topology):
         return None if importlib.util.find_spec("jax_plugins") else 'pip install "jax[cuda13]"'
     here = os.environ.get("TPU_LIBRARY_PATH") or importlib.util.find_spec("libtpu")
@@ -41,19 +41,19 @@ def described(topology: str) -> list[jax.Device]:
     """The devices of a topology such as "v5e:4x4" or "h200:8"."""
     if _is_gpu(topology):
         count = topology.partition(":")[2] or "1"
-        found = topologies.get_topology_desc("", "cuda", target_config=_H200, topology=f"1x1x{count}")
-        return list(found.devices)
-    # There is no machine to ask what it is.
+        description = topologies.get_topology_desc("", "cuda", target_config=_H200, topology=f"1x1x{count}")
+        return list(description.devices)
+    # Otherwise libtpu would look for these facts on a machine with TPUs.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
-    # Compilers need not take turns, as users of chips must.
+    # Several compilers may run at the same time, unlike several users of a chip.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     return list(topologies.get_topology_desc(topology, "tpu").devices)
 
 
 def options(topology: str, effort: float) -> dict[str, Any]:
-    """Compiler options: `effort` is for TPUs; of GPUs, nothing can be tried out where there is none."""
+    """Compiler options. `effort` is for TPUs; for GPUs, autotuning is turned off, because it needs a GPU."""
     if _is_gpu(topology):
         return {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
     return {"exec_time_optimization_effort": effort}

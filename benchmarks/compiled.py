@@ -1,12 +1,13 @@
-"""What the compilers for TPUs and GPUs make of an iteration of each stage: memory and communication, without a chip.
+"""Memory and communication of an iteration, as compiled for TPUs and GPUs; no such chip is needed.
 
     pip install "jax[tpu]"
     python -m benchmarks.compiled --topology v5e:4x4 --fsdp 4 --model vit_b16
     pip install "jax[cuda13]"
     python -m benchmarks.compiled --topology h200:8 --fsdp 4 --model vit_b16 --steps selection "prune (VPNs)"
 
-Nothing is run: a topology is only described, see `benchmarks.chips`. For TPUs it takes minutes a step. Of GPUs nothing
-can be tried out, so that algorithms of convolutions and products may be others than on a machine that has one.
+Nothing is run: the compiler only gets a description of the chips, see `benchmarks.chips`. For TPUs it takes minutes for
+each step. For GPUs it cannot autotune, so it may choose other algorithms for convolutions and matrix products than on a
+machine with GPUs.
 """
 
 import argparse
@@ -39,7 +40,20 @@ _ARRAY = re.compile(rf"\b({'|'.join(_BITS)})\[([\d,]*)\]")
 
 
 def compile_step(name: str, mesh: Mesh, *, model: str, image_size: int, batch: int, dtype: str, options: Any) -> Any:
-    """The step of `benchmarks.step.CASES` that has that name, compiled for the mesh; no array is made."""
+    """Compiles a step for a mesh, without making arrays.
+
+    Args:
+      name: a name in `benchmarks.step.CASES`.
+      mesh: the mesh.
+      model: the network's name.
+      image_size: side of the images in pixels.
+      batch: images in a batch, over all devices.
+      dtype: the computation's dtype.
+      options: the compiler's options.
+
+    Returns:
+      The compiled step.
+    """
     stages = []
 
     def begin() -> tuple[PyTree, PyTree]:
@@ -60,7 +74,16 @@ def compile_step(name: str, mesh: Mesh, *, model: str, image_size: int, batch: i
 
 
 def compile_selection(mesh: Mesh, *, model: str, options: Any) -> Any:
-    """The search for the threshold among a network's scores, compiled for the mesh."""
+    """Compiles the search for the threshold of a network's scores for a mesh.
+
+    Args:
+      mesh: the mesh.
+      model: the network's name.
+      options: the compiler's options.
+
+    Returns:
+      The compiled search.
+    """
     scores = [_parameter(jax.ShapeDtypeStruct(shape, jnp.float32), mesh) for shape in prunable_shapes(model)]
     k = _stand_in(jax.ShapeDtypeStruct((), jnp.int32), mesh, sharding.REPLICATED)
     with jax.set_mesh(mesh):
@@ -81,45 +104,48 @@ def _step(stage: Stage, state: TrainState, *rest: Any) -> tuple[TrainState, Any]
 
 
 def communication(text: str) -> Counter[str]:
-    """Bytes of the whole arrays that a compiled step gathers, reduces and scatters, or reduces, by that name.
+    """Bytes that a compiled step sends, by the name of the collective operation.
 
     Args:
-      text: the optimized HLO. A collective that is taken apart, so as to run beside others, counts once.
+      text: the optimized HLO.
+
+    Returns:
+      The bytes of the whole arrays. An asynchronous collective, which has several instructions, counts once.
     """
-    found: Counter[str] = Counter()
+    sent: Counter[str] = Counter()
     seen = set()
     for computation, line in _lines(text):
         matched = _COLLECTIVE.search(line)
         if not matched:
             continue
         arrays, name, begun = matched.groups()
-        # What TPUs have for a reduce-scatter; many of them may go by one channel.
+        # TPUs compute a reduce-scatter in such a computation; many of them may share a channel.
         scatters = "all-reduce-scatter" in computation
         channel = re.search(r"channel_id=(\d+)", line)
-        one = computation if scatters else channel.group() if channel else line
-        if one in seen:
+        collective = computation if scatters else channel.group() if channel else line
+        if collective in seen:
             continue
-        seen.add(one)
+        seen.add(collective)
         sizes = [
             _BITS[dtype] // 8 * math.prod(map(int, filter(None, shape.split(","))))
             for dtype, shape in _ARRAY.findall(arrays)
         ]
         if begun and name != "all-reduce":
-            # It names what it takes, and then what it gives: parts and whole, or whole and parts.
+            # The line lists inputs and outputs: either parts and then whole arrays, or the reverse.
             half = len(sizes) // 2
             sizes = max(sizes[:half], sizes[half:], key=sum)
-        found["reduce-scatter" if scatters else name] += sum(sizes)
-    return found
+        sent["reduce-scatter" if scatters else name] += sum(sizes)
+    return sent
 
 
 def kernels_of_loops(text: str) -> int:
-    """How many fusions the bodies of a compiled program's loops hold: on GPUs each is a kernel."""
+    """The number of fusions in the bodies of a compiled program's loops. On GPUs, each fusion is a kernel."""
     bodies = set(re.findall(r"body=(%[\w.-]+)", text))
     return sum(head.split(" ")[0] in bodies and " fusion(" in line for head, line in _lines(text))
 
 
 def _lines(text: str) -> Iterator[tuple[str, str]]:
-    """Each line with the head of the computation that it is in."""
+    """Each line with the first line of its computation."""
     computation = ""
     for line in text.splitlines():
         if line.endswith("{") and not line.startswith(" "):
@@ -129,22 +155,22 @@ def _lines(text: str) -> Iterator[tuple[str, str]]:
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes of one device: what a step is given, which it updates in place, and what is temporary."""
+    """Bytes on one device: a step's arguments, which it updates in place, and its temporary memory."""
 
     kept: int
     temporary: int
 
     @classmethod
     def of(cls, compiled: Any) -> "Memory":
-        """By XLA's own account."""
-        found = compiled.memory_analysis()
-        own = found.output_size_in_bytes - found.alias_size_in_bytes
-        return cls(found.argument_size_in_bytes, own + found.temp_size_in_bytes)
+        """The memory of a compiled step, as XLA reports it."""
+        memory = compiled.memory_analysis()
+        fresh_outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
+        return cls(memory.argument_size_in_bytes, fresh_outputs + memory.temp_size_in_bytes)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Prints a table and, if asked to, writes JSON."""
-    # The compiler is called by name; a chip need not answer.
+    """Runs the benchmark, prints a table and, with --json, writes a file."""
+    # JAX itself runs on the CPU; the compiler for the chips is called explicitly.
     jax.config.update("jax_platforms", "cpu")
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compiled", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--topology", default="v5e:2x2", help="TPUs, or h200:1, h200:8 (default: %(default)s)")
@@ -156,14 +182,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument("--steps", nargs="+", choices=(SELECTION, *CASES), default=["dense", "prune (VPNs)"])
     parser.add_argument(
-        "--effort", type=float, default=0.0, help="-1 compiles for TPUs ten times as quickly, and worse"
+        "--effort", type=float, default=0.0, help="-1 compiles for TPUs ten times as fast, with a worse result"
     )
     parser.add_argument("--json")
     chosen = parser.parse_args(arguments)
     if install := chips.missing(chosen.topology):
         parser.error(f"there is no compiler for {chosen.topology}; {install}")
     devices = chips.described(chosen.topology)
-    # Of the chips no more than are asked for.
+    # The mesh may use only some of the chips.
     count = len(devices) if chosen.data == -1 else chosen.data * chosen.fsdp
     mesh = sharding.make_mesh(chosen.batch, devices[:count], data=chosen.data, fsdp=chosen.fsdp)
     options = chips.options(chosen.topology, chosen.effort)
@@ -182,7 +208,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def row(name: str, compiled: Any) -> dict[str, Any]:
-    """A step's numbers: of one device, in MB."""
+    """A row of the table: the numbers of one device, in MB."""
     text = compiled.as_text()
     memory, sent = Memory.of(compiled), communication(text)
     kinds = ("all-gather", "reduce-scatter", "all-reduce")

@@ -1,8 +1,9 @@
-"""Every convolution of a network, here and by XLA's own convolution: forward, and forward with both gradients.
+"""Times every convolution of a network with our `conv2d` and with XLA's convolution: forward, and with both gradients.
 
     python -m benchmarks.conv --model resnet18 --image-size 32 --batch 64
 
-On CPUs `conv2d` chooses by shape; on accelerators both are the same. PyTorch takes part where it is installed.
+On CPUs `conv2d` chooses an algorithm by the shapes; on accelerators it is XLA's convolution. PyTorch's convolution is
+timed, too, if PyTorch is installed.
 """
 
 import argparse
@@ -27,7 +28,7 @@ OURS, XLA, TORCH = "conv2d", "lax", "PyTorch"
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """A convolution: of [batch, size, size, channels], as a layer of a network has it."""
+    """The shape of a convolution of images `[batch, size, size, channels]`."""
 
     size: int
     channels: int
@@ -41,24 +42,33 @@ class Shape:
 
 
 def shapes(model: str, image_size: int) -> Counter[Shape]:
-    """How often a network has each shape of convolution; nothing is computed."""
-    found: Counter[Shape] = Counter()
+    """The number of convolutions of each shape in a network, found by tracing it."""
+    counts: Counter[Shape] = Counter()
 
     def note(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], context: Any) -> Any:
         layer = context.module
         if isinstance(layer, conv.Conv) and context.method_name == "__call__":
             _, size, _, channels = args[0].shape
-            found[Shape(size, channels, layer.features, layer.kernel_size, layer.stride, layer.padding)] += 1
+            counts[Shape(size, channels, layer.features, layer.kernel_size, layer.stride, layer.padding)] += 1
         return call(*args, **kwargs)
 
     with nn.intercept_methods(note):
         images = jnp.zeros((1, image_size, image_size, 3))
         jax.eval_shape(models.create(model).init, jax.random.key(0), images)
-    return found
+    return counts
 
 
 def contenders(shape: Shape, batch: int, *, backward: bool) -> dict[str, Callable[[], Any]]:
-    """By name: what computes the convolution and, if asked to, the gradients of its sum with random weights."""
+    """The compared functions, compiled.
+
+    Args:
+      shape: the convolution's shape.
+      batch: images in a batch.
+      backward: whether gradients are computed, too: those of a sum of the outputs with random weights.
+
+    Returns:
+      Functions by name.
+    """
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, shape.size, shape.size, shape.channels), np.float32)
     kernel = rng.standard_normal((shape.kernel, shape.kernel, shape.channels, shape.features), np.float32)
@@ -89,8 +99,8 @@ def _torch(
     import torch
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    # Seen as [b, c, h, w] they are channels last, which PyTorch is quick with.
-    images, down = (torch.from_numpy(one).to(device).permute(0, 3, 1, 2) for one in (x, cotangent))
+    # As [b, c, h, w] these have the memory layout "channels last", which is fast in PyTorch.
+    images, down = (torch.from_numpy(array).to(device).permute(0, 3, 1, 2) for array in (x, cotangent))
     weights = torch.from_numpy(kernel).to(device).permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
     images, weights = images.requires_grad_(backward), weights.requires_grad_(backward)
 
@@ -99,8 +109,8 @@ def _torch(
         gradients = torch.autograd.grad(y, (images, weights), down) if backward else ()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        found = [y.detach().permute(0, 2, 3, 1), *(g.permute(*p) for g, p in zip(gradients, _BACK, strict=False))]
-        return tuple(found)
+        back = [g.permute(*axes) for g, axes in zip(gradients, _BACK, strict=False)]
+        return y.detach().permute(0, 2, 3, 1), *back
 
     return run
 
@@ -108,17 +118,17 @@ def _torch(
 _BACK = ((0, 2, 3, 1), (2, 3, 1, 0))
 
 
-def check(shape: Shape, found: dict[str, Any]) -> None:
-    """That all agree, to a ten thousandth of the largest number."""
-    for name, values in found.items():
-        for ours, theirs in zip(found[XLA], values, strict=True):
-            expected, seen = np.asarray(ours), np.asarray(theirs.cpu() if name == TORCH else theirs)
-            if not np.abs(seen - expected).max() <= 1e-4 * np.abs(expected).max():
-                raise AssertionError(f"{shape}: {name} and {XLA} differ by {np.abs(seen - expected).max()}")
+def check(shape: Shape, results: dict[str, Any]) -> None:
+    """Raises `AssertionError` unless all results agree, up to 1e-4 of the largest number."""
+    for name, values in results.items():
+        for reference, value in zip(results[XLA], values, strict=True):
+            expected, actual = np.asarray(reference), np.asarray(value.cpu() if name == TORCH else value)
+            if not np.abs(actual - expected).max() <= 1e-4 * np.abs(expected).max():
+                raise AssertionError(f"{shape}: {name} and {XLA} differ by {np.abs(actual - expected).max()}")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Prints a table and, if asked to, writes JSON."""
+    """Runs the benchmark, prints a table and, with --json, writes a file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.conv", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", choices=models.names(), default="resnet18")
     parser.add_argument("--image-size", type=int, default=32)

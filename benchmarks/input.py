@@ -1,9 +1,9 @@
-"""What share of training's time goes to its images: from arrays on the device, and from JPEGs decoded as it runs.
+"""The share of training time that images cost: images in arrays on the device, and JPEGs that are decoded on the fly.
 
     python -m benchmarks.input --model resnet18 --image-size 32 --batch 64
 
-Every way runs the same iterations of stage retrain; `waited` is what they take longer than on one batch that lies on
-the device, cropped already. On a CPU decoding takes cores from the network, so the share is its price, not idleness.
+All ways run the same iterations of stage retrain. `waited` is the additional time, compared with a single cropped batch
+on the device. On a CPU, decoding and the network share the cores, so this time is not idle time.
 """
 
 import argparse
@@ -36,7 +36,7 @@ STAGE = "retrain, masked"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Jpegs:
-    """Files as they come from a camera, in memory: decoded each time an image is asked for."""
+    """JPEG files in memory, decoded each time an image is requested."""
 
     files: list[bytes]
     labels: np.ndarray
@@ -49,7 +49,7 @@ class Jpegs:
 
 
 def draw(count: int, size: int) -> Jpegs:
-    """Smooth noise, which compresses as photographs do."""
+    """Draws JPEGs of smooth noise, which compresses like photographs."""
     rng, files = np.random.default_rng(0), []
     for _ in range(count):
         coarse = Image.fromarray(rng.integers(0, 256, (size // 8, size // 8, 3), np.uint8))
@@ -60,7 +60,7 @@ def draw(count: int, size: int) -> Jpegs:
 
 
 def decoded(source: Jpegs, image_size: int) -> Resident:
-    """The same images on the device."""
+    """Decodes all images to the device."""
     images = [source[i][0] for i in range(len(source))]
     return Resident(
         images=jax.device_put(np.stack([resize(image, image_size) for image in images])),
@@ -71,7 +71,7 @@ def decoded(source: Jpegs, image_size: int) -> Resident:
 
 
 class Epochs:
-    """Epochs of one way to get images; it owns its state, which every call moves on by an epoch."""
+    """Training with one way to get images; each call trains an epoch and updates the state."""
 
     def __init__(self, begin: tuple[Stage, TrainState], data: Split, stack: contextlib.ExitStack) -> None:
         self._stage, self._state = begin
@@ -85,7 +85,7 @@ class Epochs:
 
 
 class OneBatch:
-    """As many iterations as an epoch has, on one batch."""
+    """An epoch's iterations, all on the same batch."""
 
     def __init__(self, begin: tuple[Stage, TrainState], batch: Batch, iterations: int) -> None:
         stage, state = begin
@@ -109,7 +109,17 @@ class OneBatch:
 def ways(
     sizes: dict[str, Any], iterations: int, workers: list[int], stack: contextlib.ExitStack
 ) -> dict[str, Callable]:
-    """By name; the first is what the others are held against."""
+    """The compared ways to get images.
+
+    Args:
+      sizes: the network and its sizes, see `benchmarks.step.start`.
+      iterations: iterations in an epoch.
+      workers: for each streamed way, the number of processes that decode; 0 for threads.
+      stack: closes the streams at the end.
+
+    Returns:
+      Functions that train an epoch, by name; the others are compared with the first.
+    """
     batch, image_size = sizes["batch"], sizes["image_size"]
     begin = functools.partial(start, STAGE, make_variables(sizes["model"], image_size), **sizes)
     source = draw(batch * iterations, 2 * image_size)
@@ -126,7 +136,7 @@ def ways(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Prints a table and, if asked to, writes JSON."""
+    """Runs the benchmark, prints a table and, with --json, writes a file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.input", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", choices=models.names(), default="resnet18")
     parser.add_argument("--image-size", type=int, default=32)

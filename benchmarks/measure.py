@@ -1,7 +1,7 @@
-"""What the benchmarks share: honest ratios, the facts of the machine, a table and a JSON file.
+"""What the benchmarks share: timing, facts about the machine, a table and a JSON file.
 
-Timings of a busy machine wander. So everything compared runs in turns in one process, and the least of each one's
-times counts: it is the one that others disturbed least.
+Times vary on a busy machine. So all compared functions run in turns in one process, and the shortest time of each
+counts, because it was disturbed least.
 """
 
 import importlib.metadata
@@ -16,15 +16,19 @@ from typing import Any
 
 import jax
 
-# What takes more seconds than this is run once only, and that time counts.
+# A function that takes more seconds than this runs only once, and that time counts.
 _SLOW = 5.0
 
 
 def interleaved(functions: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """The least seconds of each function over `repeats` rounds, after a first call that does not count.
+    """Times functions in turns, after a first call of each that does not count.
 
     Args:
-      functions: compiled already; each returns what must be waited for.
+      functions: compiled functions by name; each returns the arrays to wait for.
+      repeats: how many times each runs.
+
+    Returns:
+      The shortest time of each function, in seconds.
     """
     first = {name: _seconds(function) for name, function in functions.items()}
     least = {name: seconds if seconds > _SLOW else math.inf for name, seconds in first.items()}
@@ -42,7 +46,7 @@ def _seconds(function: Callable[[], Any]) -> float:
 
 
 def facts() -> dict[str, Any]:
-    """Hardware and versions, for the record."""
+    """Facts about the hardware, and the versions of libraries."""
     device = jax.devices()[0]
     cpus = [line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
     return {
@@ -69,7 +73,7 @@ def _version(package: str) -> str | None:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A Markdown table of rows that share their keys; numbers to three digits."""
+    """A Markdown table of rows with the same keys; numbers have three digits."""
     cells = [[_cell(value) for value in row.values()] for row in rows]
     lines = [list(rows[0]), ["---"] * len(rows[0]), *cells]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -83,5 +87,11 @@ def _cell(value: Any) -> str:
 
 
 def write_json(path: str, benchmark: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The rows with the facts of the machine."""
+    """Writes the rows and the facts about the machine.
+
+    Args:
+      path: the file to write.
+      benchmark: the benchmark's name.
+      rows: the rows of the table.
+    """
     Path(path).write_text(json.dumps({"benchmark": benchmark, **facts(), "rows": rows}, indent=2) + "\n")

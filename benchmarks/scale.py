@@ -1,8 +1,8 @@
-"""What a device holds and sends on a mesh of many, counted on paper: from shapes and the rule that splits them.
+"""The memory and communication of one device on a large mesh, computed from shapes and the rule that splits arrays.
 
     python -m benchmarks.scale --model vit_l16 --devices 256
 
-Nothing is run and nothing measured; docs/scale.md has the formulas.
+Nothing is run or measured; docs/scale.md has the formulas.
 """
 
 import argparse
@@ -17,10 +17,10 @@ from vpns_jax import models, trees
 from vpns_jax.parallel import sharding
 
 FLOAT, BIT = 32, 1
-# Bits that a stage keeps of each parameter, and of each that may be pruned on top. Prune: the frozen weights; scores
-# and Adam's two moments of them. Retrain: the weights and SGD's momentum, or Adam's moments; the mask.
+# Bits that a stage keeps for each parameter, and the additional bits for each prunable parameter. Prune: the frozen
+# weight; the score and Adam's two moments. Retrain: the weight and SGD's momentum, or Adam's two moments; the mask.
 KEPT = {"prune": (FLOAT, 3 * FLOAT), "retrain, SGD": (2 * FLOAT, BIT), "retrain, Adam": (3 * FLOAT, BIT)}
-# Bits of a weight's mask in use.
+# Bits of a weight's unpacked mask.
 MASK = 8
 
 
@@ -33,14 +33,18 @@ class Leaf:
 
     @property
     def size(self) -> int:
+        """The number of elements."""
         return math.prod(self.shape)
 
 
 @dataclasses.dataclass(frozen=True)
 class Count:
-    """Bytes of one device: kept between iterations, temporary at most, and sent in a pass.
+    """Bytes of one device, without activations, images and the prompt.
 
-    Activations, images and the prompt are left out.
+    Attributes:
+      kept: the bytes kept between iterations.
+      temporary: the most temporary bytes.
+      sent: the bytes sent in a pass.
     """
 
     kept: int
@@ -49,10 +53,20 @@ class Count:
 
 
 def count(leaves: list[Leaf], stage: str, *, data: int, fsdp: int) -> Count:
-    """Adds up a stage on a mesh of `data` x `fsdp`; collectives as rings, which send the least.
+    """Counts the bytes of a stage.
 
-    Temporary are a mask of bools, split like its weights; all weights, whole on every device from
-    the forward to the end of the backward pass; and all gradients at the same time in the worst case.
+    Temporary bytes are those of an unpacked mask, split like its weights; of all weights, replicated on every device
+    until the end of the backward pass; and of all gradients, which in the worst case exist at the same time.
+    Collectives are assumed to be rings, which send the fewest bytes.
+
+    Args:
+      leaves: the parameters.
+      stage: a name in `KEPT`.
+      data: the length of the mesh's axis "data".
+      fsdp: the length of the mesh's axis "fsdp".
+
+    Returns:
+      The bytes of one device.
     """
     kept = temporary = sent = 0
     for leaf in leaves:
@@ -61,7 +75,8 @@ def count(leaves: list[Leaf], stage: str, *, data: int, fsdp: int) -> Count:
         kept += leaf.size * (each + prunable * leaf.prunable) // split
         learned = stage != "prune" or leaf.prunable
         temporary += FLOAT * leaf.size * (1 + learned) + MASK * leaf.size * leaf.prunable // split
-        # Masked weights are gathered; gradients summed and scattered over fsdp, and what is left summed over the rest.
+        # Masked weights are gathered over fsdp. Gradients are reduced and scattered over fsdp; then each device's part
+        # is reduced over the other devices.
         sent += FLOAT * leaf.size * (1 + learned) * (split - 1) // split
         others = data * fsdp // split
         sent += 2 * FLOAT * leaf.size * learned * (others - 1) // (others * split)
@@ -69,7 +84,7 @@ def count(leaves: list[Leaf], stage: str, *, data: int, fsdp: int) -> Count:
 
 
 def parameters(name: str, image_size: int) -> list[Leaf]:
-    """The parameters of a network, without making them."""
+    """The shapes of a network's parameters, found by tracing it."""
     model = models.create(name)
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, image_size, image_size, 3)))["params"]
     pruned = trees.flatten(models.prunable(shapes))
@@ -91,8 +106,8 @@ def main() -> None:
         for fsdp in (1, 4, 16, 64, 256):
             if options.devices % fsdp == 0:
                 data = options.devices // fsdp
-                found = count(leaves, stage, data=data, fsdp=fsdp)
-                cells = [f"{value / 1e6:,.0f}" for value in dataclasses.astuple(found)]
+                total = count(leaves, stage, data=data, fsdp=fsdp)
+                cells = [f"{value / 1e6:,.0f}" for value in dataclasses.astuple(total)]
                 sys.stdout.write(f"| {stage} | {data} x {fsdp} | {' | '.join(cells)} |\n")
 
 

@@ -1,9 +1,9 @@
-"""The exact threshold and mask of a whole tree of scores, beside other ways to the same number.
+"""Times the exact threshold and mask of a tree of scores, compared with other ways to compute the same threshold.
 
     python -m benchmarks.selection [--sizes 1.3M 11.7M ...] [--repeats N] [--json PATH]
 
-The others get the scores as one flat array, for nothing; PyTorch takes part where it is installed. All must find the
-same number, bit for bit. A tenth of the weights is kept.
+The other ways get the scores as one flat array, and the time to make it is not counted. PyTorch takes part if it is
+installed. All must find the same number, bit for bit. A tenth of the weights is kept.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def prunable_shapes(name: str) -> Shapes:
 
 
 def thin(shapes: Shapes) -> Shapes:
-    """A third of the channels."""
+    """Shapes with a third of the channels."""
     return [tuple(size // 3 if size >= 64 else size for size in shape) for shape in shapes]
 
 
@@ -47,7 +47,7 @@ TREES: dict[str, tuple[str, Callable[[], Shapes]]] = {
 
 
 def draw(shapes: Shapes) -> list[np.ndarray]:
-    """Magnitudes of scores as they begin: |normal| numbers, scaled by fan-in."""
+    """Draws magnitudes of initial scores: |normal| numbers, scaled by fan-in."""
     rng = np.random.default_rng(0)
     return [
         np.abs(rng.standard_normal(shape, np.float32)) * np.float32(math.sqrt(2 / math.prod(shape[:-1])))
@@ -56,7 +56,7 @@ def draw(shapes: Shapes) -> list[np.ndarray]:
 
 
 def contenders(scores: list[np.ndarray]) -> dict[str, Callable[[], Any]]:
-    """By name: what returns the threshold (and, from `topk_mask`, a mask), compiled."""
+    """The compared functions by name, compiled. They return the threshold; `topk_mask` returns a mask."""
     tree, flat = jax.device_put(scores), np.concatenate([leaf.ravel() for leaf in scores])
     on_device, k = jnp.asarray(flat), sparsity.pruned_count(scores, DENSITY)
     kept = flat.size - k
@@ -76,17 +76,17 @@ def contenders(scores: list[np.ndarray]) -> dict[str, Callable[[], Any]]:
         on_host = torch.from_numpy(flat)
         functions["torch.kthvalue"] = lambda: torch.kthvalue(on_host, k).values.numpy()
     functions["jnp.sort"] = compiled(lambda flat: jnp.sort(flat)[k - 1], on_device)
-    # One more than is kept, whose last is the threshold.
+    # The threshold is the largest pruned score, the next after those that are kept.
     functions["lax.top_k"] = compiled(lambda flat: jax.lax.top_k(flat, kept + 1)[0][-1], on_device)
     return functions
 
 
-def check(found: dict[str, Any], scores: list[np.ndarray]) -> None:
-    """That all found the same threshold, bit for bit, and that the mask keeps what it should."""
+def check(results: dict[str, Any], scores: list[np.ndarray]) -> None:
+    """Raises `AssertionError` unless all thresholds are bit-equal and the mask keeps the right number of weights."""
     flat = np.concatenate([leaf.ravel() for leaf in scores])
     k = sparsity.pruned_count(scores, DENSITY)
     expected = np.partition(flat, k - 1)[k - 1]
-    for name, value in found.items():
+    for name, value in results.items():
         if name == "topk_mask":
             kept = sum(int(np.count_nonzero(leaf)) for leaf in value)
             if kept != flat.size - k:
@@ -96,24 +96,24 @@ def check(found: dict[str, Any], scores: list[np.ndarray]) -> None:
 
 
 def compare(shapes: Shapes, repeats: int) -> dict[str, float]:
-    """Seconds by name."""
-    scores, found = draw(shapes), {}
+    """Times all contenders on one tree of scores, and checks their results; returns seconds by name."""
+    scores, results = draw(shapes), {}
 
     def remembered(name: str, function: Callable[[], Any]) -> Callable[[], Any]:
         def run() -> Any:
-            found[name] = function()
-            return found[name]
+            results[name] = function()
+            return results[name]
 
         return run
 
     functions = {name: remembered(name, function) for name, function in contenders(scores).items()}
     seconds = measure.interleaved(functions, repeats)
-    check(found, scores)
+    check(results, scores)
     return seconds
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Prints a table and, if asked to, writes JSON."""
+    """Runs the benchmark, prints a table and, with --json, writes a file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.selection", description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", choices=list(TREES), default=list(TREES))
     parser.add_argument("--repeats", type=int, default=7)

@@ -1,9 +1,9 @@
-"""How long the quickstart takes to its first finished epoch, on a fresh machine and when it is started again.
+"""The time of the quickstart until its first finished epoch, at the first start and when it is started again.
 
     python -m benchmarks.start
 
-Each start is a process of its own in an empty folder; the second one finds the programs that the first one compiled,
-and, in both, the data and the source network are there already.
+Each start is a new process in an empty folder. The second start finds the programs that the first one compiled. Both
+find the data and the source network in the cache.
 """
 
 import argparse
@@ -20,7 +20,19 @@ ROOT = Path(__file__).parent.parent
 
 
 def seconds_to_first_epoch(config: str, overrides: list[str], cache: Path) -> float:
-    """From the start of the process until its first epoch is written down; it is stopped then."""
+    """The seconds from a run's start until its first epoch is in the log; then the run is stopped.
+
+    Args:
+      config: the config file.
+      overrides: overrides of config keys.
+      cache: the folder of compiled programs.
+
+    Returns:
+      The seconds.
+
+    Raises:
+      RuntimeError: the run ended with an error.
+    """
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "metrics.jsonl")
@@ -38,19 +50,19 @@ def seconds_to_first_epoch(config: str, overrides: list[str], cache: Path) -> fl
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Prints a table and, if asked to, writes JSON."""
+    """Runs the benchmark, prints a table and, with --json, writes a file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.start", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--config", default="configs/quickstart.py")
     parser.add_argument("--json")
     chosen, overrides = parser.parse_known_args(arguments)
-    # Data and source network, made by whoever comes first, are no part of it.
+    # This start prepares the data and the source network, so that they do not count.
     with tempfile.TemporaryDirectory() as cache:
         seconds_to_first_epoch(chosen.config, overrides, Path(cache))
     with tempfile.TemporaryDirectory() as cache:
         first, second = (seconds_to_first_epoch(chosen.config, overrides, Path(cache)) for _ in range(2))
     rows = [{"start": "first", "seconds": first}, {"start": "again", "seconds": second}]
     print(measure.table(rows))
-    print(f"{first / second:.1f} times as quick")
+    print(f"{first / second:.1f} times as fast")
     print(measure.facts())
     if chosen.json:
         measure.write_json(chosen.json, "start", rows)

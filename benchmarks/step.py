@@ -1,10 +1,10 @@
-"""What learning a mask and a prompt costs beside fine-tuning the dense network: time and memory of one iteration.
+"""The cost of learning a mask and a prompt, compared with fine-tuning the dense network: time and memory a step.
 
     python -m benchmarks.step --model resnet18 --image-size 32 --batch 64
 
-Every step runs on the same images, in turns; `as dense` is its share of the dense step's time, or, for the released
-code's protocol with its two passes, of two of them. Dense networks are fine-tuned by SGD, as the paper retrains, and by
-Adam, which learns the scores: what lies between the two is the optimizer's cost, and no mask's.
+All steps run in turns on the same images. `as dense` is a step's time over the dense step's; the released code's
+protocol has two passes, so it is compared with two dense steps. Dense networks are fine-tuned with SGD, as in the
+paper's retraining, and with Adam, which learns the scores: the difference of the two is the optimizer's cost.
 """
 
 import argparse
@@ -36,7 +36,7 @@ OPTIMIZERS = {
 
 
 class Kind(NamedTuple):
-    """What tells steps apart: what they learn, protocol, whether there is a prompt and a mask, and the optimizer."""
+    """A kind of step: what it learns, its protocol, whether there is a prompt and a mask, and its optimizer."""
 
     learns: str
     protocol: str
@@ -57,7 +57,7 @@ CASES = {
 
 
 class Case:
-    """One step, compiled; it owns its state, which every call moves on in place."""
+    """A compiled step with its state, which each call updates in place."""
 
     def __init__(
         self, name: str, variables: dict[str, Any], *, model: str, image_size: int, batch: int, dtype: str
@@ -74,16 +74,27 @@ class Case:
         return metrics
 
     def bytes(self) -> int:
-        """Arguments, outputs that are not arguments, and temporaries, by XLA's own account."""
-        found = self._step.memory_analysis()
-        own = found.output_size_in_bytes - found.alias_size_in_bytes
-        return found.argument_size_in_bytes + own + found.temp_size_in_bytes
+        """The bytes of arguments, of outputs that are not arguments, and of temporary arrays, as XLA reports them."""
+        memory = self._step.memory_analysis()
+        fresh_outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
+        return memory.argument_size_in_bytes + fresh_outputs + memory.temp_size_in_bytes
 
 
 def iteration(
     stage: Stage, state: TrainState, frozen: Groups, batches: tuple[Batch, ...], rng: jax.Array
 ) -> tuple[TrainState, tuple[Metrics, ...]]:
-    """`passes.iterate` with what is frozen apart, so that the rest can be given away and moved in place."""
+    """`passes.iterate` with the frozen arrays as a separate argument, so that the others can be donated.
+
+    Args:
+      stage: the stage.
+      state: its state, without frozen arrays.
+      frozen: the frozen arrays.
+      batches: a batch for each pass.
+      rng: a random key.
+
+    Returns:
+      The new state, without frozen arrays, and the metrics of each pass.
+    """
     state, metrics = passes.iterate(stage, dataclasses.replace(state, frozen=frozen), batches, rng)
     return dataclasses.replace(state, frozen={}), metrics
 
@@ -94,7 +105,19 @@ STEP = jax.jit(iteration, static_argnums=0, donate_argnums=1)
 def start(
     name: str, variables: dict[str, Any], *, model: str, image_size: int, batch: int, dtype: str
 ) -> tuple[Stage, TrainState]:
-    """A stage as it begins, with the paper's learning rates and decay."""
+    """A stage and its first state, with the paper's learning rates and decay.
+
+    Args:
+      name: a name in `CASES`.
+      variables: the network's variables.
+      model: the network's name.
+      image_size: side of the images in pixels.
+      batch: images in a batch.
+      dtype: the computation's dtype.
+
+    Returns:
+      The stage and its state.
+    """
     kind = CASES[name]
     network = make_network(model, prompted=kind.prompted, image_size=image_size, dtype=dtype)
     kernels = models.prunable(variables["params"])
@@ -115,12 +138,22 @@ def start(
 
 
 def frame_width(image_size: int) -> int:
-    """Of the prompt, in pixels: the paper's 16 at 224."""
+    """The width of the prompt's frame in pixels; at 224 px it is the paper's, 16."""
     return max(1, image_size // 14)
 
 
 def make_network(model: str, *, prompted: bool, image_size: int, dtype: str) -> Network:
-    """The network, without dropout, and where asked for the paper's prompt."""
+    """A network without dropout.
+
+    Args:
+      model: the network's name.
+      prompted: whether it has the paper's prompt.
+      image_size: side of the images in pixels.
+      dtype: the computation's dtype.
+
+    Returns:
+      The network.
+    """
     still = {"dropout": 0.0} if "dropout" in models.options(model) else {}
     blank = prompting.create("none", canvas_size=image_size)
     pad = prompting.create("pad", canvas_size=image_size, pad_size=frame_width(image_size))
@@ -130,19 +163,19 @@ def make_network(model: str, *, prompted: bool, image_size: int, dtype: str) -> 
 
 
 def make_variables(model: str, image_size: int) -> dict[str, Any]:
-    """Fresh variables."""
+    """Fresh variables of a network."""
     images = jnp.zeros((1, image_size, image_size, 3))
     return jax.jit(models.create(model, num_classes=CLASSES).init)(jax.random.key(0), images)
 
 
 def make_batch(batch: int, image_size: int) -> Batch:
-    """Noise, and labels in turn."""
+    """A batch of noise, with the labels 0, 1, 2 and so on."""
     images = np.random.default_rng(0).integers(0, 256, (batch, image_size, image_size, 3))
     return jnp.asarray(images, jnp.uint8), jnp.arange(batch) % CLASSES
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Prints a table and, if asked to, writes JSON."""
+    """Runs the benchmark, prints a table and, with --json, writes a file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.step", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", choices=models.names(), default="resnet18")
     parser.add_argument("--image-size", type=int, default=32)

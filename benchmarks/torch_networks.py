@@ -1,6 +1,6 @@
-"""The backbones as PyTorch functions of a dict of tensors, under the names that `models.export` gives them.
+"""The backbones as PyTorch functions of a dict of tensors, whose names are those of `models.export`.
 
-Short, for benchmarks alone: a masked network is the same function of masked tensors.
+They are only for benchmarks. A masked network is the same function, applied to masked tensors.
 """
 
 from collections.abc import Callable
@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 
 Tensors = dict[str, torch.Tensor]
-# (tensors, normalised images [b, c, h, w]) -> logits [b, s], as in training.
+# (tensors, normalized images [b, c, h, w]) -> logits [b, s], as in training.
 Forward = Callable[[Tensors, torch.Tensor], torch.Tensor]
 
 
 def resnet(p: Tensors, x: torch.Tensor) -> torch.Tensor:
-    """ResNets of basic and of bottleneck blocks."""
+    """ResNets with basic or bottleneck blocks."""
     x = F.relu(_batch_norm(p, "bn1", F.conv2d(x, p["conv1.weight"], stride=2, padding=3)))
     x = F.max_pool2d(x, 3, 2, 1)
     for stage in range(1, 5):
@@ -44,7 +44,7 @@ def _batch_norm(p: Tensors, name: str, x: torch.Tensor) -> torch.Tensor:
 
 
 def vgg(p: Tensors, x: torch.Tensor) -> torch.Tensor:
-    """VGG-16 without batch normalisation, whose pools are where `features` skips an index; without dropout."""
+    """VGG-16 without batch normalization and dropout. There is a pool where `features` skips an index."""
     convolutions = sorted(int(key.split(".")[1]) for key in p if key.startswith("features.") and key.endswith("weight"))
     for i in convolutions:
         x = F.relu(F.conv2d(x, p[f"features.{i}.weight"], p[f"features.{i}.bias"], padding=1))
@@ -57,7 +57,7 @@ def vgg(p: Tensors, x: torch.Tensor) -> torch.Tensor:
 
 
 def vit(p: Tensors, x: torch.Tensor) -> torch.Tensor:
-    """Vision Transformers of heads of 64 channels; without dropout."""
+    """Vision Transformers with heads of 64 channels, without dropout."""
     patches = p["patch_embed.proj.weight"]
     x = F.conv2d(x, patches, p["patch_embed.proj.bias"], stride=patches.shape[-1]).flatten(2).transpose(1, 2)
     x = torch.cat([p["cls_token"].expand(len(x), -1, -1), x], 1) + p["pos_embed"]

@@ -1,4 +1,4 @@
-"""The iterations of `benchmarks.step` written in PyTorch, as one would who knows it well: what ours are held to."""
+"""The steps of `benchmarks.step`, written in fast PyTorch code."""
 
 import contextlib
 from typing import Any
@@ -14,7 +14,7 @@ from vpns_jax import models, sparsity
 
 
 class TorchCase:
-    """One step; it owns its state, which every call moves on in place."""
+    """A step with its state, which each call updates in place."""
 
     def __init__(
         self, name: str, variables: dict[str, Any], *, model: str, image_size: int, batch: int, dtype: str
@@ -44,7 +44,7 @@ class TorchCase:
         self._optimizers = [self._optimizer(learned)] + ([self._optimizer([self._prompt])] if kind.prompted else [])
 
         images, labels = map(np.array, make_batch(batch, image_size))
-        # Channels last in memory: the layout that PyTorch is quick with.
+        # The memory layout is "channels last", which is fast in PyTorch.
         self._images = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2)
         self._labels = torch.from_numpy(labels).long().to(self._device)
         self._mean, self._std = (torch.tensor(x, device=self._device)[None, :, None, None] for x in (mean, std))
@@ -53,7 +53,7 @@ class TorchCase:
         return [self._run_pass(prompted) for prompted in self._passes]
 
     def bytes(self) -> int | None:
-        """The most that was allocated in one step; None on a CPU, where PyTorch does not count it."""
+        """The most bytes allocated in one step; None on a CPU, where PyTorch does not count them."""
         if self._device.type == "cpu":
             return None
         torch.cuda.reset_peak_memory_stats()
@@ -61,7 +61,7 @@ class TorchCase:
         return torch.cuda.max_memory_allocated()
 
     def gradient(self, *, prompted: bool = False) -> torch.Tensor:
-        """One pass forward and backward; returns the loss, and leaves the gradients where PyTorch does."""
+        """Runs one forward and backward pass, and returns the loss; the gradients are in the tensors' `grad`."""
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
         x = self._images.float() / 255
@@ -85,7 +85,7 @@ class TorchCase:
         if self._kind.learns == "weights":
             return self._tensors | {key: self._tensors[key] * self._mask[key] for key in self._scores}
         keep = self._keep()
-        # The mask's value, and the gradient of the scores' magnitude.
+        # These have the mask's value and the gradient of the scores' magnitude.
         masks = {key: keep[key].float() + (s.abs() - s.abs().detach()) for key, s in self._scores.items()}
         return self._tensors | {key: self._tensors[key] * masks[key] for key in masks}
 
@@ -98,7 +98,7 @@ class TorchCase:
 
     @torch.no_grad()
     def threshold(self) -> torch.Tensor:
-        """The k-th smallest of all scores' magnitudes."""
+        """The k-th smallest magnitude of all scores."""
         return torch.kthvalue(torch.cat([s.abs().flatten() for s in self._scores.values()]), self._pruned).values
 
     def _optimizer(self, tensors: list[torch.Tensor]) -> torch.optim.Optimizer:
@@ -107,7 +107,7 @@ class TorchCase:
         return torch.optim.SGD(tensors, lr=0.01, momentum=0.9, weight_decay=1e-4, fused=True)
 
     def _to_device(self, arrays: dict[str, np.ndarray]) -> Tensors:
-        """Float tensors, kernels channels last; counters are of no use here."""
+        """Copies float arrays to the device, kernels as "channels last"; counters are dropped."""
         tensors = {key: torch.from_numpy(x).to(self._device) for key, x in arrays.items() if x.dtype == np.float32}
         return {key: x.to(memory_format=torch.channels_last) if x.ndim == 4 else x for key, x in tensors.items()}
 
@@ -115,5 +115,5 @@ class TorchCase:
         """The scores under PyTorch's names."""
         nowhere = jax.tree.map(lambda x: np.full(x.shape, np.nan, x.dtype), variables["params"])
         exported = models.export(model, {**variables, "params": sparsity.overlay(nowhere, scores)})
-        found = self._to_device(exported)
-        return {key: x for key, x in found.items() if "running" not in key and not bool(x.isnan().any())}
+        tensors = self._to_device(exported)
+        return {key: x for key, x in tensors.items() if "running" not in key and not bool(x.isnan().any())}

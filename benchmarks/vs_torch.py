@@ -1,9 +1,9 @@
-"""The same iterations here and in PyTorch, in turns on the same device, once both have found the same losses.
+"""Times the same steps here and in PyTorch, in turns on the same device, after a check that the losses are equal.
 
     python -m benchmarks.vs_torch --model resnet18 --image-size 32 --batch 64
 
-PyTorch's are in `benchmarks/torch_step.py`: channels last, fused optimizers, `torch.kthvalue`, autocast for bfloat16.
-It is no dependency: install it beside this package (`pip install torch`).
+PyTorch's steps are in `benchmarks/torch_step.py`: channels last, fused optimizers, `torch.kthvalue`, autocast for
+bfloat16. PyTorch is no dependency of this package: install it by `pip install torch`.
 """
 
 import argparse
@@ -32,13 +32,13 @@ if importlib.util.find_spec("torch"):
     from benchmarks.torch_networks import NETWORKS
     from benchmarks.torch_step import TorchCase
 
-# Relative; of bfloat16, whose numbers have eight bits.
+# Relative tolerances; bfloat16 has eight significant bits.
 TOLERANCES = {"float32": 1e-3, "bfloat16": 2e-2}
 
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """What both run."""
+    """The sizes of the compared steps."""
 
     model: str
     image_size: int
@@ -48,11 +48,13 @@ class Sizes:
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """The same work here and there, once `check` has found that it is the same.
+    """The same work here and in PyTorch; `check` has compared the results.
 
     Attributes:
-      passes: forward and backward passes in it.
-      memory: the bytes that each needs, where known.
+      ours: our function.
+      theirs: PyTorch's function.
+      passes: the number of forward and backward passes in it.
+      memory: the bytes that each needs, if known.
     """
 
     ours: Callable[[], Any]
@@ -62,21 +64,38 @@ class Pair:
 
 
 def check(name: str, ours: Any, theirs: Any, dtype: str) -> None:
-    """That losses are the same, pass by pass."""
+    """Raises `AssertionError` unless the losses of all passes are equal.
+
+    Args:
+      name: the step's name.
+      ours: our losses.
+      theirs: PyTorch's losses.
+      dtype: the computation's dtype, which decides the tolerance.
+    """
     np.testing.assert_allclose(ours, theirs, rtol=TOLERANCES[dtype], err_msg=f"{name}: ours and PyTorch's differ")
 
 
 def step_pair(name: str, variables: dict[str, Any], sizes: Sizes) -> Pair:
-    """An iteration of `benchmarks.step`."""
+    """A step of `benchmarks.step`.
+
+    Args:
+      name: a name in `CASES`.
+      variables: the network's variables.
+      sizes: the sizes.
+
+    Returns:
+      The pair.
+    """
     ours = Case(name, variables, **dataclasses.asdict(sizes))
     theirs = TorchCase(name, variables, **dataclasses.asdict(sizes))
-    # The first alone: Adam begins with steps of one size, and rounding decides their sign where gradients vanish.
-    check(name, [one.loss for one in ours()], [loss.item() for loss in theirs()], sizes.dtype)
+    # Only the first losses are compared: Adam's first update is of one size for all weights, and where gradients
+    # vanish, rounding decides its sign.
+    check(name, [metrics.loss for metrics in ours()], [loss.item() for loss in theirs()], sizes.dtype)
     return Pair(ours, _waited(theirs), ours.passes, (ours.bytes(), theirs.bytes()))
 
 
 def gradient_pair(variables: dict[str, Any], sizes: Sizes) -> Pair:
-    """The dense network's loss and its gradient in the weights, and nothing else."""
+    """The dense network's loss and its gradient for the weights, without an update."""
     model, size = sizes.model, sizes.image_size
     network = make_network(model, prompted=False, image_size=size, dtype=sizes.dtype)
     images, labels = make_batch(sizes.batch, size)
@@ -105,7 +124,7 @@ def threshold_pair(variables: dict[str, Any], sizes: Sizes) -> Pair:
 
 
 def pairs(variables: dict[str, Any], sizes: Sizes) -> Iterator[tuple[str, Pair]]:
-    """By name, made one after the other: together they may not fit a device."""
+    """All pairs by name, made one after the other, because together they may not fit the device."""
     yield "forward and backward", gradient_pair(variables, sizes)
     for name in CASES:
         yield name, step_pair(name, variables, sizes)
@@ -122,7 +141,18 @@ def _waited(function: Callable[[], Any]) -> Callable[[], None]:
 
 
 def row(name: str, pair: Pair, sizes: Sizes, operations: int, repeats: int) -> dict[str, Any]:
-    """Times, ratios and rates of one pair; `operations` are those of one pass over one image."""
+    """Times a pair.
+
+    Args:
+      name: the pair's name.
+      pair: the pair.
+      sizes: the sizes.
+      operations: floating-point operations of one forward and backward pass for one image.
+      repeats: how many times each runs.
+
+    Returns:
+      A row of the table: times, ratios and rates.
+    """
     seconds = measure.interleaved({"ours": pair.ours, "theirs": pair.theirs}, repeats)
     work = pair.passes * sizes.batch * operations / 1e12
     ours, theirs = pair.memory
@@ -139,10 +169,10 @@ def row(name: str, pair: Pair, sizes: Sizes, operations: int, repeats: int) -> d
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Prints a table and, if asked to, writes JSON."""
+    """Runs the benchmark, prints a table and, with --json, writes a file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.vs_torch", description=(__doc__ or "").splitlines()[0])
     if not importlib.util.find_spec("torch"):
-        sys.exit("PyTorch is not installed, and there is nothing to compare with; see `pip install torch`")
+        sys.exit("PyTorch is not installed, so there is nothing to compare with; run `pip install torch`")
     parser.add_argument("--model", choices=list(NETWORKS), default="resnet18")
     parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--batch", type=int, default=64)
@@ -155,7 +185,7 @@ def main(arguments: list[str] | None = None) -> None:
     sizes = Sizes(chosen.model, chosen.image_size, chosen.batch, chosen.dtype)
     variables = make_variables(sizes.model, sizes.image_size)
     network = make_network(sizes.model, prompted=False, image_size=sizes.image_size, dtype=sizes.dtype).model
-    # A multiply and an add, in the forward pass and twice in the backward one.
+    # A multiplication and an addition, once in the forward pass and twice in the backward pass.
     kernels = flops.kernels(network, image_size=sizes.image_size)
     operations = 2 * 3 * sum(kernel.size * kernel.positions for kernel in kernels)
     rows = [row(name, pair, sizes, operations, chosen.repeats) for name, pair in pairs(variables, sizes)]
