@@ -13,6 +13,7 @@ os.environ.setdefault(
 )
 
 import jax
+import pytest
 
 # Simulated devices, so that sharding is tested on a laptop too.
 jax.config.update("jax_num_cpu_devices", 8)
@@ -31,3 +32,18 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     order = {name: place for place, name in enumerate(SLOWEST_FIRST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The matplotlib figures that are saved, one after the other: their axes tell what they show."""
+    from matplotlib.figure import Figure
+
+    figures, save = [], Figure.savefig
+
+    def keep(figure, *args, **kwargs):
+        figures.append(figure)
+        return save(figure, *args, **kwargs)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return figures

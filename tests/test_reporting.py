@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
 
 from configs import quickstart
 from tests.training import tiny
@@ -34,7 +33,7 @@ ROWS = [
 
 
 @pytest.mark.parametrize("image_size", [tiny.SIZE, tiny.SIZE - 2])
-def test_plain_and_prompted_examples_stand_on_one_canvas(tmp_path, image_size):
+def test_plain_and_prompted_examples_stand_on_one_canvas(tmp_path, drawn, image_size):
     stage, state = tiny.begin("weights")
     # The released code's: plain images keep their own size.
     network = dataclasses.replace(stage.network, plain=None)
@@ -45,8 +44,16 @@ def test_plain_and_prompted_examples_stand_on_one_canvas(tmp_path, image_size):
     report.draw_cell(folder, "cell", network, stage.subnetwork(state), examples, ("a", "b", "c"), ROWS)
     names = {path.name for path in folder.figures.iterdir()}
     assert names == {"cell-curves.png", "cell-prompt.png", "cell-examples.png"}
-    pixels = np.asarray(Image.open(folder.figures / "cell-examples.png").convert("L"))
-    assert pixels.std() > 10
+    plain, prompted = drawn[-1].axes[: report.EXAMPLES], drawn[-1].axes[report.EXAMPLES :]
+    edge = (tiny.SIZE - image_size) // 2
+    inside = slice(edge, tiny.SIZE - edge)
+    for number, image in enumerate(np.asarray(examples[0]) / 255):
+        shown = plain[number].images[0].get_array()
+        assert shown.shape == (tiny.SIZE, tiny.SIZE, 3)
+        np.testing.assert_allclose(shown[inside, inside], image, atol=1e-6)
+        # The prompt, zero at its start, is a frame of two pixels on the canvas.
+        np.testing.assert_allclose(prompted[number].images[0].get_array()[2:-2, 2:-2], shown[2:-2, 2:-2], atol=1e-6)
+        assert plain[number].get_title() == "abc"[int(examples[1][number])]
 
 
 def test_the_summary_has_the_classes_and_is_text_whatever_the_names(tmp_path):

@@ -12,13 +12,6 @@ from vpns_jax.analysis import figures, fonts
 IMAGES = np.ones((1, 8, 8, 3), np.float32)
 
 
-@pytest.fixture(autouse=True)
-def forget():
-    fonts._families.cache_clear()
-    yield
-    fonts._families.cache_clear()
-
-
 @pytest.fixture
 def only_default(monkeypatch):
     """A machine with no fonts but matplotlib's."""

@@ -52,10 +52,16 @@ def test_masks_of_two_networks_are_not_compared():
         compare(mask("a", 7, x="1100"), mask("b", 7, x="11001"))
 
 
-def test_every_pair_has_its_square(tmp_path):
+def test_every_pair_has_its_square(tmp_path, drawn):
     found = comparisons([mask("a", 7, x="1100"), mask("b", 7, x="1010"), mask("a", 9, x="1100")])
     pixels = np.asarray(Image.open(overlap_figure(found, tmp_path / "overlap.png")).convert("RGB")).reshape(-1, 3)
-    colors = {tuple(color) for color in np.unique(pixels, axis=0)}
-    # The color map's ends: an index of 1, and the foot of its bar.
-    assert {(253, 231, 55), (0, 34, 77)} & colors
-    assert len(colors) > 20
+    axes = drawn[0].axes[0]
+    square = axes.images[0].get_array().filled(np.nan)
+    # Of b there is one seed, which nothing is compared with.
+    np.testing.assert_allclose(square, [[1, 1 / 3], [1 / 3, np.nan]])
+    assert [text.get_text() for text in axes.texts] == ["1.00", "0.33", "0.33"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b"]
+    # The color of an index of 1 fills one of four squares, that of 1/3 two.
+    shades = [axes.images[0].cmap(index, bytes=True)[:3] for index in (1.0, 1 / 3)]
+    one, third = (np.sum(np.all(pixels == shade, axis=1)) for shade in shades)
+    assert third > 1.5 * one > 1000

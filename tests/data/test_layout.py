@@ -120,7 +120,7 @@ def test_one_folder_too_high_says_what_was_found(tmp_path):
 
 
 def test_every_word_is_a_split_of_one_kind():
-    words = [word for kind in layout.SPLITS for word in layout._WORDS[kind]]
+    words = [word for kind in layout.SPLITS for word in layout.WORDS[kind]]
     assert len(words) == len(set(words))
     assert {kind: layout.kind(kind.upper()) for kind in layout.SPLITS} == {kind: kind for kind in layout.SPLITS}
     assert layout.kind("trains") is layout.kind("latest") is layout.kind("device") is None

@@ -167,7 +167,7 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_memory_is_made_again(root, damage, monkeypatch):
     # As if time had passed since the files were written.
-    monkeypatch.setattr(survey, "_SETTLED_NS", -(10**9))
+    monkeypatch.setattr(survey, "SETTLED_NS", -(10**9))
     write(root / "cat" / "bad.png", b"spoilt")
     first = sources(root)
     path = survey.index_path(root)

@@ -30,13 +30,15 @@ def write(path, kept):
     path.with_name(path.name.replace(".task", "")).touch()
 
 
-def test_table_and_figure(run, capsys):
+def test_table_and_figure(run, capsys, drawn):
     assert overlap.main(["overlap", f"--workdir={run}"]) == 0
     head, line = csv.reader((run / "overlap.csv").read_text().splitlines())
     assert head == ["masks", "sparsity", "pairs", "overlap %", "by chance %", "by chance in each layer %"]
     assert line == ["vpns and hydra", "50%", "1", "33.3", "33.3", "33.3"]
     assert "vpns and hydra" in capsys.readouterr().out
-    assert (run / "overlap.png").stat().st_size > 5000
+    assert (run / "overlap.png").read_bytes().startswith(b"\x89PNG")
+    square = drawn[0].axes[0].images[0].get_array().filled(np.nan)
+    np.testing.assert_allclose(square, [[np.nan, 1 / 3], [1 / 3, np.nan]])
 
 
 def test_the_runs_of_a_sweep(run):

@@ -97,26 +97,24 @@ def test_chunks_of_the_batch_change_nothing(
     rng = np.random.default_rng(kernel_size)
     x, kernel = rng.standard_normal((6, 12, 12, 24), np.float32), rng.standard_normal((kernel_size,) * 2 + (24, 24))
 
-    def products(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, ...]:
+    def products(convolve: Callable[..., jax.Array], x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, ...]:
         def loss(x: jax.Array, kernel: jax.Array) -> jax.Array:
-            return jnp.sum(jnp.sin(conv.conv2d(x, kernel, stride=stride, padding=padding)))
+            return jnp.sum(jnp.sin(convolve(x, kernel, stride=stride, padding=padding)))
 
         gradient = jax.grad(loss, argnums=(0, 1))
         return loss(x, kernel), *gradient(x, kernel), *jax.jvp(gradient, (x, kernel), (x, kernel))[1]
 
     arguments = (x, kernel.astype(np.float32) / 24)
-    whole = jax.jit(products)(*arguments)
-    conv._cpu_conv2d.clear_cache()
+    whole = jax.jit(functools.partial(products, conv.lax_conv2d))(*arguments)
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     for name in ("IM2COL_BYTES", "LARGE_BYTES", "WINOGRAD_BYTES"):
         monkeypatch.setattr(conv, name, room)
-    chunked = jax.jit(lambda *arguments: products(*arguments))
+    chunked = jax.jit(functools.partial(products, conv.conv2d))
     assert "scan[" in str(
         jax.make_jaxpr(lambda x, kernel: conv.conv2d(x, kernel, stride=stride, padding=padding))(*arguments)
     )
     for found, expected in zip(chunked(*arguments), whole, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
-    conv._cpu_conv2d.clear_cache()
 
 
 def test_layers_of_one_shape_are_traced_once() -> None:

@@ -49,16 +49,20 @@ def tree(**changes):
     return found
 
 
-def cell(folder, name, *, density=0.5, train=None, **changes):
-    """The parts of a cell of the method `name`, with its files under `folder`."""
+def setup(folder, name, *, density=0.5, train=None, **changes):
+    """What a cell of the method `name` is made of, with its files under `folder`."""
     parsed = config.parse(tree(**changes))
     classes, val, test = tuple("abc"), tiny.split(seed=1), tiny.split(seed=2)
     workdir = Workdir(folder / name, parsed)
     train = tiny.split() if train is None else train
     source = dict(tiny.variables())
     inputs, mask = models.find_normalization(parsed.model.name), given(source, density)
-    setup = Setup(parsed, workdir, Progress(1), classes, train, val, test, source, None, inputs, mask)
-    return CellRun(setup, Cell(name, density, 7))
+    return Setup(parsed, workdir, Progress(1), classes, train, val, test, source, None, inputs, mask)
+
+
+def cell(folder, name, *, density=0.5, **changes):
+    """A cell of the method `name` at work."""
+    return CellRun(setup(folder, name, density=density, **changes), Cell(name, density, 7))
 
 
 def given(source, density):

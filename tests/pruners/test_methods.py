@@ -13,6 +13,7 @@ from vpns_jax import sparsity
 from vpns_jax.errors import UserError
 from vpns_jax.experiment import budget, config
 from vpns_jax.experiment.cell import CellRun
+from vpns_jax.experiment.plan import Cell
 from vpns_jax.parallel import sharding
 from vpns_jax.pruners import METHODS, method
 
@@ -77,15 +78,10 @@ def test_with_a_matched_budget_all_train_for_as_many_passes(name, tmp_path):
 def test_on_all_devices_and_again_from_the_checkpoints(tmp_path):
     name, mesh = "synflow", sharding.make_mesh(tiny.BATCH)
     with jax.set_mesh(mesh):
-        made = cells.cell(tmp_path, name)
-        setup = dataclasses.replace(
-            made._setup,
-            **{
-                part: sharding.replicate(getattr(made._setup, part), mesh)
-                for part in ("train", "val", "test", "source")
-            },
-        )
-        first, again = (cells.finish(CellRun(setup, made.plan.cell)) for _ in range(2))
+        setup = cells.setup(tmp_path, name)
+        parts = {part: getattr(setup, part) for part in ("train", "val", "test", "source")}
+        setup = dataclasses.replace(setup, **sharding.replicate(parts, mesh))
+        first, again = (cells.finish(CellRun(setup, Cell(name, 0.5, 7))) for _ in range(2))
     assert tiny.same(first.best, again.best)
     assert first.result == again.result
 
@@ -104,7 +100,7 @@ def test_timing_runs_what_evaluation_compiled(tmp_path, caplog):
 
 
 def _timed(done):
-    best, (images, _) = sharding.to_host((done.best, done.run._setup.test.examples(tiny.BATCH)))
+    best, (images, _) = sharding.to_host((done.best, tiny.split(seed=2).examples(tiny.BATCH)))
     return done.run.latency(best, images)
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vpns_jax import sparsity
-from vpns_jax.sparsity import masks, selection
+from vpns_jax.sparsity import selection
 from vpns_jax.sparsity.selection import search
 
 FLOATS = st.one_of(
@@ -135,7 +135,7 @@ def test_where_64_bits_are_enabled(algorithm):
     x = np.random.default_rng(0).standard_normal((50, 4)).astype(np.float32)
     with jax.enable_x64(True):
         assert select([x], 60, algorithm) == np.sort(x, axis=None)[59]
-        mask = masks._prune_smallest({"a": jnp.asarray(x)}, jnp.int32(60), algorithm)["a"]
+        mask = sparsity.prune_smallest({"a": jnp.asarray(x)}, jnp.int32(60), algorithm)["a"]
     np.testing.assert_array_equal(mask, np.abs(x) > np.sort(np.abs(x), axis=None)[59])
 
 

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from vpns_jax import sparsity
-from vpns_jax.sparsity import masks, selection
+from vpns_jax.sparsity import selection
 from vpns_jax.sparsity.selection import search
 
 SEARCHES = [search.interpolation, search.bisection, search.bisection_by_rows]
@@ -66,7 +66,8 @@ def test_communication_is_found_where_there_is_some():
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_only_counts_are_sent(layout, algorithm):
     tree = put(scores(), layout, (2, 4))
-    text = masks._prune_smallest.lower(tree, jnp.int32(1000), algorithm).compile().as_text()
+    select = jax.jit(lambda tree: sparsity.prune_smallest(tree, 1000, algorithm))
+    text = select.lower(tree).compile().as_text()
     sizes, shunned = communication(text)
     assert shunned == []
     assert sizes
@@ -78,7 +79,8 @@ def test_tpus_are_handed_nothing_of_ours():
     """TPUs know no rules for partitioning but XLA's own: what has one does not compile."""
 
     def lowered(platform):
-        traced = masks._prune_smallest.trace(put(scores(), "both mesh axes", (2, 4)), jnp.int32(1000))
+        select = jax.jit(lambda tree: sparsity.prune_smallest(tree, 1000))
+        traced = select.trace(put(scores(), "both mesh axes", (2, 4)))
         return traced.lower(lowering_platforms=(platform,)).as_text()
 
     assert "CustomSPMDPartitioning" in lowered("cpu")

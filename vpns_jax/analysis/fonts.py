@@ -21,7 +21,7 @@ def legible(text: str) -> tuple[str, list[str]]:
       with, in the order of preference.
     """
     missing = frozenset(text) - _letters(_path(DEFAULT))
-    families, missing = _families(missing) if missing else ((), missing)
+    families, missing = _families(missing, _fonts()) if missing else ((), missing)
     return "".join(_escape(c) if c in missing else c for c in text), [DEFAULT, *families]
 
 
@@ -33,11 +33,16 @@ def _escape(character: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-@functools.lru_cache(maxsize=64)
-def _families(wanted: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:
-    """Font families that together have as many of the letters as possible; and the letters that no font has."""
+def _fonts() -> tuple[tuple[str, str], ...]:
+    """The upright fonts that matplotlib knows now: family and file of each."""
     fonts = {font.name: font.fname for font in font_manager.fontManager.ttflist if font.style == "normal"}
-    letters = {name: _letters(path) & wanted for name, path in sorted(fonts.items())}
+    return tuple(sorted(fonts.items()))
+
+
+@functools.lru_cache(maxsize=64)
+def _families(wanted: frozenset[str], fonts: tuple[tuple[str, str], ...]) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Font families that together have as many of the letters as possible; and the letters that no font has."""
+    letters = {name: _letters(path) & wanted for name, path in fonts}
     chosen: list[str] = []
     while wanted and letters:
         best = max(letters, key=lambda name: len(letters[name] & wanted))

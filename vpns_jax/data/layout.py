@@ -14,14 +14,14 @@ from vpns_jax.data.text import printable, some
 from vpns_jax.errors import UserError
 
 SPLITS = ("train", "val", "test")
-_WORDS = {
+WORDS = {
     "train": ("train", "training", "trn"),
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing", "tst"),
 }
 _ENDINGS = ("", "set", "data", "split", "images")
-_KINDS = {word + ending: kind for kind, words in _WORDS.items() for word in words for ending in _ENDINGS}
-_STEMS = {word: kind for kind, words in _WORDS.items() for word in words}
+_KINDS = {word + ending: kind for kind, words in WORDS.items() for word in words for ending in _ENDINGS}
+_STEMS = {word: kind for kind, words in WORDS.items() for word in words}
 # Parts of data sets for segmentation or detection, and of archives.
 _PARTS = frozenset(
     {"annotation", "annotations", "annots", "bboxes", "boxes", "data", "dataset", "groundtruth", "gt", "image"}

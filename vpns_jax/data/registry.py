@@ -18,7 +18,7 @@ BUNDLED: dict[str, Callable[[], Original]] = {
 
 
 # Bytes that differ between versions of a bundled set; they are found without making the set.
-_MADE_FROM: dict[str, Callable[[], tuple[bytes, ...]]] = {
+MADE_FROM: dict[str, Callable[[], tuple[bytes, ...]]] = {
     "digits": bundled.digits_file,
     "fonts62": fonts.drawn_from,
     "mnist5k": bundled.mnist5k_file,
@@ -68,7 +68,7 @@ def identity(name: str, options: DecodeOptions = DEFAULT, *, data_dir: str | Non
     """
     check(name)
     if name in BUNDLED:
-        return digest(*_MADE_FROM[name]())
+        return digest(*MADE_FROM[name]())
     if name.startswith(folder.PREFIX):
         return digest(*folder.contents(name, options))
     return digest(*tfds_sets.contents(name, options, data_dir=data_dir))

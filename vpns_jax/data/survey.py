@@ -28,7 +28,7 @@ _LOG = logging.getLogger(__name__)
 MAX_UNREADABLE, MAX_UNREADABLE_SHARE = 10, 0.01
 # File systems have coarse clocks (FAT's has steps of two seconds): a file that was just written may change again
 # without a change of its time. So it is not put into the index yet.
-_SETTLED_NS = 2 * 10**9
+SETTLED_NS = 2 * 10**9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +79,7 @@ def survey(root: Path, paths: Sequence[str], *, max_megapixels: float, progress:
         known |= dict(zip(fresh, bar, strict=True))
     seen = {path: known[path] for path in stamps}
     if fresh:
-        settled = time.time_ns() - _SETTLED_NS
+        settled = time.time_ns() - SETTLED_NS
         _write_index(root, {path: facts for path, facts in seen.items() if times[path][1] < settled})
     return seen
 

@@ -103,7 +103,8 @@ def _fetch(wanted: _HubFile, *, optional: bool = False) -> Any:
         kept = huggingface_hub.try_to_load_from_cache(**where)
         if isinstance(kept, str):
             return Path(kept)
-        if optional and kept is huggingface_hub._CACHED_NO_EXIST:
+        # The name has an underscore, and stands in the package's documentation.
+        if optional and kept is huggingface_hub._CACHED_NO_EXIST:  # noqa: SLF001
             return None
         _check_reachable(wanted)
         return Path(huggingface_hub.hf_hub_download(**where))

@@ -58,26 +58,24 @@ def topk_mask(scores: PyTree, density: float) -> PyTree:
     return prune_smallest(scores, pruned_count(scores, density))
 
 
-def prune_smallest(scores: PyTree, pruned: int | jax.Array | dict[str, Any]) -> PyTree:
+def prune_smallest(
+    scores: PyTree, pruned: int | jax.Array | dict[str, Any], search: selection.Search = selection.by_platform
+) -> PyTree:
     """The mask that drops the `pruned` smallest |score|, over the whole tree or, given a tree of counts, in each leaf.
 
     Args:
       scores: nested dict of float arrays, N elements in all.
       pruned: a count in 0 ... N - 1; or a tree of counts like `scores`, one a leaf. Counts may be traced.
+      search: how to find the threshold; the mask is the same by all of them.
     """
     if isinstance(pruned, dict):
-        return jax.tree.map(prune_smallest, scores, pruned)
-    return _prune_smallest(scores, jnp.asarray(pruned, jnp.int32))
+        return jax.tree.map(lambda leaf, count: prune_smallest(leaf, count, search), scores, pruned)
+    return _prune(scores, jnp.asarray(pruned, jnp.int32), key=selection.magnitude_key, least=0, search=search)
 
 
 def prune_lowest(scores: PyTree, pruned: int | jax.Array) -> PyTree:
     """The mask that drops the `pruned` lowest scores, signs included; see `prune_smallest`."""
     return _prune(scores, jnp.asarray(pruned, jnp.int32), key=selection.order_key, least=selection.LOWEST)
-
-
-@functools.partial(jax.jit, static_argnames="search")
-def _prune_smallest(scores: PyTree, pruned: jax.Array, search: selection.Search = selection.by_platform) -> PyTree:
-    return _prune(scores, pruned, key=selection.magnitude_key, least=0, search=search)
 
 
 @functools.partial(jax.jit, static_argnames=("key", "least", "search"))
