@@ -14,54 +14,65 @@ from vpns_jax.models.cpu.conv import Conv
 from vpns_jax.models.cpu.pooling import max_pool
 from vpns_jax.models.head import Head
 from vpns_jax.models.norm import BatchNorm
+from vpns_jax.models.widths import Widths, width_of
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut; `[b, h, w, c]` to `[b, h / stride, w / stride, features]`."""
+    """Two 3x3 convolutions and a shortcut; `[b, h, w, c]` to `[b, h / stride, w / stride, widths[-1]]`.
 
-    features: int
+    Attributes:
+      widths: outputs of each convolution.
+      stride: of the first, and of the shortcut.
+      project: whether the shortcut is a convolution, as where a block changes its input's shape.
+      dtype: computation dtype.
+    """
+
+    widths: tuple[int, ...]
     stride: int
+    project: bool
     dtype: Any
     expansion = 1
+    convolutions = 2
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        y = Conv(self.features, 3, self.stride, 1, dtype=self.dtype, name="conv1")(x)
+        y = Conv(self.widths[0], 3, self.stride, 1, dtype=self.dtype, name="conv1")(x)
         y = nn.relu(BatchNorm(self.dtype, name="bn1")(y, train=train))
-        y = Conv(self.features, 3, 1, 1, dtype=self.dtype, name="conv2")(y)
+        y = Conv(self.widths[1], 3, 1, 1, dtype=self.dtype, name="conv2")(y)
         y = BatchNorm(self.dtype, name="bn2")(y, train=train)
-        return nn.relu(y + shortcut(x, self.features, self.stride, self.dtype, train=train))
+        return nn.relu(y + shortcut(self, x, train=train))
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions and a shortcut; `4 * features` channels come out."""
+    """1x1, 3x3 and 1x1 convolutions and a shortcut; the last has four times the channels. See `BasicBlock`."""
 
-    features: int
+    widths: tuple[int, ...]
     stride: int
+    project: bool
     dtype: Any
     expansion = 4
+    convolutions = 3
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        out = self.features * self.expansion
-        y = Conv(self.features, 1, dtype=self.dtype, name="conv1")(x)
+        y = Conv(self.widths[0], 1, dtype=self.dtype, name="conv1")(x)
         y = nn.relu(BatchNorm(self.dtype, name="bn1")(y, train=train))
-        y = Conv(self.features, 3, self.stride, 1, dtype=self.dtype, name="conv2")(y)
+        y = Conv(self.widths[1], 3, self.stride, 1, dtype=self.dtype, name="conv2")(y)
         y = nn.relu(BatchNorm(self.dtype, name="bn2")(y, train=train))
-        y = Conv(out, 1, dtype=self.dtype, name="conv3")(y)
+        y = Conv(self.widths[2], 1, dtype=self.dtype, name="conv3")(y)
         y = BatchNorm(self.dtype, name="bn3")(y, train=train)
-        return nn.relu(y + shortcut(x, out, self.stride, self.dtype, train=train))
+        return nn.relu(y + shortcut(self, x, train=train))
 
 
-def shortcut(x: jax.Array, features: int, stride: int, dtype: Any, *, train: bool) -> jax.Array:
+def shortcut(block: BasicBlock | Bottleneck, x: jax.Array, *, train: bool) -> jax.Array:
     """The block's input, through a 1x1 convolution where the block changes its shape.
 
     Called inside a block's `nn.compact`, so its layers belong to that block.
     """
-    if stride == 1 and x.shape[-1] == features:
+    if not block.project:
         return x
-    x = Conv(features, 1, stride, dtype=dtype, name="downsample_conv")(x)
-    return BatchNorm(dtype, name="downsample_bn")(x, train=train)
+    x = Conv(block.widths[-1], 1, block.stride, dtype=block.dtype, name="downsample_conv")(x)
+    return BatchNorm(block.dtype, name="downsample_bn")(x, train=train)
 
 
 BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
@@ -78,6 +89,8 @@ class ResNet(nn.Module):
       stem: "imagenet" is a 7x7 convolution with stride 2 and a max-pool; "small" is a 3x3 convolution with
         stride 1 and no pooling, for images of some 32 px.
       dtype: computation dtype; parameters and statistics are float32 always.
+      widths: outputs of single layers, where those are not what `width` says; see `shrink`. All that write to one sum
+        have the outputs of the first of them: "conv1", or a stage's "downsample_conv".
     """
 
     depths: tuple[int, ...]
@@ -86,21 +99,28 @@ class ResNet(nn.Module):
     width: float = 1.0
     stem: Literal["imagenet", "small"] = "imagenet"
     dtype: Any = jnp.float32
+    widths: Widths = ()
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps normalised images `[b, h, w, 3]` to logits `[b, s]`, float32."""
         features = max(1, round(64 * self.width))
+        block_type = BLOCKS[self.block]
+        in_sum = width_of(self.widths, "conv1", features)
         if self.stem == "imagenet":
-            x = Conv(features, 7, 2, 3, dtype=self.dtype, name="conv1")(images)
+            x = Conv(in_sum, 7, 2, 3, dtype=self.dtype, name="conv1")(images)
             x = nn.relu(BatchNorm(self.dtype, name="bn1")(x, train=train))
             x = max_pool(x, window=3, stride=2, padding=1)
         else:
-            x = Conv(features, 3, 1, 1, dtype=self.dtype, name="conv1")(images)
+            x = Conv(in_sum, 3, 1, 1, dtype=self.dtype, name="conv1")(images)
             x = nn.relu(BatchNorm(self.dtype, name="bn1")(x, train=train))
         for stage, depth in enumerate(self.depths):
             for i in range(depth):
-                stride = 2 if stage > 0 and i == 0 else 1
-                block = BLOCKS[self.block](features * 2**stage, stride, self.dtype, name=f"layer{stage + 1}_{i}")
-                x = block(x, train=train)
+                name, inner = f"layer{stage + 1}_{i}", features * 2**stage
+                project = i == 0 and (stage > 0 or block_type.expansion > 1)
+                if project:
+                    in_sum = width_of(self.widths, f"{name}/downsample_conv", inner * block_type.expansion)
+                names = [f"{name}/conv{n}" for n in range(1, block_type.convolutions)]
+                widths = (*(width_of(self.widths, conv, inner) for conv in names), in_sum)
+                x = block_type(widths, 2 if stage > 0 and i == 0 else 1, project, self.dtype, name=name)(x, train=train)
         return Head(self.num_classes, self.dtype, name="head")(jnp.mean(x, axis=(1, 2)))

@@ -11,6 +11,7 @@ from vpns_jax.models.cpu.conv import Conv
 from vpns_jax.models.cpu.pooling import adaptive_avg_pool, max_pool
 from vpns_jax.models.head import Head
 from vpns_jax.models.norm import BatchNorm
+from vpns_jax.models.widths import Widths, width_of
 
 # The classifier is fully connected to a map of this side, whatever the image's size.
 POOLED_SIZE = 7
@@ -26,6 +27,7 @@ class VGG(nn.Module):
       width: factor on every channel count and on the dense layers; torchvision's networks have 1.
       dropout: rate after the two hidden dense layers, drawn from the rng "dropout" with `train=True`.
       dtype: computation dtype; parameters and statistics are float32 always.
+      widths: outputs of single layers, where those are not what `width` says; see `shrink`.
     """
 
     stages: tuple[tuple[int, int], ...]
@@ -34,6 +36,7 @@ class VGG(nn.Module):
     width: float = 1.0
     dropout: float = 0.5
     dtype: Any = jnp.float32
+    widths: Widths = ()
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
@@ -47,9 +50,9 @@ class VGG(nn.Module):
         x = images
         for stage, (depth, features) in enumerate(self.stages, start=1):
             for i in range(1, depth + 1):
-                features_out = max(1, round(features * self.width))
-                conv = Conv(features_out, 3, 1, 1, use_bias=True, dtype=self.dtype, name=f"conv{stage}_{i}")
-                x = conv(x)
+                name = f"conv{stage}_{i}"
+                features_out = width_of(self.widths, name, max(1, round(features * self.width)))
+                x = Conv(features_out, 3, 1, 1, use_bias=True, dtype=self.dtype, name=name)(x)
                 if self.batch_norm:
                     x = BatchNorm(self.dtype, name=f"bn{stage}_{i}")(x, train=train)
                 x = nn.relu(x)
@@ -58,7 +61,7 @@ class VGG(nn.Module):
         x = x.reshape(x.shape[0], -1)
         for name in ("fc1", "fc2"):
             dense = nn.Dense(
-                max(1, round(4096 * self.width)),
+                width_of(self.widths, name, max(1, round(4096 * self.width))),
                 dtype=self.dtype,
                 kernel_init=nn.initializers.normal(0.01),
                 name=name,

@@ -13,29 +13,39 @@ import jax.numpy as jnp
 from vpns_jax.errors import UserError
 from vpns_jax.models.cpu.conv import Conv
 from vpns_jax.models.head import Head
+from vpns_jax.models.widths import Widths, unless_empty, width_of
 
 # In every published network of this family an attention head has 64 channels.
 HEAD_DIM = 64
 
 token_init = nn.initializers.normal(0.02)
-dense_init = nn.initializers.xavier_uniform()
+dense_init = unless_empty(nn.initializers.xavier_uniform())
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over tokens `[b, n, c]`; four dense layers `[c, c]` with biases."""
+    """Multi-head self-attention over tokens `[b, n, c]`; four dense layers with biases, `[c, c]` as a rule.
+
+    Attributes:
+      dtype: computation dtype.
+      width: outputs of queries, keys and values, HEAD_DIM a head; None for c. With 0, only the last bias is left.
+    """
 
     dtype: Any
+    width: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         b, n, c = x.shape
+        width = c if self.width is None else self.width
 
         def project(name: str) -> jax.Array:
-            y = nn.Dense(c, dtype=self.dtype, kernel_init=dense_init, name=name)(x)
-            return y.reshape(b, n, c // HEAD_DIM, HEAD_DIM)
+            y = nn.Dense(width, dtype=self.dtype, kernel_init=dense_init, name=name)(x)
+            return y.reshape(b, n, width // HEAD_DIM, HEAD_DIM)
 
-        y = self.attend(project("query"), project("key"), project("value"))
-        return nn.Dense(c, dtype=self.dtype, kernel_init=dense_init, name="out")(y.reshape(b, n, c))
+        query, key, value = (project(name) for name in ("query", "key", "value"))
+        # JAX's attention takes no array without heads.
+        y = self.attend(query, key, value) if width else value
+        return nn.Dense(c, dtype=self.dtype, kernel_init=dense_init, name="out")(y.reshape(b, n, width))
 
     def attend(self, query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
         """Attention of [b, n, heads, HEAD_DIM]: scaled by 1/sqrt(HEAD_DIM), its softmax in float32."""
@@ -43,31 +53,48 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two dense layers with four times the channels between them; `[b, n, c]` to `[b, n, c]`."""
+    """Two dense layers and the hidden units between them; `[b, n, c]` to `[b, n, c]`.
+
+    Attributes:
+      dropout: rate, after the hidden units.
+      dtype: computation dtype.
+      width: number of hidden units; None for 4 c.
+    """
 
     dropout: float
     dtype: Any
+    width: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         c = x.shape[-1]
-        x = nn.Dense(4 * c, dtype=self.dtype, kernel_init=dense_init, name="fc1")(x)
+        x = nn.Dense(4 * c if self.width is None else self.width, dtype=self.dtype, kernel_init=dense_init, name="fc1")(
+            x
+        )
         x = nn.gelu(x, approximate=False)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(c, dtype=self.dtype, kernel_init=dense_init, name="fc2")(x)
 
 
 class Block(nn.Module):
-    """Attention and MLP, each normalised before and added to its input; `[b, n, c]` to `[b, n, c]`."""
+    """Attention and MLP, each normalised before and added to its input; `[b, n, c]` to `[b, n, c]`.
+
+    Attributes:
+      dropout: rate, after each of both and within the MLP.
+      dtype: computation dtype.
+      attention_width, mlp_width: see `Attention` and `MLP`.
+    """
 
     dropout: float
     dtype: Any
+    attention_width: int | None = None
+    mlp_width: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        y = Attention(self.dtype, name="attention")(layer_norm("norm1", self.dtype)(x))
+        y = Attention(self.dtype, self.attention_width, name="attention")(layer_norm("norm1", self.dtype)(x))
         x = x + nn.Dropout(self.dropout, deterministic=not train)(y)
-        y = MLP(self.dropout, self.dtype, name="mlp")(layer_norm("norm2", self.dtype)(x), train=train)
+        y = MLP(self.dropout, self.dtype, self.mlp_width, name="mlp")(layer_norm("norm2", self.dtype)(x), train=train)
         return x + nn.Dropout(self.dropout, deterministic=not train)(y)
 
 
@@ -90,6 +117,8 @@ class ViT(nn.Module):
       dropout: rate after the position embeddings, attention and each dense layer of the MLP, drawn from the
         rng "dropout" with `train=True`.
       dtype: computation dtype; parameters are float32 always.
+      widths: outputs of single layers, where those are not c or 4 c; see `shrink`. "block_0/attention/value" stands for
+        queries and keys, too, HEAD_DIM a head; "block_0/mlp/fc1" for the hidden units.
     """
 
     patch: int
@@ -98,6 +127,7 @@ class ViT(nn.Module):
     num_classes: int = 1000
     dropout: float = 0.0
     dtype: Any = jnp.float32
+    widths: Widths = ()
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
@@ -116,6 +146,9 @@ class ViT(nn.Module):
         x = x + positions.astype(self.dtype)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         for i in range(self.depth):
-            x = Block(self.dropout, self.dtype, name=f"block_{i}")(x, train=train)
+            name = f"block_{i}"
+            heads = width_of(self.widths, f"{name}/attention/value", self.features)
+            hidden = width_of(self.widths, f"{name}/mlp/fc1", 4 * self.features)
+            x = Block(self.dropout, self.dtype, heads, hidden, name=name)(x, train=train)
         x = layer_norm("norm", self.dtype)(x)
         return Head(self.num_classes, self.dtype, name="head")(x[:, 0])

@@ -15,6 +15,7 @@ from jax import lax
 
 from vpns_jax.models.cpu import platforms, winograd
 from vpns_jax.models.cpu.chunks import in_chunks
+from vpns_jax.models.widths import unless_empty
 
 # Zeros before and after, in height and in width.
 Pads = tuple[tuple[int, int], tuple[int, int]]
@@ -33,13 +34,16 @@ def conv2d(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0
 
     Args:
       x: images `[b, h, w, c]`.
-      kernel: `[kh, kw, c, o]`, same dtype as `x`.
+      kernel: `[kh, kw, c, o]`, same dtype as `x`; c or o may be 0.
       stride: step in both directions, >= 1.
       padding: zeros added on each of the four sides, >= 0.
 
     Returns:
       `[b, h_out, w_out, o]` with `h_out = (h + 2 * padding - kh) // stride + 1`.
     """
+    if not kernel.size:
+        h, w = ((n + 2 * padding - k) // stride + 1 for n, k in zip(x.shape[1:3], kernel.shape[:2], strict=True))
+        return jnp.zeros((x.shape[0], h, w, kernel.shape[-1]), x.dtype)
     if platforms.traced_for() != "cpu":
         return lax_conv2d(x, kernel, stride=stride, padding=padding)
     return _cpu_conv2d(x, kernel, stride=stride, padding=padding)
@@ -160,7 +164,7 @@ class Conv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[b, h, w, c]` to `[b, h_out, w_out, features]` in `dtype`."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        kernel = self.param("kernel", unless_empty(self.kernel_init), shape, jnp.float32)
         y = conv2d(x.astype(self.dtype), kernel.astype(self.dtype), stride=self.stride, padding=self.padding)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)

@@ -1,0 +1,49 @@
+"""Layers of any width, down to none: the same names, and what is not there says nothing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.models.test_coupling import quickly
+from vpns_jax.models.resnet import ResNet
+from vpns_jax.models.vgg import VGG
+from vpns_jax.models.vit import ViT
+from vpns_jax.models.widths import freeze
+from vpns_jax.trees import flatten
+
+SHRUNK = {
+    "basic": (ResNet((2, 1), "basic", 5, 1 / 8), {"conv1": 3, "layer1_0/conv1": 0, "layer2_0/conv1": 5}),
+    "bottleneck": (
+        ResNet((1, 1), "bottleneck", 5, 1 / 8),
+        {"conv1": 3, "layer1_0/conv1": 2, "layer1_0/conv2": 0, "layer2_0/downsample_conv": 1},
+    ),
+    "vgg": (VGG(((2, 256), (1, 256)), True, 5, 1 / 32, 0.0), {"conv1_2": 1, "fc1": 3}),
+    "vit": (ViT(8, 128, 2, 5), {"block_0/attention/value": 0, "block_0/mlp/fc1": 0, "block_1/attention/value": 64}),
+}
+
+
+@pytest.mark.parametrize("family", SHRUNK)
+def test_widths_are_those_of_the_layers_named_and_no_name_changes(family):
+    model, widths = SHRUNK[family]
+    shrunk, images = model.clone(widths=freeze(widths)), jnp.ones((2, 16, 16, 3))
+    assert hash(shrunk) != hash(model)
+    variables = quickly(shrunk.init)(jax.random.key(0), images)
+    standard = jax.eval_shape(model.init, jax.random.key(0), images)
+    leaves = flatten(variables)
+    assert list(leaves) == list(flatten(standard))
+    for layer, outputs in widths.items():
+        assert leaves[f"params/{layer}/kernel"].shape[-1] == outputs
+    logits = quickly(shrunk.apply)(variables, images)
+    assert logits.shape == (2, 5)
+    assert np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("family", SHRUNK)
+def test_the_standard_widths_can_be_named_too(family):
+    model, widths = SHRUNK[family]
+    images = jnp.ones((2, 16, 16, 3))
+    standard = jax.eval_shape(model.init, jax.random.key(0), images)
+    named = {layer: flatten(standard)[f"params/{layer}/kernel"].shape[-1] for layer in widths}
+    same = jax.eval_shape(model.clone(widths=freeze(named)).init, jax.random.key(0), images)
+    assert jax.tree.map(jnp.shape, same) == jax.tree.map(jnp.shape, standard)
