@@ -9,12 +9,13 @@ from vpns_jax import prompting
 from vpns_jax.errors import UserError
 from vpns_jax.prompting import KINDS
 
-SIZES = {"pad": {"pad_size": 1}, "expand": {"pad_size": 1}, "corner": {"patch_size": 2}, "random": {"patch_size": 2}}
+# A kind reads one of them.
+SIZES = {"pad_size": 1, "patch_size": 2}
 GREY = jnp.full((1, 2, 2, 3), 0.5)
 
 
 def make(kind, canvas_size=4, **options):
-    return prompting.create(kind, canvas_size=canvas_size, **(SIZES.get(kind, {}) | options))
+    return prompting.create(kind, canvas_size=canvas_size, **(SIZES | options))
 
 
 def filled(prompt, value):
