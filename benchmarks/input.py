@@ -79,6 +79,7 @@ class Epochs:
         self._run, self._epoch = stack.enter_context(runner), 0
 
     def __call__(self) -> Any:
+        """Trains an epoch, and returns its metrics."""
         self._state, metrics = self._run(self._state, self._epoch, nothing(self._stage))
         self._epoch += 1
         return metrics
@@ -102,6 +103,7 @@ class OneBatch:
         self._run = run
 
     def __call__(self) -> Any:
+        """Trains an epoch, and returns its metrics."""
         self._state, metrics = self._run(self._state, self._frozen)
         return metrics
 

@@ -70,6 +70,7 @@ class Case:
         self._step, self.passes = compiled, len(stage.passes)
 
     def __call__(self) -> Any:
+        """Runs the step, and returns its metrics."""
         self._state, metrics = self._step(self._state, *self._rest)
         return metrics
 

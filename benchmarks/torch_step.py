@@ -50,6 +50,7 @@ class TorchCase:
         self._mean, self._std = (torch.tensor(x, device=self._device)[None, :, None, None] for x in (mean, std))
 
     def __call__(self) -> list[torch.Tensor]:
+        """Runs the step, and returns the loss of each pass."""
         return [self._run_pass(prompted) for prompted in self._passes]
 
     def bytes(self) -> int | None:

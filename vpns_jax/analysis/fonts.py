@@ -11,13 +11,13 @@ DEFAULT = "DejaVu Sans"  # A part of matplotlib.
 
 
 def legible(text: str) -> tuple[str, list[str]]:
-    """Makes a text that can be drawn without missing glyphs.
+    r"""Makes a text that can be drawn without missing glyphs.
 
     Args:
       text: a name in any script.
 
     Returns:
-      The text, with escapes such as `\\u72ac` for letters that no installed font has; and the font families to draw it
+      The text, with escapes such as `\u72ac` for letters that no installed font has; and the font families to draw it
       with, in the order of preference.
     """
     missing = frozenset(text) - _letters(_path(DEFAULT))

@@ -80,9 +80,9 @@ class Coupled(NamedTuple):
     """Kernels whose output channels are pruned together, or not at all.
 
     Attributes:
-      paths: "/"-joined, of the kernels.
-      width: so many channels in a row go together.
-      fixed: why no output channel of these may be pruned; "" if they may.
+      paths: the kernels' "/"-joined paths.
+      width: how many consecutive channels are pruned together.
+      fixed: why no output channel may be pruned; "" if channels may be pruned.
     """
 
     paths: tuple[str, ...]
@@ -111,10 +111,16 @@ def channels(model: nn.Module) -> tuple[Channels, ...]:
 
 
 def coupled(model: nn.Module) -> tuple[Coupled, ...]:
-    """All couplings of a network of this package; kernels that none names are free, channel by channel.
+    """All couplings of a network of this package. Kernels that no coupling names can be pruned channel by channel.
+
+    Args:
+      model: the network.
+
+    Returns:
+      The couplings.
 
     Raises:
-      UserError: for a module whose couplings are not known here.
+      UserError: the network's class is not known here.
     """
     couplings = [Coupled(each.kernels, each.width, each.fixed) for each in channels(model)]
     return tuple(each for each in couplings if len(each.paths) > 1 or each.width > 1 or each.fixed)

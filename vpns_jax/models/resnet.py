@@ -21,9 +21,9 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut; `[b, h, w, c]` to `[b, h / stride, w / stride, widths[-1]]`.
 
     Attributes:
-      widths: outputs of each convolution.
-      stride: of the first, and of the shortcut.
-      project: whether the shortcut is a convolution, as where a block changes its input's shape.
+      widths: the number of outputs of each convolution.
+      stride: the stride of the first convolution and of the shortcut.
+      project: whether the shortcut is a convolution, which is needed if the block changes its input's shape.
       dtype: computation dtype.
     """
 
@@ -36,6 +36,7 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Maps `[b, h, w, c]` to `[b, h / stride, w / stride, widths[-1]]`."""
         y = Conv(self.widths[0], 3, self.stride, 1, dtype=self.dtype, name="conv1")(x)
         y = nn.relu(BatchNorm(self.dtype, name="bn1")(y, train=train))
         y = Conv(self.widths[1], 3, 1, 1, dtype=self.dtype, name="conv2")(y)
@@ -44,7 +45,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions and a shortcut; the last has four times the channels. See `BasicBlock`."""
+    """1x1, 3x3 and 1x1 convolutions and a shortcut; the last one has four times the channels. See `BasicBlock`."""
 
     widths: tuple[int, ...]
     stride: int
@@ -55,6 +56,7 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Maps `[b, h, w, c]` to `[b, h / stride, w / stride, widths[-1]]`."""
         y = Conv(self.widths[0], 1, dtype=self.dtype, name="conv1")(x)
         y = nn.relu(BatchNorm(self.dtype, name="bn1")(y, train=train))
         y = Conv(self.widths[1], 3, self.stride, 1, dtype=self.dtype, name="conv2")(y)
@@ -65,9 +67,17 @@ class Bottleneck(nn.Module):
 
 
 def shortcut(block: BasicBlock | Bottleneck, x: jax.Array, *, train: bool) -> jax.Array:
-    """The block's input, through a 1x1 convolution where the block changes its shape.
+    """The block's input, after a 1x1 convolution if the block changes its shape.
 
-    Called inside a block's `nn.compact`, so its layers belong to that block.
+    This is called inside the block's `nn.compact`, so its layers belong to the block.
+
+    Args:
+      block: the block.
+      x: the block's input `[b, h, w, c]`.
+      train: see `BatchNorm`.
+
+    Returns:
+      An array of the block's output shape.
     """
     if not block.project:
         return x
@@ -103,7 +113,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        """Maps normalised images `[b, h, w, 3]` to logits `[b, s]`, float32."""
+        """Maps normalized images `[b, h, w, 3]` to float32 logits `[b, s]`."""
         features = max(1, round(64 * self.width))
         block_type = BLOCKS[self.block]
         in_sum = width_of(self.widths, "conv1", features)

@@ -13,7 +13,7 @@ from vpns_jax.models.head import Head
 from vpns_jax.models.norm import BatchNorm
 from vpns_jax.models.widths import Widths, width_of
 
-# The classifier is fully connected to a map of this side, whatever the image's size.
+# The feature map that the dense layers read has this side, whatever the image's size.
 POOLED_SIZE = 7
 
 
@@ -22,7 +22,7 @@ class VGG(nn.Module):
 
     Attributes:
       stages: (number of convolutions, channels) of each stage.
-      batch_norm: whether each convolution is followed by batch normalisation (it keeps its bias then too).
+      batch_norm: whether each convolution is followed by batch normalization (it has a bias nevertheless).
       num_classes: s, number of logits.
       width: factor on every channel count and on the dense layers; torchvision's networks have 1.
       dropout: rate after the two hidden dense layers, drawn from the rng "dropout" with `train=True`.
@@ -40,7 +40,7 @@ class VGG(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        """Maps normalised images `[b, h, w, 3]`, h and w >= 32, to logits `[b, s]`, float32."""
+        """Maps normalized images `[b, h, w, 3]`, h and w >= 32, to float32 logits `[b, s]`."""
         _, h, w, _ = images.shape
         least = 2 ** len(self.stages)
         if min(h, w) < least:

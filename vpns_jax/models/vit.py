@@ -1,7 +1,7 @@
-"""Vision Transformer (Dosovitskiy et al. 2021, arXiv 2010.11929) as timm and AugReg train it.
+"""Vision Transformer (Dosovitskiy et al. 2021, arXiv 2010.11929), the variant of timm and AugReg.
 
-Pre-norm blocks, a class token, learned position embeddings, exact GELU, layer normalisation with
-epsilon 1e-6.
+It has pre-norm blocks, a class token, learned position embeddings, exact GELU, and layer normalization with epsilon
+1e-6.
 """
 
 from typing import Any
@@ -23,11 +23,12 @@ dense_init = unless_empty(nn.initializers.xavier_uniform())
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over tokens `[b, n, c]`; four dense layers with biases, `[c, c]` as a rule.
+    """Multi-head self-attention over tokens `[b, n, c]`: four dense layers with biases, usually `[c, c]`.
 
     Attributes:
       dtype: computation dtype.
-      width: outputs of queries, keys and values, HEAD_DIM a head; None for c. With 0, only the last bias is left.
+      width: the number of outputs of queries, keys and values, HEAD_DIM for each head; None means c. With 0, only the
+        last layer's bias is left.
     """
 
     dtype: Any
@@ -35,6 +36,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps tokens `[b, n, c]` to `[b, n, c]`."""
         b, n, c = x.shape
         width = c if self.width is None else self.width
 
@@ -43,12 +45,21 @@ class Attention(nn.Module):
             return y.reshape(b, n, width // HEAD_DIM, HEAD_DIM)
 
         query, key, value = (project(name) for name in ("query", "key", "value"))
-        # JAX's attention takes no array without heads.
+        # JAX's attention does not support arrays without heads.
         y = self.attend(query, key, value) if width else value
         return nn.Dense(c, dtype=self.dtype, kernel_init=dense_init, name="out")(y.reshape(b, n, width))
 
     def attend(self, query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-        """Attention of [b, n, heads, HEAD_DIM]: scaled by 1/sqrt(HEAD_DIM), its softmax in float32."""
+        """Attention, scaled by 1/sqrt(HEAD_DIM), with its softmax in float32.
+
+        Args:
+          query: `[b, n, heads, HEAD_DIM]`.
+          key: `[b, n, heads, HEAD_DIM]`.
+          value: `[b, n, heads, HEAD_DIM]`.
+
+        Returns:
+          `[b, n, heads, HEAD_DIM]`.
+        """
         return jax.nn.dot_product_attention(query, key, value)
 
 
@@ -56,9 +67,9 @@ class MLP(nn.Module):
     """Two dense layers and the hidden units between them; `[b, n, c]` to `[b, n, c]`.
 
     Attributes:
-      dropout: rate, after the hidden units.
+      dropout: dropout rate after the hidden units.
       dtype: computation dtype.
-      width: number of hidden units; None for 4 c.
+      width: the number of hidden units; None means 4 c.
     """
 
     dropout: float
@@ -67,6 +78,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Maps tokens `[b, n, c]` to `[b, n, c]`; with `train`, dropout is on."""
         c = x.shape[-1]
         x = nn.Dense(4 * c if self.width is None else self.width, dtype=self.dtype, kernel_init=dense_init, name="fc1")(
             x
@@ -77,12 +89,13 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each normalised before and added to its input; `[b, n, c]` to `[b, n, c]`.
+    """Attention and MLP, each on normalized tokens and added to its input; `[b, n, c]` to `[b, n, c]`.
 
     Attributes:
-      dropout: rate, after each of both and within the MLP.
+      dropout: dropout rate after attention, after the MLP, and in the MLP.
       dtype: computation dtype.
-      attention_width, mlp_width: see `Attention` and `MLP`.
+      attention_width: see `Attention`.
+      mlp_width: see `MLP`.
     """
 
     dropout: float
@@ -92,6 +105,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Maps tokens `[b, n, c]` to `[b, n, c]`; with `train`, dropout is on."""
         y = Attention(self.dtype, self.attention_width, name="attention")(layer_norm("norm1", self.dtype)(x))
         x = x + nn.Dropout(self.dropout, deterministic=not train)(y)
         y = MLP(self.dropout, self.dtype, self.mlp_width, name="mlp")(layer_norm("norm2", self.dtype)(x), train=train)
@@ -99,15 +113,15 @@ class Block(nn.Module):
 
 
 def layer_norm(name: str, dtype: Any) -> nn.LayerNorm:
-    """Layer normalisation whose variance is taken around the mean, as torch does (Flax's default cancels)."""
+    """Layer normalization that computes the variance around the mean, as torch; Flax's default is less precise."""
     return nn.LayerNorm(epsilon=1e-6, dtype=dtype, use_fast_variance=False, name=name)
 
 
 class ViT(nn.Module):
     """A Vision Transformer that classifies by its class token.
 
-    The number of position embeddings is fixed by the image size at initialisation: to run at another one,
-    load the weights for it (`models.load_pretrained(..., image_size=...)` resizes them).
+    The image size at initialization fixes the number of position embeddings. For another image size, load the weights
+    again: `models.load_pretrained(..., image_size=...)` resizes the embeddings.
 
     Attributes:
       patch: side of a patch in pixels.
@@ -131,7 +145,7 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        """Maps normalised images `[b, h, w, 3]`, h and w multiples of `patch`, to float32 logits `[b, s]`."""
+        """Maps normalized images `[b, h, w, 3]`, h and w multiples of `patch`, to float32 logits `[b, s]`."""
         b, h, w, _ = images.shape
         if h % self.patch or w % self.patch:
             raise UserError(f"image size {h}x{w} is no multiple of the ViT's patch size {self.patch}")

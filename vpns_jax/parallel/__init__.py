@@ -1,0 +1,1 @@
+"""Meshes, sharding, several processes, and what each process does at its start."""

@@ -66,7 +66,7 @@ def connection_sensitivity(weights: PyTree, gradient: PyTree) -> PyTree:
 
 
 def gradient_flow(weights: PyTree, hessian_gradient: PyTree) -> PyTree:
-    """w (H g): to first order, half of the decrease of |g|^2 when a weight is pruned; the largest are kept.
+    """GraSP's score w (H g): to first order, half of the decrease of |g|^2 when a weight is pruned.
 
     GraSP (Wang et al., ICLR 2020, arXiv 2002.07376) scores -w (H g), half of the change of |g|^2, and removes the
     weights with the highest scores. Here the sign is the opposite, because all functions here give larger scores to

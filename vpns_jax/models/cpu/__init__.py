@@ -1,0 +1,1 @@
+"""How convolutions and pooling are computed on CPUs, where XLA is slow."""

@@ -88,7 +88,17 @@ def crop_taps(kernel: jax.Array, image_size: tuple[int, ...], *, stride: int, pa
 
 
 def lax_conv2d(x: jax.Array, kernel: jax.Array, *, stride: int, padding: int) -> jax.Array:
-    """`conv2d`, computed by XLA's own convolution."""
+    """`conv2d`, computed by XLA's own convolution.
+
+    Args:
+      x: see `conv2d`.
+      kernel: see `conv2d`.
+      stride: see `conv2d`.
+      padding: see `conv2d`.
+
+    Returns:
+      See `conv2d`.
+    """
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -99,7 +109,16 @@ def lax_conv2d(x: jax.Array, kernel: jax.Array, *, stride: int, padding: int) ->
 
 
 def winograd_conv2d(x: jax.Array, kernel: jax.Array, *, pads: Pads) -> jax.Array:
-    """`conv2d` of a 3x3 kernel with stride 1, computed as 16 matrix products; see `winograd.py`."""
+    """`conv2d` of a 3x3 kernel with stride 1, computed as 16 matrix products; see `winograd.py`.
+
+    Args:
+      x: see `conv2d`.
+      kernel: `[3, 3, c, o]`.
+      pads: zeros added before and after, in height and in width.
+
+    Returns:
+      See `conv2d`.
+    """
     planes = winograd.kernel_planes(kernel)
 
     def convolve(x: jax.Array) -> jax.Array:
@@ -111,7 +130,17 @@ def winograd_conv2d(x: jax.Array, kernel: jax.Array, *, pads: Pads) -> jax.Array
 
 
 def im2col_conv2d(x: jax.Array, kernel: jax.Array, *, stride: int, pads: Pads) -> jax.Array:
-    """`conv2d`, computed as one matrix product over shifted slices of the input."""
+    """`conv2d`, computed as one matrix product over shifted slices of the input.
+
+    Args:
+      x: see `conv2d`.
+      kernel: see `conv2d`.
+      stride: see `conv2d`.
+      pads: zeros added before and after, in height and in width.
+
+    Returns:
+      See `conv2d`.
+    """
     kh, kw, c, o = kernel.shape
     h, w = ((n + sum(pad) - k) // stride + 1 for n, pad, k in zip(x.shape[1:3], pads, (kh, kw), strict=True))
     large = kh * kw > 9
@@ -137,7 +166,16 @@ def _shifted(x: jax.Array, start: int, count: int, stride: int, *, axis: int) ->
 
 
 def tiled_conv2d(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
-    """`conv2d` without padding and with windows that do not overlap: 1x1 kernels, or kernels as large as the stride."""
+    """`conv2d` without padding and with windows that do not overlap, computed as one matrix product.
+
+    Args:
+      x: see `conv2d`.
+      kernel: a 1x1 kernel, or a kernel as large as the stride.
+      stride: see `conv2d`.
+
+    Returns:
+      See `conv2d`.
+    """
     kh, kw, c, o = kernel.shape
     if kh == 1:
         return x[:, ::stride, ::stride, :] @ kernel.reshape(c, o)

@@ -70,13 +70,14 @@ class Placeholder(dict, metaclass=_Sealed):
     asked = ""
 
     def __new__(cls, *_: Any, **__: Any) -> "Placeholder":
+        """Makes an empty dict, and ignores all arguments."""
         return dict.__new__(cls)
 
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
 
     def __setstate__(self, _: Any) -> None:
-        pass
+        """Ignores the object's state."""
 
     def append(self, _: Any) -> None:
         """Ignores an item; called if the unknown class is a list."""
@@ -103,6 +104,7 @@ class _Function:
         object.__setattr__(self, "_call", call)
 
     def __call__(self, *arguments: Any) -> Any:
+        """Calls the function."""
         return self._call(*arguments)
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -41,12 +41,21 @@ class Bracket(NamedTuple):
 
     @classmethod
     def of(cls, low: int, high: int, under_high: int) -> "Bracket":
-        """A bracket made of Python numbers, with no key below `low`."""
+        """Makes a bracket of Python numbers, with no key below `low`.
+
+        Args:
+          low: the lower end.
+          high: the upper end.
+          under_high: how many keys lie below `high`.
+
+        Returns:
+          The bracket.
+        """
         return cls(jnp.int32(low), jnp.int32(high), jnp.int32(0), jnp.int32(under_high))
 
     @property
     def width(self) -> jax.Array:
-        """high - low as uint32, since int32 may be too small for it."""
+        """The difference of the ends as uint32, since int32 may be too small for it."""
         return lax.bitcast_convert_type(self.high - self.low, jnp.uint32)
 
 
