@@ -123,7 +123,7 @@ def test_a_long_value_is_shown_short():
 
 
 def test_every_key_is_described():
-    assert {key: one.meaning for key, one in options.described(Outer)} == {
+    assert {key: item.meaning for key, item in options.described(Outer)} == {
         "names": "Names.",
         "sizes": "Sizes.",
         "inner": "The group.",

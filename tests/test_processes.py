@@ -152,9 +152,9 @@ def run(tmp_path, count, launch, *folders, kill=False):
 
 def assert_close(workdir, expected):
     """Every epoch's numbers and the network of a run are those of another, but for rounding; its mask is the same."""
-    found, wanted = rows(workdir, CELL), rows(expected, CELL)
-    assert [(row["stage"], row["epoch"]) for row in found] == [("prune", 1), ("retrain", 1), ("retrain", 2)]
-    for row, other in zip(found, wanted, strict=True):
+    written, wanted = rows(workdir, CELL), rows(expected, CELL)
+    assert [(row["stage"], row["epoch"]) for row in written] == [("prune", 1), ("retrain", 1), ("retrain", 2)]
+    for row, other in zip(written, wanted, strict=True):
         for name in ("loss", "density", "train_accuracy", "val_plain", "step"):
             np.testing.assert_allclose(row[name], other[name], rtol=1e-5, err_msg=name)
     network, task = (

@@ -88,12 +88,12 @@ def test_fsdp_splits_all_that_is_large_and_gathers_only_masked_weights():
         moments = [x for x in jax.tree.leaves(state.opt_state) if x.shape in dict(kernels)]
         assert shard_shapes(moments) == kernels
         assert len(moments) == 4
-    found = collectives(program.as_text())
+    sent = collectives(program.as_text())
     # Each kernel once, under its mask, and the prompt: so none for the scores' selection, which sends seven counts.
     prompt = [x.shape for x in jax.tree.leaves(state.learned["prompt"]) if x.size >= sharding.LARGE]
-    gathered = [shape for name, shape, _ in found if name == "all-gather"]
+    gathered = [shape for name, shape, _ in sent if name == "all-gather"]
     assert sorted(gathered) == sorted([*dict(kernels), *prompt])
-    assert {(name, shape) for name, shape, where in found if "prune" in where} == {("all-reduce", (7,))}
+    assert {(name, shape) for name, shape, where in sent if "prune" in where} == {("all-reduce", (7,))}
 
 
 def test_a_fixed_mask_lies_where_its_weights_do():
@@ -114,12 +114,12 @@ def test_large_arrays_are_gathered_as_what_is_computed_with():
     mesh = mesh_of(1, 8)
     with jax.set_mesh(mesh):
         gather = jax.jit(lambda x: sharding.gather_parameters(x, "bfloat16"))
-        found = gather(sharding.place(x, mesh))
+        gathered = gather(sharding.place(x, mesh))
         gradient = jax.jit(jax.grad(lambda x: jnp.sum(gather(x)["kernel"] * 0.1)))(sharding.place(x, mesh))
-    assert found["kernel"].dtype == jnp.bfloat16
-    np.testing.assert_array_equal(found["kernel"], x["kernel"].astype(jnp.bfloat16))
-    np.testing.assert_array_equal(found["bias"], x["bias"])
-    assert found["bias"].dtype == jnp.float32
+    assert gathered["kernel"].dtype == jnp.bfloat16
+    np.testing.assert_array_equal(gathered["kernel"], x["kernel"].astype(jnp.bfloat16))
+    np.testing.assert_array_equal(gathered["bias"], x["bias"])
+    assert gathered["bias"].dtype == jnp.float32
     # It comes back as what the kernel is kept as, split as it is.
     np.testing.assert_array_equal(gradient["kernel"], jnp.full((2, 8), jnp.bfloat16(0.1), jnp.float32))
     assert shard_shapes(gradient["kernel"]) == {((2, 8), (2, 1))}

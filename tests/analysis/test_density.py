@@ -50,8 +50,8 @@ def test_a_mask_of_ones_is_dense():
 
 
 def test_layers_stand_in_natural_order_with_the_head_last():
-    one = np.ones(1, bool)
-    mask = {"fc": {"kernel": one}, **dict.fromkeys(("layer10", "layer2", "zeta", "stem_conv", "1x"), one)}
+    keep = np.ones(1, bool)
+    mask = {"fc": {"kernel": keep}, **dict.fromkeys(("layer10", "layer2", "zeta", "stem_conv", "1x"), keep)}
     paths = [layer.path for layer in density_report(mask, head="fc").layers]
     assert paths == ["stem_conv", "1x", "layer2", "layer10", "zeta", "fc/kernel"]
 

@@ -8,11 +8,11 @@ from vpns_jax.analysis.report import write_report
 
 def summary():
     """One mask at 80%, timed; VPNs at 95% with two seeds, one timed as faster; hydra's cells know nothing of it."""
-    found = samples.summary()
-    for cell, masked, speedup in zip(found["cells"][:2], (1_000_000, 3_000_000), (1.01, 1.25), strict=True):
+    extended = samples.summary()
+    for cell, masked, speedup in zip(extended["cells"][:2], (1_000_000, 3_000_000), (1.01, 1.25), strict=True):
         _add(cell, masked, speedup)
-    _add(found["cells"][3], 4_000_000, 0.98)
-    return found
+    _add(extended["cells"][3], 4_000_000, 0.98)
+    return extended
 
 
 def _add(cell, masked, speedup):
@@ -37,14 +37,14 @@ def test_table():
 
 
 def test_what_is_no_faster_is_said_plainly():
-    found = summary()
-    assert details.speed_line(found) == (
+    extended = summary()
+    assert details.speed_line(extended) == (
         "These 2 masks do not make this device faster: dense over masked time is 0.98 to 1.01 in the median, 0.88 to "
         "1.11 in single pairs of batches. "
         "Masks that do, in every pair of batches timed: vpns-s95-seed9 by a factor of 1.25."
     )
-    found["cells"] = found["cells"][3:]
-    assert details.speed_line(found) == (
+    extended["cells"] = extended["cells"][3:]
+    assert details.speed_line(extended) == (
         "This mask does not make this device faster: dense over masked time is 0.98 in the median, 0.88 to 1.08 in "
         "single pairs of batches."
     )
@@ -52,9 +52,9 @@ def test_what_is_no_faster_is_said_plainly():
 
 
 def test_the_report_has_both(tmp_path):
-    found = summary()
-    _, page = read(write_report(found, [], tmp_path / "report.html"))
-    assert details.speed_line(found) in page.text
+    extended = summary()
+    _, page = read(write_report(extended, [], tmp_path / "report.html"))
+    assert details.speed_line(extended) in page.text
     assert (
         "This mask does not make this device faster: 12.1 ms a batch masked, 12.3 ms dense; within 9 pairs dense over "
         "masked is 0.98 (0.88 to 1.08)."

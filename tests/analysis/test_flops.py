@@ -66,19 +66,19 @@ def test_dense_networks(name, body, head, all_of_it):
 
 def test_a_mask_counts_what_it_keeps_and_what_it_does_not_name_whole():
     # A 2x2 convolution of stride 2 on 8x8 images, 3 to 4 channels: 48 weights at 16 positions. Its head: 4 x 5.
-    found = kernels(Tiny(), image_size=SIZE)
-    assert {(kernel.path, kernel.size, kernel.positions) for kernel in found} == {
+    network_kernels = kernels(Tiny(), image_size=SIZE)
+    assert {(kernel.path, kernel.size, kernel.positions) for kernel in network_kernels} == {
         ("conv1/kernel", 48, 16),
         ("head/kernel", 20, 1),
     }
     conv, head = Layer("conv1/kernel", 48, 10), Layer("head/kernel", 20, 3)
-    assert multiply_adds(found, (conv, head)) == {
+    assert multiply_adds(network_kernels, (conv, head)) == {
         "dense": 788,
         "masked": 163,
         "dense_without_head": 768,
         "masked_without_head": 160,
     }
-    assert multiply_adds(found, (conv,))["masked"] == 180
+    assert multiply_adds(network_kernels, (conv,))["masked"] == 180
 
 
 def test_a_layer_that_is_called_twice_counts_twice():

@@ -16,16 +16,16 @@ def compare(dense, masked):
 
         return run
 
-    found = latency.compare(call("dense"), call("masked"), clock=lambda: now[0])
+    times = latency.compare(call("dense"), call("masked"), clock=lambda: now[0])
     assert left == {"dense": [], "masked": []}
-    return found
+    return times
 
 
 def test_medians_and_a_mask_that_is_faster_every_time():
-    found = compare([4.0, 9.0, *[2.0] * 7], [1.0] * 9)
+    times = compare([4.0, 9.0, *[2.0] * 7], [1.0] * 9)
     expected = {"dense": 2.0, "masked": 1.0, "speedup": 2.0, "least": 2.0, "most": 9.0, "pairs": 9, "faster": True}
-    assert found == expected
-    assert latency.sentence(found | {"dense": 0.002, "masked": 0.001}) == (
+    assert times == expected
+    assert latency.sentence(times | {"dense": 0.002, "masked": 0.001}) == (
         "This mask makes this device faster: 1 ms a batch masked, 2 ms dense; within 9 pairs dense over masked is 2.00 "
         "(2.00 to 9.00)."
     )
@@ -33,6 +33,6 @@ def test_medians_and_a_mask_that_is_faster_every_time():
 
 @pytest.mark.parametrize("masked", [[1.0] * 9, [0.5] * 8 + [1.0], [2.0] * 9])
 def test_a_pair_that_is_no_faster_is_enough_to_say_so(masked):
-    found = compare([1.0] * 9, masked)
-    assert not found["faster"]
-    assert latency.sentence(found).startswith("This mask does not make this device faster: ")
+    times = compare([1.0] * 9, masked)
+    assert not times["faster"]
+    assert latency.sentence(times).startswith("This mask does not make this device faster: ")

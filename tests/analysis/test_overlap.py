@@ -16,21 +16,21 @@ def mask(method, seed, *, density=0.5, **layers):
 
 def test_two_masks():
     # 5 of 12 weights each, of which they share 3: 3 of 7. By chance 25/12 shared; in each layer 4 * 3 / 8 + 1 * 2 / 4.
-    one, other = mask("a", 7, conv="11110000", head="1000"), mask("b", 7, conv="01110000", head="0011")
-    found = compare(one, other)
-    assert found.jaccard == pytest.approx(3 / 7)
-    assert found.chance == pytest.approx((25 / 12) / (10 - 25 / 12))
-    assert found.chance_by_layer == pytest.approx(2 / (10 - 2))
-    assert compare(one, one).jaccard == 1
+    first, second = mask("a", 7, conv="11110000", head="1000"), mask("b", 7, conv="01110000", head="0011")
+    overlap = compare(first, second)
+    assert overlap.jaccard == pytest.approx(3 / 7)
+    assert overlap.chance == pytest.approx((25 / 12) / (10 - 25 / 12))
+    assert overlap.chance_by_layer == pytest.approx(2 / (10 - 2))
+    assert compare(first, first).jaccard == 1
 
 
 def test_chance_is_what_masks_by_lot_have():
     rng = np.random.default_rng(0)
-    n, found = 100_000, []
+    n, masks = 100_000, []
     for _ in range(2):
         kept = rng.permutation(n) < n // 10
-        found.append(Mask("random", 0.1, 7, {"conv": np.packbits(kept)}, {"conv": n}))
-    seen = compare(*found)
+        masks.append(Mask("random", 0.1, 7, {"conv": np.packbits(kept)}, {"conv": n}))
+    seen = compare(*masks)
     # A standard deviation of the shared weights, some 28 of 1000, is 0.0015 of the index.
     assert seen.jaccard == pytest.approx(seen.chance, abs=0.006)
     assert seen.chance == seen.chance_by_layer == pytest.approx(0.1 / 1.9)
@@ -39,8 +39,11 @@ def test_chance_is_what_masks_by_lot_have():
 def test_methods_meet_at_their_seed_and_seeds_within_a_method():
     masks = [mask("a", 7, x="1100"), mask("b", 7, x="1010"), mask("a", 9, x="1100"), mask("b", 9, x="1100")]
     masks.append(mask("a", 7, density=0.25, x="1000"))
-    found = {(one.density, one.methods): (one.pairs, one.overlap.jaccard) for one in comparisons(masks)}
-    assert found == {
+    means = {
+        (comparison.density, comparison.methods): (comparison.pairs, comparison.overlap.jaccard)
+        for comparison in comparisons(masks)
+    }
+    assert means == {
         (0.5, ("a", "a")): (1, 1.0),
         (0.5, ("a", "b")): (2, pytest.approx((1 / 3 + 1) / 2)),
         (0.5, ("b", "b")): (1, pytest.approx(1 / 3)),
@@ -53,8 +56,8 @@ def test_masks_of_two_networks_are_not_compared():
 
 
 def test_every_pair_has_its_square(tmp_path, drawn):
-    found = comparisons([mask("a", 7, x="1100"), mask("b", 7, x="1010"), mask("a", 9, x="1100")])
-    pixels = np.asarray(Image.open(overlap_figure(found, tmp_path / "overlap.png")).convert("RGB")).reshape(-1, 3)
+    compared = comparisons([mask("a", 7, x="1100"), mask("b", 7, x="1010"), mask("a", 9, x="1100")])
+    pixels = np.asarray(Image.open(overlap_figure(compared, tmp_path / "overlap.png")).convert("RGB")).reshape(-1, 3)
     axes = drawn[0].axes[0]
     square = axes.images[0].get_array().filled(np.nan)
     # Of b there is one seed, which nothing is compared with.

@@ -98,8 +98,8 @@ ENTRY %main (p: f32[8]) -> f32[8] {
 )
 def test_without_the_compiler_nothing_is_begun(topology, package, install, monkeypatch, capsys):
     monkeypatch.delenv("TPU_LIBRARY_PATH", raising=False)
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else found(name))
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find_spec(name))
     with pytest.raises(SystemExit):
         compiled.main(["--topology", topology])
     assert f'there is no compiler for {topology}; pip install "{install}"' in capsys.readouterr().err
@@ -111,16 +111,16 @@ def test_a_step_is_compiled_without_arrays():
     program = compiled.compile_step(
         "prune (VPNs)", mesh, model="vit_ti32", image_size=32, batch=8, dtype="float32", options={}
     )
-    found = compiled.row("prune (VPNs)", program)
+    row = compiled.row("prune (VPNs)", program)
     large = [math.prod(shape) for shape in prunable_shapes("vit_ti32") if math.prod(shape) >= sharding.LARGE]
     # Each kernel once, under its mask; the source network's head is not in it.
-    assert found["all-gather"] == pytest.approx(4 * (sum(large) - 192 * 1000) / 1e6, rel=1e-3)
-    assert found["others"] == 0
+    assert row["all-gather"] == pytest.approx(4 * (sum(large) - 192 * 1000) / 1e6, rel=1e-3)
+    assert row["others"] == 0
 
 
 def test_selection_sends_counts():
-    found = compiled.row(
+    row = compiled.row(
         "selection", compiled.compile_selection(sharding.make_mesh(8, fsdp=8), model="vit_ti32", options={})
     )
-    assert 0 < found["all-reduce"] < 1e-3
-    assert found["all-gather"] == found["reduce-scatter"] == found["others"] == 0
+    assert 0 < row["all-reduce"] < 1e-3
+    assert row["all-gather"] == row["reduce-scatter"] == row["others"] == 0

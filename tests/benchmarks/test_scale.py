@@ -7,20 +7,20 @@ LEAVES = [scale.Leaf((256, 128), prunable=True), scale.Leaf((128,), prunable=Fal
 
 
 def test_prune_on_two_by_two():
-    found = scale.count(LEAVES, "prune", data=2, fsdp=2)
+    total = scale.count(LEAVES, "prune", data=2, fsdp=2)
     # Weight, score and two moments of half the kernel; the whole bias.
-    assert found.kept == 16 * 32768 // 2 + 4 * 128
+    assert total.kept == 16 * 32768 // 2 + 4 * 128
     # Masked weights, the scores' gradients and half of the mask; the bias learns nothing.
-    assert found.temporary == 8 * 32768 + 32768 // 2 + 4 * 128
+    assert total.temporary == 8 * 32768 + 32768 // 2 + 4 * 128
     # A gather and a scatter send half of it each, the sum over the other axis twice half of a half.
-    assert found.sent == 2 * 4 * 16384 + 4 * 16384
+    assert total.sent == 2 * 4 * 16384 + 4 * 16384
 
 
 def test_retrain_on_one_axis_sums_every_gradient_twice_around_the_ring():
-    found = scale.count(LEAVES, "retrain, SGD", data=4, fsdp=1)
+    total = scale.count(LEAVES, "retrain, SGD", data=4, fsdp=1)
     # Weights and momentum; a bit of the mask.
-    assert found.kept == 8 * 32768 + 32768 // 8 + 8 * 128
-    assert found.sent == 2 * 4 * (32768 + 128) * 3 // 4
+    assert total.kept == 8 * 32768 + 32768 // 8 + 8 * 128
+    assert total.sent == 2 * 4 * (32768 + 128) * 3 // 4
 
 
 def test_the_networks_are_counted_as_they_are():

@@ -24,11 +24,11 @@ def test_contenders_agree_and_are_written_down(capsys, tmp_path, monkeypatch):
     monkeypatch.setitem(selection.TREES, "1.3M", ("tiny", lambda: [(4, 5), (3,)]))
     selection.main(["--sizes", "1.3M", "--repeats", "1", "--json", str(tmp_path / "found.json")])
     assert "| scores | tree | kth_smallest, ms |" in " ".join(capsys.readouterr().out.split())
-    found = json.loads((tmp_path / "found.json").read_text())
-    assert found["benchmark"] == "selection"
-    assert found["versions"]["jax"]
+    written = json.loads((tmp_path / "found.json").read_text())
+    assert written["benchmark"] == "selection"
+    assert written["versions"]["jax"]
     contenders = {"kth_smallest", "topk_mask", "numpy.partition", "jnp.sort", "lax.top_k"}
-    assert {f"{name}, ms" for name in contenders} <= found["rows"][0].keys()
+    assert {f"{name}, ms" for name in contenders} <= written["rows"][0].keys()
 
 
 def test_least_of_the_rounds_counts(monkeypatch):

@@ -52,18 +52,18 @@ def test_images_come_in_every_way(tmp_path):
 
 
 def test_every_convolution_of_a_network_is_found():
-    found = conv.shapes("resnet18", 32)
-    assert found.total() == 20
-    assert found[conv.Shape(size=8, channels=64, features=64, kernel=3, stride=1, padding=1)] == 4
-    assert found[conv.Shape(size=32, channels=3, features=64, kernel=7, stride=2, padding=3)] == 1
+    counts = conv.shapes("resnet18", 32)
+    assert counts.total() == 20
+    assert counts[conv.Shape(size=8, channels=64, features=64, kernel=3, stride=1, padding=1)] == 4
+    assert counts[conv.Shape(size=32, channels=3, features=64, kernel=7, stride=2, padding=3)] == 1
 
 
 def test_convolutions_that_differ_are_not_timed():
     shape = conv.Shape(size=4, channels=2, features=3, kernel=3, stride=1, padding=1)
-    found = {name: function() for name, function in conv.contenders(shape, 2, backward=True).items()}
-    conv.check(shape, found)
+    results = {name: function() for name, function in conv.contenders(shape, 2, backward=True).items()}
+    conv.check(shape, results)
     with pytest.raises(AssertionError, match="4 px, 2 to 3, 3x3 / 1: conv2d and lax differ"):
-        conv.check(shape, found | {conv.OURS: (found[conv.OURS][0] + 1, *found[conv.OURS][1:])})
+        conv.check(shape, results | {conv.OURS: (results[conv.OURS][0] + 1, *results[conv.OURS][1:])})
 
 
 def test_steps_that_differ_are_not_timed():

@@ -11,8 +11,8 @@ from vpns_jax.data import augment
 
 def numbered(b: int, h: int, w: int) -> np.ndarray:
     """uint8 [b, h, w, 1] in which every pixel tells its row and column: 16 * row + column."""
-    one = 16 * np.arange(h)[:, None] + np.arange(w)[None]
-    return np.broadcast_to(one[None, :, :, None], (b, h, w, 1)).astype(np.uint8)
+    image = 16 * np.arange(h)[:, None] + np.arange(w)[None]
+    return np.broadcast_to(image[None, :, :, None], (b, h, w, 1)).astype(np.uint8)
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -51,8 +51,8 @@ def test_crop_larger_than_the_image_is_refused():
 
 
 def test_to_float():
-    grey = jnp.array([0, 51, 255], jnp.uint8).reshape(1, 1, 3, 1)
-    x = augment.to_float(grey)
+    gray = jnp.array([0, 51, 255], jnp.uint8).reshape(1, 1, 3, 1)
+    x = augment.to_float(gray)
     assert x.dtype == jnp.float32
     expected = [[0, 0, 0], [0.2, 0.2, 0.2], [1, 1, 1]]
     np.testing.assert_allclose(x[0, 0], np.array(expected, np.float32), rtol=1e-6)

@@ -55,9 +55,9 @@ def test_test_images_are_not_trained_on(originals, name):
 
 def test_load_is_deterministic_and_stratified():
     first, second = (data.load("digits", image_size=10, val_fraction=0.2, seed=5) for _ in range(2))
-    for one, two in ((first.train, second.train), (first.val, second.val), (first.test, second.test)):
-        np.testing.assert_array_equal(one.images, two.images)
-        np.testing.assert_array_equal(one.labels, two.labels)
+    for split, again in ((first.train, second.train), (first.val, second.val), (first.test, second.test)):
+        np.testing.assert_array_equal(split.images, again.images)
+        np.testing.assert_array_equal(split.labels, again.labels)
     assert first.train.large.shape[1:] == (11, 11, 1)
     train, val = (np.bincount(split.labels) for split in (first.train, first.val))
     np.testing.assert_allclose(val, 0.2 * (train + val), atol=0.5)

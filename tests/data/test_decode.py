@@ -13,7 +13,7 @@ from vpns_jax.data.decode import UnreadableImageError, decode_image, read_image
 from vpns_jax.data.decoding import Decoding
 
 # Six pixels in a row, wide apart; JPEG gets them as blocks of 8 x 8.
-COLOURS = np.array([[0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255], [90, 160, 220]], np.uint8)
+COLORS = np.array([[0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255], [90, 160, 220]], np.uint8)
 
 
 def encode(image: Image.Image, kind: str, **options) -> bytes:
@@ -24,7 +24,7 @@ def encode(image: Image.Image, kind: str, **options) -> bytes:
 
 def row(scale: int = 1) -> np.ndarray:
     """uint8 [scale, 6 * scale, 3]."""
-    return COLOURS[None].repeat(scale, 0).repeat(scale, 1)
+    return COLORS[None].repeat(scale, 0).repeat(scale, 1)
 
 
 @pytest.mark.parametrize(
@@ -40,20 +40,20 @@ def test_lossless_kinds_are_exact(kind, options):
 )
 def test_lossy_kinds_are_close(kind, options):
     image = decode_image(encode(Image.fromarray(row(16)), kind, **options)).astype(int)
-    np.testing.assert_allclose(image[8, 8::16], COLOURS, atol=6)
+    np.testing.assert_allclose(image[8, 8::16], COLORS, atol=6)
 
 
 def test_cmyk_jpeg():
     data = encode(Image.fromarray(row(16)).convert("CMYK"), "JPEG", quality=100)
     assert Image.open(io.BytesIO(data)).mode == "CMYK"
-    np.testing.assert_allclose(decode_image(data)[8, 8::16].astype(int), COLOURS, atol=6)
+    np.testing.assert_allclose(decode_image(data)[8, 8::16].astype(int), COLORS, atol=6)
 
 
-def test_grey_becomes_three_channels():
-    grey = np.array([[0, 100, 255]], np.uint8)
-    expected = grey[..., None].repeat(3, -1)
-    np.testing.assert_array_equal(decode_image(encode(Image.fromarray(grey), "PNG")), expected)
-    assert decode_image(encode(Image.fromarray(grey), "JPEG")).shape == (1, 3, 3)
+def test_gray_becomes_three_channels():
+    gray = np.array([[0, 100, 255]], np.uint8)
+    expected = gray[..., None].repeat(3, -1)
+    np.testing.assert_array_equal(decode_image(encode(Image.fromarray(gray), "PNG")), expected)
+    assert decode_image(encode(Image.fromarray(gray), "JPEG")).shape == (1, 3, 3)
     bits = Image.fromarray(np.array([[True, False]]))
     np.testing.assert_array_equal(decode_image(encode(bits, "PNG"))[..., 0], [[255, 0]])
 
@@ -80,9 +80,9 @@ def test_sixteen_bits_are_scaled_not_cut_off():
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_a_range_of_greys(kind, levels, grey_range, expected):
     data = encode(Image.fromarray(np.array([levels], np.uint16)), kind)
-    found = read_image(data, Decoding(grey_range=grey_range))
-    np.testing.assert_array_equal(found.pixels[0], np.array(expected)[:, None].repeat(3, 1))
-    assert found.greys == (levels[0], levels[-1])
+    image = read_image(data, Decoding(grey_range=grey_range))
+    np.testing.assert_array_equal(image.pixels[0], np.array(expected)[:, None].repeat(3, 1))
+    assert image.greys == (levels[0], levels[-1])
     # Eight bits have one meaning.
     plain = read_image(encode(Image.fromarray(np.array([[0, 100]], np.uint8)), kind), Decoding(grey_range=grey_range))
     np.testing.assert_array_equal(plain.pixels[0, :, 0], [0, 100])
@@ -104,9 +104,9 @@ def test_what_is_transparent_shows_white(kind):
     np.testing.assert_allclose(decoded, [[[255, 0, 0], [255, 255, 255], [127, 127, 127]]], atol=1)
 
 
-def test_grey_with_alpha_and_palette_with_transparency():
-    grey = Image.merge("LA", [Image.new("L", (2, 1), 10), Image.fromarray(np.array([[255, 0]], np.uint8))])
-    np.testing.assert_array_equal(decode_image(encode(grey, "PNG"))[0, :, 0], [10, 255])
+def test_gray_with_alpha_and_palette_with_transparency():
+    gray = Image.merge("LA", [Image.new("L", (2, 1), 10), Image.fromarray(np.array([[255, 0]], np.uint8))])
+    np.testing.assert_array_equal(decode_image(encode(gray, "PNG"))[0, :, 0], [10, 255])
 
     palette = Image.new("P", (2, 1))
     palette.putpalette([10, 20, 30, 40, 50, 60])
@@ -150,17 +150,17 @@ def noted(kind: str, orientation: int, **options) -> bytes:
 @pytest.mark.parametrize("orientation", UPRIGHT)
 def test_orientation_is_followed_where_it_is_asked_for(orientation, kind):
     data = noted(kind, orientation)
-    found = read_image(data, Decoding(exif=True))
-    np.testing.assert_allclose(found.pixels[8::16, 8::16, 0], 40 * np.array(UPRIGHT[orientation]), atol=3)
-    assert found.turned == (orientation != 1)
+    image = read_image(data, Decoding(exif=True))
+    np.testing.assert_allclose(image.pixels[8::16, 8::16, 0], 40 * np.array(UPRIGHT[orientation]), atol=3)
+    assert image.turned == (orientation != 1)
     assert not read_image(data).turned
     np.testing.assert_allclose(decode_image(data)[8::16, 8::16, 0], STORED, atol=3)
 
 
 def test_a_tiffs_orientation_is_part_of_the_kind_and_followed_once():
     for exif in (False, True):
-        found = read_image(noted("TIFF", 6), Decoding(exif=exif))
-        np.testing.assert_array_equal(found.pixels[8::16, 8::16, 0], 40 * np.array(UPRIGHT[6]))
+        image = read_image(noted("TIFF", 6), Decoding(exif=exif))
+        np.testing.assert_array_equal(image.pixels[8::16, 8::16, 0], 40 * np.array(UPRIGHT[6]))
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # Pillow's, as soon as it opens such a file
@@ -213,7 +213,7 @@ def test_heic_says_what_to_do(brand, others):
 
 def test_avif_is_no_heic():
     data = encode(Image.fromarray(row(16)), "AVIF", quality=100)
-    np.testing.assert_allclose(decode_image(data)[8, 8::16].astype(int), COLOURS, atol=6)
+    np.testing.assert_allclose(decode_image(data)[8, 8::16].astype(int), COLORS, atol=6)
 
 
 def test_nothing_is_handed_to_another_program(monkeypatch):
@@ -233,9 +233,9 @@ JPEGS = {"plain": {}, "progressive": {"progressive": True}, "restarts": {"restar
 @pytest.mark.parametrize("end", [b"", b"\xff", b"\xff\xff", bytes(7)])
 def test_a_jpeg_without_its_end_marker_is_read(options, end):
     whole = encode(noise(), "JPEG", **options)
-    found = read_image(whole[:-2] + end)
-    np.testing.assert_array_equal(found.pixels, decode_image(whole))
-    assert found.mended
+    image = read_image(whole[:-2] + end)
+    np.testing.assert_array_equal(image.pixels, decode_image(whole))
+    assert image.mended
     assert not read_image(whole).mended
 
 
@@ -248,7 +248,7 @@ def test_a_jpeg_that_lacks_picture_is_not(options, lost, end):
 
 
 def png(width: int, height: int, bits: int = 8) -> bytes:
-    """A grey PNG whose header promises that size, with nearly no pixels."""
+    """A gray PNG whose header promises that size, with nearly no pixels."""
     chunks = {
         b"IHDR": struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0),
         b"IDAT": zlib.compress(bytes(9)),
@@ -304,10 +304,10 @@ def test_the_limit_is_what_is_asked_for():
 @pytest.mark.parametrize("exif", [False, True])
 def test_a_large_jpeg_is_decoded_at_a_part_of_its_size(most, shape, exif):
     data = encode(Image.fromarray(row(16)), "JPEG", quality=100, subsampling=0)
-    found = read_image(data, Decoding(exif=exif, max_megapixels=most * 1e-6))
-    assert found.pixels.shape == (*shape, 3)
-    assert found.reduced == (shape != (16, 96))
-    np.testing.assert_allclose(found.pixels[1, shape[0] // 2 :: shape[0]].astype(int), COLOURS, atol=8)
+    image = read_image(data, Decoding(exif=exif, max_megapixels=most * 1e-6))
+    assert image.pixels.shape == (*shape, 3)
+    assert image.reduced == (shape != (16, 96))
+    np.testing.assert_allclose(image.pixels[1, shape[0] // 2 :: shape[0]].astype(int), COLORS, atol=8)
 
 
 def test_a_jpeg_above_eight_times_the_side_is_refused():

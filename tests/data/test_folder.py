@@ -25,8 +25,8 @@ def fill(path, count: int, first: int = 0, suffix: str = ".png") -> None:
         Image.new("RGB", (6, 4), (i, 0, 0)).save(path / f"{i:03}{suffix}")
 
 
-def numbers(one: source.Source) -> list[int]:
-    return [int(one[i][0][0, 0, 0]) for i in range(len(one))]
+def numbers(images: source.Source) -> list[int]:
+    return [int(images[i][0][0, 0, 0]) for i in range(len(images))]
 
 
 def test_three_splits(tmp_path):
@@ -66,7 +66,7 @@ def test_a_heap_is_split_by_class_and_test_stays(tmp_path, below):
         sources = data.open_sources(f"folder:{root}", val_fraction=0.25, seed=seed)
         np.testing.assert_array_equal(np.bincount(sources.test.labels), [2, 4])
         np.testing.assert_array_equal(np.bincount(sources.val.labels), [2, 4])
-        splits.append([sorted(numbers(one)) for one in (sources.train, sources.val, sources.test)])
+        splits.append([sorted(numbers(split)) for split in (sources.train, sources.val, sources.test)])
         assert sorted(itertools.chain(*splits[-1])) == list(range(30))
     assert splits[0][2] == splits[1][2]
     assert splits[0][1] != splits[1][1]

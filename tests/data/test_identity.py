@@ -43,10 +43,10 @@ def same(path, shade: int) -> None:
     assert path.stat().st_size == before.st_size
 
 
-def swap(one, other) -> None:
-    one.rename(one.with_name("aside"))
-    other.rename(one)
-    one.with_name("aside").rename(other)
+def swap(first, second) -> None:
+    first.rename(first.with_name("aside"))
+    second.rename(first)
+    first.with_name("aside").rename(second)
 
 
 def equal_times(root) -> None:
@@ -226,7 +226,9 @@ def test_copies_on_both_sides_of_a_split_that_is_drawn_are_found(tmp_path):
     for path in list((root / "cat").iterdir()):
         shutil.copy(path, path.with_name(f"copy-{path.name}"))
     sources = data.open_sources(f"folder:{root}")
-    shades = [{int(one[i][0][0, 0, 0]) for i in range(len(one))} for one in (sources.train, sources.val, sources.test)]
+    shades = [
+        {int(split[i][0][0, 0, 0]) for i in range(len(split))} for split in (sources.train, sources.val, sources.test)
+    ]
     across = sum(shade in shades[2] and shade in shades[0] | shades[1] for shade in range(10))
     assert across
     assert f"{2 * across} files have the bytes of a file in another split: " in sources.notes[0]

@@ -32,17 +32,17 @@ def sets(*folders: str) -> list[str]:
 )
 def test_splits_are_told_in_any_case_and_form(tmp_path, train, val, test):
     make(tmp_path, *sets(train, val, test))
-    found = listing.list_folder(tmp_path)
-    assert found.classes == ("cat", "dog")
-    assert found.files == {
+    listed = listing.list_folder(tmp_path)
+    assert listed.classes == ("cat", "dog")
+    assert listed.files == {
         split: ((f"{folder}/cat/{k}.png", 0), (f"{folder}/dog/{k}.png", 1))
         for k, (split, folder) in enumerate((("train", train), ("val", val), ("test", test)))
     }
-    assert found.skipped == ()
+    assert listed.skipped == ()
 
 
 @pytest.mark.parametrize(
-    ("paths", "found"),
+    ("paths", "names"),
     [
         (sets("test", "val"), "val, test, and no train"),
         (sets("Test", "cars"), "Test"),
@@ -63,12 +63,12 @@ def test_splits_are_told_in_any_case_and_form(tmp_path, train, val, test):
         (["train/1.png", "car/1.png", "plane/1.png"], "train, and beside it images in car, plane"),
     ],
 )
-def test_what_may_be_splits_or_classes_is_an_error(tmp_path, paths, found):
+def test_what_may_be_splits_or_classes_is_an_error(tmp_path, paths, names):
     make(tmp_path, *paths)
     with pytest.raises(UserError) as caught:
         listing.list_folder(tmp_path)
     message = str(caught.value)
-    assert f"classes or splits? Found {found}" in message
+    assert f"classes or splits? Found {names}" in message
     assert "a set has train/ and optionally val/ and test/, each with a sub-folder for each class" in message
     assert "put them in train/" in message
     assert len(message) - len(str(tmp_path)) < 340
@@ -93,9 +93,9 @@ def test_what_may_be_splits_or_classes_is_an_error(tmp_path, paths, found):
 )
 def test_classes_that_are_none_of_that(tmp_path, paths, classes):
     make(tmp_path, *paths)
-    found = listing.list_folder(tmp_path)
-    assert found.classes == classes
-    assert len(found.files["train"]) == len(paths)
+    listed = listing.list_folder(tmp_path)
+    assert listed.classes == classes
+    assert len(listed.files["train"]) == len(paths)
 
 
 def test_what_lies_beside_splits_is_told(tmp_path):

@@ -45,9 +45,9 @@ def test_what_is_no_image_is_counted_and_named(tmp_path):
     kinds = ["cat/a.RAW", "cat/b.raw", "dog/c.raw", "dog/notes.txt", "dog/nothing"]
     make(tmp_path, "cat/1.PNG", "dog/1.jpeg", *others, *kinds)
     os.mkfifo(tmp_path / "cat" / "pipe.png")
-    found = listing.list_folder(tmp_path)
-    assert found.files["train"] == (("cat/1.PNG", 0), ("dog/1.jpeg", 1))
-    assert found.skipped == (
+    listed = listing.list_folder(tmp_path)
+    assert listed.files["train"] == (("cat/1.PNG", 0), ("dog/1.jpeg", 1))
+    assert listed.skipped == (
         "skipped 4 hidden and system files and folders: cat/.DS_Store, cat/._1.png, cat/desktop.ini, 1 more",
         "skipped 1 pipes, sockets and devices: cat/pipe.png",
         "skipped 5 files of other kinds (.raw 3, .txt 1, no suffix 1): cat/a.RAW, cat/b.raw, dog/c.raw, 2 more",
@@ -144,12 +144,12 @@ def test_names_that_are_no_text_are_made_printable_and_stay_apart(tmp_path):
         f"cat/{LATIN}.png",
         f"cat/{LATIN}.x",
     )
-    found = listing.list_folder(tmp_path)
-    assert set(found.classes) == {"cat", "café", "caf\\xe9", "caf\\x5cxe9", "new\\x0aline"}
+    listed = listing.list_folder(tmp_path)
+    assert set(listed.classes) == {"cat", "café", "caf\\xe9", "caf\\x5cxe9", "new\\x0aline"}
     # What opens the file is its own name.
     assert (tmp_path / f"cat/{LATIN}.png").is_file()
     assert f"cat/{LATIN}.png" in read(tmp_path)
-    assert found.skipped == ("skipped 1 files of other kinds (.x 1): cat/caf\\xe9.x",)
+    assert listed.skipped == ("skipped 1 files of other kinds (.x 1): cat/caf\\xe9.x",)
 
 
 @pytest.mark.parametrize("name", ["犬", "كلب", "🐶", "👨‍👩‍👧", "Ünïcode", "a b", "back\\slash", "$math$", "\\x"])
@@ -159,10 +159,10 @@ def test_names_that_are_text_stay_as_they_are(name):
 
 @given(st.binary(min_size=1, max_size=12), st.binary(min_size=1, max_size=12))
 def test_printable_is_text_on_one_line_and_keeps_names_apart(first, second):
-    one, other = (printable(os.fsdecode(name)) for name in (first, second))
-    assert one.encode().decode() == one
-    assert not {unicodedata.category(c) for c in one} & {"Cc", "Cs", "Zl", "Zp"}
-    assert (one == other) == (first == second)
+    escaped, other = (printable(os.fsdecode(name)) for name in (first, second))
+    assert escaped.encode().decode() == escaped
+    assert not {unicodedata.category(c) for c in escaped} & {"Cc", "Cs", "Zl", "Zp"}
+    assert (escaped == other) == (first == second)
 
 
 @given(st.text(alphabet="\\x5ce9\n\udce9", max_size=8), st.text(alphabet="\\x5ce9\n\udce9", max_size=8))

@@ -61,8 +61,8 @@ def test_a_batch_must_divide_among_processes():
 def test_evaluation_by_hand():
     plans = [EvalPlan(5, 4, process=p, processes=2) for p in (0, 1)]
     assert [plan.steps for plan in plans] == [2, 2]
-    found = [[part.tolist() for part in plan.indices(step)] for plan in plans for step in (0, 1)]
-    assert found == [[[0, 1], [1, 1]], [[4, 4], [1, 0]], [[2, 3], [1, 1]], [[4, 4], [0, 0]]]
+    batches = [[part.tolist() for part in plan.indices(step)] for plan in plans for step in (0, 1)]
+    assert batches == [[[0, 1], [1, 1]], [[4, 4], [1, 0]], [[2, 3], [1, 1]], [[4, 4], [0, 0]]]
 
 
 @given(images=st.integers(1, 60), batch_size=st.integers(1, 60))

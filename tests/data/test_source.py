@@ -91,7 +91,7 @@ def test_materialize_keeps_images_with_their_labels_at_two_sizes():
 
 
 def test_resize_by_hand():
-    # Halving averages each pair over a triangle of weights 1/8 3/8 3/8 1/8, cut off and normalised at the border:
+    # Halving averages each pair over a triangle of weights 1/8 3/8 3/8 1/8, cut off and normalized at the border:
     # (3*0 + 3*0 + 255) / 7 = 36 and (0 + 3*255 + 3*255) / 7 = 219.
     image = np.array([0, 0, 255, 255], np.uint8)[None, :, None].repeat(4, 0)
     np.testing.assert_array_equal(resize(image, 2)[..., 0], [[36, 219], [36, 219]])

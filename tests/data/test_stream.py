@@ -107,8 +107,8 @@ def test_resume_from_records_on_disk_with_workers(tmp_path):
     with stream(0) as second:
         second.set_state(state)
         for want in expected[5:]:
-            for got, one in zip(next(second)[0], want[0], strict=True):
-                np.testing.assert_array_equal(got, one)
+            for actual, wanted in zip(next(second)[0], want[0], strict=True):
+                np.testing.assert_array_equal(actual, wanted)
 
 
 def test_another_streams_state_is_refused():
@@ -121,7 +121,7 @@ def test_processes_see_their_shares():
     with train() as whole, train(process=0, processes=2) as left, train(process=1, processes=2) as right:
         for _ in range(7):
             halves = zip(shades(next(left)), shades(next(right)), strict=True)
-            assert [one + two for one, two in halves] == shades(next(whole))
+            assert [first + second for first, second in halves] == shades(next(whole))
 
 
 def test_evaluation_counts_every_image_once():

@@ -42,9 +42,9 @@ def sources(root, **options) -> data.Sources:
     return data.open_sources(f"folder:{root}", val_fraction=0.3, options=DecodeOptions(**options))
 
 
-def pixels(found: data.Sources, width: int) -> list[list[int]]:
+def pixels(opened: data.Sources, width: int) -> list[list[int]]:
     """The first row, red, of each image of that width, whatever its split."""
-    images = [one[i][0] for one in (found.train, found.val, found.test) for i in range(len(one))]
+    images = [split[i][0] for split in (opened.train, opened.val, opened.test) for i in range(len(split))]
     return sorted(image[0, :, 0].tolist() for image in images if image.shape[1] == width)
 
 
@@ -66,13 +66,13 @@ def test_one_range_of_greys_for_the_whole_set(root, case, choice):
     write(root / "cat" / "deep.png", deep(*levels))
     # This one does not use the range; it is the set's all the same.
     write(root / "dog" / "dark.png", deep(levels[0], levels[0], levels[1]))
-    found = sources(root, grey_range=choice)
+    opened = sources(root, grey_range=choice)
     first, second, third = expected[choice]
-    assert pixels(found, 3) == sorted([[first, second, third], [first, first, second]])
-    assert f"2 of 10 images in 16-bit grayscale, levels {levels[0]} ... {levels[2]}: " in found.notes[0]
+    assert pixels(opened, 3) == sorted([[first, second, third], [first, first, second]])
+    assert f"2 of 10 images in 16-bit grayscale, levels {levels[0]} ... {levels[2]}: " in opened.notes[0]
     # Whoever predicts later has the same scale, from a file.
-    again = Decoding.from_json(json.loads(json.dumps(found.decoding.to_json())))
-    assert again == found.decoding
+    again = Decoding.from_json(json.loads(json.dumps(opened.decoding.to_json())))
+    assert again == opened.decoding
     decoded = decode_image((root / "cat" / "deep.png").read_bytes(), again)
     assert decoded[0, :, 0].tolist() == expected[choice]
 
@@ -87,9 +87,9 @@ def test_prepare_says_what_was_seen(root, capsys):
 
 
 def test_without_deep_greys_nothing_is_said(root):
-    found = sources(root, grey_range="measured")
-    assert not found.notes
-    assert found.decoding == Decoding(exif=True, grey_range=FULL_RANGE)
+    opened = sources(root, grey_range="measured")
+    assert not opened.notes
+    assert opened.decoding == Decoding(exif=True, grey_range=FULL_RANGE)
 
 
 @pytest.mark.parametrize(
@@ -102,23 +102,23 @@ def test_without_deep_greys_nothing_is_said(root):
 )
 def test_orientation_of_a_folder(root, choice, shape, said):
     write(root / "cat" / "photo.jpg", noted("JPEG", 6))
-    found = sources(root, exif=choice)
-    shapes = [one[i][0].shape[:2] for one in (found.train, found.val, found.test) for i in range(len(one))]
+    opened = sources(root, exif=choice)
+    shapes = [split[i][0].shape[:2] for split in (opened.train, opened.val, opened.test) for i in range(len(split))]
     assert shapes.count(shape) == 1
     assert shapes.count((4, 6)) == 8
-    assert found.notes[0].startswith(said)
+    assert opened.notes[0].startswith(said)
     # What was seen is remembered, whatever was asked for.
-    assert sources(root, exif=choice).notes == found.notes
+    assert sources(root, exif=choice).notes == opened.notes
 
 
 def test_jpegs_without_their_end_are_read_and_counted(root):
     for i in range(5):
         write(root / "cat" / f"cut{i}.jpg", encode(noise(), "JPEG")[:-2])
-    found = sources(root)
-    assert not found.skipped
-    assert len(found.train) + len(found.val) + len(found.test) == 13
+    opened = sources(root)
+    assert not opened.skipped
+    assert len(opened.train) + len(opened.val) + len(opened.test) == 13
     named = "cat/cut0.jpg, cat/cut1.jpg, cat/cut2.jpg, ..."
-    assert found.notes[0] == f"5 of 13 images read without their end marker, the last two bytes: {named}"
+    assert opened.notes[0] == f"5 of 13 images read without their end marker, the last two bytes: {named}"
 
 
 @pytest.mark.parametrize("name", ["a.HEIC", "b.heif", "c.png"])
@@ -143,10 +143,10 @@ def test_a_folder_of_heic_pictures_is_one_short_line(root):
 def test_images_above_the_limit(root):
     write(root / "cat" / "large.png", Image.new("L", (200, 100)))
     write(root / "cat" / "large.jpg", encode(Image.new("L", (200, 100)), "JPEG"))
-    found = sources(root, max_megapixels=0.01)
-    assert found.skipped == ("cat/large.png: 200 x 100 pixels are more than data.max_megapixels = 0.01 allows",)
-    assert found.notes == ("1 of 9 images above 0.01 megapixels and decoded at a part of their size: cat/large.jpg",)
-    assert pixels(found, 100) == [[0] * 100]
+    opened = sources(root, max_megapixels=0.01)
+    assert opened.skipped == ("cat/large.png: 200 x 100 pixels are more than data.max_megapixels = 0.01 allows",)
+    assert opened.notes == ("1 of 9 images above 0.01 megapixels and decoded at a part of their size: cat/large.jpg",)
+    assert pixels(opened, 100) == [[0] * 100]
     assert not sources(root).skipped
 
 
@@ -200,7 +200,7 @@ GOOD = {"exif": True, "grey_range": [0, 4095], "max_megapixels": 64.0}
 
 
 @pytest.mark.parametrize(
-    "found",
+    "value",
     [
         None,
         [],
@@ -219,9 +219,9 @@ GOOD = {"exif": True, "grey_range": [0, 4095], "max_megapixels": 64.0}
         GOOD | {"max_megapixels": 0},
     ],
 )
-def test_a_decoding_from_a_file_is_checked(found):
+def test_a_decoding_from_a_file_is_checked(value):
     with pytest.raises(UserError, match=r"exif|grey_range|max_megapixels"):
-        Decoding.from_json(found)
+        Decoding.from_json(value)
     assert Decoding.from_json(GOOD) == Decoding(True, (0, 4095), 64.0)
 
 

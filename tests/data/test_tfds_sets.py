@@ -70,11 +70,13 @@ def test_cifar10_is_read_without_tensorflow(cifar10):
     assert sources.flip
     # Of the four images of each class one is held out.
     np.testing.assert_array_equal(np.bincount(sources.val.labels), [1] * 10)
-    train, val, test = (shades(one) for one in (sources.train, sources.val, sources.test))
+    train, val, test = (shades(split) for split in (sources.train, sources.val, sources.test))
     assert sorted(train + val) == list(range(40))
     assert sorted(test) == list(range(100, 110))
-    for one in (sources.train, sources.val, sources.test):
-        assert [value % 10 for value in shades(one)] == one.labels.tolist() == [one[i][1] for i in range(len(one))]
+    for split in (sources.train, sources.val, sources.test):
+        assert (
+            [value % 10 for value in shades(split)] == split.labels.tolist() == [split[i][1] for i in range(len(split))]
+        )
 
     dataset = data.load("cifar10", data_dir=cifar10, image_size=16, val_fraction=0.25)
     assert dataset.train.images.shape == (30, 16, 16, 3)
@@ -145,12 +147,12 @@ def test_damaged_records_are_one_line(tmp_path):
     for place in written[:: len(written) // 40]:
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         try:
-            found = shades(tfds_sets.TfdsSource("cifar10", str(tmp_path), "train"))
+            values = shades(tfds_sets.TfdsSource("cifar10", str(tmp_path), "train"))
         except UserError as error:
             said.append(str(error))
         else:
             # What lies between the records.
-            assert found == expected
+            assert values == expected
     assert len(said) > 20
     assert all("\n" not in line and "remove that folder and prepare it again" in line for line in said)
 
@@ -213,7 +215,7 @@ def test_every_entry_matches_its_builder(tmp_path):
 
 
 def test_imagenet_on_mocked_records(tmp_path):
-    """The big one: its real description and splits, records by the handful; some are grey or CMYK, as in ImageNet."""
+    """The big one: its real description and splits, records by the handful; some are gray or CMYK, as in ImageNet."""
     builder = tfds_sets.make_builder("imagenet", data_dir=str(tmp_path), file_format="array_record")
     splits = [
         tfds.core.SplitInfo(
@@ -242,7 +244,7 @@ def test_imagenet_on_mocked_records(tmp_path):
     with tfds.testing.mock_data(as_data_source_fn=as_data_source, data_dir=str(tmp_path)):
         sources = data.open_sources("imagenet", data_dir=str(tmp_path), val_fraction=0.1)
         assert len(sources.classes) == 1000
-        assert [len(one) for one in (sources.train, sources.val, sources.test)] == [18, 2, 6]
+        assert [len(split) for split in (sources.train, sources.val, sources.test)] == [18, 2, 6]
         assert [sources.test[i][0].shape for i in range(3)] == [(40, 50, 3), (40, 51, 3), (40, 52, 3)]
         np.testing.assert_allclose(shades(sources.test), [0, 10, 20, 30, 40, 50], atol=3)
         with data.train_stream(sources.train, image_size=32, batch_size=4, augmented=(True,), seed=0) as stream:
@@ -265,7 +267,7 @@ def tiny_imagenet_zip() -> bytes:
         for k, id_ in enumerate(IDS):
             archive.writestr(f"{root}/train/{id_}/{id_}_boxes.txt", "")
             for j in range(2):
-                # Some of the real ones are grey.
+                # Some of the real ones are gray.
                 image = encode(k + j, (64, 64), "L" if k % 5 == 0 else "RGB", "JPEG")
                 archive.writestr(f"{root}/train/{id_}/images/{id_}_{j}.JPEG", image)
             archive.writestr(f"{root}/val/images/val_{k}.JPEG", encode(k, (64, 64), kind="JPEG"))

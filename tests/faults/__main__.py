@@ -12,12 +12,12 @@ from tests.faults.tally import table
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
-        found = list(tallies(Path(scratch), inputs=300, damages=64))
-    print(table(found))
-    for tally in found:
+        counted = list(tallies(Path(scratch), inputs=300, damages=64))
+    print(table(counted))
+    for tally in counted:
         for line in tally.failures:
             print(f"{tally.family}: {line}", file=sys.stderr)
-    return int(any(tally.broken for tally in found))
+    return int(any(tally.broken for tally in counted))
 
 
 if __name__ == "__main__":

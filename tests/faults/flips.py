@@ -43,7 +43,7 @@ def _results(folder: Path, data: str) -> tuple:
 
 
 def _compare(folder: Path, data: str, expected: tuple) -> Outcome:
-    found = _results(folder, data)
-    same = found[0] == expected[0] and jax.tree.structure(found[1]) == jax.tree.structure(expected[1])
-    same = same and all(map(np.array_equal, jax.tree.leaves(found[1]), jax.tree.leaves(expected[1])))
+    actual = _results(folder, data)
+    same = actual[0] == expected[0] and jax.tree.structure(actual[1]) == jax.tree.structure(expected[1])
+    same = same and all(map(np.array_equal, jax.tree.leaves(actual[1]), jax.tree.leaves(expected[1])))
     return Outcome.RIGHT if same else Outcome.SILENT

@@ -26,23 +26,21 @@ def cases(number: int, scratch: Path) -> Iterator[Case]:
         fatal = draw.choice(FATAL) if k % 2 else None
         for change in (*changes, *([fatal] if fatal else [])):
             change(folder)
-        name = (
-            f"{k}: {[one.__name__ for one in changes]}, {fatal and fatal.__name__}, {os.fsencode(str(folder.splits))!r}"
-        )
+        applied, splits = [change.__name__ for change in changes], os.fsencode(str(folder.splits))
+        name = f"{k}: {applied}, {fatal and fatal.__name__}, {splits!r}"
         yield Case(name, lambda folder=folder, fatal=fatal: _read(folder, fatal is not None), refusable=bool(fatal))
         shutil.rmtree(where)
 
 
 def _read(folder: Folder, is_bad: bool) -> Outcome:
-    found = data.open_sources(f"folder:{folder.root}", val_fraction=0.2)
-    if is_bad or sorted(found.classes) != sorted(map(printable, folder.classes)):
+    sources = data.open_sources(f"folder:{folder.root}", val_fraction=0.2)
+    if is_bad or sorted(sources.classes) != sorted(map(printable, folder.classes)):
         return Outcome.SILENT
-    sources = (found.train, found.val, found.test)
-    counts = np.array([np.bincount(one.labels, minlength=len(found.classes)) for one in sources])
-    splits = len(folder.splits)
-    for label, name in enumerate(found.classes):
-        own = next(one for one in folder.classes if printable(one) == name)
-        right = [folder.right[number, own] for number in range(splits)]
-        if (counts[:, label].tolist() if splits == 3 else [counts[:, label].sum()]) != right:
+    splits = (sources.train, sources.val, sources.test)
+    counts = np.array([np.bincount(split.labels, minlength=len(sources.classes)) for split in splits])
+    for label, name in enumerate(sources.classes):
+        own = next(folder_name for folder_name in folder.classes if printable(folder_name) == name)
+        right = [folder.right[number, own] for number in range(len(folder.splits))]
+        if (counts[:, label].tolist() if len(folder.splits) == 3 else [counts[:, label].sum()]) != right:
             return Outcome.SILENT
-    return Outcome.RIGHT if len(found.skipped) == folder.unreadable else Outcome.SILENT
+    return Outcome.RIGHT if len(sources.skipped) == folder.unreadable else Outcome.SILENT

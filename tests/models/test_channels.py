@@ -24,16 +24,16 @@ NETWORKS = {
 @pytest.mark.parametrize("name", models.names())
 def test_every_kernel_is_written_once_and_read_once(name):
     model, params = shapes(name)
-    there, found = flatten(params), models.channels(model)
-    written = [kernel for each in found for kernel in each.kernels]
+    there, all_channels = flatten(params), models.channels(model)
+    written = [kernel for each in all_channels for kernel in each.kernels]
     assert sorted(written) == sorted(flatten(models.prunable(params)))
-    read = [reader.kernel for each in found for reader in each.readers]
+    read = [reader.kernel for each in all_channels for reader in each.readers]
     assert len(read) == len(set(read))
     assert set(read) <= set(written)
     if not name.startswith("vit"):
         # The images are nobody's channels.
         assert len(set(written) - set(read)) == 1
-    for each in found:
+    for each in all_channels:
         (width,) = {there[kernel].shape[-1] for kernel in each.kernels} if not each.fixed else {each.width}
         assert width % each.width == 0
         for reader in each.readers:

@@ -82,8 +82,8 @@ def test_winograd_is_xlas_convolution(h: int, w: int, padding: int) -> None:
 
     ours = run(functools.partial(conv.winograd_conv2d, pads=pads), x, kernel)
     theirs = run(functools.partial(conv.lax_conv2d, stride=1, padding=padding), x, kernel)
-    for found, expected in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-4)
+    for actual, expected in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=2e-4)
 
 
 # With room for what two images write.
@@ -113,8 +113,8 @@ def test_chunks_of_the_batch_change_nothing(
     assert "scan[" in str(
         jax.make_jaxpr(lambda x, kernel: conv.conv2d(x, kernel, stride=stride, padding=padding))(*arguments)
     )
-    for found, expected in zip(chunked(*arguments), whole, strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    for actual, expected in zip(chunked(*arguments), whole, strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_layers_of_one_shape_are_traced_once() -> None:
@@ -153,8 +153,8 @@ def test_images_smaller_than_their_kernels(size: int, kernel_size: int, stride: 
         y, pull = jax.vjp(lambda x, kernel: convolve(x, kernel, stride=stride, padding=padding), x, kernel)
         return y, *pull(jnp.cos(jnp.arange(float(y.size))).reshape(y.shape))
 
-    for found, expected in zip(run(conv.conv2d, x, kernel), run(conv.lax_conv2d, x, kernel), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    for actual, expected in zip(run(conv.conv2d, x, kernel), run(conv.lax_conv2d, x, kernel), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

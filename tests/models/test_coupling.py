@@ -40,10 +40,10 @@ def test_resnet18_by_hand():
 
 def test_resnet50_by_hand():
     """The stem feeds a shortcut that is a convolution: it is free."""
-    found = shared(models.create("resnet50"))
-    assert found[0] == kernels("layer1_0/downsample_conv layer1_0/conv3 layer1_1/conv3 layer1_2/conv3")
-    assert [len(paths) for paths in found] == [4, 5, 7, 4]
-    assert not any("conv1/kernel" in paths for paths in found)
+    groups = shared(models.create("resnet50"))
+    assert groups[0] == kernels("layer1_0/downsample_conv layer1_0/conv3 layer1_1/conv3 layer1_2/conv3")
+    assert [len(paths) for paths in groups] == [4, 5, 7, 4]
+    assert not any("conv1/kernel" in paths for paths in groups)
 
 
 def test_vgg_has_none_but_the_classes():
@@ -80,7 +80,7 @@ def test_an_unknown_network_is_refused():
 
 
 def quickly(function):
-    """Jitted without the optimisations that cost more than so small a network takes to run."""
+    """Jitted without the optimizations that cost more than so small a network takes to run."""
     options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     return jax.jit(function, compiler_options=options)
 

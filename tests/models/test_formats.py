@@ -278,18 +278,18 @@ def test_what_stands_beside_the_tensors_is_never_made(beside: str, legacy: bool,
         torch_files.write_legacy(path, torch_files.dumps(checkpoint), {"0": (6, data)})
     else:
         torch_files.write_zip(path, torch_files.dumps(checkpoint), {"0": data})
-    found = formats.read_contents(path)
-    np.testing.assert_array_equal(found.tensors["w"], TENSORS["w"])
-    assert found.notes == ("took the weights under 'model'",)
+    contents = formats.read_contents(path)
+    np.testing.assert_array_equal(contents.tensors["w"], TENSORS["w"])
+    assert contents.notes == ("took the weights under 'model'",)
 
 
 def test_no_tensor_among_the_tensors_is_passed_over_and_said(tmp_path: Path) -> None:
     state = lying() | {"epoch": 3, "args": torch_files.Real(BESIDE["namespace"])}
     torch_files.write_zip(tmp_path / "w.pth", torch_files.dumps(state), {"0": TENSORS["w"].tobytes()})
-    found = formats.read_contents(tmp_path / "w.pth")
-    assert list(found.tensors) == ["w"]
-    assert found.others == {"epoch": "int", "args": "argparse.Namespace"}
-    assert found.notes == ("skipped entries that are no tensors: 'epoch' (int), 'args' (argparse.Namespace)",)
+    contents = formats.read_contents(tmp_path / "w.pth")
+    assert list(contents.tensors) == ["w"]
+    assert contents.others == {"epoch": "int", "args": "argparse.Namespace"}
+    assert contents.notes == ("skipped entries that are no tensors: 'epoch' (int), 'args' (argparse.Namespace)",)
 
 
 def test_a_state_dict_in_an_unknown_dict_class(tmp_path: Path) -> None:
@@ -315,12 +315,12 @@ def test_of_several_state_dicts_the_averaged_one_or_the_one_named(tmp_path: Path
     storages = {"0": TENSORS["w"].tobytes(), "1": ones.tobytes()}
     path = tmp_path / "w.ckpt"
     torch_files.write_zip(path, torch_files.dumps(checkpoint), storages)
-    found = formats.read_contents(path)
-    assert list(found.tensors) == ["module.w"]
-    assert found.notes[0] == (
+    contents = formats.read_contents(path)
+    assert list(contents.tensors) == ["module.w"]
+    assert contents.notes[0] == (
         "took the weights under 'model_ema' (also there, for model.weights_key: 'model', 'deep.er.state_dict')"
     )
-    assert not found.key_used
+    assert not contents.key_used
     for key, tensor in (("model", TENSORS["w"]), ("deep", ones), ("deep.er.state_dict", ones)):
         named = formats.read_contents(path, key)
         np.testing.assert_array_equal(named.tensors["w"], tensor)
@@ -479,6 +479,6 @@ def test_lying_npz_members_are_refused(member: str, data: bytes, reason: str, tm
         formats.read(tmp_path / "w.npz")
 
 
-def test_fortran_order_is_honoured(tmp_path: Path) -> None:
+def test_fortran_order_is_honored(tmp_path: Path) -> None:
     np.savez(tmp_path / "w.npz", w=np.asfortranarray(TENSORS["w"]))
     np.testing.assert_array_equal(formats.read(tmp_path / "w.npz")["w"], TENSORS["w"])

@@ -36,11 +36,11 @@ def test_every_format_gives_back_what_was_written(suffix: str, tmp_path: Path) -
     }
     path = tmp_path / f"weights{suffix}"
     WRITERS[suffix](path, tensors)
-    found = formats.read(path)
-    assert sorted(found) == sorted(tensors)
+    loaded = formats.read(path)
+    assert sorted(loaded) == sorted(tensors)
     for key, tensor in tensors.items():
-        assert found[key].dtype == tensor.dtype, key
-        assert np.array_equal(found[key], tensor), key
+        assert loaded[key].dtype == tensor.dtype, key
+        assert np.array_equal(loaded[key], tensor), key
 
 
 def load(name: str, tensors: dict[str, np.ndarray], folder: Path) -> Any:

@@ -144,9 +144,9 @@ def test_what_lies_beside_a_file(served: Path, tmp_path: Path, monkeypatch: pyte
     assert hub.beside(tmp_path / "w.pth", "config.json") == tmp_path / "config.json"
     assert hub.beside(tmp_path / "w.pth", "other.json") is None
     put(served, "sub/config.json", b"{}")
-    found = hub.beside("hf://timm/net/sub/w.pth", "config.json")
-    assert found is not None
-    assert found.read_bytes() == b"{}"
+    config = hub.beside("hf://timm/net/sub/w.pth", "config.json")
+    assert config is not None
+    assert config.read_bytes() == b"{}"
     assert hub.beside("hf://timm/net", "config.json") is None
     # That there is none is known from then on; of another nothing is.
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

@@ -54,12 +54,12 @@ def assert_equal(a: models.Pretrained, b: models.Pretrained) -> None:
 
 def renamed(tensors: Tensors, *rules: tuple[str, str]) -> Tensors:
     """Tensors whose names have every pattern replaced."""
-    found = {}
+    result = {}
     for key, tensor in tensors.items():
         for pattern, replacement in rules:
             key = re.sub(pattern, replacement, key)
-        found[key] = tensor
-    return found
+        result[key] = tensor
+    return result
 
 
 # Other libraries' layouts, written from ours by hand. Names are those of torchvision 0.20 and transformers 4.50.
@@ -113,14 +113,14 @@ RESNET_TRANSFORMERS = (
 
 def separate(tensors: Tensors) -> Tensors:
     """Query, key and value apart."""
-    found: Tensors = {}
+    result: Tensors = {}
     for key, tensor in tensors.items():
         if ".qkv." in key:
             parts = zip(("query", "key", "value"), np.split(tensor, 3), strict=True)
-            found |= {key.replace("qkv", part): split for part, split in parts}
+            result |= {key.replace("qkv", part): split for part, split in parts}
         else:
-            found[key] = tensor
-    return found
+            result[key] = tensor
+    return result
 
 
 @pytest.mark.parametrize(
@@ -134,11 +134,11 @@ def separate(tensors: Tensors) -> Tensors:
 def test_vits_in_other_layouts(layout: str, make: Callable[[], Tensors], tmp_path: Path) -> None:
     tensors = make()
     assert not any(key.startswith(("blocks", "norm", "head.")) for key in tensors)
-    found = load(tmp_path, tensors, "vit_ti32", num_classes=None)
-    assert found.layout == layout
-    assert_equal(found, load(tmp_path, vit(), "vit_ti32"))
+    pretrained = load(tmp_path, tensors, "vit_ti32", num_classes=None)
+    assert pretrained.layout == layout
+    assert_equal(pretrained, load(tmp_path, vit(), "vit_ti32"))
     # And back: the layout's rules make the file's tensors again.
-    leaves = trees.flatten(found.variables)
+    leaves = trees.flatten(pretrained.variables)
     rules = getattr(layouts, layout)({path: leaf.shape for path, leaf in leaves.items()})
     written = {rule.name: rule.to_file(leaves) for rule in rules}
     read = {key.removeprefix("vit."): tensor for key, tensor in tensors.items()}
@@ -149,17 +149,17 @@ def test_vits_in_other_layouts(layout: str, make: Callable[[], Tensors], tmp_pat
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_resnets_in_transformers_layout(name: str, tmp_path: Path) -> None:
     ours = state_dict(name, layouts.resnet_torchvision, **NARROW)
-    found = load(tmp_path, renamed(ours, *RESNET_TRANSFORMERS), name, num_classes=None)
-    assert found.layout == "resnet_transformers"
-    assert_equal(found, load(tmp_path, ours, name))
+    pretrained = load(tmp_path, renamed(ours, *RESNET_TRANSFORMERS), name, num_classes=None)
+    assert pretrained.layout == "resnet_transformers"
+    assert_equal(pretrained, load(tmp_path, ours, name))
 
 
 def test_a_model_without_its_head_has_no_prefix(tmp_path: Path) -> None:
     tensors = renamed(separate(vit()), *VIT_TRANSFORMERS, (r"^vit\.", ""))
     bare = {key: tensor for key, tensor in tensors.items() if not key.startswith("classifier")}
     bare["pooler.dense.weight"] = np.zeros((192, 192), np.float32)
-    found = load(tmp_path, bare, "vit_ti32", dont_load=("head",), ignore=("pooler.*",))
-    assert found.layout == "vit_transformers"
+    pretrained = load(tmp_path, bare, "vit_ti32", dont_load=("head",), ignore=("pooler.*",))
+    assert pretrained.layout == "vit_transformers"
     with pytest.raises(UserError, match="not used: pooler"):
         load(tmp_path, bare, "vit_ti32", dont_load=("head",))
 
@@ -180,18 +180,18 @@ def test_a_model_without_its_head_has_no_prefix(tmp_path: Path) -> None:
     ],
 )
 def test_a_prefix_of_all_names_is_taken_off_and_said(prefix: str, note: str, tmp_path: Path) -> None:
-    found = load(tmp_path, {prefix + key: tensor for key, tensor in narrow().items()}, num_classes=None)
-    assert found.notes == (note,)
-    assert_equal(found, load(tmp_path, narrow()))
+    pretrained = load(tmp_path, {prefix + key: tensor for key, tensor in narrow().items()}, num_classes=None)
+    assert pretrained.notes == (note,)
+    assert_equal(pretrained, load(tmp_path, narrow()))
 
 
 def test_prefixes_within_names_and_a_head_outside_of_the_backbone(tmp_path: Path) -> None:
     wrapped = renamed(narrow(), (r"^layer2\.", "layer2._orig_mod.")) | {"n_averaged": np.array(3)}
     assert_equal(load(tmp_path, wrapped), load(tmp_path, narrow()))
     outside = renamed(narrow(), (r"^(?!fc)", "model.backbone."), (r"^fc", "model.fc"))
-    found = load(tmp_path, outside, num_classes=None)
-    assert found.notes == ("took the prefix 'model.backbone.' off 122 of 122 names",)
-    assert_equal(found, load(tmp_path, narrow()))
+    pretrained = load(tmp_path, outside, num_classes=None)
+    assert pretrained.notes == ("took the prefix 'model.backbone.' off 122 of 122 names",)
+    assert_equal(pretrained, load(tmp_path, narrow()))
 
 
 def test_names_that_would_become_one_are_refused(tmp_path: Path) -> None:
@@ -232,12 +232,12 @@ def test_a_training_checkpoint_says_which_weights_it_took(tmp_path: Path) -> Non
 
     both = {"epoch": 3, "model": calls(narrow(), 0), "model_ema": calls(ones, len(narrow()))}
     torch_files.write_zip(path, torch_files.dumps(both), storages)
-    found = read(path)
-    assert found.notes == (
+    pretrained = read(path)
+    assert pretrained.notes == (
         "took the weights under 'model_ema' (also there, for model.weights_key: 'model')",
         "took wrappers such as 'module.' off 122 names",
     )
-    assert_equal(found, load(tmp_path, ones))
+    assert_equal(pretrained, load(tmp_path, ones))
     assert_equal(read(path, weights_key="model"), load(tmp_path, narrow()))
 
 
@@ -250,9 +250,11 @@ def test_narrow_floats_are_widened_and_said(dtype: Any, file: str, tmp_path: Pat
     path = tmp_path / "half" / file
     path.parent.mkdir()
     np.savez(path, **half) if path.suffix == ".npz" else models.save_safetensors(path, half)
-    found = read(path)
-    assert found.notes == (f"widened 102 tensors from {np.dtype(dtype).name} to float32",)
-    assert_equal(found, load(tmp_path, {k: t.astype(np.float32) if t.dtype == dtype else t for k, t in half.items()}))
+    pretrained = read(path)
+    assert pretrained.notes == (f"widened 102 tensors from {np.dtype(dtype).name} to float32",)
+    assert_equal(
+        pretrained, load(tmp_path, {k: t.astype(np.float32) if t.dtype == dtype else t for k, t in half.items()})
+    )
 
 
 def test_the_log_has_what_load_pretrained_notes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -292,8 +294,8 @@ def test_another_head_gets_the_sentence_that_helps(changes: dict[str, Any], caus
     with pytest.raises(UserError, match=f"{cause}.*{NEW_HEAD}"):
         load(tmp_path, changed(changes))
     # And what the sentence says helps.
-    found = load(tmp_path, changed(changes), dont_load=("head",))
-    assert ("skipped the file's own head" in str(found.notes)) == any(key not in narrow() for key in changes)
+    pretrained = load(tmp_path, changed(changes), dont_load=("head",))
+    assert ("skipped the file's own head" in str(pretrained.notes)) == any(key not in narrow() for key in changes)
 
 
 X = np.ones((1, 1, 192), np.float32)

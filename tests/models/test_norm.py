@@ -1,4 +1,4 @@
-"""Batch normalisation against values worked by hand, in every combination of train and mutable."""
+"""Batch normalization against values worked by hand, in every combination of train and mutable."""
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +39,7 @@ def test_evaluation_uses_the_running_statistics_and_moves_nothing(mutable: bool)
         jax.tree.map(np.testing.assert_array_equal, out[1]["batch_stats"], VARIABLES["batch_stats"])
 
 
-def test_initialising_in_train_mode_does_not_count_as_a_batch() -> None:
+def test_initializing_in_train_mode_does_not_count_as_a_batch() -> None:
     stats = BatchNorm().init(jax.random.key(0), X, train=True)["batch_stats"]
     assert (stats["mean"][0], stats["var"][0], stats["count"]) == (0, 1, 0)
 
@@ -59,6 +59,6 @@ def test_statistics_stay_float32_under_bfloat16() -> None:
 
 
 def test_the_gradient_flows_through_the_batch_statistics() -> None:
-    # sum over positions of a normalised batch is constant, so its gradient vanishes.
+    # sum over positions of a normalized batch is constant, so its gradient vanishes.
     gradient = jax.grad(lambda x: BatchNorm().apply(VARIABLES, x, train=True).sum())(X)
     np.testing.assert_allclose(gradient, np.zeros(X.shape), atol=1e-5)

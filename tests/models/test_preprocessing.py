@@ -31,18 +31,18 @@ def find(folder: Path, name: str = "vit_ti16", *, layout: str | None = "vit_timm
     ],
 )
 def test_a_file_beside_the_weights_decides(files: Any, tmp_path: Path) -> None:
-    found = find(tmp_path, **files)
-    assert (found.mean, found.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
-    assert f"as {list(files)[-1]}.json beside the weights says" in str(found)
-    assert str(found).startswith("mean (0.1, 0.2, 0.3), std (0.4, 0.5, 0.6), ")
+    normalization = find(tmp_path, **files)
+    assert (normalization.mean, normalization.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert f"as {list(files)[-1]}.json beside the weights says" in str(normalization)
+    assert str(normalization).startswith("mean (0.1, 0.2, 0.3), std (0.4, 0.5, 0.6), ")
 
 
 def test_without_one_the_layout_decides_and_then_the_default_weights(tmp_path: Path) -> None:
     # A run's own config.json says nothing of it.
     config = {"model": {"name": "vit_ti16"}, "name": "quickstart"}
     for layout, expected in (("vit_timm", HALVES), ("vit_torchvision", IMAGENET), ("vit_torchvision_old", IMAGENET)):
-        found = find(tmp_path, layout=layout, config=config)
-        assert (found.mean, found.std) == expected
+        normalization = find(tmp_path, layout=layout, config=config)
+        assert (normalization.mean, normalization.std) == expected
     assert models.find_normalization("vit_ti16").mean == HALVES[0]
     assert models.find_normalization("resnet18", models.default_source("resnet18")).mean == IMAGENET[0]
 

@@ -51,7 +51,7 @@ def abstract(name: str, size: int = 224, **options: Any) -> Any:
 
 
 def drawn(shapes: Any) -> Any:
-    """Variables of these shapes, drawn by NumPy: compiling the real initialisation takes many seconds."""
+    """Variables of these shapes, drawn by NumPy: compiling the real initialization takes many seconds."""
     rng = np.random.default_rng(0)
 
     def draw(path: str, leaf: Any) -> np.ndarray:
@@ -81,7 +81,7 @@ def test_parameters_kernels_head_and_logits(name: str) -> None:
     assert len(mean) == len(std) == 3
 
 
-def test_initialisation_has_the_spread_that_its_scheme_says() -> None:
+def test_initialization_has_the_spread_that_its_scheme_says() -> None:
     model = models.create("resnet18", width=1 / 4, num_classes=100)
     images = jnp.zeros((1, 32, 32, 3))
     init = jax.jit(lambda key: [model.init(key, images)["params"][m]["kernel"] for m in ("conv1", "head")])

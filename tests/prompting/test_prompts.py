@@ -9,13 +9,12 @@ from vpns_jax import prompting
 from vpns_jax.errors import UserError
 from vpns_jax.prompting import KINDS
 
-# A kind reads one of them.
-SIZES = {"pad_size": 1, "patch_size": 2}
+SIZES = {"pad": {"pad_size": 1}, "expand": {"pad_size": 1}, "corner": {"patch_size": 2}, "random": {"patch_size": 2}}
 GREY = jnp.full((1, 2, 2, 3), 0.5)
 
 
 def make(kind, canvas_size=4, **options):
-    return prompting.create(kind, canvas_size=canvas_size, **(SIZES | options))
+    return prompting.create(kind, canvas_size=canvas_size, **(SIZES.get(kind, {}) | options))
 
 
 def filled(prompt, value):
@@ -64,7 +63,7 @@ def test_corner_by_hand():
     assert channel(prompt.apply(prompt.init(), jnp.zeros((1, 3, 3, 3)))) == [[0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 0]]
 
 
-def test_random_moves_over_all_places_and_rests_in_the_centre():
+def test_random_moves_over_all_places_and_rests_in_the_center():
     prompt = make("random", 4)
     params, blank = filled(prompt, 100.0), jnp.zeros((2, 4, 4, 3))
     seen = set()

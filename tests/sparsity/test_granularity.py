@@ -293,15 +293,15 @@ def test_a_groups_mean_score_moves_by_its_mean_mask_gradient():
 )
 def test_a_step_of_learned_scores_under_every_granularity(text, density, exclude):
     """Scores get sign(s) * dL/dm, pruned or not, and after the step the mask is again of whole groups, as many."""
-    found, data, which = tiny.variables(), tiny.split(), pattern(text)
+    variables, data, which = tiny.variables(), tiny.split(), pattern(text)
     # So that the ReLU of a channel without weights is on.
-    found["params"]["bn1"]["bias"] += 0.5
+    variables["params"]["bn1"]["bias"] += 0.5
     images = data.images / 127.5 - 1.0
-    scores = sparsity.scaled_init(models.prunable(found["params"], exclude=exclude))
+    scores = sparsity.scaled_init(models.prunable(variables["params"], exclude=exclude))
     pruned = sparsity.pruned_groups(which, scores, density)
 
     def loss(mask):
-        logits = tiny.Tiny().apply({**found, "params": sparsity.apply(found["params"], mask)}, images)
+        logits = tiny.Tiny().apply({**variables, "params": sparsity.apply(variables["params"], mask)}, images)
         return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(logits), data.labels[:, None], 1))
 
     @jax.jit

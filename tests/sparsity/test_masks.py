@@ -111,13 +111,13 @@ def test_density():
     assert sparsity.density({}) == 1
 
 
-def test_levelled_scores_by_hand():
+def test_leveled_scores_by_hand():
     scores = {"a": jnp.asarray([1.0, -3.0]), "b": jnp.asarray([[0.5, 0.0], [-0.25, 0.25]]), "c": jnp.zeros(2)}
     # Sums 4, 1 and 0 of 8 scores: their mean is 5 / 8, and the layers' are 2, 1 / 4 and 0.
-    found = sparsity.level(scores)
-    np.testing.assert_allclose(found["a"], np.asarray([1.0, -3.0]) * 5 / 16)
-    np.testing.assert_allclose(found["b"], np.asarray([[0.5, 0.0], [-0.25, 0.25]]) * 5 / 2)
-    np.testing.assert_array_equal(found["c"], [0.0, 0.0])
+    leveled = sparsity.level(scores)
+    np.testing.assert_allclose(leveled["a"], np.asarray([1.0, -3.0]) * 5 / 16)
+    np.testing.assert_allclose(leveled["b"], np.asarray([[0.5, 0.0], [-0.25, 0.25]]) * 5 / 2)
+    np.testing.assert_array_equal(leveled["c"], [0.0, 0.0])
 
 
 def test_scaled_init_by_hand():

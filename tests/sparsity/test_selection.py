@@ -45,11 +45,11 @@ def select(tree, k, algorithm):
 def test_equals_partition(algorithm, values, k):
     x = np.array(values, np.float32)
     tree = {"a": x[:5].reshape(5, 1), "b": [x[5:6].reshape(()), x[6:]]}
-    found, expected = np.asarray(select(tree, k, algorithm)), np.partition(x, k - 1)[k - 1]
+    kth, expected = np.asarray(select(tree, k, algorithm)), np.partition(x, k - 1)[k - 1]
     if expected == 0 and not expected.view(np.uint32) & 0x7FFFFFFF:
-        assert found.view(np.uint32) & 0x7FFFFFFF == 0
+        assert kth.view(np.uint32) & 0x7FFFFFFF == 0
     else:
-        assert found.view(np.uint32) == expected.view(np.uint32)
+        assert kth.view(np.uint32) == expected.view(np.uint32)
 
 
 @every_search
@@ -60,10 +60,10 @@ def test_bfloat16(algorithm, patterns, k):
     # NaNs are left to their own test.
     x = np.where((x & 0x7F80 == 0x7F80) & (x & 0x7F != 0), 0, x).astype(np.uint16)
     wide = (x.astype(np.uint32) << 16).view(np.float32)
-    found = select([x.view(ml_dtypes.bfloat16)], k, algorithm)
-    assert found.dtype == jnp.bfloat16
+    kth = select([x.view(ml_dtypes.bfloat16)], k, algorithm)
+    assert kth.dtype == jnp.bfloat16
     # Compared on the host: a device may take subnormal numbers for zero.
-    bits = np.asarray(found).view(np.uint16).astype(np.uint32) << 16
+    bits = np.asarray(kth).view(np.uint16).astype(np.uint32) << 16
     expected = np.partition(wide, k - 1)[k - 1].view(np.uint32)
     assert bits == expected or (bits | expected) == 0x80000000
 
@@ -115,9 +115,9 @@ def test_float16_and_mixed_dtypes():
     half, single = np.array([6e-8, 2.0], np.float16), np.array([1.0, -1.0], np.float32)
     assert sparsity.kth_smallest([half], 1).dtype == jnp.float16
     assert sparsity.kth_smallest([half], 1) == half[0]
-    found = sparsity.kth_smallest([half, single], 2)
-    assert found.dtype == jnp.float32
-    assert found == np.float32(half[0])
+    kth = sparsity.kth_smallest([half, single], 2)
+    assert kth.dtype == jnp.float32
+    assert kth == np.float32(half[0])
 
 
 def test_keys_are_odd_and_ordered():

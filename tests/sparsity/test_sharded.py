@@ -109,9 +109,9 @@ def test_every_search_finds_the_same_in_parts(layout, axis_type, algorithm):
     parts = put(tree, layout, (2, 4), axis_type)
     for k in (1, 30_000, flat.size):
         key, rank = selection.kth_smallest_key(parts, jnp.int32(k), algorithm)
-        found = np.partition(flat, k - 1)[k - 1]
-        assert selection.key_to_float(key) == found
-        assert rank == k - np.sum(flat < found)
+        kth = np.partition(flat, k - 1)[k - 1]
+        assert selection.key_to_float(key) == kth
+        assert rank == k - np.sum(flat < kth)
 
 
 def test_uneven_shards_are_counted_once():
@@ -120,5 +120,5 @@ def test_uneven_shards_are_counted_once():
     x = np.random.default_rng(0).standard_normal((16, 15)).astype(np.float32)
     sharded = jax.device_put(x, NamedSharding(mesh, PartitionSpec("data")))
     for k in (1, 80, 165):
-        found = jax.jit(lambda x, k=k: sparsity.kth_smallest([x[:11]], k))(sharded)
-        assert found == np.sort(x[:11], axis=None)[k - 1]
+        kth = jax.jit(lambda x, k=k: sparsity.kth_smallest([x[:11]], k))(sharded)
+        assert kth == np.sort(x[:11], axis=None)[k - 1]
