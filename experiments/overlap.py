@@ -56,8 +56,9 @@ def _mask(folder: Path, cell: Mapping[str, Any]) -> Mask:
     homes = (folder, folder / "runs" / name)
     paths = [home / "subnetworks" / f"{name}.safetensors" for home in homes]
     path = next((path for path in paths if path.exists()), paths[0])
-    bits = subnetworks.load_bits(path)
     layers = {layer["path"]: layer for layer in cell.get("layers") or ()}
+    # What ends a channel is masked, and not counted.
+    bits = {layer: one for layer, one in subnetworks.load_bits(path).items() if layer in layers}
     kept = {layer: int(np.bitwise_count(one).sum(dtype=np.int64)) for layer, one in bits.items()}
     if kept != {layer: one["kept"] for layer, one in layers.items()}:
         raise UserError(f"{path}: its mask is not the one that {folder / 'summary.json'} tells of")

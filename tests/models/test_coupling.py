@@ -9,10 +9,8 @@ import pytest
 from vpns_jax import models, sparsity
 from vpns_jax.errors import UserError
 from vpns_jax.models.resnet import ResNet
-from vpns_jax.models.vit import HEAD_DIM, MLP, Attention
+from vpns_jax.models.vit import HEAD_DIM
 from vpns_jax.trees import flatten
-
-CHANNEL = sparsity.parse_granularity("channel")
 
 
 def shapes(name, **options):
@@ -22,7 +20,9 @@ def shapes(name, **options):
 
 
 def shared(model):
-    return [entry.paths for entry in models.coupled(model) if not entry.fixed]
+    """Kernels whose outputs are added."""
+    found = [tuple(writer.kernel for writer in each.writers) for each in models.channels(model) if not each.fixed]
+    return [kernels for kernels in found if len(kernels) > 1]
 
 
 def kernels(names):
@@ -46,37 +46,33 @@ def test_resnet50_by_hand():
     assert not any("conv1/kernel" in paths for paths in groups)
 
 
-def test_vgg_has_none_but_the_classes():
-    assert models.coupled(models.create("vgg16")) == (
-        models.Coupled(("head/kernel",), fixed="its output channels are the classes"),
+def test_vgg_by_hand():
+    first, *_, last, head = models.channels(models.create("vgg16_bn"))
+    assert first == models.Channels(
+        (models.Writer("conv1_1/kernel", "conv1_1/bias", "bn1_1"),), (models.Reader("conv1_2/kernel"),)
     )
+    assert last == models.Channels((models.Writer("fc2/kernel", "fc2/bias"),), (models.Reader("head/kernel"),))
+    assert head.fixed == "its output channels are the classes"
+    plain = {each.name: each for each in models.channels(models.create("vgg16"))}
+    assert plain["conv5_3/kernel"].writers == (models.Writer("conv5_3/kernel", "conv5_3/bias"),)
+    assert plain["conv5_3/kernel"].readers == (models.Reader("fc1/kernel", positions=49),)
 
 
-def test_vit_has_heads_and_a_residual_stream_that_stays():
-    *heads, stream, head = models.coupled(models.create("vit_ti32"))
-    assert [entry.width for entry in heads] == [HEAD_DIM] * 12
-    assert heads[3].paths == kernels("block_3/attention/query block_3/attention/key block_3/attention/value")
-    assert len(stream.paths) == 25
+def test_vit_has_heads_and_hidden_units_and_a_residual_stream_that_stays():
+    *blocks, stream, head = models.channels(models.create("vit_ti32"))
+    heads, hidden = blocks[::2], blocks[1::2]
+    assert [each.width for each in heads] == [HEAD_DIM] * 12
+    assert heads[3].kernels == kernels("block_3/attention/value block_3/attention/query block_3/attention/key")
+    assert heads[3].readers == (models.Reader("block_3/attention/out/kernel"),)
+    assert hidden[3].kernels == kernels("block_3/mlp/fc1")
+    assert len(stream.kernels) == 25
     assert stream.fixed
     assert head.fixed
 
 
-@pytest.mark.parametrize("name", models.names())
-def test_every_coupling_names_kernels_that_are_there_with_equal_channels(name):
-    model, params = shapes(name)
-    there = flatten(models.prunable(params))
-    named = [path for entry in models.coupled(model) for path in entry.paths]
-    assert len(named) == len(set(named))
-    for entry in models.coupled(model):
-        channels = {there[path].shape[-1] for path in entry.paths}
-        if not entry.fixed:
-            assert len(channels) == 1
-            assert channels.pop() % entry.width == 0
-
-
 def test_an_unknown_network_is_refused():
-    with pytest.raises(UserError, match=r"channels of Dense are coupled is not known; known: ResNet, VGG, ViT"):
-        models.coupled(nn.Dense(3))
+    with pytest.raises(UserError, match=r"reads the channels of Dense is not known; known: ResNet, VGG, ViT"):
+        models.channels(nn.Dense(3))
 
 
 def quickly(function):
@@ -93,11 +89,10 @@ def random_like(tree, seed=0):
 
 @pytest.mark.parametrize("allocation", ["global", "uniform", "erk"])
 def test_coupled_channels_share_masks_exactly(allocation):
-    model = ResNet(depths=(2, 2), block="bottleneck", width=1 / 8)
+    model = ResNet(depths=(1, 1), block="bottleneck", width=1 / 8)
     params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
-    scores = random_like(models.prunable(params, exclude=["head"]))
-    pattern = sparsity.Pattern(CHANNEL, allocation, models.coupled(model))
-    mask = flatten(sparsity.structured_mask(scores, 0.4, pattern))
+    weights = random_like(params)
+    mask = flatten(sparsity.counted(channel_mask(model, weights, 0.4, allocation)))
     by_channel = {path: np.asarray(leaf).reshape(-1, leaf.shape[-1]) for path, leaf in mask.items()}
     assert all((keep == keep[0]).all() for keep in by_channel.values())
     for paths in shared(model):
@@ -113,55 +108,36 @@ def test_coupled_channels_share_masks_exactly(allocation):
         assert kept == {path: size - int((1 - 0.4) * size) for path, size in sizes.items()}
 
 
+def channel_mask(model, weights, density, allocation="global"):
+    """By magnitude, of all but the head."""
+    pattern = sparsity.ChannelPattern(allocation=allocation, channels=models.channels(model))
+    found = models.prunable(weights, exclude=["head"])
+    counts = sparsity.pruned_groups(pattern, found, density)
+    return pattern.mask(sparsity.prune_groups(pattern.magnitude(found), counts, pattern.selection), weights)
+
+
 @pytest.mark.parametrize("block", ["basic", "bottleneck"])
-def test_a_pruned_channel_is_gone_after_every_residual_sum(block):
-    """Normalisation starts with no bias: channels that nothing is written to are zero; uncoupled they are not."""
+def test_a_pruned_channel_is_exactly_zero_after_every_residual_sum(block):
+    """Whatever the input and the normalisations' biases; a mask on kernels alone leaves these behind."""
     model = ResNet(depths=(2, 1), block=block, num_classes=3, width=1 / 16, stem="small")
     images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 3)), jnp.float32)
     variables = quickly(model.init)(jax.random.key(0), images)
+    weights = random_like(variables["params"])
+    mask = channel_mask(model, weights, 0.5, "uniform")
+    run = quickly(lambda params: model.apply({**variables, "params": params}, images, capture_intermediates=True)[1])
+    seen, left = (run(sparsity.apply(weights, some))["intermediates"] for some in (mask, sparsity.counted(mask)))
     last = "conv2" if block == "basic" else "conv3"
-    run = quickly(lambda variables: model.apply(variables, images, capture_intermediates=True)[1]["intermediates"])
-
-    def written_to(coupled):
-        """By block: the channels kept in its last layer, and those that its output has."""
-        scores = models.prunable(variables["params"], exclude=["head"])
-        mask = sparsity.structured_mask(scores, 0.5, sparsity.Pattern(CHANNEL, "uniform", coupled))
-        seen = run(variables | {"params": sparsity.apply(variables["params"], mask)})
-        for name in ("layer1_0", "layer1_1", "layer2_0"):
-            yield np.asarray(mask[name][last]["kernel"][0, 0, 0]), np.abs(seen[name]["__call__"][0]).max((0, 1, 2)) > 0
-
-    for keep, seen in written_to(models.coupled(model)):
+    for name in ("layer1_0", "layer1_1", "layer2_0"):
+        keep = np.asarray(mask[name][last]["kernel"][0, 0, 0])
         assert 0 < keep.sum() < keep.size
-        assert seen[keep].any()
-        assert not seen[~keep].any()
-    assert any(seen[~keep].any() for keep, seen in written_to(()))
-
-
-def test_a_pruned_head_adds_nothing():
-    """Attention with two of three heads is attention whose output forgets the third; so for the MLP's hidden units."""
-    x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 5, 3 * HEAD_DIM)), jnp.float32)
-    params = quickly(Attention(jnp.float32).init)(jax.random.key(0), x)["params"]
-    scores = {name: {"kernel": params[name]["kernel"]} for name in ("query", "key", "value")}
-    heads = models.Coupled(("query/kernel", "key/kernel", "value/kernel"), width=HEAD_DIM)
-    mask = sparsity.structured_mask(scores, 0.5, sparsity.Pattern(CHANNEL, coupled=(heads,)))
-    keep = mask["value"]["kernel"][0]
-    assert keep.reshape(3, HEAD_DIM).sum(1).tolist().count(0) == 1
-    forgetful = {**params, "out": {**params["out"], "kernel": params["out"]["kernel"] * keep[:, None]}}
-    apply = quickly(lambda params: Attention(jnp.float32).apply({"params": params}, x))
-    np.testing.assert_allclose(apply(sparsity.apply(params, mask)), apply(forgetful), atol=1e-5)
-
-    mlp = MLP(0.0, jnp.float32)
-    params = quickly(lambda key: mlp.init(key, x, train=False))(jax.random.key(0))["params"]
-    mask = sparsity.structured_mask({"fc1": {"kernel": params["fc1"]["kernel"]}}, 0.5, sparsity.Pattern(CHANNEL))
-    keep = mask["fc1"]["kernel"][0]
-    forgetful = {**params, "fc2": {**params["fc2"], "kernel": params["fc2"]["kernel"] * keep[:, None]}}
-    run = quickly(lambda params: mlp.apply({"params": params}, x, train=False))
-    np.testing.assert_allclose(run(sparsity.apply(params, mask)), run(forgetful), atol=1e-5)
+        assert np.abs(seen[name]["__call__"][0])[..., keep].any()
+        assert not np.abs(seen[name]["__call__"][0])[..., ~keep].any()
+        assert np.abs(left[name]["__call__"][0])[..., ~keep].any()
 
 
 def test_vit_is_pruned_by_heads_and_hidden_units_once_the_rest_is_left_out():
     model, params = shapes("vit_ti32")
-    pattern = sparsity.Pattern(CHANNEL, coupled=models.coupled(model))
+    pattern = sparsity.ChannelPattern(channels=models.channels(model))
     with pytest.raises(UserError, match=r"residual stream.*dense: block_\*/attention/out/kernel, block_\*/mlp/fc2/ker"):
         sparsity.validate(pattern, models.prunable(params), 0.5)
     rest = models.prunable(params, exclude=["embedding", "head", "*/attention/out", "*/mlp/fc2"])

@@ -12,18 +12,22 @@ from vpns_jax.experiment import config
 from vpns_jax.experiment.cell import CellRun, Setup
 from vpns_jax.experiment.plan import Cell
 from vpns_jax.experiment.workdir import Workdir
-from vpns_jax.models import registry
+from vpns_jax.models import coupling, registry
 from vpns_jax.parallel import sharding
 from vpns_jax.training.recorder import Progress
 
 ITERATIONS = tiny.IMAGES // tiny.BATCH
 ENTRY = registry.Entry(tiny.Tiny, {}, (), None, registry.HALVES)
 
+# The four channels of its convolution.
+CHANNELS = models.Channels((models.Writer("conv1/kernel", norm="bn1"),), (models.Reader("head/kernel"),))
+
 
 @contextlib.contextmanager
 def world(monkeypatch):
     """Where the tiny network has a name, on one device."""
     monkeypatch.setitem(registry.ENTRIES, "tiny", ENTRY)
+    monkeypatch.setitem(coupling.FAMILIES, tiny.Tiny, lambda model: [CHANNELS])
     with jax.set_mesh(sharding.make_mesh(tiny.BATCH, jax.devices()[:1])):
         yield
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vpns_jax import models, prompting
+from vpns_jax import models, prompting, sparsity
 from vpns_jax.models.resnet import ResNet
 from vpns_jax.models.vgg import VGG
 from vpns_jax.models.vit import ViT
@@ -50,7 +50,8 @@ def test_gradients_and_hessian_products(network):
         kernels = models.prunable(variables["params"])
         problem = SimpleNamespace(
             network=network,
-            prunable=kernels,
+            scored=kernels,
+            pattern=sparsity.Pattern(),
             options=SimpleNamespace(batches=1),
             prune=SimpleNamespace(batch_norm="train"),
             batches=lambda count: [(batch, jax.random.key(0))] * count,
@@ -69,8 +70,9 @@ def test_flow(network):
     variables = jax.eval_shape(network.model.init, jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
     variables = jax.tree.map(lambda x: jnp.asarray(np.full(x.shape, 0.5, x.dtype)), variables)
     kernels = models.prunable(variables["params"])
-    mask = jax.tree.map(lambda w: jnp.ones(w.shape, bool), kernels)
-    flow = synflow.synaptic_flow(network.model, source_of(network, variables), mask, canvas_size=SIZE)
+    flow = synflow.synaptic_flow(
+        network.model, source_of(network, variables), kernels, sparsity.Pattern(), canvas_size=SIZE
+    )
     assert shapes(flow) == shapes(kernels)
     # Shares of the largest, which float32 alone would not hold.
     assert max(float(leaf.max()) for leaf in jax.tree.leaves(flow)) == 1

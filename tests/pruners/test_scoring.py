@@ -54,7 +54,7 @@ def problem(run):
 
 def mean_loss(problem, source, temperature, flat, unravel):
     losses = [
-        scoring.loss(problem.network, False, temperature, source, unravel(flat), batch, rng)
+        scoring.loss(problem.network, problem.pattern, False, temperature, source, unravel(flat), batch, rng)
         for batch, rng in problem.batches(2)
     ]
     return jnp.mean(jnp.stack(losses))

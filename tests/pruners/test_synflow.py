@@ -47,6 +47,12 @@ def everything(weights):
     return jax.tree.map(lambda w: jnp.ones(w.shape, bool), models.prunable(weights))
 
 
+def flow(model, weights, mask, *, canvas_size):
+    """Of the weights that the mask leaves."""
+    left = sparsity.apply(sparsity.subtree(weights, mask), mask)
+    return synflow.synaptic_flow(model, subnetwork(weights), left, sparsity.Pattern(), canvas_size=canvas_size)
+
+
 @pytest.fixture
 def run(tmp_path):
     return cells.cell(tmp_path, "synflow")
@@ -94,12 +100,12 @@ def test_scores_by_hand():
             return nn.Dense(1, use_bias=False, name="b")(x)
 
     weights = {"a": {"kernel": jnp.asarray(w)}, "b": {"kernel": jnp.asarray(v)}}
-    scores = synflow.synaptic_flow(Pair(), subnetwork(weights), everything(weights), canvas_size=1)
+    scores = flow(Pair(), weights, everything(weights), canvas_size=1)
     # Through unit 1: (1 + 0 + 1) 4 = 8; through unit 2: (2 + 3 + 0) 0.5 = 2.5. Shares of the largest, 8.
     np.testing.assert_allclose(scores["a"]["kernel"], np.asarray([[4, 1], [0, 1.5], [4, 0]]) / 8)
     np.testing.assert_allclose(scores["b"]["kernel"], [[1.0], [2.5 / 8]])
     pruned = {"a": {"kernel": jnp.asarray([[False, True], [True, True], [True, True]])}, "b": everything(weights)["b"]}
-    scores = synflow.synaptic_flow(Pair(), subnetwork(weights), pruned, canvas_size=1)
+    scores = flow(Pair(), weights, pruned, canvas_size=1)
     np.testing.assert_allclose(scores["a"]["kernel"], np.asarray([[0, 1], [0, 1.5], [4, 0]]) / 4)
 
 
@@ -107,7 +113,7 @@ def test_what_flows_into_a_unit_flows_out_of_it():
     """Theorem 1, unit by unit, on a masked chain."""
     weights = chain()
     mask = sparsity.topk_mask(models.prunable(weights), 0.6)
-    scores = synflow.synaptic_flow(Chain(), subnetwork(weights), mask, canvas_size=2)
+    scores = flow(Chain(), weights, mask, canvas_size=2)
     layers = [np.asarray(scores[f"layer{i}"]["kernel"], np.float64) for i in range(len(WIDTHS) + 1)]
     for before, after in itertools.pairwise(layers):
         np.testing.assert_allclose(before.sum(axis=0), after.sum(axis=1), rtol=1e-5)
@@ -155,7 +161,7 @@ def test_flow_is_conserved_from_layer_to_layer(name):
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     rng = np.random.default_rng(0)
     weights = jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.05, x.shape), jnp.float32), variables["params"])
-    scores = synflow.synaptic_flow(model, subnetwork(weights), everything(weights), canvas_size=32)
+    scores = flow(model, weights, everything(weights), canvas_size=32)
     flows = {path: float(leaf.sum()) for path, leaf in trees.flatten(scores).items()}
     assert all(flow > 0 for flow in flows.values())
     if name == "vgg":

@@ -42,5 +42,12 @@ def test_what_was_packed_comes_back(shape):
     assert packed["a"]["kernel"].bytes.shape == (*rest, *((short, long) if n <= m else (long, short)))
 
 
+def test_vectors_are_packed_too():
+    keep = jnp.arange(11) % 3 == 0
+    packed = sparsity.pack({"a": keep})
+    assert packed["a"].bytes.shape == (2,)
+    np.testing.assert_array_equal(sparsity.unpack(packed)["a"], keep)
+
+
 def test_no_mask_is_no_bits():
     assert sparsity.pack({}) == {} == sparsity.unpack({})

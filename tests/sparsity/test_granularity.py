@@ -31,8 +31,8 @@ SERVED = {
 VALUES = st.lists(st.sampled_from([0.0, -0.5, 0.5, 1.0, -2.0]), min_size=ELEMENTS, max_size=ELEMENTS)
 
 
-def pattern(text, allocation="global", coupled=()):
-    return Pattern(sparsity.parse_granularity(text), allocation, tuple(coupled))
+def pattern(text, allocation="global"):
+    return Pattern(sparsity.parse_granularity(text), allocation)
 
 
 def tree(values, names):
@@ -114,30 +114,6 @@ def test_n_of_m_groups_inputs_at_one_place_and_output():
     conv = jnp.zeros((2, 1, 4, 2)).at[:, :, 2, :].set(1.0).at[1, 0, 2, 1].set(0.0).at[1, 0, 0, 1].set(-1.0)
     mask = sparsity.structured_mask({"k": conv}, 0.25, pattern("1:4"))["k"]
     assert (mask == (jnp.abs(conv) == 1)).all()
-
-
-def test_coupled_channels_add_the_norms_of_their_layers():
-    """Channel means: a 1, 3, 2; b 4, 0, 2; together (4 * a + 2 * b) / 6: 2, 2, 2 (a tie); c on its own 1.9, 9."""
-    scores = {
-        "a": jnp.tile(jnp.array([1.0, 3.0, 2.0]), (1, 1, 4, 1)),
-        "b": jnp.tile(jnp.array([4.0, 0.0, 2.0]), (2, 1)),
-        "c": jnp.tile(jnp.array([1.9, 9.0]), (3, 1)),
-    }
-    mask = sparsity.structured_mask(scores, 0.6, pattern("channel", coupled=[models.Coupled(("a", "b"))]))
-    # Of five channels two go: c's first, then of the equals the first.
-    assert mask["a"][0, 0, 0].tolist() == mask["b"][0].tolist() == [False, True, True]
-    assert mask["c"][0].tolist() == [False, True]
-    assert all(
-        (leaf == leaf.reshape(-1, leaf.shape[-1])[:1].reshape((1,) * (leaf.ndim - 1) + (-1,))).all()
-        for leaf in mask.values()
-    )
-
-
-def test_width_prunes_channels_in_a_row_as_one():
-    scores = {"q": jnp.array([[1.0, 2.0, 3.0, 0.0]]), "k": jnp.array([[1.0, 2.0, 0.0, 0.0]])}
-    mask = sparsity.structured_mask(scores, 0.5, pattern("channel", coupled=[models.Coupled(("q", "k"), width=2)]))
-    # Heads of norm 6 and 3.
-    assert mask["q"].tolist() == mask["k"].tolist() == [[True, True, False, False]]
 
 
 # --- properties ------------------------------------------------------------------------------------------------------
@@ -352,8 +328,8 @@ def test_names_that_are_none(text, message):
     assert "\n" not in str(caught.value)
 
 
-def check(text, density, allocation="global", coupled=()):
-    sparsity.validate(pattern(text, allocation, coupled), KERNELS, density)
+def check(text, density, allocation="global"):
+    sparsity.validate(pattern(text, allocation), KERNELS, density)
 
 
 @pytest.mark.parametrize(
@@ -373,9 +349,6 @@ def check(text, density, allocation="global", coupled=()):
         (("weight", float("nan")), "density is nan"),
         (("channel", 0.1), r"keeps 2 of 12 groups \(granularity channel\), fewer than the 3 layers"),
         (("channel", 0.1, "uniform"), "less than one group in every layer .* at most 6 groups"),
-        (("channel", 0.5, "global", [models.Coupled(("fc/kernel",), fixed="it is what it is")]), "fc/kernel .*: it is"),
-        (("channel", 0.5, "global", [models.Coupled(("conv/kernel", "gone/kernel"))]), "shares .* with gone/kernel"),
-        (("channel", 0.5, "global", [models.Coupled(("conv/kernel",), width=2)]), "3 output channels are no multiple"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(arguments, message):
@@ -388,15 +361,8 @@ def test_what_can_be_is_not_refused():
     check("channel", 0.25)
     check("channel", 0.2, "uniform")
     check("1:4", 0.25, "uniform")
-    # Coupling concerns output channels alone.
-    check("input_channel", 0.5, coupled=[models.Coupled(("fc/kernel", "gone"), fixed="it is what it is")])
 
 
 def test_a_vector_has_no_channels():
     with pytest.raises(UserError, match=r"bias \[3\]: it has no input and output axes"):
         sparsity.validate(pattern("channel"), {"bias": jnp.zeros(3)}, 0.5)
-
-
-def test_coupled_kernels_must_have_as_many_channels():
-    with pytest.raises(ValueError, match="differ in output channels: conv/kernel, fc/kernel"):
-        check("channel", 0.5, "global", [models.Coupled(("conv/kernel", "fc/kernel"))])

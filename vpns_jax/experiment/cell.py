@@ -218,8 +218,9 @@ class CellRun:
             "last": result.evaluated(self.network, trained.last, setup.test, self.plan.retrain.batch_size),
             "best": result.evaluated(self.network, trained.best, setup.test, self.plan.retrain.batch_size),
         }
-        nonzero = float(sparsity.nonzero(trained.best.weights, trained.best.mask))
-        mask = sharding.to_host(trained.best.mask)
+        mask = sparsity.counted(trained.best.mask)
+        nonzero = float(sparsity.nonzero(trained.best.weights, mask))
+        mask = sharding.to_host(mask)
         if not processes.is_primary():
             return None
         counts = {

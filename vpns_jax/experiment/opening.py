@@ -111,9 +111,10 @@ def _load_mask(config: Config, classes: int) -> PyTree:
     subnetwork = subnetworks.load(Path(config.transferred_mask), name, image_size=size, **config.model.options)
     model = models.create(name, num_classes=classes, **config.model.options)
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
-    prunable = pruning.prunable(config, variables["params"])
+    weights, name = variables["params"], config.transferred_mask
+    prunable, pattern = pruning.prunable(config, weights), pruning.pattern(config)
     for density in config.densities:
-        given_mask.check(subnetwork.mask, prunable, density, name=config.transferred_mask)
+        given_mask.check(subnetwork.mask, prunable, density, name=name, weights=weights, pattern=pattern)
     return subnetwork.mask
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from vpns_jax import models, sparsity
+from vpns_jax import models, sparsity, trees
 from vpns_jax.errors import UserError
 from vpns_jax.experiment.config import Config
 from vpns_jax.pruners import method
@@ -21,11 +21,18 @@ def prunable(config: Config, weights: PyTree) -> PyTree:
       The subtree of `weights` that may be pruned.
 
     Raises:
-      UserError: a glob of the config matches nothing.
+      UserError: a glob of the config matches nothing; or, with granularity channel, no kernel is left whose channels
+        can be pruned.
     """
     new_head = (models.HEAD,) if config.mapping.kind == "head" else ()
     exclude = (*config.model.prune_exclude, *new_head)
-    return models.prunable(weights, include=config.model.prune_include, exclude=exclude)
+    kernels = models.prunable(weights, include=config.model.prune_include, exclude=exclude)
+    fixed = {kernel: each.fixed for each in _channels(config) if each.fixed for kernel in each.kernels}
+    kept = {path: leaf for path, leaf in trees.flatten(kernels).items() if path not in fixed}
+    if not kept:
+        path = next(iter(trees.flatten(kernels)))
+        raise UserError(f"config.granularity channel finds nothing to prune: of {path}, {fixed[path]}")
+    return trees.unflatten(kept)
 
 
 def pattern(config: Config) -> sparsity.Pattern:
@@ -37,11 +44,10 @@ def pattern(config: Config) -> sparsity.Pattern:
     Returns:
       The pattern.
     """
-    grain = sparsity.parse_granularity(config.granularity)
-    if grain.kind != "channel":
-        return sparsity.Pattern(grain, config.allocation)
-    model = models.create(config.model.name, **config.model.options)
-    return sparsity.Pattern(grain, config.allocation, models.coupled(model))
+    channels = _channels(config)
+    if channels:
+        return sparsity.ChannelPattern(allocation=config.allocation, channels=channels)
+    return sparsity.Pattern(sparsity.parse_granularity(config.granularity), config.allocation)
 
 
 def check(config: Config, variables: PyTree) -> None:
@@ -52,18 +58,16 @@ def check(config: Config, variables: PyTree) -> None:
       variables: the network's variables, or their shapes.
 
     Raises:
-      UserError: a kernel does not fit the granularity, or a method cannot learn it.
+      UserError: a kernel does not fit the granularity, or a density leaves layers empty.
     """
     kernels, wanted = prunable(config, variables["params"]), pattern(config)
     if any(method(name).sparse for name in config.methods):
         for density in config.densities:
             sparsity.validate(wanted, kernels, density)
-    if wanted.granularity.kind == "channel" and "batch_stats" in variables:
-        for name in config.methods:
-            training = method(name).training
-            # The loss is the same for any multiple of a channel's weights w, so the gradient in its mask, w g, is zero.
-            if training and training.learns_scores:
-                raise UserError(
-                    f"config.granularity is channel, which {name} cannot learn: batch normalization hides from the "
-                    "loss how large an output channel is; use input_channel, or another method"
-                )
+
+
+def _channels(config: Config) -> tuple[models.Channels, ...]:
+    """The network's channels, where they are what is pruned."""
+    if sparsity.parse_granularity(config.granularity).kind != "channel":
+        return ()
+    return models.channels(models.create(config.model.name, **config.model.options))

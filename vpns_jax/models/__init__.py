@@ -1,6 +1,6 @@
 """Backbones in Flax Linen, with their pretrained weights; importable alone, usable in any training loop."""
 
-from vpns_jax.models.coupling import Channels, Coupled, Reader, Writer, channels, coupled
+from vpns_jax.models.coupling import Channels, Reader, Writer, channels
 from vpns_jax.models.formats import save_safetensors
 from vpns_jax.models.head import HEAD
 from vpns_jax.models.loading import (
@@ -20,7 +20,6 @@ from vpns_jax.models.registry import create, default_source, names, normalisatio
 __all__ = [
     "HEAD",
     "Channels",
-    "Coupled",
     "Normalization",
     "Pretrained",
     "Reader",
@@ -29,7 +28,6 @@ __all__ = [
     "check_export",
     "check_head",
     "check_normalization",
-    "coupled",
     "covers_head",
     "create",
     "default_source",

@@ -72,22 +72,8 @@ class Channels(NamedTuple):
 
     @property
     def kernels(self) -> tuple[str, ...]:
-        """Paths of all kernels that lose a column when a channel is pruned, those of companions first."""
-        return tuple(writer.kernel for writer in (*self.companions, *self.writers))
-
-
-class Coupled(NamedTuple):
-    """Kernels whose output channels are pruned together, or not at all.
-
-    Attributes:
-      paths: the kernels' "/"-joined paths.
-      width: how many consecutive channels are pruned together.
-      fixed: why no output channel may be pruned; "" if channels may be pruned.
-    """
-
-    paths: tuple[str, ...]
-    width: int = 1
-    fixed: str = ""
+        """Paths of all kernels that lose a column when a channel is pruned, those of writers first."""
+        return tuple(writer.kernel for writer in (*self.writers, *self.companions))
 
 
 def channels(model: nn.Module) -> tuple[Channels, ...]:
@@ -107,23 +93,7 @@ def channels(model: nn.Module) -> tuple[Channels, ...]:
             head = Channels((Writer(f"{HEAD}/kernel", f"{HEAD}/bias"),), fixed="its output channels are the classes")
             return (*describe(model), head)
     known = ", ".join(family.__name__ for family in FAMILIES)
-    raise UserError(f"which channels of {type(model).__name__} are coupled is not known; known: {known}")
-
-
-def coupled(model: nn.Module) -> tuple[Coupled, ...]:
-    """All couplings of a network of this package. Kernels that no coupling names can be pruned channel by channel.
-
-    Args:
-      model: the network.
-
-    Returns:
-      The couplings.
-
-    Raises:
-      UserError: the network's class is not known here.
-    """
-    couplings = [Coupled(each.kernels, each.width, each.fixed) for each in channels(model)]
-    return tuple(each for each in couplings if len(each.paths) > 1 or each.width > 1 or each.fixed)
+    raise UserError(f"what writes and reads the channels of {type(model).__name__} is not known; known: {known}")
 
 
 def _resnet(model: ResNet) -> list[Channels]:

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 
 from vpns_jax import files, sparsity
 from vpns_jax.errors import UserError
@@ -47,19 +48,26 @@ def prune(problem: Problem, runner: Runner) -> Subnetwork:
     return problem.sparse(problem.given)
 
 
-def check(mask: PyTree, kernels: PyTree, density: float, *, name: str) -> None:
+def check(
+    mask: PyTree, kernels: PyTree, density: float, *, name: str, weights: PyTree, pattern: sparsity.Pattern
+) -> None:
     """Checks that a mask fits the kernels to prune and has the right density.
 
     Args:
       mask: a tree of bool arrays.
       kernels: the prunable kernels, or their shapes.
-      density: the share of weights that the mask must keep.
+      density: the share of weights, or of channels, that the mask must keep.
       name: the mask's file, for the error.
+      weights: the network's parameters, or their shapes.
+      pattern: what is kept or pruned.
 
     Raises:
-      UserError: the mask is for other kernels, or has another density.
+      UserError: the mask is for other kernels, is not of whole channels, or has another density.
     """
-    theirs, ours = (_shapes(tree) for tree in (mask, kernels))
+    everything = jax.eval_shape(
+        lambda: pattern.mask(jax.tree.map(lambda x: jnp.ones(x.shape, bool), pattern.scored(kernels)), weights)
+    )
+    theirs, ours = (_shapes(tree) for tree in (mask, everything))
     wrong = sorted(key for key in theirs | ours if theirs.get(key) != ours.get(key))
     if wrong:
         key = wrong[0]
@@ -67,11 +75,16 @@ def check(mask: PyTree, kernels: PyTree, density: float, *, name: str) -> None:
             f"config.transfer.mask: {name} is not a mask of the kernels that this config prunes: {key} is "
             f"{theirs.get(key, 'not masked')} there and {ours.get(key, 'not pruned')} here"
         )
-    kept, total = sum(int(leaf.sum()) for leaf in jax.tree.leaves(mask)), sparsity.selection.count(kernels)
-    wanted = total - sparsity.pruned_count(kernels, density)
+    found = pattern.kept(mask)
+    whole = jax.tree.map(jnp.array_equal, pattern.mask(found, weights), mask)
+    if not all(jax.tree.leaves(whole)):
+        raise UserError(f"config.transfer.mask: {name} does not keep whole groups of granularity {pattern.granularity}")
+    kept, total = sum(int(leaf.sum()) for leaf in jax.tree.leaves(found)), sparsity.selection.count(found)
+    what = "channels" if pattern.granularity.kind == "channel" else "weights"
+    wanted = total - sparsity.pruned_count(found, density)
     if kept != wanted:
         raise UserError(
-            f"config.transfer.mask: {name} keeps {kept:,} of {total:,} weights; config.densities holds {density:.6g}, "
+            f"config.transfer.mask: {name} keeps {kept:,} of {total:,} {what}; config.densities holds {density:.6g}, "
             f"which keeps {wanted:,}"
         )
 

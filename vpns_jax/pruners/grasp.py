@@ -25,5 +25,5 @@ def prune(problem: Problem, runner: Runner) -> Subnetwork:
     source, temperature = problem.dense(), problem.options.temperature
     gradient = mean_gradient(problem, runner, source, temperature=temperature)
     hessian_gradient = mean_hessian_vector(problem, runner, source, gradient, temperature=temperature)
-    scores = sparsity.gradient_flow(problem.prunable, hessian_gradient)
+    scores = sparsity.gradient_flow(problem.scored, hessian_gradient)
     return dataclasses.replace(source, mask=problem.keep(scores, signed=True, runner=runner))

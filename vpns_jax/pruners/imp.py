@@ -132,7 +132,8 @@ def drop_smallest(problem: Problem, trained: Subnetwork, density: float) -> PyTr
     Returns:
       The new mask.
     """
-    return problem.keep_fewer(sparsity.subtree(trained.weights, trained.mask), trained.mask, density)
+    kernels = sparsity.subtree(trained.weights, problem.prunable)
+    return problem.keep_fewer(problem.pattern.magnitude(kernels), trained.mask, density)
 
 
 def schedule(density: float, drop: float) -> tuple[float, ...]:
@@ -164,4 +165,4 @@ def rounds(density: float, drop: float) -> int:
     return max(1, math.ceil(math.log(density) / math.log(1 - drop) - 1e-9))
 
 
-TRAINING = Training(learns_scores=False, rounds=lambda options, density: rounds(density, options.drop))
+TRAINING = Training(rounds=lambda options, density: rounds(density, options.drop))

@@ -1,6 +1,5 @@
 """OMP: one-shot magnitude pruning (Han et al., arXiv 1506.02626)."""
 
-from vpns_jax import sparsity
 from vpns_jax.pruners.problem import Problem
 from vpns_jax.training.network import Subnetwork
 from vpns_jax.training.runner import Runner
@@ -19,4 +18,4 @@ def prune(problem: Problem, runner: Runner) -> Subnetwork:
     Raises:
       UserError: all weights have the same magnitude, or are not finite.
     """
-    return problem.by_score(sparsity.magnitude(problem.prunable), runner)
+    return problem.by_score(problem.pattern.magnitude(problem.prunable), runner)

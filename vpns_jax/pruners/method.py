@@ -18,12 +18,10 @@ class Training:
 
     Attributes:
       levels: passes of an iteration for each pass of the protocol.
-      learns_scores: whether the mask itself is learned.
       rounds: (options, density) -> how many rounds it trains; None for one that trains once.
     """
 
     levels: int = 1
-    learns_scores: bool = True
     rounds: Callable[[Any, float], int] | None = None
 
 

@@ -57,6 +57,11 @@ class Problem:
     given: PyTree | None = None
 
     @property
+    def scored(self) -> PyTree:
+        """What has a score each, as it is in the source: the prunable weights, or gates of channels."""
+        return self.pattern.scored(self.prunable)
+
+    @property
     def iterations(self) -> int:
         """Iterations of an epoch."""
         return self.train.size // self.prune.batch_size
@@ -67,7 +72,15 @@ class Problem:
         Returns:
           The dense network.
         """
-        return self.sparse(jax.tree.map(lambda w: jnp.ones(w.shape, bool), self.prunable))
+        return self.sparse(self.everything())
+
+    def everything(self) -> PyTree:
+        """Makes the mask that keeps everything.
+
+        Returns:
+          A tree of bool arrays.
+        """
+        return self._mask(jax.tree.map(lambda x: jnp.ones(x.shape, bool), self.scored))
 
     def sparse(self, mask: PyTree) -> Subnetwork:
         """Makes the source network under a mask, with its label mapping.
@@ -95,10 +108,9 @@ class Problem:
         """Makes initial scores from the scaled weights. If groups are pruned, scores are equally large in all layers.
 
         Returns:
-          A tree like `prunable`.
+          A tree like `scored`.
         """
-        scores = sparsity.scaled_init(self.prunable)
-        return scores if self.pattern.granularity.kind in ("weight", "N:M") else sparsity.level(scores)
+        return self.pattern.first_scores(self.prunable)
 
     def pruned(self, density: float) -> PyTree:
         """Counts the groups to prune. The counts are arrays, so that one compilation serves every density.
@@ -115,19 +127,20 @@ class Problem:
         """Keeps the groups with the largest scores; see `sparsity.prune_groups`.
 
         Args:
-          scores: a tree like `prunable`.
+          scores: a tree like `scored`.
           signed: whether the sign of a score counts; otherwise its magnitude does.
           runner: takes a note if ties decided more than a tenth of the kept weights; None for no note.
 
         Returns:
-          The mask, a tree of bool arrays like `prunable`.
+          The mask, a tree of bool arrays; of channels it also has what ends them.
 
         Raises:
           UserError: the scores are all equal, or not finite.
         """
         if self.density < 1:
             sparsity.check_scores(scores)
-        mask = sparsity.prune_groups(scores, self.pruned(self.density), self.pattern, signed=signed)
+        kept = sparsity.prune_groups(scores, self.pruned(self.density), self.pattern.selection, signed=signed)
+        mask = self._mask(kept)
         if runner is not None:
             self.note_ties(runner, scores, mask, signed=signed)
         return mask
@@ -154,20 +167,21 @@ class Problem:
         """Keeps the groups with the largest |score| among those that a mask keeps.
 
         Args:
-          scores: a tree like `prunable`.
+          scores: a tree like `scored`.
           mask: the mask so far.
           density: the share of all groups to keep.
 
         Returns:
           The new mask.
         """
-        return sparsity.prune_groups_further(scores, mask, self.pruned(density), self.pattern)
+        kept = self.pattern.kept(mask)
+        return self._mask(sparsity.prune_groups_further(scores, kept, self.pruned(density), self.pattern.selection))
 
     def by_score(self, scores: PyTree, runner: Runner) -> Subnetwork:
         """Makes the source network that keeps the groups with the largest |score|; see `keep`.
 
         Args:
-          scores: a tree like `prunable`.
+          scores: a tree like `scored`.
           runner: takes a note if ties decided much.
 
         Returns:
@@ -177,6 +191,9 @@ class Problem:
           UserError: the scores are all equal, or not finite.
         """
         return self.sparse(self.keep(scores, runner=runner))
+
+    def _mask(self, kept: PyTree) -> PyTree:
+        return self.pattern.mask(kept, self.source.weights)
 
     def batches(self, count: int) -> Iterator[tuple[Batch, jax.Array]]:
         """Draws training batches to score weights on; every call gives the same ones.

@@ -8,7 +8,7 @@ from vpns_jax.training.runner import Runner
 
 
 def prune(problem: Problem, runner: Runner) -> Subnetwork:
-    """Keeps random weights, each with the same probability.
+    """Keeps random weights, or random groups of them, each with the same probability.
 
     Args:
       problem: the network, data, density and random key.
@@ -17,7 +17,7 @@ def prune(problem: Problem, runner: Runner) -> Subnetwork:
     Returns:
       The sparse network.
     """
-    leaves, structure = jax.tree.flatten(problem.prunable)
+    leaves, structure = jax.tree.flatten(problem.scored)
     keys = jax.random.split(problem.key, len(leaves))
     scores = [jax.random.uniform(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
     return problem.by_score(jax.tree.unflatten(structure, scores), runner)

@@ -41,21 +41,22 @@ class Options:
 
 
 def mean_gradient(problem: Problem, runner: Runner, source: Subnetwork, *, temperature: float) -> PyTree:
-    """Computes g, the gradient of the loss in the prunable weights, averaged over batches: one pass for each batch.
+    """Computes g, the gradient of the loss in what is scored, averaged over batches: one pass for each batch.
 
     Args:
-      problem: the batches and the prunable weights.
+      problem: the batches and what is scored.
       runner: counts the passes.
       source: the dense network.
       temperature: the number by which logits are divided.
 
     Returns:
-      A tree like `problem.prunable`.
+      A tree like `problem.scored`.
     """
     count, train = problem.options.batches, problem.prune.batch_norm != "frozen"
-    total = jax.tree.map(jnp.zeros_like, problem.prunable)
+    fixed = (problem.network, problem.pattern, train)
+    total = jax.tree.map(jnp.zeros_like, problem.scored)
     for batch, rng in problem.batches(count):
-        total = _add_gradient(problem.network, train, temperature, total, source, problem.prunable, batch, rng)
+        total = _add_gradient(*fixed, temperature, total, source, problem.scored, batch, rng)
     runner.spend("prune", count)
     return jax.tree.map(lambda x: x / count, total)
 
@@ -63,47 +64,48 @@ def mean_gradient(problem: Problem, runner: Runner, source: Subnetwork, *, tempe
 def mean_hessian_vector(
     problem: Problem, runner: Runner, source: Subnetwork, vector: PyTree, *, temperature: float
 ) -> PyTree:
-    """Computes H v, the Hessian of the loss in the prunable weights times v, averaged over the same batches.
+    """Computes H v, the Hessian of the loss in what is scored times v, averaged over the same batches.
 
     H v is the derivative of the gradient along v. It costs two passes for each batch: the gradient and its tangent.
 
     Args:
-      problem: the batches and the prunable weights.
+      problem: the batches and what is scored.
       runner: counts the passes.
       source: the dense network.
-      vector: v, a tree like `problem.prunable`.
+      vector: v, a tree like `problem.scored`.
       temperature: the number by which logits are divided.
 
     Returns:
-      A tree like `problem.prunable`.
+      A tree like `problem.scored`.
     """
     count, train = problem.options.batches, problem.prune.batch_norm != "frozen"
-    total = jax.tree.map(jnp.zeros_like, problem.prunable)
+    fixed = (problem.network, problem.pattern, train)
+    total = jax.tree.map(jnp.zeros_like, problem.scored)
     for batch, rng in problem.batches(count):
-        total = _add_hessian_vector(
-            problem.network, train, temperature, total, source, problem.prunable, vector, batch, rng
-        )
+        total = _add_hessian_vector(*fixed, temperature, total, source, problem.scored, vector, batch, rng)
     runner.spend("prune", 2 * count)
     return jax.tree.map(lambda x: x / count, total)
 
 
 def loss(
     network: Network,
+    pattern: sparsity.Pattern,
     train: bool,
     temperature: float,
     source: Subnetwork,
-    prunable: PyTree,
+    scored: PyTree,
     batch: Batch,
     rng: jax.Array,
 ) -> jax.Array:
-    """Computes the cross-entropy of the prompted network on a batch, as a function of its prunable weights.
+    """Computes the cross-entropy of the prompted network on a batch, as a function of what is scored.
 
     Args:
       network: the static half.
+      pattern: what is scored: the prunable weights, or gates of channels.
       train: whether batch statistics and dropout are used.
       temperature: the number by which logits are divided.
       source: the dense network.
-      prunable: the prunable weights, which replace those of `source`.
+      scored: values to put in place of those of `source`.
       batch: images, uint8 [b, h, w, c], and labels, int32 [b].
       rng: the key for a moving prompt and for dropout.
 
@@ -113,7 +115,7 @@ def loss(
     images, labels = batch
     logits, _ = forward(
         network,
-        weights=sparsity.overlay(source.weights, prunable),
+        weights=pattern.put(source.weights, scored),
         mask={},
         batch_stats=source.batch_stats,
         prompt=source.prompt,
@@ -125,35 +127,37 @@ def loss(
     return cross_entropy(logits=logits / temperature, labels=labels)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
 def _add_gradient(
     network: Network,
+    pattern: sparsity.Pattern,
     train: bool,
     temperature: float,
     total: PyTree,
     source: Subnetwork,
-    prunable: PyTree,
+    scored: PyTree,
     batch: Batch,
     rng: jax.Array,
 ) -> PyTree:
-    gradient = jax.grad(loss, argnums=4)(network, train, temperature, source, prunable, batch, rng)
+    gradient = jax.grad(loss, argnums=5)(network, pattern, train, temperature, source, scored, batch, rng)
     return jax.tree.map(jnp.add, total, gradient)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
 def _add_hessian_vector(
     network: Network,
+    pattern: sparsity.Pattern,
     train: bool,
     temperature: float,
     total: PyTree,
     source: Subnetwork,
-    prunable: PyTree,
+    scored: PyTree,
     vector: PyTree,
     batch: Batch,
     rng: jax.Array,
 ) -> PyTree:
-    def gradient(prunable: PyTree) -> PyTree:
-        return jax.grad(loss, argnums=4)(network, train, temperature, source, prunable, batch, rng)
+    def gradient(scored: PyTree) -> PyTree:
+        return jax.grad(loss, argnums=5)(network, pattern, train, temperature, source, scored, batch, rng)
 
-    _, product = jax.jvp(gradient, (prunable,), (vector,))
+    _, product = jax.jvp(gradient, (scored,), (vector,))
     return jax.tree.map(jnp.add, total, product)

@@ -24,5 +24,5 @@ def prune(problem: Problem, runner: Runner) -> Subnetwork:
     """
     source = problem.dense()
     gradient = mean_gradient(problem, runner, source, temperature=1.0)
-    scores = sparsity.connection_sensitivity(problem.prunable, gradient)
+    scores = sparsity.connection_sensitivity(problem.scored, gradient)
     return dataclasses.replace(source, mask=problem.keep(scores, runner=runner))

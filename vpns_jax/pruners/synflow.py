@@ -61,10 +61,11 @@ def prune(problem: Problem, runner: Runner) -> Subnetwork:
     """
     canvas = problem.network.prompt.canvas_size
     check_linear(problem.network.model, problem.source, canvas_size=canvas)
-    mask = jax.tree.map(lambda w: jnp.ones(w.shape, bool), problem.prunable)
+    mask = problem.everything()
     densities = schedule(problem.density, problem.options.rounds)
     for round_, density in enumerate(densities):
-        scores = synaptic_flow(problem.network.model, problem.source, mask, canvas_size=canvas)
+        left = sparsity.apply(problem.scored, problem.pattern.kept(mask))
+        scores = synaptic_flow(problem.network.model, problem.source, left, problem.pattern, canvas_size=canvas)
         # Later, a few remaining weights may all have the same flow; in the dense network they may not.
         if round_ == 0 and density < 1:
             sparsity.check_scores(scores)
@@ -112,8 +113,10 @@ def check_linear(model: nn.Module, source: Subnetwork, *, canvas_size: int) -> N
         )
 
 
-def synaptic_flow(model: nn.Module, source: Subnetwork, mask: PyTree, *, canvas_size: int) -> PyTree:
-    """Computes S of every prunable weight, as a share of the largest.
+def synaptic_flow(
+    model: nn.Module, source: Subnetwork, scored: PyTree, pattern: sparsity.Pattern, *, canvas_size: int
+) -> PyTree:
+    """Computes S of everything that is scored, as a share of the largest.
 
     Activations of positive weights grow from layer to layer, beyond the range of float32. They are therefore computed
     in float64, and on the CPU if the accelerator has no float64.
@@ -121,37 +124,39 @@ def synaptic_flow(model: nn.Module, source: Subnetwork, mask: PyTree, *, canvas_
     Args:
       model: the network.
       source: its variables.
-      mask: the mask so far, a tree of bool arrays.
+      scored: as `pattern.scored` gives it, zero where it is pruned.
+      pattern: what is kept or pruned.
       canvas_size: the side of the network's input.
 
     Returns:
-      The scores, a tree of float32 arrays like `mask`, zero for pruned weights.
+      The scores, a tree of float32 arrays like `scored`, zero where it is pruned.
     """
     platform = jax.devices()[0].platform
     where = jax.local_devices(backend="cpu" if platform == "tpu" else platform)[0]
     model = model.clone(dtype="float64") if hasattr(model, "dtype") else model
     mesh = sharding.make_mesh(1, [where])
-    weights, stats, mask = sharding.replicate((source.weights, source.batch_stats, mask), mesh)
+    variables = sharding.replicate((source.weights, source.batch_stats, scored), mesh)
     with jax.set_mesh(mesh), jax.enable_x64(True):
-        scores = _flow(model, canvas_size, weights, stats, mask)
+        scores = _flow(model, canvas_size, pattern, *variables)
     # Put the scores on the devices of the weights.
-    kernels = sparsity.subtree(source.weights, mask)
-    return jax.tree.map(lambda s, w: sharding.put(s, w.sharding), scores, kernels)
+    return jax.tree.map(lambda s, x: sharding.put(s, x.sharding), scores, scored)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), compiler_options=_FAST_COMPILATION)
-def _flow(model: nn.Module, canvas_size: int, weights: PyTree, batch_stats: PyTree, mask: PyTree) -> PyTree:
-    weights, batch_stats = jax.tree.map(lambda x: jnp.abs(x).astype(jnp.float64), (weights, batch_stats))
-    kernels = sparsity.apply(sparsity.subtree(weights, mask), mask)
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), compiler_options=_FAST_COMPILATION)
+def _flow(
+    model: nn.Module, canvas_size: int, pattern: sparsity.Pattern, weights: PyTree, batch_stats: PyTree, scored: PyTree
+) -> PyTree:
+    positive = jax.tree.map(lambda x: jnp.abs(x).astype(jnp.float64), (weights, batch_stats, scored))
+    weights, batch_stats, scored = positive
     ones = jnp.ones((1, canvas_size, canvas_size, 3), jnp.float64)
 
-    def flow(kernels: PyTree) -> jax.Array:
-        variables = {"params": sparsity.overlay(weights, kernels), "batch_stats": batch_stats}
+    def flow(scored: PyTree) -> jax.Array:
+        variables = {"params": pattern.put(weights, scored), "batch_stats": batch_stats}
         with nn.intercept_methods(linearize):
             logits: Any = model.apply(variables, ones, train=False)
         return jnp.sum(logits)
 
-    scores = jax.tree.map(jnp.multiply, kernels, jax.grad(flow)(kernels))
+    scores = jax.tree.map(jnp.multiply, scored, jax.grad(flow)(scored))
     largest = functools.reduce(jnp.maximum, [jnp.max(leaf) for leaf in jax.tree.leaves(scores)])
     return jax.tree.map(lambda s: _scaled(s, largest).astype(jnp.float32), scores)
 

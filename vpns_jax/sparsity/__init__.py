@@ -1,6 +1,7 @@
 """Scores, exact global selection, and masks: pure functions on trees that know nothing of images."""
 
 from vpns_jax.sparsity.bits import Bits, pack, unpack
+from vpns_jax.sparsity.channels import ChannelPattern
 from vpns_jax.sparsity.density import DENSITY, check_density
 from vpns_jax.sparsity.granularity import Granularity
 from vpns_jax.sparsity.granularity import parse as parse_granularity
@@ -8,6 +9,7 @@ from vpns_jax.sparsity.masks import (
     apply,
     attach_gradient,
     bilevel,
+    counted,
     density,
     nonzero,
     prune_lowest,
@@ -41,6 +43,7 @@ from vpns_jax.trees import overlay, subtree
 __all__ = [
     "DENSITY",
     "Bits",
+    "ChannelPattern",
     "Granularity",
     "Pattern",
     "apply",
@@ -50,6 +53,7 @@ __all__ = [
     "check_density",
     "check_scores",
     "connection_sensitivity",
+    "counted",
     "density",
     "gradient_flow",
     "kth_smallest",

@@ -13,7 +13,7 @@ PyTree = Any
 
 @struct.dataclass
 class Bits:
-    """A bool array, packed along the shorter of its last two axes (of equals the last but one).
+    """A bool array, packed along the shorter of its last two axes (of equals the last but one), or the only one.
 
     The packed axis of length n is cut into eight parts of length ceil(n / 8), filled up with zeros at the end. Byte j
     holds the j-th element of each part. So whole rows are unpacked by the same operation, which vectorizes; with
@@ -31,7 +31,7 @@ class Bits:
 
 @jax.jit
 def pack(mask: PyTree) -> PyTree:
-    """A tree of bool arrays of rank 2 or more as a tree of `Bits`."""
+    """A tree of bool arrays of rank 1 or more as a tree of `Bits`."""
     return jax.tree.map(_pack, mask)
 
 
@@ -57,7 +57,7 @@ def _unpack(bits: Bits) -> jax.Array:
 
 
 def _packed_axis(shape: tuple[int, ...]) -> int:
-    return len(shape) - (2 if shape[-2] <= shape[-1] else 1)
+    return len(shape) - (2 if len(shape) > 1 and shape[-2] <= shape[-1] else 1)
 
 
 def _powers(rank: int, axis: int) -> np.ndarray:

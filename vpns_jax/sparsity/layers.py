@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from vpns_jax.errors import UserError
 from vpns_jax.sparsity import granularity
@@ -13,7 +14,7 @@ from vpns_jax.sparsity.granularity import Granularity, Groups
 
 PyTree = Any
 # (paths, width, fixed): kernels whose output channels are pruned together, `width` consecutive channels as one. Where
-# `fixed` is not empty, they are not pruned, and it says why. `models.coupled` lists them.
+# `fixed` is not empty, they are not pruned, and it says why.
 Coupled = tuple[tuple[str, ...], int, str]
 
 
@@ -37,6 +38,24 @@ class Layer(NamedTuple):
     def size(self) -> int:
         """The number of weights in a group, over all its kernels."""
         return sum(kernel.size for kernel in self.kernels)
+
+    def mean(self, leaves: Sequence[jax.Array], *, signed: bool = False) -> jax.Array:
+        """Averages each group's |x|, over all its kernels. Of single weights x is returned as it is.
+
+        Args:
+          leaves: all leaves of a tree like the one that the layer is of.
+          signed: whether x is averaged with its sign.
+
+        Returns:
+          One number a group.
+        """
+        if not self.kernels[0].within:
+            return leaves[self.leaves[0]]
+        totals = [
+            kernel.total(leaves[i] if signed else jnp.abs(leaves[i]))
+            for i, kernel in zip(self.leaves, self.kernels, strict=True)
+        ]
+        return sum(totals[1:], totals[0]) / self.size
 
 
 def layers(grain: Granularity, shapes: PyTree, coupled: Sequence[Coupled] = ()) -> tuple[Layer, ...]:

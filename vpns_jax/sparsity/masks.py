@@ -19,7 +19,7 @@ from vpns_jax import xla
 from vpns_jax.sparsity import selection
 from vpns_jax.sparsity.density import check_density
 from vpns_jax.sparsity.scores import bilevel_gradient
-from vpns_jax.trees import subtree
+from vpns_jax.trees import flatten, subtree, unflatten
 
 PyTree = Any
 
@@ -198,6 +198,18 @@ def _bilevel_backward(gamma: float, saved: tuple, gradient: jax.Array) -> tuple:
 
 
 _bilevel.defvjp(_bilevel_forward, _bilevel_backward)
+
+
+def counted(mask: PyTree) -> PyTree:
+    """Selects what densities count: the kernels. Vectors that end a channel go with the kernels' columns.
+
+    Args:
+      mask: nested dict of bool arrays.
+
+    Returns:
+      Its leaves of two axes or more.
+    """
+    return unflatten({path: leaf for path, leaf in flatten(mask).items() if jnp.ndim(leaf) > 1})
 
 
 @jax.jit

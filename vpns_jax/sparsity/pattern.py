@@ -2,16 +2,15 @@
 
 A group's score is the mean of its weights' |score|: the 1-norm by which filters (Li et al., arXiv 1608.08710) and
 other grains (Mao et al., arXiv 1705.08922) are ranked, per weight, so that groups of different size compare under
-one threshold, and so that single weights are ranked as ever. Channels that are coupled across layers make one group:
-their 1-norms are summed, and the mean is over all their weights.
+one threshold, and so that single weights are ranked as ever. Channels as a network has them, several layers writing
+to one, are those of `channels.ChannelPattern`.
 
 The number of kept groups is exact, with ties and without: of G groups, in all or in a layer, `int((1 - density) * G)`
 are pruned. Ties are decided as in `masks`. Where groups differ in size, the share of kept groups is not the share of
 kept weights; reports give the share of weights.
 
 `masks.attach_gradient` serves every pattern. It gives each weight its own sign(s) * dm; a group's mean |s| then
-moves by the mean of its dm, just as if the group had a single mask variable and a single score. A channel that is
-pruned whole is a constant to what follows: where that constant turns its ReLU off, its scores get no gradient.
+moves by the mean of its dm, just as if the group had a single mask variable and a single score.
 """
 
 import dataclasses
@@ -28,7 +27,9 @@ from vpns_jax.errors import UserError, check_name
 from vpns_jax.sparsity import allocation, masks, selection
 from vpns_jax.sparsity.density import check_density
 from vpns_jax.sparsity.granularity import WEIGHT, Granularity
-from vpns_jax.sparsity.layers import Coupled, Layer, layers
+from vpns_jax.sparsity.layers import Layer, layers
+from vpns_jax.sparsity.scores import level, magnitude, scaled_init
+from vpns_jax.trees import overlay
 
 PyTree = Any
 # How many groups to prune: in all, in each layer, or (N:M) of every M weights. All may be traced.
@@ -39,20 +40,117 @@ Counts = int | jax.Array | Sequence[int | jax.Array]
 class Pattern:
     """What masks may look like. Hashable, so it can be static under `jax.jit`.
 
+    What has a score each is a weight here, and the mask is of the weights' shapes; `ChannelPattern` has other scores.
+
     Attributes:
-      granularity: which weights make a group.
+      granularity: which weights of a kernel make a group.
       allocation: "global" is one threshold; "uniform" and "erk" give each layer its own.
-      coupled: which kernels share the masks of their output channels, from `models.coupled`; it has a say where
-        the granularity is "channel".
     """
 
     granularity: Granularity = WEIGHT
     allocation: str = "global"
-    coupled: tuple[Coupled, ...] = ()
+
+    @property
+    def selection(self) -> "Pattern":
+        """The pattern that `prune_groups` takes for scores: it is in the shapes of scores."""
+        return self
 
     def layers(self, shapes: PyTree) -> tuple[Layer, ...]:
-        """The layers of a tree of arrays or shapes. Raises `UserError`, see `validate`."""
-        return layers(self.granularity, shapes, self.coupled)
+        """Lists the layers that share the density.
+
+        Args:
+          shapes: tree of kernels, or of their shapes.
+
+        Returns:
+          The layers, in the order of the scores' leaves.
+
+        Raises:
+          UserError: the granularity does not suit a kernel.
+        """
+        return layers(self.granularity, shapes)
+
+    def scored(self, kernels: PyTree) -> PyTree:
+        """Gives what has a score each, with its value in the dense network. Criteria are made of its gradients.
+
+        Args:
+          kernels: the prunable kernels.
+
+        Returns:
+          The kernels themselves.
+        """
+        return kernels
+
+    def magnitude(self, kernels: PyTree) -> PyTree:
+        """Computes how large everything is that has a score.
+
+        Args:
+          kernels: the prunable kernels.
+
+        Returns:
+          A tree like `scored`.
+        """
+        return magnitude(kernels)
+
+    def first_scores(self, kernels: PyTree) -> PyTree:
+        """Makes initial scores from the scaled weights. If groups are pruned, scores are equally large in all layers.
+
+        Args:
+          kernels: the prunable kernels.
+
+        Returns:
+          A tree like `scored`.
+        """
+        scaled = scaled_init(kernels)
+        return scaled if self.granularity.kind in ("weight", "N:M") else level(scaled)
+
+    def put(self, weights: PyTree, scored: PyTree) -> PyTree:
+        """Puts other values of what is scored into a network.
+
+        Args:
+          weights: all weights of the network.
+          scored: a tree like `scored` gives it.
+
+        Returns:
+          A tree like `weights`.
+        """
+        return overlay(weights, scored)
+
+    def gate(self, values: PyTree, weights: PyTree) -> PyTree:
+        """Makes the tree that weights are multiplied by while scores are learned.
+
+        Args:
+          values: a tree like `scored`, bool or float.
+          weights: all weights of the network.
+
+        Returns:
+          A subtree of `weights` by its structure and shapes.
+        """
+        del weights
+        return values
+
+    def mask(self, keep: PyTree, weights: PyTree) -> PyTree:
+        """Makes the mask of a finished network.
+
+        Args:
+          keep: a tree like `scored`, bool.
+          weights: all weights of the network, or their shapes.
+
+        Returns:
+          A tree of bool, a subtree of `weights` by its structure and shapes.
+        """
+        del weights
+        return keep
+
+    def kept(self, mask: PyTree) -> PyTree:
+        """Reads from the mask of a network what of the scored it keeps.
+
+        Args:
+          mask: as `mask` makes it.
+
+        Returns:
+          A tree like `scored`, bool.
+        """
+        return mask
 
 
 def validate(pattern: Pattern, shapes: PyTree, density: float) -> None:
@@ -156,7 +254,7 @@ def prune_groups(scores: PyTree, pruned: Counts, pattern: Pattern, *, signed: bo
     leaves, structure = jax.tree.flatten(scores)
     all_layers = pattern.layers(scores)
     prune = masks.prune_lowest if signed else masks.prune_smallest
-    means = [_mean(layer, leaves, signed=signed) for layer in all_layers]
+    means = [layer.mean(leaves, signed=signed) for layer in all_layers]
     if isinstance(pruned, Sequence):
         keep = [prune(mean, number) for mean, number in zip(means, pruned, strict=True)]
     else:
@@ -186,17 +284,6 @@ def prune_groups_further(scores: PyTree, mask: PyTree, pruned: Counts, pattern: 
     # Kept scores become positive, so that pruned groups, at zero, stay the smallest.
     left = jax.tree.map(lambda s, keep: jnp.where(keep, jnp.maximum(jnp.abs(s), tiny), 0), scores, mask)
     return prune_groups(left, pruned, pattern)
-
-
-def _mean(layer: Layer, leaves: list[jax.Array], *, signed: bool) -> jax.Array:
-    """One number a group: the mean |score| (or score) of its weights, over all the layer's kernels."""
-    if not layer.kernels[0].within:
-        return leaves[layer.leaves[0]]
-    totals = [
-        kernel.total(leaves[i] if signed else jnp.abs(leaves[i]))
-        for i, kernel in zip(layer.leaves, layer.kernels, strict=True)
-    ]
-    return sum(totals[1:], totals[0]) / layer.size
 
 
 def _prune_in_each(scores: jax.Array, m: int, pruned: Any) -> jax.Array:

@@ -284,7 +284,7 @@ def _row(stage: Stage, state: TrainState, val: Split, metrics: tuple[Metrics, ..
         "step": state.step,
         "loss": trained["loss"],
         "train_accuracy": trained["accuracy"],
-        "density": sparsity.density(network.mask),
+        "density": sparsity.density(sparsity.counted(network.mask)),
         **{f"val_{way}": accuracy for way, accuracy in seen.both("accuracy").items()},
     }
     return {name: None if value is None else value.item() for name, value in jax.device_get(row).items()}

@@ -59,18 +59,31 @@ class LearnedMask:
     """A mask that is learned by scores, with the straight-through gradient (VPNs, eq. 2).
 
     Attributes:
-      pattern: what is kept or pruned: single weights under one threshold, or groups of weights.
+      pattern: what is kept or pruned: single weights under one threshold, groups of weights, or channels.
     """
 
     pattern: sparsity.Pattern
 
     def keep(self, groups: Groups) -> PyTree:
         """Prunes the smallest scores, as many as "pruned" in the groups says; see `View.keep`."""
-        return sparsity.prune_groups(groups["scores"], groups["pruned"], self.pattern)
+        return self.pattern.mask(self.kept(groups), weights_of(groups))
+
+    def kept(self, groups: Groups) -> PyTree:
+        """Selects what the scores keep.
+
+        Args:
+          groups: of the stage.
+
+        Returns:
+          A tree of bool arrays like the scores.
+        """
+        return sparsity.prune_groups(groups["scores"], groups["pruned"], self.pattern.selection)
 
     def __call__(self, groups: Groups) -> tuple[PyTree, PyTree]:
         """Passes the mask's gradient straight through to |scores|; see `View`."""
-        return weights_of(groups), sparsity.attach_gradient(groups["scores"], self.keep(groups))
+        weights = weights_of(groups)
+        straight = sparsity.attach_gradient(groups["scores"], self.kept(groups))
+        return weights, self.pattern.gate(straight, weights)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,9 +98,10 @@ class BilevelMask(LearnedMask):
 
     def __call__(self, groups: Groups) -> tuple[PyTree, PyTree]:
         """Applies the mask; the gradient of the scores is `sparsity.bilevel_gradient`. See `View`."""
-        weights, keep = weights_of(groups), self.keep(groups)
-        kernels = trees.subtree(weights, keep)
-        return trees.overlay(weights, sparsity.bilevel(groups["scores"], kernels, keep, self.gamma)), {}
+        weights = weights_of(groups)
+        scores, keep = (self.pattern.gate(each, weights) for each in (groups["scores"], self.kept(groups)))
+        masked = trees.subtree(weights, keep)
+        return trees.overlay(weights, sparsity.bilevel(scores, masked, keep, self.gamma)), {}
 
 
 @jax.jit

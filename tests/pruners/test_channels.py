@@ -1,0 +1,142 @@
+"""Every pruner on channels: exactly as many as the density says, and gone for all that follows, whatever comes in."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.pruners import cells
+from tests.pruners.test_granularity import SPARSE
+from tests.training import tiny
+from vpns_jax import models, sparsity
+from vpns_jax.errors import UserError
+from vpns_jax.experiment import config, pruning
+from vpns_jax.pruners import METHODS, scoring
+from vpns_jax.pruners.given_mask import check
+from vpns_jax.training.network import predict
+
+
+def kept(mask):
+    """Which of the four channels are; fails if one is kept in part."""
+    assert set(mask) == {"conv1", "bn1"}
+    keep = np.asarray(mask["bn1"]["scale"])
+    assert np.array_equal(mask["bn1"]["bias"], keep)
+    assert np.array_equal(mask["conv1"]["kernel"], np.broadcast_to(keep, (2, 2, 3, 4)))
+    return keep
+
+
+@pytest.mark.parametrize("name", SPARSE)
+def test_half_of_the_channels_are_kept_whole(name, tmp_path):
+    run = cells.cell(tmp_path, name, density=0.5, granularity="channel")
+    assert kept(METHODS[name].prune(run.problem(), run.runner).mask).sum() == 2
+
+
+@pytest.mark.parametrize("name", ["vpns", "bip"])
+def test_a_pruned_channel_stays_zero_through_retraining(name, tmp_path):
+    """Neither momentum, nor weight decay, nor running statistics bring it back, nor does a bias stay behind."""
+    run = cells.cell(tmp_path, name, density=0.5, granularity="channel", retrain__epochs=3)
+    done = cells.finish(run)
+    keep = kept(done.best.mask)
+    assert keep.sum() == 2
+    # Statistics moved.
+    before = run.problem().source.batch_stats["bn1"]["mean"]
+    assert not np.array_equal(before, done.best.batch_stats["bn1"]["mean"])
+    variables = {"params": sparsity.apply(done.best.weights, done.best.mask), "batch_stats": done.best.batch_stats}
+    images = 10 * jax.random.normal(jax.random.key(3), (5, tiny.SIZE, tiny.SIZE, 3))
+    for train in (False, True):
+        _, seen = tiny.Tiny().apply(
+            variables, images, train=train, mutable=["batch_stats", "intermediates"], capture_intermediates=True
+        )
+        out = np.asarray(seen["intermediates"]["bn1"]["__call__"][0])
+        assert not out[..., ~keep].any()
+        assert out[..., keep].any()
+    # What reads it may hold anything: the network as it is run does not see it.
+    head = done.best.weights[models.HEAD]
+    scrambled = {**head, "kernel": jnp.where(keep[:, None], head["kernel"], 1e6)}
+    other = dataclasses.replace(done.best, weights={**done.best.weights, models.HEAD: scrambled})
+    shown = tiny.split(seed=5).images
+    first, second = (
+        predict(run.network, which, shown, prompted=run.plan.method.prompted) for which in (done.best, other)
+    )
+    np.testing.assert_array_equal(first, second)
+
+
+def test_a_cell_reports_kernels(tmp_path):
+    done = cells.finish(cells.cell(tmp_path, "hydra", density=0.5, granularity="channel"))
+    assert done.result["achieved_density"] == 0.5
+    assert done.result["layers"] == [{"path": "conv1/kernel", "size": 48, "kept": 24}]
+    assert {row["density"] for row in done.run.recorder.rows()} == {0.5}
+
+
+def test_scores_are_learned_behind_the_normalisation(tmp_path):
+    """They move, and unequally; each started at its channel's mean |w|."""
+    run = cells.cell(tmp_path, "hydra", density=0.5, granularity="channel")
+    problem, seen = run.problem(), {}
+    first = problem.first_scores()["conv1"]["kernel"]
+    assert first.shape == (4,)
+    sizes = np.abs(np.asarray(problem.source.weights["conv1"]["kernel"])).mean((0, 1, 2))
+    np.testing.assert_allclose(first / first.sum(), sizes / sizes.sum(), rtol=1e-5)
+    train = type(run.runner).run
+
+    def watch(self, *arguments, **named):
+        seen["state"] = train(self, *arguments, **named)
+        return seen["state"]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(run.runner), "run", watch)
+        METHODS["hydra"].prune(problem, run.runner)
+    moved = np.asarray(seen["state"].learned["scores"]["conv1"]["kernel"] - first)
+    assert (moved != 0).all()
+    assert np.ptp(moved) > 0
+
+
+def test_snip_is_how_the_loss_changes_with_a_gate(tmp_path):
+    """|gamma dL/dgamma + beta dL/dbeta|, which is Taylor's a g of the channel's output."""
+    run = cells.cell(tmp_path, "snip", granularity="channel", prune__batch_norm="frozen", scoring__batches=2)
+    problem = run.problem()
+    source = problem.dense()
+    gradient = scoring.mean_gradient(problem, run.runner, source, temperature=1.0)
+
+    def loss(norm):
+        found = {**source.weights, "bn1": norm}
+        one = dataclasses.replace(source, weights=found)
+        open_gates = (problem.network, problem.pattern, False, 1.0, one, problem.scored)
+        return jnp.mean(jnp.stack([scoring.loss(*open_gates, batch, rng) for batch, rng in problem.batches(2)]))
+
+    norm = source.weights["bn1"]
+    by_norm = jax.jit(jax.grad(loss))(norm)
+    expected = norm["scale"] * by_norm["scale"] + norm["bias"] * by_norm["bias"]
+    np.testing.assert_allclose(gradient["conv1"]["kernel"], expected, rtol=1e-4, atol=1e-7)
+    keep = kept(METHODS["snip"].prune(problem, run.runner).mask)
+    assert np.abs(expected)[keep].min() >= np.abs(expected)[~keep].max()
+
+
+def test_the_head_stays_dense_unless_it_is_all_there_is():
+    found = config.parse(cells.tree(granularity="channel"))
+    weights = tiny.variables()["params"]
+    assert set(pruning.prunable(found, weights)) == {"conv1"}
+    alone = config.parse(cells.tree(granularity="channel", model__prune_include=("head",)))
+    with pytest.raises(UserError, match="nothing to prune: of head/kernel, its output channels are the classes"):
+        pruning.check(alone, tiny.variables())
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        ([True, False, True, True], r"keeps 3 of 4 channels.* which keeps 2"),
+        (None, "does not keep whole groups of granularity channel"),
+    ],
+)
+def test_a_given_mask_is_of_whole_channels(keep, message):
+    weights = tiny.variables()["params"]
+    pattern = sparsity.ChannelPattern(channels=models.channels(tiny.Tiny()))
+    vector = jnp.array(keep or [True, False, True, False])
+    mask = pattern.mask({"conv1": {"kernel": vector}}, weights)
+    found = {"name": "a.safetensors", "weights": weights, "pattern": pattern}
+    if keep is None:
+        check(mask, {"conv1": weights["conv1"]}, 0.5, **found)
+        mask["bn1"]["bias"] = ~mask["bn1"]["bias"]
+    with pytest.raises(UserError, match=message):
+        check(mask, {"conv1": weights["conv1"]}, 0.5, **found)
