@@ -304,6 +304,30 @@ def test_a_whole_pickled_object_says_what_to_save(tmp_path: Path) -> None:
         formats.read(tmp_path / "w.pth")
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+def test_tensors_beside_a_state_dict_do_not_hide_it(legacy: bool, tmp_path: Path) -> None:
+    """PyTorch's ImageNet example keeps its best accuracy so, others the state of random generators."""
+    arrays = {"w": np.ones((2, 3), np.float32), "v": np.ones(4, np.float32), "n": np.array(5)}
+    one, state = np.ones(1, np.float32), np.arange(9)
+    keyed = {str(i): x for i, x in enumerate([*arrays.values(), one, state])}
+    call = {key: torch_files.tensor_call(x, key, legacy) for key, x in keyed.items()}
+    checkpoint = {
+        "state_dict": dict(zip(arrays, call.values(), strict=False)),
+        "best_acc1": call["3"],
+        "rng_state": call["4"],
+        "callbacks": {"best": call["3"]},
+    }
+    path, dumped = tmp_path / "w.pth.tar", torch_files.dumps(checkpoint)
+    if legacy:
+        torch_files.write_legacy(path, dumped, {key: (x.size, x.tobytes()) for key, x in keyed.items()})
+    else:
+        torch_files.write_zip(path, dumped, {key: x.tobytes() for key, x in keyed.items()})
+    found = formats.read_contents(path)
+    assert found.notes == ("took the weights under 'state_dict'",)
+    assert found.tensors.keys() == arrays.keys()
+    assert all(np.array_equal(found.tensors[name], x) for name, x in arrays.items())
+
+
 def test_of_several_state_dicts_the_averaged_one_or_the_one_named(tmp_path: Path) -> None:
     ones = np.ones((2, 3), np.float32)
     checkpoint = {
@@ -392,6 +416,15 @@ def test_a_million_unknown_names_are_too_many(tmp_path: Path) -> None:
     torch_files.write_zip(tmp_path / "w.pth", torch_files.dumps(state), {})
     with pytest.raises(UserError, match=r"pickle asks for evil\.n1000"):
         formats.read(tmp_path / "w.pth")
+
+
+def test_a_torchscript_program_says_what_to_save(tmp_path: Path) -> None:
+    path = tmp_path / "w.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("data.pkl", "constants.pkl", "code/net.py"):
+            archive.writestr(f"archive/{name}", b"", zipfile.ZIP_DEFLATED)
+    with pytest.raises(UserError, match=r"a TorchScript program, not a state dict; save model\.state_dict\(\)"):
+        formats.read(path)
 
 
 def test_views_of_a_shared_storage(tmp_path: Path) -> None:

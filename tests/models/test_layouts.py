@@ -62,7 +62,8 @@ def renamed(tensors: Tensors, *rules: tuple[str, str]) -> Tensors:
     return result
 
 
-# Other libraries' layouts, written from ours by hand. Names are those of torchvision 0.20 and transformers 4.50.
+# Other libraries' layouts, written from ours by hand. Names are those of torchvision 0.20, transformers 4.50
+# and 5.24; files of torchvision 0.29 and transformers 5.24 were loaded by hand, and gave their logits (docs/models.md).
 
 VIT_TORCHVISION = (
     (r"^cls_token", "class_token"),
@@ -91,6 +92,16 @@ VIT_TRANSFORMERS = (
     (r"mlp\.fc2", "output.dense"),
     (r"^norm", "vit.layernorm"),
     (r"^head", "classifier"),
+)
+VIT_TRANSFORMERS_5 = (
+    *VIT_TRANSFORMERS,
+    (r"encoder\.layer\.", "layers."),
+    (r"attention\.attention\.query", "attention.q_proj"),
+    (r"attention\.attention\.key", "attention.k_proj"),
+    (r"attention\.attention\.value", "attention.v_proj"),
+    (r"attention\.output\.dense", "attention.o_proj"),
+    (r"intermediate\.dense", "mlp.fc1"),
+    (r"(\d)\.output\.dense", r"\1.mlp.fc2"),
 )
 RESNET_TRANSFORMERS = (
     (r"^conv1", "resnet.embedder.embedder.convolution"),
@@ -129,6 +140,7 @@ def separate(tensors: Tensors) -> Tensors:
         ("vit_torchvision", lambda: renamed(vit(), *VIT_TORCHVISION)),
         ("vit_torchvision_old", lambda: renamed(vit(), *VIT_TORCHVISION_OLD)),
         ("vit_transformers", lambda: renamed(separate(vit()), *VIT_TRANSFORMERS)),
+        ("vit_transformers_5", lambda: renamed(separate(vit()), *VIT_TRANSFORMERS_5)),
     ],
 )
 def test_vits_in_other_layouts(layout: str, make: Callable[[], Tensors], tmp_path: Path) -> None:
@@ -162,6 +174,8 @@ def test_a_model_without_its_head_has_no_prefix(tmp_path: Path) -> None:
     assert pretrained.layout == "vit_transformers"
     with pytest.raises(UserError, match="not used: pooler"):
         load(tmp_path, bare, "vit_ti32", dont_load=("head",))
+    with pytest.raises(UserError, match=r"it has no head, and holds more.*mapping\.kind=head.*model\.ignore"):
+        load(tmp_path, bare, "vit_ti32")
 
 
 # What training scripts put around names and tensors.

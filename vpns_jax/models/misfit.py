@@ -139,6 +139,8 @@ def _cause(module: type[nn.Module], rules: Sequence[Rule], names: Sequence[str],
         elif any(p.kind in (DTYPE, VALUE) for p in problems):
             what = "its head cannot be used"
         return f"{what}: {NEW_HEAD}"
+    if all(p.name in head or p.kind == UNUSED for p in problems) and any(p.kind == MISSING for p in problems):
+        return f"it has no head, and holds more than that network: {NEW_HEAD}, and model.ignore passes over the rest"
     if 2 * len(wanted.intersection(names)) < len(wanted):
         return "its names are those of another network, or of an unknown layout"
     kinds = {p.kind for p in problems}

@@ -64,16 +64,30 @@ def find(loaded: Any, weights_key: str = "") -> StateDict:
 # The functions below call `dict.items` and `dict.values`, because a pickle can give an OrderedDict attributes of such
 # names.
 def _state_dicts(loaded: dict[Any, Any], path: str, depth: int, seen: set[int]) -> Iterator[tuple[str, dict[Any, Any]]]:
-    """Dicts that hold tensors, by dotted path; dicts inside such a dict are not searched."""
+    """Dicts that hold weights, by dotted path. Of a dict and another inside it, the one with more weights counts.
+
+    So a tensor beside the state dict, such as a best accuracy or the state of a random generator, does not hide it.
+    """
     if id(loaded) in seen:
         return
     seen.add(id(loaded))
-    if any(isinstance(value, TensorRecord) for value in dict.values(loaded)):
+    inner = [
+        found
+        for key, value in (dict.items(loaded) if depth else ())
+        if isinstance(key, str) and isinstance(value, dict) and not _is_optimizer(key)
+        for found in _state_dicts(value, f"{path}.{key}" if path else key, depth - 1, seen)
+    ]
+    own = _weights(loaded)
+    if own and all(_weights(value) <= own for _, value in inner):
         yield path, loaded
-    elif depth:
-        for key, value in dict.items(loaded):
-            if isinstance(key, str) and isinstance(value, dict) and not _is_optimizer(key):
-                yield from _state_dicts(value, f"{path}.{key}" if path else key, depth - 1, seen)
+    else:
+        yield from inner
+
+
+def _weights(loaded: dict[Any, Any]) -> int:
+    """How many tensors of a dict have more than one element; an accuracy has one."""
+    records = (value for value in dict.values(loaded) if isinstance(value, TensorRecord))
+    return sum(isinstance(x.size, tuple | list) and any(isinstance(n, int) and n > 1 for n in x.size) for x in records)
 
 
 def _is_optimizer(key: str) -> bool:

@@ -55,6 +55,8 @@ def _read_zip(file: BinaryIO, weights_key: str) -> Contents:
         roots = [name.removesuffix("/data.pkl") for name in infos if name.endswith("/data.pkl")]
         if len(roots) != 1:
             raise ValueError("no torch.save archive: it must hold one data.pkl")
+        if f"{roots[0]}/constants.pkl" in infos:
+            raise ValueError("holds a TorchScript program, not a state dict; save model.state_dict()")
         # No compression and no more bytes than the file: so an archive cannot unpack into more than its size.
         if any(i.compress_type != zipfile.ZIP_STORED for i in infos.values()):
             raise ValueError("compressed members, which torch.save does not write")

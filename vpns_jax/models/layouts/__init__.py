@@ -5,7 +5,14 @@ import flax.linen as nn
 from vpns_jax.models.layouts.resnet import resnet_torchvision, resnet_transformers
 from vpns_jax.models.layouts.rules import Layout, Rule, Shape
 from vpns_jax.models.layouts.vgg import vgg_timm, vgg_torchvision
-from vpns_jax.models.layouts.vit import vit_augreg, vit_timm, vit_torchvision, vit_torchvision_old, vit_transformers
+from vpns_jax.models.layouts.vit import (
+    vit_augreg,
+    vit_timm,
+    vit_torchvision,
+    vit_torchvision_old,
+    vit_transformers,
+    vit_transformers_5,
+)
 from vpns_jax.models.resnet import ResNet
 from vpns_jax.models.vgg import VGG
 from vpns_jax.models.vit import ViT
@@ -24,11 +31,12 @@ __all__ = [
     "vit_torchvision",
     "vit_torchvision_old",
     "vit_transformers",
+    "vit_transformers_5",
 ]
 
 # `export` writes the first layout of each network.
 LAYOUTS: dict[type[nn.Module], tuple[Layout, ...]] = {
     ResNet: (resnet_torchvision, resnet_transformers),
     VGG: (vgg_torchvision, vgg_timm),
-    ViT: (vit_timm, vit_augreg, vit_torchvision, vit_torchvision_old, vit_transformers),
+    ViT: (vit_timm, vit_augreg, vit_torchvision, vit_torchvision_old, vit_transformers, vit_transformers_5),
 }

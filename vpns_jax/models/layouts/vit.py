@@ -98,6 +98,23 @@ _TRANSFORMERS = _Names(
 )
 
 
+# As transformers 5 names them in memory, so in what `torch.save` writes; `save_pretrained` still writes the former.
+_TRANSFORMERS_5 = dataclasses.replace(
+    _TRANSFORMERS,
+    block="layers.{i}.",
+    inside={
+        "norm1": "layernorm_before",
+        "norm2": "layernorm_after",
+        "attention/query": "attention.q_proj",
+        "attention/key": "attention.k_proj",
+        "attention/value": "attention.v_proj",
+        "attention/out": "attention.o_proj",
+        "mlp/fc1": "mlp.fc1",
+        "mlp/fc2": "mlp.fc2",
+    },
+)
+
+
 def vit_timm(shapes: Mapping[str, Shape]) -> list[Rule]:
     """ViTs in timm's layout: query, key and value are one tensor, `qkv`."""
     return _TIMM.rules(shapes)
@@ -117,6 +134,11 @@ def vit_torchvision_old(shapes: Mapping[str, Shape]) -> list[Rule]:
 def vit_transformers(shapes: Mapping[str, Shape]) -> list[Rule]:
     """ViTs in the layout of transformers' `ViTModel`; `ViTForImageClassification` adds a prefix."""
     return _TRANSFORMERS.rules(shapes)
+
+
+def vit_transformers_5(shapes: Mapping[str, Shape]) -> list[Rule]:
+    """ViTs in the state dict of a `ViTModel` of transformers 5; other classes put "vit." before."""
+    return _TRANSFORMERS_5.rules(shapes)
 
 
 def vit_augreg(shapes: Mapping[str, Shape]) -> list[Rule]:
