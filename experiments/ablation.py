@@ -137,7 +137,7 @@ def ablate(
     with locked(folder):
         Workdir(folder, config, read)
         code = sweep.run_cells(runs, folder, jobs=jobs, devices=devices, work=work)
-        _write(sweep.finished(runs), arms, folder, study)
+        _write(sweep.finished({name: home for name, (_, home, _) in runs.items()}), arms, folder, study)
     return code
 
 

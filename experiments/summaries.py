@@ -6,7 +6,7 @@ from typing import Any
 
 from vpns_jax.analysis.summary import dig
 from vpns_jax.errors import UserError, short
-from vpns_jax.files import read_json
+from vpns_jax.files import read_perhaps_sealed
 
 # What a cell must say, by its dotted key, and what it may.
 NAMES = ("cell", "method")
@@ -27,9 +27,10 @@ def read(path: Path) -> dict[str, Any]:
       What it holds; of every cell there are name, method, density, seed, and an accuracy of the best epoch.
 
     Raises:
-      UserError: it cannot be read, holds no cells, or a field is missing or of another type; names the field.
+      UserError: it cannot be read or does not match its checksum, holds no cells, or a field is missing or of another
+        type; names the field.
     """
-    summary = read_json(path)
+    summary = read_perhaps_sealed(path, "remove it, and the command that made it writes it anew")
     cells = summary.get("cells") if isinstance(summary, dict) else None
     if not cells or not isinstance(cells, list):
         raise UserError(f"{path} holds no cells")

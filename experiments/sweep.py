@@ -38,18 +38,24 @@ def main(argv: list[str]) -> int:
 def sweep(config: Config, folder: Path, line: str, *, jobs: int, devices: list[str]) -> int:
     """Runs what is missing of `config` under `folder`, then writes and prints the results; see the module."""
     from vpns_jax.experiment import inputs
+    from vpns_jax.experiment.plan import grid
     from vpns_jax.experiment.workdir import Workdir, check_folder, locked
 
     found = inputs.of(config)
     check_folder(folder, config, found)
     with locked(folder):
         # Refuses the folder of another sweep, or of one on other data: its finished runs are not looked at again.
-        Workdir(folder, config, found)
-        return _sweep(config, folder, line, jobs=jobs, devices=devices)
+        axes = Workdir(folder, config, found).axes
+        code = _run_all(config, folder, line, jobs=jobs, devices=devices)
+        # Of earlier calls, too: what they have found must not be lost from the summary.
+        gather({cell.name: folder / "runs" / cell.name for cell in grid(*axes)}, folder, line)
+    if config.tuning.grids:
+        sys.stdout.write(f"chosen on validation: {folder / 'tuning' / 'tuning.json'}\n")
+    return code
 
 
-def _sweep(config: Config, folder: Path, line: str, *, jobs: int, devices: list[str]) -> int:
-    """What `sweep` does in a folder that is its own."""
+def _run_all(config: Config, folder: Path, line: str, *, jobs: int, devices: list[str]) -> int:
+    """Tunes and runs what is missing, in a folder that is this sweep's own. Returns the exit code."""
     from vpns_jax.experiment import run
 
     tried = {
@@ -69,9 +75,6 @@ def _sweep(config: Config, folder: Path, line: str, *, jobs: int, devices: list[
         if cell.method not in open_
     }
     code = run_cells(runs, folder, jobs=jobs, devices=devices)
-    gather(runs, folder, line)
-    if tried:
-        sys.stdout.write(f"chosen on validation: {folder / 'tuning' / 'tuning.json'}\n")
     return tuned or code
 
 
@@ -140,23 +143,23 @@ def run_cells(
     return 1 if failed else 0
 
 
-def gather(runs: dict[str, Run], folder: Path, line: str) -> None:
-    """One summary of all finished runs, its table and its figure."""
+def gather(homes: dict[str, Path], folder: Path, line: str) -> None:
+    """One summary of all finished runs, its table and its figure; `homes` are the runs' folders."""
     from vpns_jax.analysis import figures, tables
-    from vpns_jax.files import write_json
+    from vpns_jax.files import write_sealed
 
-    done = list(finished(runs).values())
+    done = list(finished(homes).values())
     if not done:
         return
     summary: dict[str, Any] = done[0] | {"command": line, "cells": [cell for one in done for cell in one["cells"]]}
-    write_json(folder / "summary.json", summary)
+    write_sealed(folder / "summary.json", summary)
     figures.sparsity_figure(summary, folder / "sparsity.png")
     sys.stdout.write(f"\n{tables.text_table(summary)}\nsummary: {folder / 'summary.json'}\n")
 
 
-def finished(runs: dict[str, Run]) -> dict[str, dict[str, Any]]:
-    """The summaries of the runs that have one, by name."""
-    paths = {name: where / "summary.json" for name, (_, where, _) in runs.items()}
+def finished(homes: dict[str, Path]) -> dict[str, dict[str, Any]]:
+    """The summaries of the runs that have one, by name; `homes` are the runs' folders."""
+    paths = {name: home / "summary.json" for name, home in homes.items()}
     return {name: summaries.read(path) for name, path in paths.items() if path.exists()}
 
 

@@ -8,6 +8,7 @@ method with a prompt, is retrained with a new one. WORKDIR/transfer.md and .csv 
 the same method run on the target itself, seed by seed. Run again, it does what is missing.
 """
 
+import contextlib
 import dataclasses
 import glob
 import re
@@ -139,7 +140,7 @@ def transfer(
         code = sweep.run_cells(runs, folder, jobs=jobs, devices=devices, work=work)
     results = [
         cell | {"method": labels.get(name, cell["method"])}
-        for name, summary in sweep.finished(runs).items()
+        for name, summary in sweep.finished({name: home for name, (_, home, _) in runs.items()}).items()
         for cell in summary["cells"]
     ]
     if results:
@@ -148,12 +149,12 @@ def transfer(
 
 
 def _source(path: Path, config: Config) -> Source:
-    named, home = _CELL.fullmatch(path.name), path.parent.parent
-    try:
-        data = files.read_json(home / "config.json")["data"]["name"]
-    except (UserError, KeyError, TypeError):
-        data = None
-    if named is None or data is None:
+    named, config_path = _CELL.fullmatch(path.name), path.parent.parent / "config.json"
+    data = None
+    if named and config_path.is_file():
+        with contextlib.suppress(KeyError, TypeError):
+            data = files.read_perhaps_sealed(config_path, f"restore it, or move {path.name} elsewhere")["data"]["name"]
+    if named is None or not isinstance(data, str):
         raise UserError(f"--from: {path} is not FOLDER/subnetworks/CELL.safetensors of a run")
     densities = {f"{100 * (1 - density):.6g}": density for density in config.densities}
     if named["sparsity"] not in densities:

@@ -79,7 +79,7 @@ def kill_after(cache, workdir, cell, count):
 
 def without_times(value):
     if isinstance(value, dict):
-        times = {"seconds", "compile_seconds", "latency", "command", "crc32"}
+        times = {"seconds", "compile_seconds", "latency", "command", "crc32", "sha256"}
         return {key: without_times(item) for key, item in value.items() if key not in times}
     return [without_times(item) for item in value] if isinstance(value, list) else value
 

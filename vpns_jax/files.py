@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from vpns_jax.errors import UserError, one_line, short
+from vpns_jax.errors import UserError, short
 from vpns_jax.storage import refused
 
 # The key under which a sealed JSON file keeps the checksum of everything else in it.
@@ -119,25 +119,6 @@ def write_json(path: str | Path, value: Any) -> None:
     write_whole(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: str | Path) -> Any:
-    """What a JSON file holds.
-
-    Args:
-      path: a file, which anyone may have written.
-
-    Raises:
-      UserError: it cannot be read, is no JSON, or is nested too deep; says what to do.
-    """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path} cannot be read: there is no such file") from error
-    except RecursionError as error:
-        raise UserError(f"{path} cannot be read: it is nested too deep; mend or remove it") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {one_line(error)}; mend or remove it") from error
-
-
 def write_sealed(path: str | Path, value: Mapping[str, Any]) -> None:
     """Writes a JSON object with a checksum of its contents, for `read_sealed`; see `write_json`.
 
@@ -159,13 +140,41 @@ def read_sealed(path: str | Path, remedy: str) -> dict[str, Any]:
     Raises:
       UserError: it cannot be read, or is not what was written.
     """
-    try:
-        value = json.loads(Path(path).read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read: {_brief(error)}; {remedy}") from error
+    return _unsealed(_read_json(path, remedy), path, remedy)
+
+
+def read_perhaps_sealed(path: str | Path, remedy: str) -> Any:
+    """Reads JSON that a user may have written: a checksum must match if there is one.
+
+    Args:
+      path: the file.
+      remedy: what to do if it is damaged, such as "remove it to ...".
+
+    Returns:
+      The value, without the checksum.
+
+    Raises:
+      UserError: it cannot be read, or is not what was written.
+    """
+    value = _read_json(path, remedy)
+    return _unsealed(value, path, remedy) if isinstance(value, dict) and SEAL in value else value
+
+
+def _unsealed(value: Any, path: str | Path, remedy: str) -> dict[str, Any]:
     if not isinstance(value, dict) or value.pop(SEAL, None) != digest_json(value):
         raise UserError(f"{path} is damaged or was edited: it does not match its checksum; {remedy}")
     return value
+
+
+def _read_json(path: str | Path, remedy: str) -> Any:
+    try:
+        return json.loads(Path(path).read_bytes())
+    except FileNotFoundError as error:
+        raise UserError(f"{path} cannot be read: there is no such file") from error
+    except RecursionError as error:
+        raise UserError(f"{path} cannot be read: it is nested too deep; {remedy}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {_brief(error)}; {remedy}") from error
 
 
 def sha256(path: str | Path) -> str:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from configs import quickstart
-from experiments import sweep
+from experiments import summaries, sweep
 from tests.analysis.samples import cell as sample
 from vpns_jax.errors import UserError
 from vpns_jax.experiment import config
@@ -37,7 +37,7 @@ def go(folder):
     folder.mkdir(exist_ok=True)
     (folder / "runs").mkdir(exist_ok=True)
     code = sweep.run_cells(runs, folder, jobs=2, devices=[], work=pretend)
-    sweep.gather(runs, folder, "the command")
+    sweep.gather({name: home for name, (_, home, _) in runs.items()}, folder, "the command")
     return code
 
 
@@ -64,6 +64,35 @@ def test_a_broken_cell_is_named_and_done_when_it_can_be(tmp_path, capsys):
     assert not (folder / "failed-hydra-s95-seed7.txt").exists()
     # What was there was not run again.
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+
+
+def test_a_call_with_fewer_cells_loses_none(tmp_path, monkeypatch):
+    def run_cells(runs, folder, **_):
+        for run in runs.values():
+            if not (run[1] / "summary.json").exists():
+                pretend(run)
+        return 0
+
+    monkeypatch.setattr(sweep, "run_cells", run_cells)
+    for methods in (("dense", "vpns"), ("dense",)):
+        assert sweep.sweep(parsed(methods=methods), tmp_path / "sweep", "line", jobs=1, devices=[]) == 0
+        cells = json.loads((tmp_path / "sweep" / "summary.json").read_text())["cells"]
+        assert [cell["cell"] for cell in cells] == ["dense-s0-seed7", "vpns-s90-seed7", "vpns-s95-seed7"]
+
+
+def test_a_damaged_result_is_named_and_written_anew_once_it_is_removed(tmp_path):
+    (tmp_path / "sweep" / "runs").mkdir(parents=True)
+    (tmp_path / "sweep" / "runs" / "mended").write_text("")
+    assert go(tmp_path / "sweep") == 0
+    path = tmp_path / "sweep" / "summary.json"
+    path.write_text(path.read_text().replace("0.9", "0.8", 1))
+    with pytest.raises(
+        UserError, match=r"summary\.json is damaged or was edited.*remove it, and the command that made"
+    ):
+        summaries.read(path)
+    path.unlink()
+    assert go(tmp_path / "sweep") == 0
+    assert len(summaries.read(path)["cells"]) == 5
 
 
 def test_the_folder_of_another_sweep_is_refused(tmp_path):

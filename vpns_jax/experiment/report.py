@@ -18,7 +18,7 @@ from vpns_jax.data import augment
 from vpns_jax.experiment.config import Config
 from vpns_jax.experiment.result import versions
 from vpns_jax.experiment.workdir import Workdir
-from vpns_jax.files import write_json
+from vpns_jax.files import write_sealed
 from vpns_jax.prompting import create
 from vpns_jax.training.network import Network, Subnetwork
 
@@ -48,7 +48,7 @@ def report(config: Config, folder: Workdir, results: list[dict[str, Any]], about
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "cells": results,
     }
-    write_json(folder.path / "summary.json", summary)
+    write_sealed(folder.path / "summary.json", summary)
     write_report(summary, _figures(config, folder, summary), folder.path / "report.html")
     for line in collapse_lines(summary):
         sys.stdout.write(f"warning: {line}\n")

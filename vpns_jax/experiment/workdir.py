@@ -61,13 +61,13 @@ class Workdir:
         _make(path)
         for folder in (self.figures, self.path / "cells"):
             folder.mkdir(exist_ok=True)
-        before = files.read_json(self._config_path) if self._config_path.exists() else None
+        before = read_config(self.path) if self._config_path.exists() else None
         if before is not None:
             self._config |= {axis: list(dict.fromkeys((*before[axis], *self._config[axis]))) for axis in _AXES}
         self._write_inputs(current or {})
         # Written last: only a folder with a config.json holds a run.
         if self._config != before:
-            files.write_json(self._config_path, self._config)
+            files.write_sealed(self._config_path, self._config)
 
     @property
     def axes(self) -> tuple[list[str], list[float], list[int]]:
@@ -297,6 +297,21 @@ def check_folder(path: Path, config: Config, current: Mapping[str, Input] | None
         raise UserError(f"--workdir {path} is neither empty nor a run's folder, with a config.json; choose another")
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """Reads the configuration of the run in a folder.
+
+    Args:
+      path: the folder.
+
+    Returns:
+      It as JSON, without its checksum.
+
+    Raises:
+      UserError: the file is missing, damaged or edited.
+    """
+    return files.read_sealed(path / "config.json", "restore it, or choose another --workdir")
+
+
 def _left_by_a_kill(entry: Path) -> bool:
     if entry.name in ("figures", "cells"):
         return entry.is_dir() and not any(entry.iterdir())
@@ -307,15 +322,10 @@ def _check_same(path: Path, config: Config) -> None:
     """Checks that the keys that decide numbers have the same values as in the run in `path`.
 
     Raises:
-      UserError: a key differs, or config.json is not a run's.
+      UserError: a key differs, or config.json is damaged.
     """
-    before = files.read_json(path / "config.json")
-    if not isinstance(before, dict) or not all(isinstance(before.get(axis), list) for axis in _AXES):
-        raise UserError(f"{path / 'config.json'} is not a run's config; repair or remove it")
-    try:
-        there, here = (identity(keys, before["methods"]) for keys in (before, config.to_json()))
-    except (AttributeError, KeyError, TypeError) as error:
-        raise UserError(f"{path / 'config.json'} is not a run's config; repair or remove it") from error
+    before = read_config(path)
+    there, here = (identity(keys, before["methods"]) for keys in (before, config.to_json()))
     changed = sorted(key for key in here | there if here.get(key) != there.get(key))
     if changed:
         key = changed[0]
