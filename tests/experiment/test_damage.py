@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from experiments import summaries
 from tests.experiment import small
+from vpns_jax import models
 from vpns_jax.deploy import subnetworks
 from vpns_jax.errors import UserError
 from vpns_jax.experiment.workdir import locked
@@ -119,6 +121,25 @@ def test_no_byte_of_a_finished_network_can_be_another(tmp_path, data):
             one_line(error, file.name)
         file.write_bytes(whole)
     subnetworks.load(path, "tiny", image_size=8)
+
+
+def test_a_changed_summary_and_source_network_are_noticed_by_who_reads_them(tmp_path, data):
+    small.go(tmp_path / "run", data)
+    summary, source = tmp_path / "run" / "summary.json", tmp_path / "run" / "subnetworks" / "source.safetensors"
+    text = summary.read_text()
+    assert '"seed": 7' in text
+    summary.write_text(text.replace('"seed": 7', '"seed": 8', 1))
+    with pytest.raises(UserError) as error:
+        summaries.read(summary)
+    one_line(error, str(summary), "does not match its checksum", "remove it")
+    flipped(source, source.stat().st_size - 3, 1)
+    with pytest.raises(UserError) as error:
+        models.load_pretrained("tiny", source, num_classes=None)
+    one_line(error, str(source), "does not match its checksum", "remove it")
+    # The same command writes both again.
+    small.go(tmp_path / "run", data)
+    assert summaries.read(summary)["cells"][0]["seed"] == 7
+    models.load_pretrained("tiny", source, num_classes=None)
 
 
 def test_a_cut_log_is_noticed_where_rows_are_needed(tmp_path, data, monkeypatch):

@@ -95,6 +95,22 @@ def test_weights_that_were_overwritten_are_refused_and_a_copy_elsewhere_is_not(t
     assert len(found["cells"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", {"pretrained_cfg": {"mean": [0.1] * 3, "std": [0.2] * 3}}),
+        ("preprocessor_config.json", {"image_mean": [0.1] * 3, "image_std": [0.2] * 3}),
+    ],
+)
+def test_another_normalization_beside_the_weights_is_refused(tmp_path, name, content):
+    data, path = small.images(tmp_path / "images"), tmp_path / "net" / "w.safetensors"
+    path.parent.mkdir()
+    weights(path, 0)
+    small.go(tmp_path / "run", data, model__weights=str(path))
+    (path.parent / name).write_text(json.dumps(content))
+    refused(tmp_path / "run", "its weights", "changed since it began", data=data, model__weights=str(path))
+
+
 def test_another_source_network_is_refused(tmp_path, monkeypatch):
     """Trained here, and again by another machine once the cache was emptied: it rounds in other ways."""
     from vpns_jax.experiment import pretraining

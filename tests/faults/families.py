@@ -1,4 +1,4 @@
-"""The four families, one after another."""
+"""The families, one after another."""
 
 import contextlib
 import io
@@ -19,7 +19,8 @@ def tallies(scratch: Path, *, inputs: int, damages: int) -> Iterator[Tally]:
         yield count("Configs", configs.cases(inputs))
         yield count("Folders of images", folders.cases(inputs, _new(scratch / "folders")))
         yield count("Weight files", weights.cases(inputs, _new(scratch / "weights")))
-        yield count("Bits of a finished run", flips.cases(damages, _new(scratch / "run")))
+        yield count("Bits of a finished run", flips.finished(damages, _new(scratch / "finished")))
+        yield count("Bits of a run that was stopped", flips.stopped(damages, _new(scratch / "stopped")))
 
 
 def _new(folder: Path) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import safetensors.numpy
 
 from tests.faults.tally import Case, Outcome
 from tests.models import torch_files
@@ -26,6 +27,7 @@ PAGES = (
 )
 WRITERS = {
     "w.safetensors": models.save_safetensors,
+    "foreign.safetensors": lambda path, tensors: safetensors.numpy.save_file(tensors, path),
     "w.pth": torch_files.save,
     "legacy.pth": functools.partial(torch_files.save, legacy=True),
     "w.npz": lambda path, tensors: np.savez(path, **tensors),
@@ -100,7 +102,7 @@ def _load(path: Path, original, tensors: dict[str, np.ndarray]) -> Outcome:
 
 def _differs_in_numbers(path: Path, tensors: dict[str, np.ndarray]) -> bool:
     """Whether the file is whole but for a byte of a tensor, in one of the two formats without a checksum."""
-    if path.name not in ("w.safetensors", "legacy.pth"):
+    if path.name not in ("foreign.safetensors", "legacy.pth"):
         return False
     whole = _written(WRITERS[path.name], path.with_name(f"whole-{path.name}"), tensors)
     raw = path.read_bytes()

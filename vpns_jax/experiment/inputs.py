@@ -11,7 +11,7 @@ from vpns_jax.deploy import subnetworks
 from vpns_jax.errors import UserError, short
 from vpns_jax.experiment.config import Config
 from vpns_jax.experiment.identity import PRETRAIN
-from vpns_jax.models import hub
+from vpns_jax.models import hub, preprocessing
 from vpns_jax.pruners import method
 
 # The names of inputs in inputs.json and in errors.
@@ -97,10 +97,10 @@ def compare(remembered: Mapping[str, Any], current: Mapping[str, Input], place: 
 def _weights(config: Config) -> Input:
     source = config.model.weights
     path = hub.resolve(models.default_source(config.model.name) if source == "default" else source)
-    # timm's config.json beside the weights decides how images are normalized.
-    description = path.with_name("config.json")
+    # The files beside the weights decide how images are normalized.
+    descriptions = [path.with_name(name) for name in preprocessing.FILES]
     try:
-        digests = [files.sha256(file) for file in (path, description) if file.is_file() or file == path]
+        digests = [files.sha256(file) for file in (path, *descriptions) if file.is_file() or file == path]
         return Input(source, digests[0] if len(digests) == 1 else files.digest_json(digests))
     except OSError as error:
         raise UserError(f"config.model.weights is {source!r}: {path} cannot be read: {error.strerror}") from error

@@ -12,6 +12,7 @@ import safetensors
 import safetensors.numpy
 
 from vpns_jax.errors import UserError
+from vpns_jax.files import digest_arrays
 
 DTYPES: dict[str, np.dtype] = {
     "F64": np.dtype(np.float64),
@@ -26,6 +27,8 @@ DTYPES: dict[str, np.dtype] = {
     "BOOL": np.dtype(np.bool_),
 }
 FIELDS = {"dtype", "shape", "data_offsets"}
+# The format has no checksum. `save_safetensors` writes one under this key of the metadata, which other readers ignore.
+CHECKSUM = "vpns_jax_sha256"
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
@@ -38,16 +41,20 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
       Fresh arrays by name.
 
     Raises:
-      ValueError: the header is malformed or has unknown fields, or its tensors do not fill the rest of the file
-        exactly, without gap or overlap.
+      ValueError: the header is malformed or has unknown fields, its tensors do not fill the rest of the file
+        exactly, without gap or overlap, or they do not match the checksum of `save_safetensors`.
     """
     try:
         with safetensors.safe_open(path, framework="np") as file:
             _check_header(path)
             names = file.keys()  # The library's object is no dict: iterating over it does not work.
-            return {name: file.get_tensor(name) for name in names}
+            tensors = {name: file.get_tensor(name) for name in names}
+            checksum = (file.metadata() or {}).get(CHECKSUM)
     except safetensors.SafetensorError as error:
         raise ValueError(f"{error}; truncated or damaged?") from error
+    if checksum is not None and checksum != digest_arrays(sorted(tensors.items())):
+        raise ValueError("it is damaged or was edited: it does not match its checksum; remove it, or restore it")
+    return tensors
 
 
 def _check_header(path: Path) -> None:
@@ -72,7 +79,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def save_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes tensors to a safetensors file, whole or not at all.
+    """Writes tensors to a safetensors file with a checksum, whole or not at all.
 
     Args:
       path: the file; its folder must exist. An old file is replaced.
@@ -89,8 +96,9 @@ def save_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, np.ndar
     target = Path(path)
     unfinished = target.with_name(f"{target.name}.part")
     # "pt" tells other readers that the tensors have torch's layouts.
+    metadata = {"format": "pt", CHECKSUM: digest_arrays(arrays.items())}
     try:
-        safetensors.numpy.save_file(arrays, unfinished, metadata={"format": "pt"})
+        safetensors.numpy.save_file(arrays, unfinished, metadata=metadata)
         unfinished.replace(target)
     finally:
         unfinished.unlink(missing_ok=True)
