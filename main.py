@@ -1,7 +1,7 @@
 """Runs or resumes one experiment: `python main.py --config=configs/quickstart.py --workdir=runs/quickstart`.
 
-Any key of the config can be set on the command line: `--config.data.batch_size=128`. Run again with the same
-arguments, it goes on where it was stopped. docs/scale.md runs it on many devices and machines.
+Any key of the config can be set on the command line: `--config.data.batch_size=128`. Run the same command again to
+continue where it stopped. docs/scale.md shows how to use many devices and machines.
 """
 
 import shlex
@@ -11,14 +11,21 @@ from absl import flags
 
 from vpns_jax import cli
 
-# Where no launcher that JAX knows has started them.
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "Of several processes: HOST:PORT of the first.")
-_PROCESSES = flags.DEFINE_integer("processes", None, "Of several processes: how many.")
-_PROCESS = flags.DEFINE_integer("process", None, "Of several processes: the number of this one, from 0.")
+# Needed only if the processes were started by a launcher that JAX does not know.
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "With several processes: HOST:PORT of the first one.")
+_PROCESSES = flags.DEFINE_integer("processes", None, "With several processes: their number.")
+_PROCESS = flags.DEFINE_integer("process", None, "With several processes: the number of this one, from 0.")
 
 
 def main(argv: list[str]) -> int:
-    """Returns the exit code: 0, or 2 for something that the caller can mend."""
+    """Runs the command.
+
+    Args:
+      argv: the command line, starting with the program's name.
+
+    Returns:
+      The exit code: 0, or 2 after an error that the user can fix.
+    """
 
     def run() -> None:
         config, workdir = cli.parse(argv)

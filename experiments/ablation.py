@@ -1,9 +1,9 @@
-"""One choice of a config varied, everything else as it is: every cell with a prompt, or every cell, for each variant.
+"""Ablations: runs the cells of a config once for each variant of a single choice.
 
     python -m experiments.ablation --study=prompt_kind --config=configs/digits_sweep.py --workdir=runs/ablation --jobs=2
 
-WORKDIR/STUDY.md and .csv hold accuracies and differences from the config as it is, seed by seed. Studies of one config
-share a folder, and in it the runs of the config as it is. Run again, a study does what is missing.
+WORKDIR/STUDY.md and .csv hold accuracies and differences from the unchanged config, seed by seed. Studies of one config
+may share a folder, and then share the runs of the unchanged config. Run a study again to do what is missing.
 """
 
 import math
@@ -21,18 +21,18 @@ from vpns_jax.errors import UserError, check_name
 from vpns_jax.experiment.config import Config
 from vpns_jax.prompting import KINDS
 
-# A variant: the config's keys that it changes, with dots.
+# A variant: the values that it changes, by dotted key.
 Changes = dict[str, Any]
-# The kind of prompt that is none.
+# The kind of prompt that does nothing.
 BLANK = "none"
 
-# Every study, and its variants of a config by name.
+# The studies. Each makes its variants from a config, by name.
 STUDIES: dict[str, Callable[[Config], dict[str, Changes]]] = {
     # Squares have the area of the configured frame.
     "prompt_kind": lambda config: {
         kind: prompt(config, kind, config.prompt.pad_size) for kind in KINDS if kind != BLANK
     },
-    # Frames of 1/14 ... 7/14 of the canvas, which are the paper's 16 ... 112 px of 224, or squares of their areas.
+    # Frames of 1/14 ... 7/14 of the canvas (the paper's 16 ... 112 px of 224), or squares of the same areas.
     "prompt_size": lambda config: {
         f"{width}px": prompt(config, config.prompt.kind, width)
         for width in (max(1, round(part * config.prompt.canvas_size / 14)) for part in range(1, 8))
@@ -42,17 +42,24 @@ STUDIES: dict[str, Callable[[Config], dict[str, Changes]]] = {
     "mapping": lambda _: {kind: {"mapping.kind": kind} for kind in ("frequency", "iterative", "random", "head")},
     "protocol": lambda _: {name: {"protocol": name} for name in ("paper", "reference")},
 }
-# Those that leave methods without a prompt as they are, which are not run then.
+# Studies that change nothing for methods without a prompt, which are then not run.
 OF_THE_PROMPT = ("prompt_kind", "prompt_size", "parametrization", "stage")
 CONFIGURED = "configured"
-# Names that studies had, accepted for one release.
+# Former names of studies, accepted for one release.
 FORMER = {"parametrisation": "parametrization"}
 
-_STUDY = flags.DEFINE_string("study", None, f"What is varied: {', '.join(STUDIES)}.")
+_STUDY = flags.DEFINE_string("study", None, f"The choice to vary: {', '.join(STUDIES)}.")
 
 
 def main(argv: list[str]) -> int:
-    """Returns the exit code: 0, 1 if a cell failed, 2 for something that the caller can mend."""
+    """Runs the command.
+
+    Args:
+      argv: the command line, starting with the program's name.
+
+    Returns:
+      The exit code: 0, 1 if a cell failed, or 2 after an error that the user can fix.
+    """
 
     def run() -> int:
         config, folder = cli.parse(argv)
@@ -66,37 +73,53 @@ def main(argv: list[str]) -> int:
 
 
 def prompt(config: Config, kind: str, width: int) -> Changes:
-    """A prompt of that kind: a frame of `width` pixels, or a square of as many (rounded down to whole sides)."""
+    """Makes the changes for a prompt: a frame, or a square of the same area (with its side rounded down).
+
+    Args:
+      config: the configuration.
+      kind: the kind of prompt.
+      width: the width of the frame, in pixels.
+
+    Returns:
+      Values by dotted key.
+    """
     canvas = config.prompt.canvas_size
     sizes = {"pad_size": width, "patch_size": math.isqrt(4 * width * (canvas - width))}
     changes: Changes = {"prompt.kind": kind}
     if name := KINDS[kind].size_name:
         changes |= {f"prompt.{name}": sizes[name]}
-    # Whether it fits is asked of the whole config, later.
+    # The whole config is checked later, also whether the prompt fits.
     if side := KINDS[kind](canvas, sizes.get(name, 0), "raw", "hard").image_size:
         return changes | {"data.image_size": side}
-    # The configured kind has images of its own size; others have them as large as the canvas.
+    # If the configured kind has its own image size, the other kinds get images as large as the canvas.
     return changes | ({"data.image_size": canvas} if config.make_prompt().image_size else {})
 
 
 def variants(study: str, config: Config) -> dict[str, Config]:
-    """The config once for each variant, by name, the one as it is called so.
+    """Makes the config of each variant; the variant that equals the config is marked as configured.
+
+    Args:
+      study: a key of `STUDIES`.
+      config: the configuration.
+
+    Returns:
+      Configurations by the names of variants.
 
     Raises:
-      UserError: a variant that the config does not allow.
+      UserError: the config does not allow a variant.
     """
     if study in ("prompt_size", "parametrization") and config.prompt.kind == BLANK:
         raise UserError(f"--study={study}: config.prompt.kind is 'none', which has neither size nor parameters")
-    found = {}
+    configs = {}
     for name, changes in STUDIES[study](config).items():
         try:
-            found[name] = sweep.changed(config, changes)
+            configs[name] = sweep.changed(config, changes)
         except UserError as error:
             raise UserError(f"--study={study}, variant {name}: {error}") from error
-    same = [name for name, one in found.items() if _plain(one) == _plain(config)]
+    same = [name for name, variant in configs.items() if _plain(variant) == _plain(config)]
     if not same:
-        return {CONFIGURED: config} | found
-    return {f"{name} ({CONFIGURED})" if name == same[0] else name: one for name, one in found.items()}
+        return {CONFIGURED: config} | configs
+    return {f"{name} ({CONFIGURED})" if name == same[0] else name: variant for name, variant in configs.items()}
 
 
 def ablate(
@@ -110,29 +133,46 @@ def ablate(
     check: Callable[[Config], None] | None = None,
     work: Callable[[sweep.Run], None] = sweep.run_one,
 ) -> int:
-    """Runs what is missing of a study under `folder`, then writes and prints its table; see the module."""
+    """Runs the missing cells of a study, then writes and prints its table; see the module.
+
+    Args:
+      config: the configuration.
+      folder: the folder of the study.
+      line: the command, for reports.
+      study: a key of `STUDIES`.
+      jobs: the number of cells that run at a time.
+      devices: CUDA_VISIBLE_DEVICES of each worker; empty to leave it alone.
+      check: checks a config, in another process; None for `run.check`.
+      work: runs a cell, in another process.
+
+    Returns:
+      The exit code: 0, or 1 if a cell failed.
+
+    Raises:
+      UserError: a variant cannot run, or the folder holds something else.
+    """
     from vpns_jax.experiment import inputs, run
     from vpns_jax.experiment.workdir import Workdir, check_folder, locked
 
     read = inputs.of(config)
     check_folder(folder, config, read)
-    found = variants(study, config)
+    configs = variants(study, config)
     cells = [cell for cell in run.cells(config) if _answers(study, cell.method)]
     if not cells:
         raise UserError(
             f"--study={study} changes nothing for {', '.join(config.methods)}; add a method with a prompt, such as "
             "vpns or magnitude+prompt"
         )
-    # In a process of its own: this one must not lay hands on the devices that the cells need.
-    for outcome in workers.run_all(found, check or run.check, workers=1, devices=devices):
+    # The check runs in another process, because this one must not take the devices that the cells need.
+    for outcome in workers.run_all(configs, check or run.check, workers=1, devices=devices):
         if outcome.error:
             raise UserError(f"--study={study}, variant {outcome.name}: {outcome.error[0]}")
     runs, arms = {}, {}
-    for name, one in found.items():
+    for name, variant in configs.items():
         home = CONFIGURED if CONFIGURED in name else f"{study}-{name}"
         for cell in cells:
             arms[f"{home}-{cell.name}"] = name
-            reduced = sweep.one_cell(one, cell.method, cell.density, cell.seed)
+            reduced = sweep.one_cell(variant, cell.method, cell.density, cell.seed)
             runs[f"{home}-{cell.name}"] = (reduced, folder / "runs" / home / cell.name, line)
     with locked(folder):
         Workdir(folder, config, read)
@@ -142,7 +182,7 @@ def ablate(
 
 
 def _write(summaries: dict[str, dict[str, Any]], arms: dict[str, str], folder: Path, study: str) -> None:
-    """The table of all finished runs; `arms` says which variant each is of."""
+    """Writes the table of all finished runs; `arms` names the variant of each run."""
     (configured,) = {name for name in arms.values() if CONFIGURED in name}
     cells, references = [], {}
     for run, summary in summaries.items():
@@ -158,12 +198,12 @@ def _answers(study: str, name: str) -> bool:
     """Whether a study changes anything for a method."""
     from vpns_jax.pruners import method
 
-    found = method(name)
-    return study not in OF_THE_PROMPT or found.prompted or (found.posthoc and study != "stage")
+    chosen = method(name)
+    return study not in OF_THE_PROMPT or chosen.prompted or (chosen.posthoc and study != "stage")
 
 
 def _plain(config: Config) -> dict[str, Any]:
-    """The config with what it leaves open filled in."""
+    """The config as a tree, with the default parametrization filled in."""
     tree = config.to_json()
     tree["prompt"]["parametrization"] = config.make_prompt().parametrization
     return tree

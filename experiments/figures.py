@@ -1,4 +1,4 @@
-"""The figures of a sweep: accuracy against sparsity, and against what it cost at each sparsity.
+"""Draws the figures of a sweep: accuracy against sparsity, and against cost at each sparsity.
 
 python -m experiments.figures --folder=runs/sweep
 """
@@ -14,7 +14,14 @@ from vpns_jax.analysis.tradeoff import sparsity_figure
 
 
 def main(argv: list[str]) -> int:
-    """Returns the exit code."""
+    """Runs the command.
+
+    Args:
+      argv: the command line, starting with the program's name.
+
+    Returns:
+      The exit code: 0, or 2 after an error that the user can fix.
+    """
 
     def run() -> None:
         for path in draw(tables.named_folder(argv)):
@@ -24,7 +31,17 @@ def main(argv: list[str]) -> int:
 
 
 def draw(folder: Path) -> list[Path]:
-    """Draws all figures of the summary in `folder` there; returns their paths."""
+    """Draws all figures of a summary into its folder.
+
+    Args:
+      folder: a folder with a summary.json.
+
+    Returns:
+      The paths of the figures.
+
+    Raises:
+      UserError: the summary is missing or damaged.
+    """
     summary = summaries.read(folder / "summary.json")
     paths = [sparsity_figure(summary, folder / "sparsity.png")]
     for density in sorted({row.density for row in rows(summary) if row.density < 1}, reverse=True):

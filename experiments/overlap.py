@@ -1,4 +1,4 @@
-"""How far the masks of a finished run or sweep agree: between methods, and between seeds of one method.
+"""Compares the masks of a finished run or sweep: between methods, and between seeds of one method.
 
 python -m experiments.overlap --workdir=runs/quickstart
 """
@@ -22,34 +22,51 @@ HEADINGS = ("masks", "sparsity", "pairs", "overlap\n%", "by chance\n%", "by chan
 
 
 def main(argv: list[str]) -> int:
-    """Returns the exit code."""
+    """Runs the command.
+
+    Args:
+      argv: the command line, starting with the program's name.
+
+    Returns:
+      The exit code: 0, or 2 after an error that the user can fix.
+    """
 
     def run() -> None:
         folder = cli.folder(argv)
-        found = compare(folder)
-        table = (tuple(heading.replace("\n", " ") for heading in HEADINGS), [_line(one) for one in found])
+        results = compare(folder)
+        table = (
+            tuple(heading.replace("\n", " ") for heading in HEADINGS),
+            [_line(comparison) for comparison in results],
+        )
         write_whole(folder / "overlap.md", tables.markdown(table))
         write_whole(folder / "overlap.csv", tables.comma_separated(table))
-        sys.stdout.write(f"{aligned(HEADINGS, table[1])}\n{overlap_figure(found, folder / 'overlap.png')}\n")
+        sys.stdout.write(f"{aligned(HEADINGS, table[1])}\n{overlap_figure(results, folder / 'overlap.png')}\n")
 
     return cli.end(run)
 
 
 def compare(folder: Path) -> list[Comparison]:
-    """All that the masks in a folder allow to be compared.
+    """Compares all masks of a run or sweep that can be compared.
+
+    Args:
+      folder: the folder of the run or sweep.
+
+    Returns:
+      The comparisons.
 
     Raises:
-      UserError: it holds no summary, a mask is missing or not the one that the summary tells of, or there are no two.
+      UserError: there is no summary, a mask is missing or does not agree with the summary, or no two masks have the
+        same density.
     """
     cells = summaries.read(folder / "summary.json")["cells"]
-    found = comparisons(_mask(folder, cell) for cell in cells if cell["density"] < 1)
-    if not found:
+    results = comparisons(_mask(folder, cell) for cell in cells if cell["density"] < 1)
+    if not results:
         raise UserError(f"{folder} holds no two masks of the same density to compare")
-    return found
+    return results
 
 
 def _mask(folder: Path, cell: Mapping[str, Any]) -> Mask:
-    """The exported mask of a run's cell, or of one in a sweep, checked against its result."""
+    """The exported mask of a cell of a run or a sweep, checked against the cell's result."""
     from vpns_jax.deploy import subnetworks
 
     name = cell["cell"]
@@ -57,20 +74,20 @@ def _mask(folder: Path, cell: Mapping[str, Any]) -> Mask:
     paths = [home / "subnetworks" / f"{name}.safetensors" for home in homes]
     path = next((path for path in paths if path.exists()), paths[0])
     layers = {layer["path"]: layer for layer in cell.get("layers") or ()}
-    # What ends a channel is masked, and not counted.
-    bits = {layer: one for layer, one in subnetworks.load_bits(path).items() if layer in layers}
-    kept = {layer: int(np.bitwise_count(one).sum(dtype=np.int64)) for layer, one in bits.items()}
-    if kept != {layer: one["kept"] for layer, one in layers.items()}:
-        raise UserError(f"{path}: its mask is not the one that {folder / 'summary.json'} tells of")
-    sizes = {layer: one["size"] for layer, one in layers.items()}
+    # A mask may also name the vectors that end a channel; they are not counted.
+    bits = {layer: packed for layer, packed in subnetworks.load_bits(path).items() if layer in layers}
+    kept = {path: int(np.bitwise_count(packed).sum(dtype=np.int64)) for path, packed in bits.items()}
+    if kept != {path: layer["kept"] for path, layer in layers.items()}:
+        raise UserError(f"{path}: its mask is not the one of {folder / 'summary.json'}")
+    sizes = {path: layer["size"] for path, layer in layers.items()}
     return Mask(cell["method"], cell["density"], cell["seed"], bits, sizes)
 
 
-def _line(one: Comparison) -> tuple[str, ...]:
-    mine, theirs = one.methods
+def _line(comparison: Comparison) -> tuple[str, ...]:
+    mine, theirs = comparison.methods
     what = f"{mine}, between seeds" if mine == theirs else f"{mine} and {theirs}"
-    values = (one.overlap.jaccard, one.overlap.chance, one.overlap.chance_by_layer)
-    return what, sparsity_name(one.density), str(one.pairs), *(percent(value) for value in values)
+    values = (comparison.overlap.jaccard, comparison.overlap.chance, comparison.overlap.chance_by_layer)
+    return what, sparsity_name(comparison.density), str(comparison.pairs), *(percent(value) for value in values)
 
 
 if __name__ == "__main__":

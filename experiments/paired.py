@@ -1,4 +1,4 @@
-"""One table of results, each beside the one it is measured against: accuracy, and the difference seed by seed."""
+"""A table that compares each result with a reference: accuracy, and the difference seed by seed."""
 
 import sys
 from collections.abc import Mapping
@@ -13,37 +13,51 @@ from vpns_jax.files import write_whole
 
 
 def paired_table(cells: list[Mapping[str, Any]], references: Mapping[str, str], over: str) -> tables.Table:
-    """A line a method and sparsity: mean and sample standard deviation over seeds, in per cent, and the difference.
+    """Makes a table with a line for each method and sparsity.
+
+    A line has the mean and sample standard deviation over seeds, in percent, and the difference from the reference.
 
     Args:
-      cells: as in summary.json.
-      references: by method, the one that it is compared with, wherever both have seeds in common.
-      over: what to call the references in the heading.
+      cells: the cells of a summary.json.
+      references: the method that each method is compared with, for seeds that both have.
+      over: the name of the references in the heading.
+
+    Returns:
+      The table.
     """
     summary = {"cells": cells}
     differences = {
-        (one.method, one.density): one
+        (difference.method, difference.density): difference
         for reference in dict.fromkeys(references.values())
-        for one in comparison.differences(summary, reference)
-        if references.get(one.method) == reference
+        for difference in comparison.differences(summary, reference)
+        if references.get(difference.method) == reference
     }
     lines: list[tuple[str, ...]] = []
     for row in rows(summary):
-        one = differences.get((row.method, row.density))
+        difference = differences.get((row.method, row.density))
         lines.append(
             (
                 row.method,
                 sparsity_name(row.density),
                 str(len(row.cells)),
                 tables.estimate(row),
-                *(("", "", "") if one is None else tables.difference(one)),
+                *(("", "", "") if difference is None else tables.difference(difference)),
             )
         )
     return ("method", "sparsity", "seeds", "test accuracy %", f"points over {over}", "95% interval", "verdict"), lines
 
 
 def write(table: tables.Table, folder: Path, name: str) -> None:
-    """Writes FOLDER/NAME.md and .csv, and prints the table."""
+    """Writes FOLDER/NAME.md and .csv, and prints the table.
+
+    Args:
+      table: the table.
+      folder: the folder.
+      name: the name of the files.
+
+    Raises:
+      UserError: the disk cannot be written.
+    """
     write_whole(folder / f"{name}.md", tables.markdown(table))
     write_whole(folder / f"{name}.csv", tables.comma_separated(table))
     sys.stdout.write(f"\n{tables.markdown(table)}\ntable: {folder / f'{name}.md'}\n")

@@ -1,4 +1,4 @@
-"""Reading summary.json, which anyone may have edited: what tables and figures need of it is checked at the door."""
+"""Reads summary.json, which anyone may have edited, and checks everything that tables and figures need."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,27 +8,27 @@ from vpns_jax.analysis.summary import dig
 from vpns_jax.errors import UserError, short
 from vpns_jax.files import read_perhaps_sealed
 
-# What a cell must say, by its dotted key, and what it may.
+# The keys of a cell, with dots: those that it must have, and then those that it may have.
 NAMES = ("cell", "method")
 ACCURACIES = tuple(f"{split}.best.{kind}" for split in ("val", "test") for kind in ("plain", "prompted"))
 SHARES = ("achieved_density", "density_without_head")
-# Counts and seconds beyond it are no measurement.
+# A larger count or number of seconds cannot be a measurement.
 LARGEST = 1e30
 BY_STAGE = ("optimizer_steps", "forward_passes", "seconds")
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The summary of a sweep or a run.
+    """Reads the summary of a sweep or a run.
 
     Args:
       path: the summary.json.
 
     Returns:
-      What it holds; of every cell there are name, method, density, seed, and an accuracy of the best epoch.
+      The summary, in which every cell has a name, method, density, seed, and accuracies of its best epoch.
 
     Raises:
-      UserError: it cannot be read or does not match its checksum, holds no cells, or a field is missing or of another
-        type; names the field.
+      UserError: the file cannot be read or does not match its checksum, holds no cells, or a field is missing or has
+        another type.
     """
     summary = read_perhaps_sealed(path, "remove it, and the command that made it writes it anew")
     cells = summary.get("cells") if isinstance(summary, dict) else None

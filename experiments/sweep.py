@@ -1,9 +1,9 @@
-"""Every cell of a config (method x density x seed) as a run of its own, several at a time.
+"""Sweeps: runs every cell of a config (method x density x seed) as a run of its own, several at a time.
 
     python -m experiments.sweep --config=configs/digits_sweep.py --workdir=runs/sweep --jobs=2
 
-A cell that fails is named at the end, with its traceback in its folder, and stops no other; run again, the sweep
-does what is missing. WORKDIR/runs/ holds the runs, WORKDIR/summary.json all of their results.
+A cell that fails stops no other cell. It is named at the end, and its traceback is in WORKDIR/failed-CELL.txt. Run the
+sweep again to do what is missing. WORKDIR/runs/ holds the runs, WORKDIR/summary.json all results.
 """
 
 import dataclasses
@@ -20,12 +20,21 @@ from experiments import summaries, tuning, workers
 from vpns_jax import cli
 from vpns_jax.experiment.config import Config
 
-JOBS = flags.DEFINE_integer("jobs", 1, "How many cells run at a time, each on its share of the cores.", lower_bound=1)
+JOBS = flags.DEFINE_integer(
+    "jobs", 1, "The number of cells that run at a time, each on its share of the cores.", lower_bound=1
+)
 DEVICES = flags.DEFINE_list("devices", [], "CUDA_VISIBLE_DEVICES of each worker, such as 0,1,2,3.")
 
 
 def main(argv: list[str]) -> int:
-    """Returns the exit code: 0, 1 if a cell failed, 2 for something that the caller can mend."""
+    """Runs the command.
+
+    Args:
+      argv: the command line, starting with the program's name.
+
+    Returns:
+      The exit code: 0, 1 if a cell failed, or 2 after an error that the user can fix.
+    """
 
     def run() -> int:
         config, folder = cli.parse(argv)
@@ -36,18 +45,32 @@ def main(argv: list[str]) -> int:
 
 
 def sweep(config: Config, folder: Path, line: str, *, jobs: int, devices: list[str]) -> int:
-    """Runs what is missing of `config` under `folder`, then writes and prints the results; see the module."""
+    """Runs the missing cells of a config, then writes and prints the results; see the module.
+
+    Args:
+      config: the configuration.
+      folder: the folder of the sweep.
+      line: the command, for reports.
+      jobs: the number of cells that run at a time.
+      devices: CUDA_VISIBLE_DEVICES of each worker; empty to leave it alone.
+
+    Returns:
+      The exit code: 0, or 1 if a cell failed.
+
+    Raises:
+      UserError: the folder holds something else, or the inputs cannot be read.
+    """
     from vpns_jax.experiment import inputs
     from vpns_jax.experiment.plan import grid
     from vpns_jax.experiment.workdir import Workdir, check_folder, locked
 
-    found = inputs.of(config)
-    check_folder(folder, config, found)
+    current = inputs.of(config)
+    check_folder(folder, config, current)
     with locked(folder):
-        # Refuses the folder of another sweep, or of one on other data: its finished runs are not looked at again.
-        axes = Workdir(folder, config, found).axes
+        # Refuses the folder of another sweep, or of one on other data, because finished runs are not checked again.
+        axes = Workdir(folder, config, current).axes
         code = _run_all(config, folder, line, jobs=jobs, devices=devices)
-        # Of earlier calls, too: what they have found must not be lost from the summary.
+        # The summary keeps the results of earlier calls, too.
         gather({cell.name: folder / "runs" / cell.name for cell in grid(*axes)}, folder, line)
     if config.tuning.grids:
         sys.stdout.write(f"chosen on validation: {folder / 'tuning' / 'tuning.json'}\n")
@@ -55,15 +78,17 @@ def sweep(config: Config, folder: Path, line: str, *, jobs: int, devices: list[s
 
 
 def _run_all(config: Config, folder: Path, line: str, *, jobs: int, devices: list[str]) -> int:
-    """Tunes and runs what is missing, in a folder that is this sweep's own. Returns the exit code."""
+    """Chooses hyper-parameters and runs the missing cells, in a locked folder. Returns the exit code."""
     from vpns_jax.experiment import run
 
+    candidates = tuning.candidates(config)
     tried = {
-        one.name: (tuning.cell_of(config, one), folder / "tuning" / one.name, line) for one in tuning.candidates(config)
+        candidate.name: (tuning.cell_of(config, candidate), folder / "tuning" / candidate.name, line)
+        for candidate in candidates
     }
     tuned = run_cells(tried, folder, jobs=jobs, devices=devices)
     chosen = tuning.choose(config, folder / "tuning") if tried else {}
-    open_ = {one.method for one in tuning.candidates(config)} - chosen.keys()
+    not_chosen = {candidate.method for candidate in candidates} - chosen.keys()
     runs = {
         cell.name: (
             one_cell(tuning.with_values(config, chosen.get(cell.method, {})), cell.method, cell.density, cell.seed),
@@ -71,20 +96,41 @@ def _run_all(config: Config, folder: Path, line: str, *, jobs: int, devices: lis
             line,
         )
         for cell in run.cells(config)
-        # One that could not be tuned waits for the next call.
-        if cell.method not in open_
+        # A method whose values could not be chosen waits for the next call.
+        if cell.method not in not_chosen
     }
     code = run_cells(runs, folder, jobs=jobs, devices=devices)
     return tuned or code
 
 
 def one_cell(config: Config, method: str, density: float, seed: int) -> Config:
-    """`config` reduced to one cell."""
+    """Reduces a config to one cell.
+
+    Args:
+      config: the configuration.
+      method: the cell's method.
+      density: the cell's density.
+      seed: the cell's seed.
+
+    Returns:
+      The new configuration.
+    """
     return dataclasses.replace(config, methods=(method,), densities=(density,), seeds=(seed,))
 
 
 def changed(config: Config, changes: dict[str, Any]) -> Config:
-    """`config` with keys changed, which are named with dots, and checked again."""
+    """Changes keys of a config and checks it again.
+
+    Args:
+      config: the configuration.
+      changes: values by dotted key.
+
+    Returns:
+      The new configuration.
+
+    Raises:
+      UserError: a value is not allowed.
+    """
     from vpns_jax.experiment import config as configs
 
     tree = config.to_json()
@@ -102,7 +148,14 @@ Run = tuple[Config, Path, str]
 
 
 def run_one(run: Run) -> None:
-    """One cell, in a process that may have run others: what they compiled is used again."""
+    """Runs one cell, in a process that may have run others, whose compiled programs are used again.
+
+    Args:
+      run: config, folder and command.
+
+    Raises:
+      UserError: the cell cannot run.
+    """
     from vpns_jax.experiment import run as experiment
     from vpns_jax.parallel import startup
 
@@ -118,11 +171,22 @@ def run_cells(
     devices: list[str],
     work: Callable[[Run], None] = run_one,
 ) -> int:
-    """Does the runs that have no result yet; FOLDER/failed-NAME.txt tells of those that fail. Returns the exit code."""
+    """Runs the cells that have no result yet. If one fails, its traceback is written to FOLDER/failed-NAME.txt.
+
+    Args:
+      runs: the runs by name.
+      folder: the folder for tracebacks.
+      jobs: the number of cells that run at a time.
+      devices: CUDA_VISIBLE_DEVICES of each worker; empty to leave it alone.
+      work: runs a cell, in another process.
+
+    Returns:
+      The exit code: 0, or 1 if a cell failed.
+    """
     from vpns_jax.files import write_whole
 
     missing = {name: run for name, run in runs.items() if not (run[1] / "summary.json").exists()}
-    # One alone first: it leaves the source network and the compiled programs to the others.
+    # The first cell runs alone: it makes the source network and the compiled programs for the others.
     first = dict(list(missing.items())[:1])
     rest = {name: run for name, run in missing.items() if name not in first}
     failed = 0
@@ -144,21 +208,40 @@ def run_cells(
 
 
 def gather(homes: dict[str, Path], folder: Path, line: str) -> None:
-    """One summary of all finished runs, its table and its figure; `homes` are the runs' folders."""
+    """Writes one summary of all finished runs, and its figure, and prints its table.
+
+    Args:
+      homes: the folders of the runs, by name.
+      folder: the folder of the sweep.
+      line: the command, for the summary.
+
+    Raises:
+      UserError: a run's summary is damaged.
+    """
     from vpns_jax.analysis import figures, tables
     from vpns_jax.files import write_sealed
 
     done = list(finished(homes).values())
     if not done:
         return
-    summary: dict[str, Any] = done[0] | {"command": line, "cells": [cell for one in done for cell in one["cells"]]}
+    summary: dict[str, Any] = done[0] | {"command": line, "cells": [cell for part in done for cell in part["cells"]]}
     write_sealed(folder / "summary.json", summary)
     figures.sparsity_figure(summary, folder / "sparsity.png")
     sys.stdout.write(f"\n{tables.text_table(summary)}\nsummary: {folder / 'summary.json'}\n")
 
 
 def finished(homes: dict[str, Path]) -> dict[str, dict[str, Any]]:
-    """The summaries of the runs that have one, by name; `homes` are the runs' folders."""
+    """Reads the summaries of the finished runs.
+
+    Args:
+      homes: the folders of the runs, by name.
+
+    Returns:
+      The summaries, by the names of their runs.
+
+    Raises:
+      UserError: a summary is damaged.
+    """
     paths = {name: home / "summary.json" for name, home in homes.items()}
     return {name: summaries.read(path) for name, path in paths.items() if path.exists()}
 

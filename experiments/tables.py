@@ -1,4 +1,4 @@
-"""The tables of a sweep, as Markdown, CSV and LaTeX: accuracy, and differences from one method, seed by seed.
+"""Writes the tables of a sweep, as Markdown, CSV and LaTeX: accuracy, and differences from one method, seed by seed.
 
 python -m experiments.tables --folder=runs/sweep --reference=hydra
 """
@@ -20,7 +20,7 @@ from vpns_jax.analysis.tables import sparsity_name
 from vpns_jax.errors import UserError, check_name, short
 from vpns_jax.files import user_path, write_whole
 
-FOLDER = flags.DEFINE_string("folder", None, "A folder with a summary.json, of a sweep or of a run.")
+FOLDER = flags.DEFINE_string("folder", None, "The folder of a sweep or a run, with a summary.json.")
 _REFERENCE = flags.DEFINE_string("reference", "hydra", "The method that the others are compared with.")
 
 # A heading and lines of cells.
@@ -28,7 +28,14 @@ Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
 
 def main(argv: list[str]) -> int:
-    """Returns the exit code."""
+    """Runs the command.
+
+    Args:
+      argv: the command line, starting with the program's name.
+
+    Returns:
+      The exit code: 0, or 2 after an error that the user can fix.
+    """
 
     def run() -> None:
         folder = named_folder(argv)
@@ -39,13 +46,16 @@ def main(argv: list[str]) -> int:
 
 
 def named_folder(argv: list[str]) -> Path:
-    """The folder that a command line names by --folder, or this one.
+    """Reads the folder from a command line; without --folder it is the current one.
 
     Args:
-      argv: the command line, the program's name first.
+      argv: the command line, starting with the program's name.
+
+    Returns:
+      The folder.
 
     Raises:
-      UserError: a flag that there is not, or no path.
+      UserError: a flag is unknown, or its value is not a path.
     """
     rest = cli.parse_flags(argv)
     if rest:
@@ -54,7 +64,16 @@ def named_folder(argv: list[str]) -> Path:
 
 
 def write_tables(summary: Mapping[str, Any], folder: Path, *, reference: str) -> None:
-    """Writes accuracy.{md,csv,tex} and differences.{md,csv,tex} into `folder`, and prints them."""
+    """Writes accuracy.{md,csv,tex} and differences.{md,csv,tex}, and prints them.
+
+    Args:
+      summary: the summary.
+      folder: the folder for the files.
+      reference: the method that the others are compared with.
+
+    Raises:
+      UserError: the summary does not have that method.
+    """
     check_name("reference method", reference, methods(summary))
     tables = {"accuracy": accuracy_table(summary), "differences": difference_table(summary, reference)}
     for name, table in tables.items():
@@ -65,55 +84,109 @@ def write_tables(summary: Mapping[str, Any], folder: Path, *, reference: str) ->
 
 
 def accuracy_table(summary: Mapping[str, Any]) -> Table:
-    """A line a method, a column a sparsity: mean and sample standard deviation over seeds, in per cent."""
+    """Makes a table of accuracies, mean and sample standard deviation over seeds, in percent: a line for each method.
+
+    Args:
+      summary: the summary.
+
+    Returns:
+      The table.
+    """
     table = rows(summary)
     densities = sorted({row.density for row in table}, reverse=True)
-    found = {(row.method, row.density): estimate(row) for row in table}
-    lines = [(method, *(found.get((method, density), "") for density in densities)) for method in methods(summary)]
+    estimates = {(row.method, row.density): estimate(row) for row in table}
+    lines = [(method, *(estimates.get((method, density), "") for density in densities)) for method in methods(summary)]
     return ("method", *(sparsity_name(density) for density in densities)), lines
 
 
 def difference_table(summary: Mapping[str, Any], reference: str) -> Table:
-    """A line a method and sparsity: mean difference in points, its 95% interval, and what that says."""
+    """Makes a table of differences: a line per method and sparsity.
+
+    Args:
+      summary: the summary.
+      reference: the method that the others are compared with.
+
+    Returns:
+      The table.
+    """
     lines: list[tuple[str, ...]] = [
         (
-            one.method,
-            sparsity_name(one.density),
-            str(one.seeds),
-            *difference(one),
+            result.method,
+            sparsity_name(result.density),
+            str(result.seeds),
+            *difference(result),
         )
-        for one in comparison.differences(summary, reference)
+        for result in comparison.differences(summary, reference)
     ]
     return ("method", "sparsity", "seeds", f"points over {reference}", "95% interval", "verdict"), lines
 
 
-def difference(one: comparison.Difference) -> tuple[str, str, str]:
-    """Its mean in points, its 95% interval, and what that says."""
-    interval = "" if one.low is None or one.high is None else f"{100 * one.low:+.2f} to {100 * one.high:+.2f}"
-    return f"{100 * one.mean:+.2f}", interval, one.verdict
+def difference(result: comparison.Difference) -> tuple[str, str, str]:
+    """Formats a difference.
+
+    Args:
+      result: the difference of a method from the reference.
+
+    Returns:
+      The mean in points, the 95% interval, and the verdict.
+    """
+    interval = (
+        "" if result.low is None or result.high is None else f"{100 * result.low:+.2f} to {100 * result.high:+.2f}"
+    )
+    return f"{100 * result.mean:+.2f}", interval, result.verdict
 
 
 def estimate(row: Row) -> str:
-    """A row's accuracy: mean and sample standard deviation over seeds, in per cent."""
-    found = comparison.accuracy(row)
-    mean = f"{100 * (found.mean or 0.0):.1f}"
-    return mean if found.std is None else f"{mean} ± {100 * found.std:.1f}"
+    """Formats a row's accuracy.
+
+    Args:
+      row: the row.
+
+    Returns:
+      Mean and sample standard deviation over seeds, in percent.
+    """
+    accuracy = comparison.accuracy(row)
+    mean = f"{100 * (accuracy.mean or 0.0):.1f}"
+    return mean if accuracy.std is None else f"{mean} ± {100 * accuracy.std:.1f}"
 
 
 def markdown(table: Table) -> str:
+    """Formats a table as Markdown.
+
+    Args:
+      table: the table.
+
+    Returns:
+      The text.
+    """
     head, lines = table
     body = [head, (":--", *["--:"] * (len(head) - 1)), *lines]
     return "".join(f"| {' | '.join(line)} |\n" for line in body)
 
 
 def comma_separated(table: Table) -> str:
+    """Formats a table as CSV.
+
+    Args:
+      table: the table.
+
+    Returns:
+      The text.
+    """
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows([table[0], *table[1]])
     return out.getvalue()
 
 
 def latex(table: Table) -> str:
-    """A tabular in the style of the booktabs package."""
+    """Formats a table as LaTeX, for the booktabs package.
+
+    Args:
+      table: the table.
+
+    Returns:
+      The text.
+    """
     head, lines = table
     body = [_latex_line(head), r"\midrule", *(_latex_line(line) for line in lines)]
     columns = "l" + "r" * (len(head) - 1)

@@ -1,11 +1,11 @@
-"""Masks found on one data set, retrained on another, beside the masks that the methods of a config find there.
+"""Transfer: retrains masks from one data set on another, and compares them with masks that are found there.
 
     python -m experiments.transfer --from='runs/quickstart/subnetworks/vpns-s90-seed*.safetensors' \\
         --config=TARGET_CONFIG --workdir=runs/transfer --jobs=2
 
-Each cell starts from the config's pretrained weights under the mask of an earlier run's cell; a mask of VPNs, or of a
-method with a prompt, is retrained with a new one. WORKDIR/transfer.md and .csv hold accuracies, and differences from
-the same method run on the target itself, seed by seed. Run again, it does what is missing.
+Each cell starts from the config's pretrained weights under the mask of an earlier run. If the mask's method has a
+prompt, a new prompt is learned. WORKDIR/transfer.md and .csv hold accuracies, and differences from the same method when
+it finds its mask on the target data, seed by seed. Run it again to do what is missing.
 """
 
 import contextlib
@@ -24,13 +24,21 @@ from vpns_jax import cli, files
 from vpns_jax.errors import UserError
 from vpns_jax.experiment.config import Config
 
-_FROM = flags.DEFINE_list("from", [], "Networks of earlier runs, FOLDER/subnetworks/CELL.safetensors; * is allowed.")
+_FROM = flags.DEFINE_list("from", [], "Networks of earlier runs: FOLDER/subnetworks/CELL.safetensors, also with *.")
 _CELL = re.compile(r"(?P<method>.+)-s(?P<sparsity>[\d.]+)-seed(?P<seed>\d+)\.safetensors")
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """The cell of an earlier run that a mask is taken from."""
+    """The cell of an earlier run from which a mask is taken.
+
+    Attributes:
+      path: its network, CELL.safetensors.
+      data: the data set of the earlier run.
+      method: its method.
+      density: its density.
+      seed: its seed.
+    """
 
     path: Path
     data: str
@@ -40,48 +48,71 @@ class Source:
 
     @property
     def label(self) -> str:
+        """The name of its method and data in tables."""
         return f"{self.method} from {self.data}"
 
 
 def main(argv: list[str]) -> int:
-    """Returns the exit code: 0, 1 if a cell failed, 2 for something that the caller can mend."""
+    """Runs the command.
+
+    Args:
+      argv: the command line, starting with the program's name.
+
+    Returns:
+      The exit code: 0, 1 if a cell failed, or 2 after an error that the user can fix.
+    """
 
     def run() -> int:
         config, folder = cli.parse(argv)
         line = shlex.join(["python", "-m", "experiments.transfer", *argv[1:]])
-        found = sources(_FROM.value, config)
-        return transfer(config, folder, line, found, jobs=sweep.JOBS.value, devices=sweep.DEVICES.value)
+        masks = sources(_FROM.value, config)
+        return transfer(config, folder, line, masks, jobs=sweep.JOBS.value, devices=sweep.DEVICES.value)
 
     return cli.end(run)
 
 
 def sources(patterns: list[str], config: Config) -> list[Source]:
-    """The cells that paths with or without * name.
+    """Finds the cells of earlier runs.
+
+    Args:
+      patterns: paths, with or without *.
+      config: the configuration.
+
+    Returns:
+      The cells.
 
     Raises:
-      UserError: nothing is named so, a file is no cell's of a run, or of a sparsity that the config does not have.
+      UserError: a path matches nothing, a file is not a cell of a run, or its sparsity is not one of the config's.
     """
-    found = []
+    masks = []
     for pattern in patterns:
         paths = [Path(path) for path in sorted(glob.glob(pattern)) if not path.endswith(".task.safetensors")]  # noqa: PTH207
         if not paths:
             raise UserError(f"--from: there is no {pattern}")
-        found += [_source(path.absolute(), config) for path in paths]
-    if not found:
+        masks += [_source(path.absolute(), config) for path in paths]
+    if not masks:
         raise UserError("--from is missing; name FOLDER/subnetworks/CELL.safetensors of an earlier run")
-    return found
+    return masks
 
 
-def cells(config: Config, found: list[Source]) -> dict[tuple[str, float, int], tuple[Config, Source]]:
-    """By label, density and seed each cell to run under a mask, and the mask's source.
+def cells(config: Config, masks: list[Source]) -> dict[tuple[str, float, int], tuple[Config, Source]]:
+    """Makes the cells that retrain masks.
 
-    A single mask is retrained with every seed, several of one method each with their own.
+    A single mask is retrained with every seed of the config. Several masks of one method are each retrained with their
+    own seed.
+
+    Args:
+      config: the configuration.
+      masks: the cells of earlier runs.
+
+    Returns:
+      The config of each cell and the source of its mask, by label, density and seed.
 
     Raises:
-      UserError: several masks are not of the config's seeds, or two of the same.
+      UserError: the seeds of several masks are not those of the config, or two masks have the same seed.
     """
     groups: dict[tuple[str, float], dict[int, Source]] = {}
-    for source in found:
+    for source in masks:
         group = groups.setdefault((source.label, source.density), {})
         if source.seed in group:
             raise UserError(
@@ -105,14 +136,31 @@ def transfer(
     config: Config,
     folder: Path,
     line: str,
-    found: list[Source],
+    masks: list[Source],
     *,
     jobs: int,
     devices: list[str],
     check: Callable[[Config], None] | None = None,
     work: Callable[[sweep.Run], None] = sweep.run_one,
 ) -> int:
-    """Runs what is missing under `folder`, then writes and prints the table; see the module."""
+    """Runs the missing cells, then writes and prints the table; see the module.
+
+    Args:
+      config: the configuration.
+      folder: the folder of the study.
+      line: the command, for reports.
+      masks: the cells of earlier runs.
+      jobs: the number of cells that run at a time.
+      devices: CUDA_VISIBLE_DEVICES of each worker; empty to leave it alone.
+      check: checks a config, in another process; None for `run.check`.
+      work: runs a cell, in another process.
+
+    Returns:
+      The exit code: 0, or 1 if a cell failed.
+
+    Raises:
+      UserError: a cell cannot run, or the folder holds something else.
+    """
     from vpns_jax.experiment import inputs, run
     from vpns_jax.experiment.workdir import Workdir, check_folder, locked
 
@@ -120,18 +168,18 @@ def transfer(
     check_folder(folder, config, read)
     runs: dict[str, sweep.Run] = {}
     labels, references, checks = {}, {}, {"the target": config}
-    for (label, density, seed), (one, source) in cells(config, found).items():
+    for (label, density, seed), (retrained, source) in cells(config, masks).items():
         name = re.sub(r"[^\w.+-]", "_", f"{label}-s{100 * (1 - density):.6g}-seed{seed}")
-        runs[name] = (one, folder / "runs" / name, line)
-        # One that is finished would pass for one of another mask.
+        runs[name] = (retrained, folder / "runs" / name, line)
+        # Otherwise a finished run under another mask would be taken for this one.
         if runs[name][1].exists():
-            check_folder(runs[name][1], one, read | {inputs.MASK: inputs.mask(one)})
+            check_folder(runs[name][1], retrained, read | {inputs.MASK: inputs.mask(retrained)})
         labels[name], references[label] = label, source.method
-        checks[str(source.path)] = one
+        checks[str(source.path)] = retrained
     for cell in run.cells(config):
-        one = sweep.one_cell(config, cell.method, cell.density, cell.seed)
-        runs[cell.name] = (one, folder / "runs" / cell.name, line)
-    # In a process of its own: this one must not lay hands on the devices that the cells need.
+        reduced = sweep.one_cell(config, cell.method, cell.density, cell.seed)
+        runs[cell.name] = (reduced, folder / "runs" / cell.name, line)
+    # The check runs in another process, because this one must not take the devices that the cells need.
     for outcome in workers.run_all(checks, check or run.check, workers=1, devices=devices):
         if outcome.error:
             raise UserError(outcome.error[0])
@@ -165,8 +213,8 @@ def _source(path: Path, config: Config) -> Source:
 def _cell(config: Config, source: Source, seed: int) -> Config:
     from vpns_jax import pruners
 
-    found = pruners.method(source.method)
-    suffix = pruners.PROMPT if found.prompted else pruners.POSTHOC if found.posthoc else ""
+    chosen = pruners.method(source.method)
+    suffix = pruners.PROMPT if chosen.prompted else pruners.POSTHOC if chosen.posthoc else ""
     changes = {"transfer.mask": str(source.path), "methods": (f"transfer{suffix}",)}
     return sweep.changed(config, changes | {"densities": (source.density,), "seeds": (seed,)})
 

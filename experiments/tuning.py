@@ -1,7 +1,7 @@
-"""Chooses hyper-parameters for a sweep: each method's own, from grids that the config declares, on validation alone.
+"""Chooses the hyper-parameters of each method of a sweep, from the grids of the config, by validation accuracy alone.
 
-Each of a method's combinations is a cell of its own at `config.tuning.density` with `config.tuning.seed`; the one
-whose best epoch does best on the validation split is kept for all of the method's cells. The test split has no say.
+Each combination of a method's values is one cell, at `config.tuning.density` with `config.tuning.seed`. The combination
+with the best validation accuracy is used for all cells of the method. The test split is not used.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from vpns_jax.experiment.config import Config
 
-# Keys of a config and the values they get.
+# Values by the dotted keys of a config.
 Values = dict[str, float]
 
 
@@ -24,40 +24,75 @@ class Candidate(NamedTuple):
 
     @property
     def name(self) -> str:
-        """A file name, such as vpns-2."""
+        """The name in files, such as vpns-2."""
         return f"{self.method}-{self.number}"
 
 
 def candidates(config: Config) -> list[Candidate]:
-    """All combinations of every method that has grids, in the order of the grids' values."""
-    found = []
+    """Lists all combinations of every method that has grids, in the order of the grids' values.
+
+    Args:
+      config: the configuration.
+
+    Returns:
+      The combinations.
+    """
+    combinations = []
     for method in config.methods:
         grids = [grid for grid in config.tuning.grids if method in (grid.methods or config.methods)]
         for number, values in enumerate(itertools.product(*(grid.values for grid in grids))):
             if grids:
-                found.append(Candidate(method, number, dict(zip((grid.key for grid in grids), values, strict=True))))
-    return found
+                keys = (grid.key for grid in grids)
+                combinations.append(Candidate(method, number, dict(zip(keys, values, strict=True))))
+    return combinations
 
 
 def with_values(config: Config, values: Values) -> Config:
-    """`config` with the values, and nothing left to tune."""
+    """Sets values in a config, and removes its grids.
+
+    Args:
+      config: the configuration.
+      values: values by dotted key.
+
+    Returns:
+      The new configuration.
+
+    Raises:
+      UserError: a key does not exist, or is not a float.
+    """
     for key, value in values.items():
         config = config.with_value(key, value)
     return dataclasses.replace(config, tuning=dataclasses.replace(config.tuning, grids=()))
 
 
 def cell_of(config: Config, candidate: Candidate) -> Config:
-    """The run of a candidate: one cell, at the density and with the seed of the tuning."""
-    one = with_values(config, candidate.values)
+    """Makes the config of a candidate: one cell, with the density and seed of the tuning.
+
+    Args:
+      config: the configuration.
+      candidate: the candidate.
+
+    Returns:
+      The new configuration.
+    """
+    tried = with_values(config, candidate.values)
     return dataclasses.replace(
-        one, methods=(candidate.method,), densities=(config.tuning.density,), seeds=(config.tuning.seed,)
+        tried, methods=(candidate.method,), densities=(config.tuning.density,), seeds=(config.tuning.seed,)
     )
 
 
 def choose(config: Config, folder: Path) -> dict[str, Values]:
-    """The best candidate of each method whose candidates all have a result under FOLDER/NAME; of equals the first.
+    """Chooses the best candidate of each method, the first if several are equal, and writes FOLDER/tuning.json.
 
-    Writes what they were chosen from to FOLDER/tuning.json.
+    Args:
+      config: the configuration.
+      folder: the folder of the candidates' runs, FOLDER/NAME.
+
+    Returns:
+      The values of each method. A method is left out if one of its candidates has no result.
+
+    Raises:
+      UserError: a summary is damaged.
     """
     from experiments import summaries
     from vpns_jax.analysis import comparison
@@ -65,15 +100,15 @@ def choose(config: Config, folder: Path) -> dict[str, Values]:
 
     chosen: dict[str, Values] = {}
     seen: list[dict[str, Any]] = []
-    for method, group in itertools.groupby(candidates(config), key=lambda one: one.method):
+    for method, group in itertools.groupby(candidates(config), key=lambda candidate: candidate.method):
         tried = list(group)
-        paths = [folder / one.name / "summary.json" for one in tried]
+        paths = [folder / candidate.name / "summary.json" for candidate in tried]
         if not all(path.exists() for path in paths):
             continue
         accuracies = [comparison.headline(summaries.read(path)["cells"][0], split="val") for path in paths]
         best = max(range(len(tried)), key=accuracies.__getitem__)
         chosen[method] = tried[best].values
-        seen.extend(_entry(one, accuracies[one.number], one.number == best) for one in tried)
+        seen.extend(_entry(candidate, accuracies[candidate.number], candidate.number == best) for candidate in tried)
     write_json(folder / "tuning.json", {"tried": seen, "chosen": chosen})
     return chosen
 

@@ -1,4 +1,4 @@
-"""Jobs on several processes: a job that raises, or that takes its process with it, stops no other."""
+"""Runs jobs in several processes. A job that raises or crashes its process stops no other job."""
 
 import dataclasses
 import multiprocessing
@@ -13,7 +13,12 @@ _SPAWN = multiprocessing.get_context("spawn")
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How one job ended; `error` is None if well, else its last line and the whole traceback."""
+    """How one job ended.
+
+    Attributes:
+      name: the job's name.
+      error: None if it succeeded; otherwise the last line of the error, and the whole traceback.
+    """
 
     name: str
     error: tuple[str, str] | None
@@ -22,20 +27,23 @@ class Outcome:
 def run_all(
     jobs: dict[str, Any], work: Callable[[Any], None], *, workers: int, devices: Sequence[str]
 ) -> Iterator[Outcome]:
-    """Calls `work` on the value of every job, and tells of each as it ends.
+    """Calls `work` with the value of every job.
 
     Args:
-      jobs: by name; values that can be pickled.
-      work: importable, called in another process.
-      workers: how many processes. They share out this machine's cores.
-      devices: for each worker what CUDA_VISIBLE_DEVICES is to be; empty to leave it alone.
+      jobs: values by name; they must be picklable.
+      work: an importable function, which is called in another process.
+      workers: the number of processes, which share the machine's cores.
+      devices: CUDA_VISIBLE_DEVICES of each worker; empty to leave it alone.
+
+    Yields:
+      The outcome of each job, as it ends.
     """
     waiting = list(jobs.items())
     running = [_Worker(number, workers, devices, work) for number in range(min(workers, len(jobs)))]
     try:
         while waiting or any(worker.job for worker in running):
             for number, worker in enumerate(running):
-                # One that died with a job is for `collect` to tell of first.
+                # A worker that died during a job still has the job, until `collect` reports it.
                 if worker.job is None and not worker.process.is_alive():
                     running[number] = worker = _Worker(worker.number, workers, devices, work)
                 if worker.job is None and waiting:
@@ -50,7 +58,7 @@ def run_all(
 
 
 class _Worker:
-    """One process, and the job it has."""
+    """One process and its current job."""
 
     def __init__(self, number: int, workers: int, devices: Sequence[str], work: Callable[[Any], None]) -> None:
         self.number = number
@@ -68,7 +76,7 @@ class _Worker:
         self.pipe.send(value)
 
     def collect(self) -> Outcome | None:
-        """The outcome of its job, if that has ended."""
+        """The outcome of its job; None if the job has not ended."""
         if self.job is None:
             return None
         error: tuple[str, str] | None
@@ -87,7 +95,7 @@ class _Worker:
 
 
 def _serve(pipe: Connection, work: Callable[[Any], None], cores: list[int], device: str | None) -> None:
-    """What a worker does, until its parent hangs up."""
+    """Works on jobs until the parent closes the pipe."""
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     elif cores:

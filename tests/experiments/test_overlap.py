@@ -56,7 +56,7 @@ def test_the_runs_of_a_sweep(run):
 
 def test_bad_folders_end_in_a_line(run, capsys):
     write(run / "subnetworks" / "hydra-s50-seed7.task.safetensors", "00000001")
-    with pytest.raises(UserError, match=r"hydra-s50-seed7\.safetensors: its mask is not the one that .*summary\.json"):
+    with pytest.raises(UserError, match=r"hydra-s50-seed7\.safetensors: its mask is not the one of .*summary\.json"):
         overlap.compare(run)
     (run / "subnetworks" / "hydra-s50-seed7.task.safetensors").unlink()
     assert overlap.main(["overlap", f"--workdir={run}"]) == 2

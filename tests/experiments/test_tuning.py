@@ -107,6 +107,6 @@ def test_grids_that_make_no_sense_are_refused(grids, message):
 
 
 def test_a_single_run_leaves_nothing_open(tmp_path):
-    with pytest.raises(UserError, match=r"experiments\.sweep chooses them"):
+    with pytest.raises(UserError, match=r"only experiments\.sweep can do"):
         experiment.run(parsed(SCORES), tmp_path / "run", "line")
     assert not (tmp_path / "run").exists()

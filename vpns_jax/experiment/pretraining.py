@@ -1,4 +1,4 @@
-"""A source network trained here, for where no pretrained one can be had: by the same loop as everything else."""
+"""Trains a source network, for when no pretrained one is available, with the same training loop as everything else."""
 
 import dataclasses
 import hashlib
@@ -29,12 +29,22 @@ from vpns_jax.training.stage import Recipe, learn_weights
 PyTree = Any
 
 CELL = "source"
-# As rows and checkpoints call it: like stage 2 it learns weights.
+# The name in rows and checkpoints: like stage 2 it learns weights.
 STAGE = "retrain"
 
 
 def cache_path(config: Config) -> Path:
-    """Where the source network of this configuration is kept between runs."""
+    """Names the file in which the source network is kept between runs.
+
+    Args:
+      config: a checked configuration.
+
+    Returns:
+      The path; its name contains a digest of everything that decides the network.
+
+    Raises:
+      UserError: the source data cannot be read.
+    """
     recipe = {
         "model": [config.model.name, config.model.options],
         "pretrain": dataclasses.asdict(config.pretrain),
@@ -50,14 +60,17 @@ def cache_path(config: Config) -> Path:
 
 
 def normalization(config: Config, source: models.Pretrained | None = None) -> models.Normalization:
-    """What inputs are normalized by: as the config says, else as the weights that are loaded were trained.
+    """Decides the normalization: as the config says, or else as the loaded weights were trained.
 
     Args:
       config: a checked configuration.
-      source: the network that is loaded; None for one that is trained here.
+      source: the loaded network; None if the network is trained here.
+
+    Returns:
+      Mean and standard deviation of each channel, and where they come from.
 
     Raises:
-      UserError: what stands beside the weights cannot be read or had.
+      UserError: a file beside the weights cannot be read.
     """
     if config.model.mean:
         return models.Normalization(*models.check_normalization(config.model.mean, config.model.std), "as configured")
@@ -68,10 +81,16 @@ def normalization(config: Config, source: models.Pretrained | None = None) -> mo
 
 
 def cached(config: Config) -> bool:
-    """Whether the source network is kept already.
+    """Checks whether the source network is already in the cache.
+
+    Args:
+      config: a checked configuration.
+
+    Returns:
+      True if it is.
 
     Raises:
-      UserError: of several processes some have it and some have not, in all of them.
+      UserError: only some of several processes have it; raised in all of them.
     """
     path = cache_path(config)
     return processes.agree(
@@ -81,7 +100,14 @@ def cached(config: Config) -> bool:
 
 
 def check_cache(config: Config) -> None:
-    """Raises `UserError` if the cache cannot be written: better now than when the network has been trained."""
+    """Checks that the cache can be written, before a network is trained.
+
+    Args:
+      config: a checked configuration.
+
+    Raises:
+      UserError: it cannot.
+    """
     folder = cache_path(config).parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -105,21 +131,26 @@ def pretrain(
     """Trains `config.model` from scratch on the source data set.
 
     Args:
-      config: its `model` and `pretrain`.
-      num_classes: of the source data set.
-      train, val, test: its splits.
-      directory: of checkpoints.
-      fingerprint: names what these depend on.
-      recorder: of the rows.
+      config: a checked configuration.
+      num_classes: the number of classes of the source data set.
+      train: its training split.
+      val: its validation split.
+      test: its test split.
+      directory: the folder of checkpoints.
+      fingerprint: identifies what the checkpoints depend on.
+      recorder: takes the rows.
 
     Returns:
-      Its variables after the last epoch, and its accuracy on the test split.
+      The variables after the last epoch, and the accuracy on the test split.
+
+    Raises:
+      UserError: the loss or a parameter is not finite, or the disk cannot be written.
     """
-    found = normalization(config)
+    inputs = normalization(config)
     model = models.create(config.model.name, num_classes=num_classes, **config.model.options)
     size, epochs = config.prompt.canvas_size, config.pretrain.epochs
     blank = create("none", canvas_size=size)
-    network = Network(model, prompt=blank, plain=blank, mean=found.mean, std=found.std)
+    network = Network(model, prompt=blank, plain=blank, mean=inputs.mean, std=inputs.std)
     init_key, train_key = jax.random.split(jax.random.key(config.pretrain.seed))
     variables = jax.jit(model.init)(init_key, jnp.zeros((1, size, size, 3)))
     untrained = Subnetwork(
@@ -151,15 +182,15 @@ def pretrain(
 
 
 def save(path: Path, variables: dict[str, PyTree], test_accuracy: float) -> None:
-    """Writes a source network to the cache; another process sees all of it or nothing.
+    """Writes a source network to the cache; another process sees the whole file or none.
 
     Args:
       path: the file, `.npz`.
-      variables: numpy arrays.
-      test_accuracy: of the network, on its own data.
+      variables: nested dicts of NumPy arrays.
+      test_accuracy: the network's accuracy on its own test split.
 
     Raises:
-      UserError: the disk refuses.
+      UserError: the disk cannot be written.
     """
     arrays = traverse_util.flatten_dict(variables, sep="/")
     with storage_errors(path.parent):
@@ -169,10 +200,10 @@ def save(path: Path, variables: dict[str, PyTree], test_accuracy: float) -> None
 
 
 def load(path: Path) -> tuple[dict[str, PyTree], float]:
-    """Reads what `save` wrote.
+    """Reads a file that `save` wrote.
 
     Args:
-      path: the file, whose members carry a checksum each.
+      path: the file; each of its members has a checksum.
 
     Returns:
       The variables, and the accuracy on the test split.

@@ -23,20 +23,39 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "vpn
 
 
 def versions() -> dict[str, str]:
-    """Of Python, and of the packages that decide what numbers come out."""
+    """Lists the versions of Python and of the packages on which numbers depend.
+
+    Returns:
+      Versions by name.
+    """
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
 @dataclasses.dataclass(frozen=True)
 class Tested:
-    """What the test split says of a network, "plain" and "prompted"."""
+    """The metrics of a network on the test split, "plain" and "prompted".
+
+    Attributes:
+      accuracy: shares of correct predictions.
+      calibration_error: expected calibration errors.
+    """
 
     accuracy: Numbers
     calibration_error: Numbers
 
 
 def evaluated(network: Network, subnetwork: Subnetwork, test: Split, batch_size: int) -> Tested:
-    """A network on the test split."""
+    """Evaluates a network on the test split.
+
+    Args:
+      network: the static half.
+      subnetwork: the arrays.
+      test: the test split.
+      batch_size: images in a batch.
+
+    Returns:
+      The metrics.
+    """
     seen = evaluate(network, subnetwork, test, batch_size=batch_size)
     return Tested(_numbers(seen.both("accuracy")), _numbers(seen.both("calibration_error")))
 
@@ -46,9 +65,10 @@ class Rows:
     """A cell's rows of metrics.jsonl.
 
     Attributes:
-      rows: all of them, in order.
-      best_epoch: the epoch of the last stage that is best on validation.
-      folder: of the run; cell: its name. Both for what is said where a row is gone.
+      rows: all rows, in order.
+      best_epoch: the epoch of the last stage with the best validation accuracy.
+      folder: the run's folder, for errors.
+      cell: the cell's name, for errors.
     """
 
     rows: list[dict[str, Any]]
@@ -58,17 +78,20 @@ class Rows:
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """In order: the last is what is judged."""
+        """The stages in order; the last one is evaluated."""
         return tuple(dict.fromkeys(row["stage"] for row in self.rows))
 
     def validation(self) -> dict[str, Any]:
-        """Accuracies on validation of the last stage's last and best epochs.
+        """Selects the validation accuracies of the last and the best epoch of the last stage.
+
+        Returns:
+          Accuracies "plain" and "prompted" of the "last" and the "best" epoch.
 
         Raises:
-          UserError: the row of the best epoch is gone.
+          UserError: the row of the best epoch is missing.
         """
-        judged = [row for row in self.rows if row["stage"] in self.stages[-1:]]
-        best = next((row for row in judged if row["epoch"] == self.best_epoch), None)
+        evaluated_rows = [row for row in self.rows if row["stage"] in self.stages[-1:]]
+        best = next((row for row in evaluated_rows if row["epoch"] == self.best_epoch), None)
         if best is None:
             raise UserError(
                 f"{self.folder.log.path} has lost the row of {self.cell}, epoch {self.best_epoch}; remove "
@@ -76,12 +99,16 @@ class Rows:
             )
         ways = ("plain", "prompted")
         return {
-            "last": {way: judged[-1][f"val_{way}"] for way in ways},
+            "last": {way: evaluated_rows[-1][f"val_{way}"] for way in ways},
             "best": {way: best[f"val_{way}"] for way in ways} | {"epoch": self.best_epoch},
         }
 
     def seconds(self) -> dict[str, dict[str, float]]:
-        """Of training, and of compilation, by stage."""
+        """Adds up the seconds of training and of compilation.
+
+        Returns:
+          Seconds by stage, for each of the two.
+        """
         return {
             kind: {stage: sum(row[kind] for row in self.rows if row["stage"] == stage) for stage in self.stages}
             for kind in ("seconds", "compile_seconds")
@@ -96,15 +123,21 @@ def entry(
     rows: Rows,
     counts: dict[str, dict[str, int]],
 ) -> dict[str, Any]:
-    """A cell's entry in the summary.
+    """Makes a cell's entry in the summary.
 
     Args:
-      plan: of the cell.
+      plan: the cell's plan.
       network: the static half of the finished network.
-      mask: of the best network, on the host.
-      tested: the "last" and the "best" network on the test split.
-      rows: of the cell.
+      mask: the mask of the best network, on the host.
+      tested: the test metrics of the "last" and the "best" network.
+      rows: the cell's rows.
       counts: "optimizer_steps" and "forward_passes", by stage.
+
+    Returns:
+      The entry.
+
+    Raises:
+      UserError: a row is missing.
     """
     density = density_report(mask, head=models.HEAD)
     shapes = flops.kernels(network.model, image_size=network.prompt.canvas_size)
@@ -117,7 +150,7 @@ def entry(
         "layers": density.to_json()["layers"],
         "multiply_adds": flops.multiply_adds(shapes, density.layers, head=models.HEAD),
         "val": rows.validation(),
-        "test": {which: one.accuracy for which, one in tested.items()},
+        "test": {which: metrics.accuracy for which, metrics in tested.items()},
         "calibration_error": tested["best"].calibration_error,
         **counts,
         **rows.seconds(),
@@ -125,11 +158,14 @@ def entry(
 
 
 def already_sparse(kept: float, nonzero: float) -> list[str]:
-    """What to say where a mask keeps weights that are zero, as those of a network that was pruned before are.
+    """Makes a note if a mask keeps many zero weights, as in a network that was already sparse.
 
     Args:
       kept: the share of weights that the mask keeps.
-      nonzero: the share that is kept and not zero.
+      nonzero: the share of weights that are kept and not zero.
+
+    Returns:
+      The notes: one or none.
     """
     if nonzero >= 0.99 * kept:
         return []
