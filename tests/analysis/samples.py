@@ -1,4 +1,4 @@
-"""A small experiment with numbers that can be checked in the head."""
+"""A small experiment with simple numbers."""
 
 from typing import Any
 

@@ -10,7 +10,7 @@ import pytest
 
 from vpns_jax.analysis.density import DensityReport, Layer, density_report
 
-# stem keeps 1 of 2, block 0 of 4, head 3 of 4: 4 of 10 altogether, 1 of 6 without the head.
+# stem keeps 1 of 2, block 0 of 4, head 3 of 4: 4 of 10 in all, 1 of 6 without the head.
 MASK = {
     "block": {"conv": {"kernel": np.zeros((2, 2), bool)}},
     "head": {"kernel": np.array([[True, True], [True, False]])},

@@ -7,7 +7,7 @@ from vpns_jax.analysis.report import write_report
 
 
 def summary():
-    """One mask at 80%, timed; VPNs at 95% with two seeds, one timed as faster; hydra's cells know nothing of it."""
+    """Adds times to a mask at 80% and to the two seeds of VPNs at 95%, of which one is faster; HYDRA has none."""
     extended = samples.summary()
     for cell, masked, speedup in zip(extended["cells"][:2], (1_000_000, 3_000_000), (1.01, 1.25), strict=True):
         _add(cell, masked, speedup)

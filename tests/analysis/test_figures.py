@@ -1,4 +1,4 @@
-"""Every figure is a PNG of a size one can read and shows its numbers, for usual and for poor data."""
+"""Every figure is a PNG of a readable size and shows its numbers, also for incomplete data."""
 
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def test_examples_figure(tmp_path, drawn):
     plain, prompted = drawn[0].axes[:3], drawn[0].axes[3:]
     for number, title in enumerate(titles):
         np.testing.assert_allclose(plain[number].images[0].get_array(), IMAGES[number], atol=1e-6)
-        # What lies outside [0, 1] is clipped.
+        # Values outside [0, 1] are clipped.
         np.testing.assert_allclose(
             prompted[number].images[0].get_array(), np.maximum(IMAGES[number] - 0.5, 0), atol=1e-6
         )
@@ -116,7 +116,7 @@ def test_epochs_count_on_through_the_stages(tmp_path, drawn, starts, expected):
         for stage, start in zip(("prune", "retrain"), starts, strict=True)
         for i in range(2)
     ]
-    # A log whose epochs never start anew is left as it is.
+    # Epochs that are already numbered through stay as they are.
     for rows in (log, [{**row, "epoch": i} for i, row in enumerate(log)]):
         figures.curves_figure(rows, tmp_path / "c.png")
     assert [[epochs for _, epochs, _ in curves(figure.axes[0])] for figure in drawn] == [expected, [[0, 1], [2, 3]]]
@@ -185,7 +185,7 @@ def test_sparsity_figure(tmp_path, drawn):
     colors = [looks(["vpns", "hydra"])[name][0] for name in ("vpns", "vpns", "hydra")]
     for found, color, (style, places, values, reach) in zip(means(axes), colors, SHOWN, strict=True):
         assert found[0] == (color, style)
-        # Methods stand a little apart.
+        # Methods are shifted sideways a little.
         np.testing.assert_allclose(found[1], places, atol=0.1)
         np.testing.assert_allclose(found[2], values)
         np.testing.assert_allclose(found[3], reach)

@@ -1,4 +1,4 @@
-"""Multiply-adds worked by hand from the architectures, which are published numbers too."""
+"""Multiply-adds by hand from the architectures; they agree with published numbers."""
 
 import flax.linen as nn
 import pytest
@@ -14,7 +14,7 @@ def basic(depths):
     total, c, n = 0, 64, 56
     for stage, depth in enumerate(depths):
         whole = n * n * 9 * c * c
-        # Where a stage begins, half the channels come in, to the first convolution and to the shortcut.
+        # At the beginning of a stage, the first convolution and the shortcut have half the input channels.
         total += 2 * depth * whole if stage == 0 else (2 * depth - 1) * whole + whole // 2 + n * n * c // 2 * c
         c, n = 2 * c, n // 2
     return total
@@ -47,7 +47,7 @@ VGG = (
 VIT = 196 * 16 * 16 * 3 * 768 + 12 * 197 * 12 * 768 * 768
 
 
-# With the last column, the known sizes: 1.81, 4.09, 15.47 and 16.85 thousand millions.
+# The last column has the known sizes: 1.81, 4.09, 15.47 and 16.85 billion.
 @pytest.mark.parametrize(
     ("name", "body", "head", "all_of_it"),
     [

@@ -14,7 +14,7 @@ IMAGES = np.ones((1, 8, 8, 3), np.float32)
 
 @pytest.fixture
 def only_default(monkeypatch):
-    """A machine with no fonts but matplotlib's."""
+    """A machine that has only matplotlib's fonts."""
     ours = [font for font in font_manager.fontManager.ttflist if "mpl-data" in font.fname]
     monkeypatch.setattr(font_manager.fontManager, "ttflist", ours)
 

@@ -1,4 +1,4 @@
-"""What timings say, told by a clock that is not there."""
+"""Latency measurements with a fake clock."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from vpns_jax.analysis import latency
 
 
 def compare(dense, masked):
-    """Compares calls that take as long as the lists say, one entry a call; the first of each is not timed."""
+    """Compares calls whose durations are given, one for each timed call; the first call of each is not timed."""
     now, left = [0.0], {"dense": [100.0, *dense], "masked": [100.0, *masked]}
 
     def call(name):

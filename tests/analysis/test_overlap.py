@@ -31,7 +31,7 @@ def test_chance_is_what_masks_by_lot_have():
         kept = rng.permutation(n) < n // 10
         masks.append(Mask("random", 0.1, 7, {"conv": np.packbits(kept)}, {"conv": n}))
     seen = compare(*masks)
-    # A standard deviation of the shared weights, some 28 of 1000, is 0.0015 of the index.
+    # The standard deviation of the number of shared weights, about 28 of 1000, is 0.0015 in the index.
     assert seen.jaccard == pytest.approx(seen.chance, abs=0.006)
     assert seen.chance == seen.chance_by_layer == pytest.approx(0.1 / 1.9)
 
@@ -60,7 +60,7 @@ def test_every_pair_has_its_square(tmp_path, drawn):
     pixels = np.asarray(Image.open(overlap_figure(compared, tmp_path / "overlap.png")).convert("RGB")).reshape(-1, 3)
     axes = drawn[0].axes[0]
     square = axes.images[0].get_array().filled(np.nan)
-    # Of b there is one seed, which nothing is compared with.
+    # Method b has only one seed, so its seeds are not compared.
     np.testing.assert_allclose(square, [[1, 1 / 3], [1 / 3, np.nan]])
     assert [text.get_text() for text in axes.texts] == ["1.00", "0.33", "0.33"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b"]

@@ -20,7 +20,7 @@ def test_rows_rise_in_sparsity_with_dense_first_and_methods_in_order_of_appearan
 
 def test_seeds_are_gathered_to_mean_and_sample_deviation():
     row = rows(samples.summary())[3]
-    # The sample deviation of two values is their distance over the root of two.
+    # The sample deviation of two values is their distance divided by the square root of two.
     estimate = row.estimate("test", "best", "prompted")
     assert (estimate.count, estimate.mean) == (2, pytest.approx(0.75))
     assert estimate.std == pytest.approx(0.1 / 2**0.5)
@@ -74,7 +74,7 @@ def test_text_table_lines_up():
     rule = lines[2]
     ends = [i for i, (a, b) in enumerate(zip(rule, rule[1:] + " ", strict=True)) if a == "-" and b == " "]
     for line in lines[3:]:
-        # Every column but the first ends where its rule ends.
+        # All columns except the first are aligned to the right.
         assert all(line[end] != " " for end in ends[1:])
     assert lines[0].split()[:3] == ["method", "sparsity", "seeds"]
     assert lines[6].split()[:6] == ["vpns", "95%", "2", "75.0", "±", "7.1"]

@@ -1,4 +1,4 @@
-"""A network that compiles soon, under every name."""
+"""A network that compiles quickly, under every name."""
 
 import jax.numpy as jnp
 import pytest

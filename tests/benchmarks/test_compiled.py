@@ -1,4 +1,4 @@
-"""What is read from a compiled step, against programs whose communication is known."""
+"""Communication and memory of compiled steps, for programs in which they are known."""
 
 import importlib.util
 import math
@@ -12,8 +12,8 @@ from benchmarks import compiled
 from benchmarks.selection import prunable_shapes
 from vpns_jax.parallel import sharding
 
-# As the compiler for TPUs writes it: a collective taken apart says its channel twice, and a reduction that is scattered
-# is a computation of its own, several of them by one channel.
+# The format of the compiler for TPUs: an asynchronous collective names its channel twice; a reduce-scatter is a
+# separate computation, and several of them may share a channel.
 TAKEN_APART = """
 %async_collective_fusion.1 (p: bf16[8,4]) -> bf16[8,16] {
   %ag.1 = bf16[8,16]{1,0:T(8,128)(2,1)} all-gather(%p), channel_id=7, dimensions={1}
@@ -60,7 +60,7 @@ ENTRY %main (p: f32[8,4]) -> f32[] {
 
 
 def test_a_layer_on_eight_devices_gathers_its_kernel_and_sums_its_gradient():
-    """Compiled for CPUs, whose partitioner is the same."""
+    """Compiled for CPUs, which use the same partitioner."""
     mesh = sharding.make_mesh(16, data=1, fsdp=8)
     images, split = (NamedSharding(mesh, spec) for spec in (sharding.BATCH, PartitionSpec(None, "fsdp")))
     x = jax.ShapeDtypeStruct((16, 32), jnp.float32, sharding=images)
@@ -106,14 +106,14 @@ def test_without_the_compiler_nothing_is_begun(topology, package, install, monke
 
 
 def test_a_step_is_compiled_without_arrays():
-    """For CPUs here; the compilers for others are not installed."""
+    """Compiled for CPUs, because other compilers are not installed."""
     mesh = sharding.make_mesh(8, data=2, fsdp=4)
     program = compiled.compile_step(
         "prune (VPNs)", mesh, model="vit_ti32", image_size=32, batch=8, dtype="float32", options={}
     )
     row = compiled.row("prune (VPNs)", program)
     large = [math.prod(shape) for shape in prunable_shapes("vit_ti32") if math.prod(shape) >= sharding.LARGE]
-    # Each kernel once, under its mask; the source network's head is not in it.
+    # Each masked kernel is gathered once; the source network's head is not among them.
     assert row["all-gather"] == pytest.approx(4 * (sum(large) - 192 * 1000) / 1e6, rel=1e-3)
     assert row["others"] == 0
 

@@ -1,18 +1,18 @@
-"""What a device holds and sends, against sums worked by hand."""
+"""A device's memory and communication, compared with sums by hand."""
 
 from benchmarks import scale
 
-# 2**15 weights that are split and may be pruned, and a bias that is neither.
+# 2**15 prunable weights, which are split, and a bias, which is neither prunable nor split.
 LEAVES = [scale.Leaf((256, 128), prunable=True), scale.Leaf((128,), prunable=False)]
 
 
 def test_prune_on_two_by_two():
     total = scale.count(LEAVES, "prune", data=2, fsdp=2)
-    # Weight, score and two moments of half the kernel; the whole bias.
+    # The weight, score and two moments of half the kernel; the whole bias.
     assert total.kept == 16 * 32768 // 2 + 4 * 128
-    # Masked weights, the scores' gradients and half of the mask; the bias learns nothing.
+    # Masked weights, the scores' gradients and half of the mask; the bias is not learned.
     assert total.temporary == 8 * 32768 + 32768 // 2 + 4 * 128
-    # A gather and a scatter send half of it each, the sum over the other axis twice half of a half.
+    # A gather and a scatter send half of the kernel each; the sum over the other axis sends twice a quarter.
     assert total.sent == 2 * 4 * 16384 + 4 * 16384
 
 

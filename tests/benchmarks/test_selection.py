@@ -1,4 +1,4 @@
-"""The benchmark compares what finds the same number; how fast is not for a test to say."""
+"""The benchmark compares only functions with equal results. Tests do not check times."""
 
 import json
 
@@ -32,7 +32,7 @@ def test_contenders_agree_and_are_written_down(capsys, tmp_path, monkeypatch):
 
 
 def test_least_of_the_rounds_counts(monkeypatch):
-    """Turns alternate, the first call is left out, and what is slow runs once."""
+    """Functions run in turns, the first call does not count, and slow functions run once."""
     calls = []
     clock = iter([0.0, 6.0, 0.0, 4.0, 0.0, 3.0, 0.0, 2.0, 0.0, 2.5])
     monkeypatch.setattr(measure.time, "perf_counter", lambda: next(clock))

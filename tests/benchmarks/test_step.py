@@ -1,4 +1,4 @@
-"""The benchmarks of steps run what they say, on what they say; how fast is not for a test to say."""
+"""The benchmarks run the steps that they name. Tests do not check times."""
 
 import json
 import sys
@@ -31,7 +31,7 @@ def test_steps_begin_with_a_tenth_of_the_weights():
         mask = stage.subnetwork(state).mask
         assert set(state.learned) == {learns, "prompt"}
         assert stage.network.prompted == prompted
-        # Adam has two moments of what is learned, and momentum one.
+        # Adam keeps two moments of learned arrays, momentum only one.
         moments = sum(x.size for x in jax.tree.leaves(state.opt_state.inner_states[learns]) if x.ndim)
         assert moments == (2 if optimizer == "adam" else 1) * sum(
             x.size for x in jax.tree.leaves(state.learned[learns])

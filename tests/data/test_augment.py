@@ -10,7 +10,7 @@ from vpns_jax.data import augment
 
 
 def numbered(b: int, h: int, w: int) -> np.ndarray:
-    """uint8 [b, h, w, 1] in which every pixel tells its row and column: 16 * row + column."""
+    """uint8 `[b, h, w, 1]`; the value of a pixel is 16 * row + column."""
     image = 16 * np.arange(h)[:, None] + np.arange(w)[None]
     return np.broadcast_to(image[None, :, :, None], (b, h, w, 1)).astype(np.uint8)
 
@@ -28,7 +28,7 @@ def test_crops_are_windows_of_the_image(flip):
         row, column = divmod(int(unflipped[0, 0]), 16)
         np.testing.assert_array_equal(unflipped, images[0, row : row + 8, column : column + 8, 0])
         seen.add((row, column, bool(mirrored)))
-    # Of 200 images each of the four places comes up, mirrored too if and only if that is asked for.
+    # Among 200 images all four places occur, and mirrored crops if and only if `flip` is set.
     assert len(seen) == (8 if flip else 4)
 
 
@@ -77,7 +77,7 @@ def test_resize_agrees_with_pil(shape, size):
         pil = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
         ours = augment.resize_bilinear(augment.to_float(jnp.asarray(image[None])), size)
         assert ours.shape == (1, size, size, 3)
-        # PIL rounds after each of its two passes: half a level each; the rest is float32.
+        # PIL rounds after each of its two passes, by up to half a level; the remaining difference is float32's.
         np.testing.assert_allclose(ours[0], pil / 255, atol=1 / 255 + 1e-5, rtol=0)
 
 

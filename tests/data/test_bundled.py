@@ -1,4 +1,4 @@
-"""The data sets that ship inside packages."""
+"""The data sets that are part of packages."""
 
 import subprocess
 import sys
@@ -110,7 +110,7 @@ def test_letters_stay_inside_their_image(originals):
     images = np.concatenate([originals["fonts62"].train.images, originals["fonts62"].test.images])[..., 0]
     assert (images.reshape(len(images), -1).max(1) > 150).all()
     edge = np.concatenate([images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]], axis=1)
-    # A turned, shifted letter may touch the border; hardly one is cut off.
+    # A rotated, shifted letter may touch the border, but few are cut off.
     assert (edge.max(1) > 128).mean() < 0.005
 
 
@@ -123,12 +123,12 @@ def test_case_can_be_told_by_size(originals):
 
     for small in "cosvwxz":
         assert height(small) < 0.85 * height(small.upper())
-    # 20 pixels, shrunk to 90% on the average, and more by its thickening and turn.
+    # 20 pixels, scaled to 90% on average, plus some for thicker strokes and rotation.
     assert 18 < height("H") < 22
 
 
 def test_classes_are_the_characters_drawn(originals):
-    # Labels that slipped by one would name other letters.
+    # If labels were shifted by one, they would name other letters.
     train = originals["fonts62"].train
     inked = {c: train.images[train.labels == i, ..., 0] > 100 for i, c in enumerate(fonts.CHARACTERS)}
     width = {c: images.any(1).sum(1).mean() for c, images in inked.items()}

@@ -67,11 +67,11 @@ def test_sixteen_bits_are_scaled_not_cut_off():
 @pytest.mark.parametrize(
     ("levels", "grey_range", "expected"),
     [
-        # Twelve bits: the upper eight of them.
+        # Twelve bits: the upper eight are taken.
         ([0, 16, 2048, 4095], (0, 4095), [0, 1, 128, 255]),
-        # Eight bits in a file of sixteen: as they are.
+        # Eight bits in a 16-bit file: as they are.
         ([0, 1, 127, 255], (0, 255), [0, 1, 127, 255]),
-        # From 1000 to 1511 two levels share a bin; what lies outside is black or white.
+        # From 1000 to 1511 two levels share a bin; levels outside become black or white.
         ([0, 1000, 1001, 1002, 1511, 9999], (1000, 1511), [0, 0, 0, 1, 255, 255]),
         ([7, 8], (7, 8), [0, 128]),
         ([0, 0x00FF, 0x8000, 0xFFFF], (0, 0xFFFF), [0, 0, 128, 255]),
@@ -83,7 +83,7 @@ def test_a_range_of_greys(kind, levels, grey_range, expected):
     image = read_image(data, Decoding(grey_range=grey_range))
     np.testing.assert_array_equal(image.pixels[0], np.array(expected)[:, None].repeat(3, 1))
     assert image.greys == (levels[0], levels[-1])
-    # Eight bits have one meaning.
+    # The range does not apply to 8-bit images.
     plain = read_image(encode(Image.fromarray(np.array([[0, 100]], np.uint8)), kind), Decoding(grey_range=grey_range))
     np.testing.assert_array_equal(plain.pixels[0, :, 0], [0, 100])
     assert plain.greys is None
@@ -100,7 +100,7 @@ def test_what_is_transparent_shows_white(kind):
     pixels = np.array([[[255, 0, 0, 255], [255, 0, 0, 0], [0, 0, 0, 128]]], np.uint8)
     options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
     decoded = decode_image(encode(Image.fromarray(pixels), kind, **options)).astype(int)
-    # Opaque red; nothing; black at half: 255 * 127 / 255.
+    # Opaque red; fully transparent; half transparent black: 255 * 127 / 255.
     np.testing.assert_allclose(decoded, [[[255, 0, 0], [255, 255, 255], [127, 127, 127]]], atol=1)
 
 
@@ -140,7 +140,7 @@ STORED = 40 * np.array(UPRIGHT[1], np.uint8)
 
 
 def noted(kind: str, orientation: int, **options) -> bytes:
-    """STORED, in blocks of 16 x 16 that a lossy kind keeps, with a camera's note."""
+    """STORED with an orientation in EXIF, in blocks of 16 x 16, which lossy kinds preserve."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     return encode(Image.fromarray(STORED.repeat(16, 0).repeat(16, 1)), kind, exif=exif, **options)
@@ -163,12 +163,12 @@ def test_a_tiffs_orientation_is_part_of_the_kind_and_followed_once():
         np.testing.assert_array_equal(image.pixels[8::16, 8::16, 0], 40 * np.array(UPRIGHT[6]))
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # Pillow's, as soon as it opens such a file
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # A warning of Pillow when it opens such a file.
 @pytest.mark.parametrize("note", [b"Exif\0\0", b"Exif\0\0nonsense", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*"])
 def test_a_broken_note_does_not_break_the_image(note):
     data = encode(Image.fromarray(row(16)), "JPEG", exif=note)
     assert read_image(data, Decoding(exif=True)).pixels.shape == (16, 96, 3)
-    # An orientation that there is not.
+    # An invalid orientation.
     assert not read_image(noted("JPEG", 9), Decoding(exif=True)).turned
 
 
@@ -200,7 +200,7 @@ def test_broken_files_say_why(what):
 
 
 def heic(brand: bytes = b"heic", *others: bytes) -> bytes:
-    """The beginning of a picture as phones write them; nobody reads on."""
+    """The first bytes of a phone's HEIC image; more are not read."""
     box = b"ftyp" + brand + bytes(4) + b"".join(others)
     return struct.pack(">I", len(box) + 4) + box + bytes(100)
 
@@ -217,7 +217,7 @@ def test_avif_is_no_heic():
 
 
 def test_nothing_is_handed_to_another_program(monkeypatch):
-    # Pillow gives PostScript to Ghostscript, whatever the file is called.
+    # Pillow passes PostScript to Ghostscript, whatever the file's suffix is.
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"
     monkeypatch.setattr("subprocess.Popen", pytest.fail)
     monkeypatch.setattr("subprocess.check_call", pytest.fail)
@@ -261,7 +261,7 @@ def png(width: int, height: int, bits: int = 8) -> bytes:
 
 
 def promised(kind: str, before: bytes, layout: str, *size: int, **options) -> bytes:
-    """A small image whose header says another size, right behind the bytes `before`."""
+    """A small image whose header claims another size, which stands after the bytes `before`."""
     data = bytearray(encode(Image.new("RGB", (8, 8)), kind, **options))
     struct.pack_into(layout, data, data.index(before) + len(before), *size)
     return bytes(data)

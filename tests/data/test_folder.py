@@ -1,4 +1,4 @@
-"""Folders of images, and every way in which they can be bad."""
+"""Folders of images, and all kinds of bad ones."""
 
 import itertools
 import shutil
@@ -19,7 +19,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def fill(path, count: int, first: int = 0, suffix: str = ".png") -> None:
-    """Writes images that tell their number."""
+    """Writes images whose pixels hold their number."""
     path.mkdir(parents=True, exist_ok=True)
     for i in range(first, first + count):
         Image.new("RGB", (6, 4), (i, 0, 0)).save(path / f"{i:03}{suffix}")
@@ -78,11 +78,11 @@ def test_bad_files_are_named_counted_and_skipped(tmp_path, caplog):
     fill(root / "dog", 10, first=10, suffix=".webp")
     for k, (content, _) in enumerate(BROKEN.values()):
         (root / "cat" / f"bad{k}.jpg").write_bytes(content)
-    # Not image files by their name: nobody asked for them.
+    # These files have no image suffix, so they are skipped.
     (root / "cat" / "Thumbs.db").write_bytes(b"x")
     (root / "cat" / ".hidden.jpg").write_bytes(b"x")
     (root / ".git").mkdir()
-    # A name may lie about the kind.
+    # A suffix may not match the file's kind.
     shutil.copy(root / "cat" / "000.png", root / "cat" / "liar.jpeg")
     sources = data.open_sources(f"folder:{root}")
     assert len(BROKEN) == survey.MAX_UNREADABLE
@@ -100,7 +100,7 @@ def test_bad_files_are_named_counted_and_skipped(tmp_path, caplog):
 
 
 def count_decoded(monkeypatch) -> list[bytes]:
-    """A list that the content of each file is added to whenever it is decoded in a survey."""
+    """A list to which a survey adds the content of each file that it decodes."""
     tried, read = [], survey.read_image
     monkeypatch.setattr(survey, "read_image", lambda content, *rest: tried.append(content) or read(content, *rest))
     return tried
@@ -120,13 +120,13 @@ def test_files_are_decoded_once_and_again_when_they_change(tmp_path, monkeypatch
     (root / "cat" / "001.png").write_bytes(b"spoilt")
     assert data.open_sources(f"folder:{root}").skipped == ("cat/001.png: not an image of a known kind",)
     assert tried[6:] == [b"spoilt"]
-    # What can be read depends on the limit.
+    # Whether a file is readable depends on the limit.
     assert len(data.open_sources(f"folder:{root}", options=data.DecodeOptions(max_megapixels=1)).skipped) == 1
     assert len(tried) == 13
 
 
 def test_a_file_that_was_just_written_is_read_again(tmp_path, monkeypatch):
-    """Clocks of file systems tick slowly: the next content may bear the same time."""
+    """File systems have coarse clocks: the next content may have the same time."""
     root = tmp_path / "images"
     fill(root / "cat", 3)
     fill(root / "dog", 3, first=10)
@@ -177,5 +177,5 @@ def test_an_unwritable_cache_costs_only_time(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     fill(tmp_path / "images" / "cat", 3)
     fill(tmp_path / "images" / "dog", 3, first=10)
-    # Of three images a class, one each for train, validation and test.
+    # Each class has three images: one each for training, validation and test.
     assert len(data.open_sources(f"folder:{tmp_path / 'images'}").train) == 2

@@ -1,4 +1,4 @@
-"""What tells a data set from another of the same name, and what does not."""
+"""Which changes of a data set change its identity, and which do not."""
 
 import importlib.util
 import os
@@ -21,7 +21,7 @@ from vpns_jax.errors import UserError
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("VPNS_JAX_CACHE", str(tmp_path / "cache"))
-    # The worst case: what was read once is believed at once.
+    # The worst case: files enter the index at once.
     monkeypatch.setattr(survey, "SETTLED_NS", -(10**9))
 
 
@@ -36,7 +36,7 @@ def root(tmp_path):
 
 
 def same(path, shade: int) -> None:
-    """Replaces an image by one of as many bytes, at the same time by its clock."""
+    """Replaces an image by another one of the same size and modification time."""
     before = path.stat()
     Image.new("RGB", (6, 4), (shade, 0, 0)).save(path)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -50,7 +50,7 @@ def swap(first, second) -> None:
 
 
 def equal_times(root) -> None:
-    """As an archive unpacks."""
+    """As in an unpacked archive."""
     for path in root.rglob("*.png"):
         os.utime(path, ns=(0, 0))
 
@@ -175,7 +175,7 @@ def test_prepared_sets_are_told_by_their_version_and_records(tmp_path):
         data.identity("cifar10", data_dir=first)
     build_cifar10(first, train=20, test=2)
     before = data.identity("cifar10", data_dir=first)
-    # What is remembered beside the records is none of them.
+    # The files that keep labels and checksums are no records.
     assert len(data.open_sources("cifar10", data_dir=first, val_fraction=0.5).test.labels) == 2
     assert data.identity("cifar10", data_dir=first) == before
     shutil.copytree(first, moved)

@@ -1,4 +1,4 @@
-"""Which sub-folders are splits and which are classes; every set here was once read as classes it does not have."""
+"""Sub-folders as splits or classes. An earlier version read all these folders with wrong classes."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from vpns_jax.errors import UserError
 
 
 def make(root, *paths: str) -> None:
-    """Empty files: what is in an image is of no interest here."""
+    """Makes empty files; the images' contents do not matter here."""
     for path in paths:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).touch()
@@ -59,7 +59,7 @@ def test_splits_are_told_in_any_case_and_form(tmp_path, train, val, test):
         (["train2017/1.png", "val2017/1.png"], "train2017"),
         (sets("fold1", "fold2", "fold3"), "fold1, fold2, 1 more, with the same folders in them (cat, dog)"),
         (["a/cat/1.png", "a/dog/1.png", "b/cat/1.png"], "a, b, with the same folders in them (cat)"),
-        # A class that is called train.
+        # A class named train.
         (["train/1.png", "car/1.png", "plane/1.png"], "train, and beside it images in car, plane"),
     ],
 )
@@ -86,7 +86,7 @@ def test_what_may_be_splits_or_classes_is_an_error(tmp_path, paths, names):
             (*"012345678", "bullet train", "test tube"),
         ),
         (["masks/1.png", "faces/1.png"], ("faces", "masks")),
-        # The way out of the error: within train all are classes.
+        # The remedy in the error: all folders in train are classes.
         (["train/train/1.png", "train/car/1.png"], ("car", "train")),
         (["train/cat/2019/1.png", "train/dog/2019/1.png"], ("cat", "dog")),
     ],

@@ -1,4 +1,4 @@
-"""Folders as they come: hidden files, links, names that are no text."""
+"""Real folders: hidden files, links, names that are not valid text."""
 
 import inspect
 import os
@@ -82,7 +82,7 @@ def test_loops_are_refused(tmp_path, target):
 
 def test_a_folder_is_read_once_in_a_class(tmp_path):
     make(tmp_path, "cat/a/1.png", "dog/1.png")
-    # Two links in each of thirty folders: a thousand million ways to the last.
+    # Two links in each of thirty folders: a billion paths to the last one.
     far = tmp_path / ".far"
     make(far, "30/2.png")
     for k in range(30):
@@ -99,7 +99,7 @@ def test_links_that_lead_nowhere(tmp_path):
     (tmp_path / "cat" / "gone.png").symlink_to("/nowhere.png")
     (tmp_path / "cat" / "self.png").symlink_to("self.png")
     (tmp_path / "cat" / "gone").symlink_to("/nowhere")
-    # Images that should be there are to be counted with the unreadable.
+    # Broken links to images count as unreadable images.
     assert read(tmp_path) == ["cat/1.png", "cat/gone.png", "cat/self.png", "dog/1.png"]
     assert listing.list_folder(tmp_path).skipped == ("skipped 1 broken links: cat/gone",)
     (tmp_path / "emu").symlink_to("/nowhere")
@@ -146,7 +146,7 @@ def test_names_that_are_no_text_are_made_printable_and_stay_apart(tmp_path):
     )
     listed = listing.list_folder(tmp_path)
     assert set(listed.classes) == {"cat", "café", "caf\\xe9", "caf\\x5cxe9", "new\\x0aline"}
-    # What opens the file is its own name.
+    # The listed path is the original name, which opens the file.
     assert (tmp_path / f"cat/{LATIN}.png").is_file()
     assert f"cat/{LATIN}.png" in read(tmp_path)
     assert listed.skipped == ("skipped 1 files of other kinds (.x 1): cat/caf\\xe9.x",)

@@ -1,4 +1,4 @@
-"""Which image comes when."""
+"""The order of images."""
 
 import jax
 import numpy as np
@@ -34,7 +34,7 @@ def test_epochs_differ_and_depend_on_nothing_else():
     np.testing.assert_array_equal(second, order.epoch_order(jax.random.key(7), 1, 20, 6))
     assert (first != second).any()
     assert (first != order.epoch_order(jax.random.key(8), 0, 20, 6)).any()
-    # The two images left out are others in another epoch.
+    # Another epoch leaves out other images.
     assert set(range(20)) - set(first.ravel()) != set(range(20)) - set(second.ravel())
 
 

@@ -36,7 +36,7 @@ def test_shuffles_epochs_and_seeds_are_independent():
     orders = {epoch(plan, shuffle, number) for shuffle in (0, 1) for number in (0, 1)}
     orders.add(epoch(TrainPlan(100, 10, 2, seed=1), 0, 0))
     assert len(orders) == 5
-    # A second shuffle leaves the first as it was: the two protocols see the same first order.
+    # A second shuffle does not change the first one: both protocols see the same first order.
     assert epoch(plan, 0, 1) == epoch(TrainPlan(100, 10, 1, seed=0), 0, 1)
     # Two shuffles rarely agree on a place: one in a hundred by chance.
     assert np.mean(np.array(epoch(plan, 0, 0)) == np.array(epoch(plan, 1, 0))) < 0.1

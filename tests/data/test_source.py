@@ -42,7 +42,7 @@ def test_holdout_depends_on_the_seed_and_class_by_class():
     _, held = stratified_holdout(labels, 0.2, seed=0)
     _, other = stratified_holdout(labels, 0.2, seed=1)
     assert set(held) != set(other)
-    # More images of another class change nothing for this one.
+    # More images of another class do not change this class's split.
     _, more = stratified_holdout(np.repeat([0, 1], [50, 70]), 0.2, seed=0)
     np.testing.assert_array_equal(held[held < 50], more[more < 50])
 
@@ -54,7 +54,7 @@ def test_holdout_refuses_a_fraction_that_leaves_nothing(fraction):
 
 
 def stripes(n: int, first: int = 0, h: int = 4, w: int = 6, c: int = 3) -> ArraySource:
-    """n images that tell their number, of two classes in turn."""
+    """n images whose pixels hold their number, of two alternating classes."""
     number = np.arange(first, first + n)
     images = np.broadcast_to(number[:, None, None, None], (n, h, w, c)).astype(np.uint8)
     return ArraySource(images, (number % 2).astype(np.int32))

@@ -1,4 +1,4 @@
-"""Batches from the host: what is in them, stopping and going on, and the way to the devices."""
+"""Batches from the host: their contents, stopping and resuming, and the transfer to the devices."""
 
 import itertools
 import json
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def make_source(size: int = 16) -> ArraySource:
-    """N images of a shade each; labels tell the shade, times 3."""
+    """N images of one shade each; the label is three times the shade."""
     shades = np.arange(N, dtype=np.uint8)[:, None, None, None]
     return ArraySource(shades.repeat(size, 1).repeat(size, 2).repeat(3, 3), 3 * np.arange(N, dtype=np.int32))
 
@@ -39,7 +39,7 @@ def train(**options) -> data.Stream:
 
 
 def shades(batch) -> list[list[int]]:
-    """The shades of each pass's images, which tell which they are."""
+    """The shades of each pass's images, which identify the images."""
     return [np.asarray(images)[:, 0, 0, 0].tolist() for images, _ in batch]
 
 
@@ -64,7 +64,7 @@ def test_workers_change_nothing():
         assert [shades(batch) for batch in itertools.islice(alone, 9)] == expected
 
 
-# Five batches make an epoch: in the middle of one, at its end, before the first.
+# Five batches make an epoch: these are in the middle of one, at its end, and before the first.
 @pytest.mark.parametrize("stop", [0, 5, 7])
 def test_a_resumed_stream_goes_on_with_the_very_next_batch(stop):
     with train() as stream:
@@ -160,7 +160,7 @@ def test_an_error_comes_through():
             next(stream)
 
 
-# In a process of its own: it is at its end that Python speaks of what was left.
+# In a separate process, because Python reports leaked memory at its end.
 PROGRAM = """
 import sys
 import numpy as np

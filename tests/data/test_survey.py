@@ -1,4 +1,4 @@
-"""What is seen in the files of a folder, remembered, and said."""
+"""A survey of a folder: facts about its files, the index, and the notes."""
 
 import json
 
@@ -43,12 +43,12 @@ def sources(root, **options) -> data.Sources:
 
 
 def pixels(opened: data.Sources, width: int) -> list[list[int]]:
-    """The first row, red, of each image of that width, whatever its split."""
+    """The red values of the first row of all images of that width, in all splits."""
     images = [split[i][0] for split in (opened.train, opened.val, opened.test) for i in range(len(split))]
     return sorted(image[0, :, 0].tolist() for image in images if image.shape[1] == width)
 
 
-# The brightest level of a set, and what its levels become by each choice.
+# The brightest level of a set, and the results of each option.
 GREYS = {
     "twelve bits": ((0, 16, 4095), {"auto": [0, 1, 255], "measured": [0, 1, 255], "full": [0, 0, 15]}),
     "eight bits": ((0, 1, 255), {"auto": [0, 1, 255], "measured": [0, 1, 255], "full": [0, 0, 0]}),
@@ -64,13 +64,13 @@ GREYS = {
 def test_one_range_of_greys_for_the_whole_set(root, case, choice):
     levels, expected = GREYS[case]
     write(root / "cat" / "deep.png", deep(*levels))
-    # This one does not use the range; it is the set's all the same.
+    # This image does not use the whole range, but the range is that of the whole set.
     write(root / "dog" / "dark.png", deep(levels[0], levels[0], levels[1]))
     opened = sources(root, grey_range=choice)
     first, second, third = expected[choice]
     assert pixels(opened, 3) == sorted([[first, second, third], [first, first, second]])
     assert f"2 of 10 images in 16-bit grayscale, levels {levels[0]} ... {levels[2]}: " in opened.notes[0]
-    # Whoever predicts later has the same scale, from a file.
+    # Later predictions read the same decoding from a file.
     again = Decoding.from_json(json.loads(json.dumps(opened.decoding.to_json())))
     assert again == opened.decoding
     decoded = decode_image((root / "cat" / "deep.png").read_bytes(), again)
@@ -107,7 +107,7 @@ def test_orientation_of_a_folder(root, choice, shape, said):
     assert shapes.count(shape) == 1
     assert shapes.count((4, 6)) == 8
     assert opened.notes[0].startswith(said)
-    # What was seen is remembered, whatever was asked for.
+    # The facts in the index do not depend on the options.
     assert sources(root, exif=choice).notes == opened.notes
 
 
@@ -227,7 +227,7 @@ def test_a_decoding_from_a_file_is_checked(value):
 
 def test_what_is_asked_for_is_a_part_of_a_sets_identity(root):
     name = f"folder:{root}"
-    # Of a folder "auto" means on.
+    # For folders, "auto" means on.
     on, off = (
         {data.identity(name, DecodeOptions(exif=exif)) for exif in choice} for choice in (("auto", "on"), ("off",))
     )

@@ -1,4 +1,4 @@
-"""Data sets through TFDS, on records that the tests make; nothing here reaches beyond this machine."""
+"""TFDS data sets, on records that the tests make; no test needs a network."""
 
 import functools
 import hashlib
@@ -33,7 +33,7 @@ def shades(source: data.Source) -> list[int]:
 
 
 def build_cifar10(folder, *, train: int = 40, test: int = 10) -> None:
-    """Records of CIFAR-10's structure, where TFDS's own builder looks; image i is of shade i and class i % 10."""
+    """Records with CIFAR-10's structure in TFDS's folder; image i has shade i and class i % 10."""
 
     class Fake(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         name = "cifar10"
@@ -68,7 +68,7 @@ def test_cifar10_is_read_without_tensorflow(cifar10):
     sources = data.open_sources("cifar10", data_dir=cifar10, val_fraction=0.25)
     assert sources.classes == tuple(f"class{k}" for k in range(10))
     assert sources.flip
-    # Of the four images of each class one is held out.
+    # One of the four images of each class is held out.
     np.testing.assert_array_equal(np.bincount(sources.val.labels), [1] * 10)
     train, val, test = (shades(split) for split in (sources.train, sources.val, sources.test))
     assert sorted(train + val) == list(range(40))
@@ -102,7 +102,7 @@ def test_labels_are_remembered_and_what_is_damaged_is_read_again(cifar10, monkey
     for place in range(len(whole)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         np.testing.assert_array_equal(tfds_sets.read_labels(source), labels)
-        # And written again.
+        # The file was written again.
         assert path.read_bytes() == whole
     np.testing.assert_array_equal(np.load(path), labels)
 
@@ -142,7 +142,7 @@ def test_damaged_records_are_one_line(tmp_path):
     (path,) = (tmp_path / "cifar10" / "3.0.2").glob("*train*array_record*")
     whole = path.read_bytes()
     expected, said = shades(tfds_sets.TfdsSource("cifar10", str(tmp_path), "train")), []
-    # Most of so small a file is padding.
+    # Most bytes of such a small file are padding.
     written = [place for place, byte in enumerate(whole) if byte]
     for place in written[:: len(written) // 40]:
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
@@ -151,7 +151,7 @@ def test_damaged_records_are_one_line(tmp_path):
         except UserError as error:
             said.append(str(error))
         else:
-            # What lies between the records.
+            # Bytes between the records.
             assert values == expected
     assert len(said) > 20
     assert all("\n" not in line and "remove that folder and prepare it again" in line for line in said)
@@ -215,7 +215,7 @@ def test_every_entry_matches_its_builder(tmp_path):
 
 
 def test_imagenet_on_mocked_records(tmp_path):
-    """The big one: its real description and splits, records by the handful; some are gray or CMYK, as in ImageNet."""
+    """ImageNet with its real description and splits, but few records; some are gray or CMYK, as in the real set."""
     builder = tfds_sets.make_builder("imagenet", data_dir=str(tmp_path), file_format="array_record")
     splits = [
         tfds.core.SplitInfo(
@@ -267,7 +267,7 @@ def tiny_imagenet_zip() -> bytes:
         for k, id_ in enumerate(IDS):
             archive.writestr(f"{root}/train/{id_}/{id_}_boxes.txt", "")
             for j in range(2):
-                # Some of the real ones are gray.
+                # Some of the real images are gray.
                 image = encode(k + j, (64, 64), "L" if k % 5 == 0 else "RGB", "JPEG")
                 archive.writestr(f"{root}/train/{id_}/images/{id_}_{j}.JPEG", image)
             archive.writestr(f"{root}/val/images/val_{k}.JPEG", encode(k, (64, 64), kind="JPEG"))
@@ -279,7 +279,7 @@ def tiny_imagenet_zip() -> bytes:
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """The address of a web server on this machine, and the folder it serves."""
+    """The address of a web server on this machine, and the folder that it serves."""
     folder = tmp_path / "served"
     folder.mkdir()
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -314,7 +314,7 @@ def test_tiny_imagenet_from_download_to_arrays(tmp_path, server, monkeypatch, ca
     dataset = data.load("tiny_imagenet", data_dir=str(tmp_path), image_size=64, val_fraction=0.5)
     assert dataset.classes[3] == f"{IDS[3]} thing 3"
     assert len(dataset.val) == 200
-    # JPEG may miss a flat shade by one.
+    # JPEG may change a flat shade by one.
     assert (dataset.test.images[:, 9, 9, 0] - dataset.test.labels.astype(int)).max() <= 1
     shift = np.concatenate([split.images[:, 9, 9, 0] - split.labels for split in (dataset.train, dataset.val)])
     assert shift.min() >= -1
@@ -329,7 +329,7 @@ def matlab_structs(rows: list[tuple[str, int]]) -> np.ndarray:
 
 
 def stanford_cars_folder(root) -> None:
-    """A folder as the makers' archives unpack; image k of train is of class k % 196, of shade k % 196."""
+    """A folder like the unpacked archives; image k of the training split has class and shade k % 196."""
     (root / "devkit").mkdir(parents=True)
     classes = np.array([f"Car {k} 2012" for k in range(196)], object)
     scipy.io.savemat(root / "devkit" / "cars_meta.mat", {"class_names": classes})
@@ -372,7 +372,7 @@ def test_stanford_cars_with_something_missing(tmp_path, capsys):
 
 
 def test_food101_is_prepared_by_its_builder_without_tensorflow(tmp_path, monkeypatch, capsys):
-    """TFDS's own builder on an unpacked archive as the download leaves it."""
+    """TFDS's own builder, with an unpacked archive in place of its download."""
     root = tmp_path / "unpacked" / "food-101"
     (root / "meta").mkdir(parents=True)
     for split, count in (("train", 4), ("test", 2)):

@@ -1,4 +1,4 @@
-"""The table of channels: every kernel is in it, and a channel whose ends are zero can be cut from all that it names."""
+"""The table of channels: it lists every kernel, and a zero channel can be removed from all the layers it lists."""
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ def test_every_kernel_is_written_once_and_read_once(name):
     assert len(read) == len(set(read))
     assert set(read) <= set(written)
     if not name.startswith("vit"):
-        # The images are nobody's channels.
+        # No layer writes the images' channels.
         assert len(set(written) - set(read)) == 1
     for each in all_channels:
         (width,) = {there[kernel].shape[-1] for kernel in each.kernels} if not each.fixed else {each.width}
@@ -45,7 +45,7 @@ def test_every_kernel_is_written_once_and_read_once(name):
 
 
 def ends(writer):
-    """What a channel's output is made of last."""
+    """The parameters that produce a layer's final output."""
     if writer.norm:
         return [f"{writer.norm}/scale", f"{writer.norm}/bias"]
     return [path for path in (writer.kernel, writer.bias) if path]
@@ -53,7 +53,7 @@ def ends(writer):
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_what_is_cut_does_not_matter(network):
-    """Whatever stands in the columns and rows of a channel whose ends are zero, the logits are the same."""
+    """The other weights of a zero channel do not change the logits."""
     model, rng = NETWORKS[network], np.random.default_rng(0)
     images = jnp.asarray(rng.normal(size=(2, 16, 16, 3)), jnp.float32)
     variables = quickly(model.init)(jax.random.key(0), images)

@@ -1,4 +1,4 @@
-"""The ways to convolve agree with each other and with sums worked by hand."""
+"""All ways to convolve agree with each other and with sums by hand."""
 
 import functools
 from collections.abc import Callable
@@ -15,9 +15,9 @@ from vpns_jax.models.cpu import conv, winograd
 def test_conv2d_worked_by_hand() -> None:
     image = jnp.arange(1.0, 10.0).reshape(1, 3, 3, 1)
     kernel = jnp.array([[1.0, 0.0], [0.0, -1.0]]).reshape(2, 2, 1, 1)
-    # Cross-correlation: x[i, j] - x[i + 1, j + 1] = -4 wherever both lie inside.
+    # Cross-correlation: x[i, j] - x[i + 1, j + 1] = -4 where both are inside the image.
     np.testing.assert_array_equal(conv.conv2d(image, kernel)[0, :, :, 0], [[-4, -4], [-4, -4]])
-    # One zero all round, every second window: corners see one pixel of each pair.
+    # Padding 1 and stride 2: at the corners, a window sees one pixel of each pair.
     padded = conv.conv2d(image, kernel, stride=2, padding=1)[0, :, :, 0]
     np.testing.assert_array_equal(padded, [[-1, -3], [-7, -4]])
 
@@ -61,7 +61,7 @@ def test_value_and_gradients_are_those_of_xla(size: int, kernel_size: int, strid
 
 
 def test_winograds_planes_worked_by_hand() -> None:
-    # Of the kernel that is one everywhere: G's rows sum to 1, 3/2, 1/2 and 1.
+    # For a kernel of ones: the rows of G sum to 1, 3/2, 1/2 and 1.
     planes = winograd.kernel_planes(jnp.ones((3, 3, 1, 1)))
     sums = np.array([1, 1.5, 0.5, 1])
     np.testing.assert_array_equal(np.squeeze(np.array(planes)), np.outer(sums, sums))
@@ -86,14 +86,14 @@ def test_winograd_is_xlas_convolution(h: int, w: int, padding: int) -> None:
         np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=2e-4)
 
 
-# With room for what two images write.
+# A chunk may hold two images.
 @pytest.mark.parametrize(
     ("kernel_size", "stride", "padding", "room"), [(3, 1, 1, 150_000), (3, 2, 1, 80_000), (7, 2, 3, 400_000)]
 )
 def test_chunks_of_the_batch_change_nothing(
     kernel_size: int, stride: int, padding: int, room: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Value, gradients, and the product with a Hessian, which differentiates both ways."""
+    """The value, the gradients, and a Hessian-vector product, which uses forward and reverse mode."""
     rng = np.random.default_rng(kernel_size)
     x, kernel = rng.standard_normal((6, 12, 12, 24), np.float32), rng.standard_normal((kernel_size,) * 2 + (24, 24))
 
@@ -135,7 +135,7 @@ def test_taps_that_meet_nothing_but_zeros_are_cropped() -> None:
 
     assert cropped(1, 3, 1, 1) == ([1], (0, 0))
     assert cropped(2, 3, 1, 1) == ([0, 1, 2], (1, 1))
-    # One window only, whose first tap lies on the padding.
+    # A single window, whose first tap is on the padding.
     assert cropped(2, 3, 2, 1) == ([1, 2], (0, 0))
     assert cropped(2, 7, 2, 3) == ([3, 4], (0, 0))
     assert cropped(3, 7, 2, 3) == ([1, 2, 3, 4, 5], (2, 2))
@@ -160,11 +160,11 @@ def test_images_smaller_than_their_kernels(size: int, kernel_size: int, stride: 
 @pytest.mark.parametrize(
     ("channels", "kernel_size", "stride", "dtype", "products"),
     [
-        (24, 3, 1, jnp.float32, 16),  # Winograd's.
+        (24, 3, 1, jnp.float32, 16),  # Winograd's algorithm.
         (23, 3, 1, jnp.float32, 1),
         (24, 3, 2, jnp.float32, 1),
         (24, 5, 1, jnp.float32, 1),
-        (24, 3, 1, jnp.bfloat16, 1),  # Its sums and differences would be rounded.
+        (24, 3, 1, jnp.bfloat16, 1),  # In bfloat16, Winograd's sums and differences would be rounded.
         (24, 1, 2, jnp.float32, 1),
         (24, 8, 8, jnp.float32, 1),
     ],
@@ -180,9 +180,9 @@ def test_convolutions_are_matrix_products_on_cpu(
 
 @pytest.mark.parametrize("platform", ["tpu", "gpu"])
 def test_accelerators_get_the_real_convolution(platform: str) -> None:
-    """Whatever machine compiles for them."""
+    """On any machine that compiles for them."""
     x, kernel = jnp.zeros((1, 16, 16, 24)), jnp.zeros((3, 3, 24, 24))
-    # Traced for this machine first: what it keeps of that must not be taken for the other.
+    # Traced for this machine first; the cached trace must not be used for the other one.
     for mesh, convolutions in ((AbstractMesh((), ()), 0), (mesh_of(platform), 1), (AbstractMesh((), ()), 0)):
         with jax.sharding.use_abstract_mesh(mesh):
             jaxpr = str(jax.make_jaxpr(conv.conv2d)(x, kernel))

@@ -1,4 +1,4 @@
-"""Which channels are one: by hand, and by what the networks compute when they are pruned."""
+"""Coupled channels: expected couplings by hand, and the outputs of pruned networks."""
 
 import flax.linen as nn
 import jax
@@ -39,7 +39,7 @@ def test_resnet18_by_hand():
 
 
 def test_resnet50_by_hand():
-    """The stem feeds a shortcut that is a convolution: it is free."""
+    """The stem feeds a convolution in the shortcut, so its channels are not coupled."""
     groups = shared(models.create("resnet50"))
     assert groups[0] == kernels("layer1_0/downsample_conv layer1_0/conv3 layer1_1/conv3 layer1_2/conv3")
     assert [len(paths) for paths in groups] == [4, 5, 7, 4]
@@ -76,7 +76,7 @@ def test_an_unknown_network_is_refused():
 
 
 def quickly(function):
-    """Jitted without the optimizations that cost more than so small a network takes to run."""
+    """Jitted without optimizations, which would take longer than the small network runs."""
     options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     return jax.jit(function, compiler_options=options)
 

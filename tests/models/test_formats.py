@@ -1,4 +1,4 @@
-"""Readers of weight files: what they read, and what they refuse of hostile or broken files."""
+"""Readers of weight files: what they read, and which hostile or broken files they refuse."""
 
 import argparse
 import collections
@@ -193,7 +193,7 @@ def test_a_safetensors_header_longer_than_the_file_is_refused(length: int, tmp_p
 
 
 class Evil:
-    """Unpickled by an ordinary unpickler, it makes a file."""
+    """An object that creates a file if an ordinary unpickler loads it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -270,7 +270,7 @@ def test_nested_weights_are_found_beside_other_entries(key: str, tmp_path: Path)
 
 
 class Options(collections.OrderedDict):
-    """A dict of somebody's own."""
+    """A custom dict class."""
 
 
 BESIDE = {
@@ -391,7 +391,7 @@ def tensor_items() -> bytes:
 
 
 def build(target: bytes, attribute: str, value: bytes) -> bytes:
-    """Opcodes that set an attribute of what `target` pushes, by the way that goes round its `__dict__`."""
+    """Opcodes that set an attribute of the object that `target` pushes, without its `__dict__`."""
     slots = pickle.EMPTY_DICT + torch_files.dumps(attribute)[2:-1] + value + pickle.SETITEM
     return target + pickle.NONE + slots + pickle.TUPLE2 + pickle.BUILD
 
@@ -404,7 +404,7 @@ def test_a_pickle_cannot_change_what_it_is_given(name: str, tmp_path: Path) -> N
     torch_files.write_zip(tmp_path / "w.pth", b"\x80\x02" + opcodes + b".", {})
     with pytest.raises(UserError):
         formats.read(tmp_path / "w.pth")
-    # Nor by the mapping of its attributes.
+    # Nor through its `__dict__`.
     state = torch_files.dumps({"evil": 1})[2:-1]
     torch_files.write_zip(tmp_path / "w.pth", b"\x80\x02" + target + state + pickle.BUILD + b".", {})
     with pytest.raises(UserError):

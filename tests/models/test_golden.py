@@ -1,7 +1,7 @@
 """The networks give the logits of independent PyTorch implementations.
 
-Loaded, each case's tensors give the logits of `tests/golden` to 1e-4 of their standard deviation; exported, they are
-the file's tensors again. Every format gives back, bit for bit, what was written.
+The loaded tensors of each case give the logits in `tests/golden`, up to 1e-4 of their standard deviation, and exporting
+gives the file's tensors again. All formats are read back bit for bit.
 """
 
 import json

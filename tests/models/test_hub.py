@@ -1,4 +1,4 @@
-"""Files of the hub: fetched once, by its own library; what goes wrong is one line, within seconds."""
+"""Files on the hub are downloaded once, by its own library; all errors are one line and come within seconds."""
 
 import functools
 import http.server
@@ -42,8 +42,8 @@ def point_to(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The library's cache, empty, and a way to the hub that ends at once."""
-    # Read from the environment when the library was imported.
+    """An empty cache of the library, and an address of the hub that refuses connections."""
+    # The library read its environment variables when it was imported.
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     point_to(monkeypatch, 9)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
@@ -148,7 +148,7 @@ def test_what_lies_beside_a_file(served: Path, tmp_path: Path, monkeypatch: pyte
     assert config is not None
     assert config.read_bytes() == b"{}"
     assert hub.beside("hf://timm/net", "config.json") is None
-    # That there is none is known from then on; of another nothing is.
+    # The cache now knows that this file does not exist, but knows nothing about other files.
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert hub.beside("hf://timm/net", "config.json") is None
     with pytest.raises(UserError, match="HF_HUB_OFFLINE"):

@@ -1,4 +1,4 @@
-"""Files as people have them: other libraries' layouts, wrapped names, other networks; and what errors say of them."""
+"""Files from elsewhere: layouts of other libraries, wrapped names, other networks; and the errors about them."""
 
 import dataclasses
 import functools
@@ -24,7 +24,7 @@ Tensors = dict[str, np.ndarray]
 
 @pytest.fixture(autouse=True)
 def shallow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A ViT-Ti of two blocks: all the structure, little to trace."""
+    """A ViT-Ti with two blocks: the full structure, but quick to trace."""
     entry = ENTRIES["vit_ti32"]
     monkeypatch.setitem(ENTRIES, "vit_ti32", _with_depth(entry, 2))
 
@@ -123,7 +123,7 @@ RESNET_TRANSFORMERS = (
 
 
 def separate(tensors: Tensors) -> Tensors:
-    """Query, key and value apart."""
+    """Splits the fused tensors into query, key and value."""
     result: Tensors = {}
     for key, tensor in tensors.items():
         if ".qkv." in key:
@@ -149,7 +149,7 @@ def test_vits_in_other_layouts(layout: str, make: Callable[[], Tensors], tmp_pat
     pretrained = load(tmp_path, tensors, "vit_ti32", num_classes=None)
     assert pretrained.layout == layout
     assert_equal(pretrained, load(tmp_path, vit(), "vit_ti32"))
-    # And back: the layout's rules make the file's tensors again.
+    # The layout's rules also convert back to the file's tensors.
     leaves = trees.flatten(pretrained.variables)
     rules = getattr(layouts, layout)({path: leaf.shape for path, leaf in leaves.items()})
     written = {rule.name: rule.to_file(leaves) for rule in rules}
@@ -178,7 +178,7 @@ def test_a_model_without_its_head_has_no_prefix(tmp_path: Path) -> None:
         load(tmp_path, bare, "vit_ti32")
 
 
-# What training scripts put around names and tensors.
+# Wrappers and prefixes of training scripts.
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_the_log_has_what_load_pretrained_notes(tmp_path: Path, caplog: pytest.L
     assert "w.npz: took wrappers such as 'module.' off 122 names" in caplog.text
 
 
-# What does not fit, and the likeliest cause.
+# Files that do not fit, and the likeliest cause.
 
 
 def changed(changes: dict[str, Any], tensors: Tensors | None = None) -> Tensors:
@@ -307,7 +307,7 @@ NEW_HEAD = r"mapping\.kind=head, or dont_load=\('head',\), makes a new one"
 def test_another_head_gets_the_sentence_that_helps(changes: dict[str, Any], cause: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"{cause}.*{NEW_HEAD}"):
         load(tmp_path, changed(changes))
-    # And what the sentence says helps.
+    # The suggested remedy works.
     pretrained = load(tmp_path, changed(changes), dont_load=("head",))
     assert ("skipped the file's own head" in str(pretrained.notes)) == any(key not in narrow() for key in changes)
 
@@ -358,7 +358,7 @@ def test_errors_are_short_and_their_details_whole(make: Callable[[], Tensors], c
     assert len(caught.value.details) >= 1
 
 
-# A head that says nothing.
+# A constant head.
 
 
 def head(kernel: np.ndarray, bias: np.ndarray) -> dict[str, Any]:

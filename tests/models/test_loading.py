@@ -1,4 +1,4 @@
-"""Loading is strict, its exceptions are named, and what it makes goes back out unchanged."""
+"""Loading is strict except where the caller allows it, and exporting returns the file unchanged."""
 
 import functools
 from pathlib import Path
@@ -14,19 +14,19 @@ from vpns_jax import models, trees
 from vpns_jax.errors import UserError
 from vpns_jax.models import layouts, loading
 
-# A ResNet-18 with 4 channels in its first stage: all the structure, 1/256 of the weights.
+# A ResNet-18 with 4 channels in its first stage: the full structure, 1/256 of the weights.
 NARROW: dict[str, Any] = {"width": 1 / 16, "num_classes": 10}
 
 
 def shapes_of(name: str, **options: Any) -> dict[str, tuple[int, ...]]:
-    """Shapes of all variables by path, without making any."""
+    """The shapes of all variables by path, found by tracing."""
     init = models.create(name, **options).init
     abstract = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
     return {path: leaf.shape for path, leaf in trees.flatten(abstract).items()}
 
 
 def state_dict(name: str, layout: layouts.Layout, **options: Any) -> dict[str, np.ndarray]:
-    """Tensors a file of that layout would hold, its counts of batches not zero."""
+    """The tensors of a file in that layout, with nonzero counts of batches."""
     tensors = {r.name: recipe.torch_tensor(r.name, r.fold) for r in layout(shapes_of(name, **options))}
     return {k: v + 12345 if k.endswith("num_batches_tracked") else v for k, v in tensors.items()}
 

@@ -50,7 +50,7 @@ def test_a_single_value_per_channel_moves_the_variance_towards_zero_not_nan() ->
 
 
 def test_statistics_stay_float32_under_bfloat16() -> None:
-    # 256 + 1 is not a bfloat16 number: statistics gathered in that dtype would lose the variance.
+    # bfloat16 cannot represent 256 + 1: statistics computed in it would lose the variance.
     x = jnp.array([256.0, 257.0]).reshape(1, 2, 1, 1)
     y, updates = BatchNorm(jnp.bfloat16).apply(VARIABLES, x, train=True, mutable=["batch_stats"])
     assert y.dtype == jnp.bfloat16

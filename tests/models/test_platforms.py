@@ -1,4 +1,4 @@
-"""What a program is traced for decides how it computes, not the machine that traces it."""
+"""The device that a program is traced for decides how it computes, not the machine that traces it."""
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ def test_a_mesh_of_devices_says_what_for(monkeypatch):
 
 @pytest.mark.parametrize(("platform", "name"), [("tpu", "tpu"), ("gpu", "cuda")])
 def test_a_network_is_exported_for_other_devices(platform, name):
-    """As docs/your_own.md says: with their own convolutions and pooling."""
+    """The example of docs/your_own.md: the program uses that device's convolutions and pooling."""
     model = models.create("resnet18", num_classes=10)
     images = jax.ShapeDtypeStruct((8, 32, 32, 3), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)

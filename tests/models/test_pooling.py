@@ -36,7 +36,7 @@ def test_max_pool_is_xlas(
     if chunked:
         monkeypatch.setattr(jax, "device_count", lambda: 1)
         monkeypatch.setattr(pooling, "POOL_BYTES", 3000)
-    # Few different values, so that there are ties.
+    # There are few different values, so that ties occur.
     x = np.random.default_rng(0).integers(0, 5, (4, 9, 10, 3)).astype(np.float32)
     pads = ((padding, padding), (padding, padding))
     y, pull = jax.vjp(lambda x: pooling.max_pool(x, window=window, stride=stride, padding=padding), x)

@@ -1,4 +1,4 @@
-"""What inputs are normalized by follows the weights, and no file beside them is believed blindly."""
+"""The normalization depends on the weights, and files beside them are checked."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_a_file_beside_the_weights_decides(files: Any, tmp_path: Path) -> None:
 
 
 def test_without_one_the_layout_decides_and_then_the_default_weights(tmp_path: Path) -> None:
-    # A run's own config.json says nothing of it.
+    # A run's own config.json has no normalization.
     config = {"model": {"name": "vit_ti16"}, "name": "quickstart"}
     for layout, expected in (("vit_timm", HALVES), ("vit_torchvision", IMAGENET), ("vit_torchvision_old", IMAGENET)):
         normalization = find(tmp_path, layout=layout, config=config)

@@ -1,4 +1,4 @@
-"""What may be pruned, and globs over it."""
+"""The prunable parameters, and globs that choose among them."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Every network by name: each entry has its facts here, or the last test fails."""
+"""All networks by name. Facts about each entry stand here; a test fails for an entry without them."""
 
 import functools
 import subprocess
@@ -71,7 +71,7 @@ def test_parameters_kernels_head_and_logits(name: str) -> None:
     assert {p.dtype.name for p in params.values()} == {"float32"}
     kernels = flatten(models.prunable(variables["params"]))
     assert len(kernels) == FACTS[name][1]
-    # Every matrix or filter is a kernel, and nothing else is; only the tokens have more than one axis besides.
+    # All matrices and filters are kernels; other parameters have one axis, except for the tokens.
     plural = {path for path, leaf in params.items() if leaf.ndim > 1}
     assert plural - {"cls", "pos_embedding"} == set(kernels)
     assert variables["params"][models.HEAD]["kernel"].shape[-1] == 1000
@@ -94,7 +94,7 @@ def test_initialization_has_the_spread_that_its_scheme_says() -> None:
 def test_timms_names_are_known_too() -> None:
     for theirs, ours in ALIASES.items():
         assert models.create(theirs) == models.create(ours)
-        # A published name says its size in pixels and its patch; the default weights are those of that name.
+        # timm's name contains the image size and patch size, and the default weights have that name.
         if theirs != ours:
             assert f"/{theirs}." in models.default_source(ours)
     with pytest.raises(UserError, match="unknown model 'vit_huge_patch14_224'; known: resnet18"):
@@ -176,8 +176,8 @@ def test_bfloat16_computes_in_it_with_float32_parameters_statistics_and_logits(f
     a, b = (jax.jit(m.apply)(variables, images) for m in (exact, fast))
     assert b.dtype == jnp.float32
     assert 0 < jnp.abs(a - b).max() < 0.1 * jnp.abs(a).max()
-    # One product in bfloat16 for each kernel, at least (attention has more).
-    with jax.disable_jit():  # Or layers of one shape would be printed once.
+    # There is at least one bfloat16 product for each kernel (attention has more).
+    with jax.disable_jit():  # Otherwise layers of the same shape would be printed only once.
         jaxpr = str(jax.make_jaxpr(fast.apply)(variables, images)).splitlines()
     products = [line for line in jaxpr if "= dot_general" in line or "= conv_general" in line]
     kernels = flatten(models.prunable(variables["params"]))

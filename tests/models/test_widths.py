@@ -1,4 +1,4 @@
-"""Layers of any width, down to none: the same names, and what is not there says nothing."""
+"""Layers of any width, zero included: names stay the same, and missing channels do not change the output."""
 
 import jax
 import jax.numpy as jnp

@@ -1,7 +1,7 @@
 """Writes state dicts as `torch.save` does, opcode by opcode, without PyTorch.
 
-What comes out is read by `torch.load(..., weights_only=True)` of PyTorch 2.13 (tried by hand). `Call` and
-`Global` make the pickles that `torch.save` would never write.
+`torch.load(..., weights_only=True)` of PyTorch 2.13 can read these files (tried by hand). `Call` and `Global` make
+pickles that `torch.save` would never write.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ STORAGES = {"float32": "FloatStorage", "float16": "HalfStorage", "float64": "Dou
 
 @dataclasses.dataclass
 class Global:
-    """A name the reader is to look up."""
+    """A name that the reader must look up."""
 
     module: str
     name: str
@@ -28,7 +28,7 @@ class Global:
 
 @dataclasses.dataclass
 class Call:
-    """A function the reader is to call."""
+    """A function that the reader must call."""
 
     function: Any
     arguments: tuple[Any, ...]
@@ -36,7 +36,7 @@ class Call:
 
 @dataclasses.dataclass
 class Persistent:
-    """An object the reader is to find by its persistent id."""
+    """An object that the reader must find by its persistent id."""
 
     pid: tuple[Any, ...]
 
@@ -98,13 +98,13 @@ def _emit(value: Any) -> bytes:
         case Persistent(pid):
             return _emit(pid) + pickle.BINPERSID
         case Real(value):
-            # Without the two bytes of the protocol and the stop at the end.
+            # Without the two bytes of the protocol and the STOP opcode.
             return pickle.dumps(value, 2)[2:-1]
     raise TypeError(type(value))
 
 
 def write_zip(path: Path, pickled: bytes, storages: Mapping[str, bytes], **options: Any) -> None:
-    """The archive of today's `torch.save` around a pickle."""
+    """A pickle in the archive format of present versions of `torch.save`."""
     with zipfile.ZipFile(path, "w", **options) as archive:
         archive.writestr("archive/data.pkl", pickled)
         archive.writestr("archive/byteorder", b"little")
@@ -114,7 +114,7 @@ def write_zip(path: Path, pickled: bytes, storages: Mapping[str, bytes], **optio
 
 
 def write_legacy(path: Path, pickled: bytes, storages: Mapping[str, tuple[int, bytes]]) -> None:
-    """The file of `torch.save` before 1.6: pickles in a row, then counts and bytes of the storages."""
+    """A file of `torch.save` before 1.6: pickles in a row, then counts and bytes of the storages."""
     out = io.BytesIO()
     out.write(dumps(0x1950A86A20F9469CFC6C) + dumps(1001))
     out.write(dumps({"protocol_version": 1001, "little_endian": True}))
@@ -125,7 +125,7 @@ def write_legacy(path: Path, pickled: bytes, storages: Mapping[str, tuple[int, b
 
 
 def save(path: Path, tensors: Mapping[str, np.ndarray], *, legacy: bool = False) -> None:
-    """A state dict on disk."""
+    """Writes a state dict to disk."""
     keyed = {str(i): np.ascontiguousarray(a) for i, a in enumerate(tensors.values())}
     state = {
         name: tensor_call(keyed[str(i)].reshape(a.shape), str(i), legacy) for i, (name, a) in enumerate(tensors.items())

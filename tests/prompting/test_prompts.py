@@ -1,4 +1,4 @@
-"""Prompts: where they live, what they add, and which gradient they let through."""
+"""Prompts: their place, their perturbation, and their gradients."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Masks as bits: worked by hand, back bit for bit, and an eighth of the memory."""
+"""Packed masks: expected bytes by hand, exact round trips, and an eighth of the memory."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 
 from vpns_jax import sparsity
 
-# Eight parts of two: bytes 0 and 1 hold every part's first and second element.
+# Eight parts of length two: byte 0 holds the first element of each part, byte 1 the second.
 SIXTEEN = [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1]
 
 
@@ -20,7 +20,7 @@ def test_packing_rows_worked_by_hand():
 
 
 def test_packing_columns_worked_by_hand():
-    # There are more rows than columns, so rows stay.
+    # There are more rows than columns, so each row is packed.
     keep = jnp.array([SIXTEEN] + [[0] * 16] * 16, bool)
     packed = sparsity.pack(keep)
     np.testing.assert_array_equal(packed.bytes, [[0b10000001, 0b10000100]] + [[0, 0]] * 16)

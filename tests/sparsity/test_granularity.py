@@ -1,4 +1,4 @@
-"""Masks of whole groups: by hand for every granularity, exact in number, one compilation for every density."""
+"""Masks of whole groups: expected masks by hand, exact numbers of groups, and one compilation for all densities."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ KERNELS = jax.tree.map(
 )
 ELEMENTS = 2 * 2 * 4 * 3 + 4 * 3 + 4 * 6
 CONVOLUTIONS = {"conv", "down"}
-# (which kernels it serves, its groups in each)
+# For each granularity, the kernels that it can prune and the number of groups in each.
 SERVED = {
     "weight": {"conv": 48, "down": 12, "fc": 24},
     "kernel": {"conv": 12, "down": 12},
@@ -75,7 +75,7 @@ def kept_groups(mask, text):
 
 
 def test_kernels_by_hand():
-    """Slices of mean 0.5, 1, 2.5 and 1.5."""
+    """The slices have the means 0.5, 1, 2.5 and 1.5."""
     conv = jnp.array([[[[1.0, -1.0], [2.0, 0.0]], [[0.0, 1.0], [-3.0, 3.0]]]])
     mask = sparsity.structured_mask({"k": conv}, 0.5, pattern("kernel"))["k"]
     assert mask[0, 0].tolist() == mask[0, 1].tolist() == [[False, False], [True, True]]
@@ -83,7 +83,7 @@ def test_kernels_by_hand():
 
 def test_output_and_input_channels_by_hand():
     dense = jnp.array([[1.0, -2.0, 0.0], [0.5, 0.0, -4.0]])
-    # Means by output 0.75, 1, 2; by input 1, 1.5.
+    # The means are 0.75, 1, 2 by output and 1, 1.5 by input.
     assert sparsity.structured_mask({"k": dense}, 0.5, pattern("channel"))["k"].tolist() == [[False, True, True]] * 2
     mask = sparsity.structured_mask({"k": dense}, 0.5, pattern("input_channel"))["k"]
     assert mask.tolist() == [[False] * 3, [True] * 3]
@@ -99,14 +99,14 @@ def test_groups_of_different_size_compare_by_the_mean_of_their_weights():
 def test_blocks_by_hand():
     dense = jnp.array([[1.0, 1.0, 9.0, 0.0], [1.0, 1.0, 0.0, 0.0], [0.0, 3.0, 0.5, 0.5]])
     mask = sparsity.structured_mask({"k": dense}, 0.5, pattern("block:1x2"))["k"]
-    # Means 1, 4.5, 1, 0, 1.5, 0.5: of the two ones the latter stays.
+    # The means are 1, 4.5, 1, 0, 1.5, 0.5; of the two blocks of mean 1 the second is kept.
     assert mask.tolist() == [[False, False, True, True], [True, True, False, False], [True, True, False, False]]
 
 
 def test_two_of_four_inputs_by_hand():
     dense = jnp.array([[1.0, 5.0], [-2.0, 5.0], [3.0, 5.0], [0.5, -5.0]] * 2)
     mask = sparsity.structured_mask({"k": dense}, 0.5, pattern("2:4"))["k"]
-    # Ties drop the first ones, as in every mask here.
+    # Of equal weights the first are dropped, as in all masks.
     assert mask.tolist() == [[False, False], [True, False], [True, True], [False, True]] * 2
 
 
@@ -202,14 +202,14 @@ def test_one_compilation_serves_every_density(text, allocation, densities):
 
 # --- Erdos-Renyi-Kernel ----------------------------------------------------------------------------------------------
 
-# Sizes 18, 100 and 8; sums of dimensions 9, 20 and 6.
+# The sizes are 18, 100 and 8; the sums of dimensions are 9, 20 and 6.
 THREE = [[(3, 3, 1, 2)], [(10, 10)], [(4, 2)]]
 
 
 @pytest.mark.parametrize(
     ("density", "expected"),
     [
-        # e = 31.5 / 35: none is full.
+        # e = 31.5 / 35: no layer is full.
         (0.25, [0.9 * 9 / 18, 0.9 * 20 / 100, 0.9 * 6 / 8]),
         # e = 63 / 35 = 1.8 overfills the third (1.35); then e = (63 - 8) / 29.
         (0.5, [55 / 29 * 9 / 18, 55 / 29 * 20 / 100, 1.0]),
@@ -242,7 +242,7 @@ def test_erk_masks_keep_its_densities_exactly(values):
 
 
 def test_a_groups_mean_score_moves_by_its_mean_mask_gradient():
-    """As if a group g had one mask variable: d mean|s| = sum_g dm / |g|, where every weight has its own dm."""
+    """The same update as with one mask variable for each group g: d mean|s| = sum_g dm / |g|."""
     scores, c = jnp.array([[1.0, -3.0], [2.0, 5.0]]), jnp.array([[1.0, 2.0], [-4.0, 6.0]])
     which = pattern("channel")
 
@@ -268,9 +268,9 @@ def test_a_groups_mean_score_moves_by_its_mean_mask_gradient():
     ],
 )
 def test_a_step_of_learned_scores_under_every_granularity(text, density, exclude):
-    """Scores get sign(s) * dL/dm, pruned or not, and after the step the mask is again of whole groups, as many."""
+    """All scores get the gradient sign(s) * dL/dm; after the step, the mask keeps the same number of whole groups."""
     variables, data, which = tiny.variables(), tiny.split(), pattern(text)
-    # So that the ReLU of a channel without weights is on.
+    # So the ReLU of a channel without weights is on.
     variables["params"]["bn1"]["bias"] += 0.5
     images = data.images / 127.5 - 1.0
     scores = sparsity.scaled_init(models.prunable(variables["params"], exclude=exclude))

@@ -1,4 +1,4 @@
-"""Masks: exact counts, hand-worked gradients, and nothing touched that is not named."""
+"""Masks: exact counts, gradients by hand, and weights without a mask stay unchanged."""
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +47,7 @@ def test_exact_count_ties_included(values, density):
     mask = sparsity.topk_mask(tree, density)
     assert kept(mask) == 20 - int((1 - density) * 20)
     flat = np.concatenate([np.asarray(mask["a"]).ravel(), np.asarray(mask["b"])])
-    # Compared as bits: subnormal numbers count.
+    # Compared as bits, so that subnormal numbers are not flushed to zero.
     magnitude = np.abs(x).view(np.uint32)
     if not flat.all():
         assert magnitude[~flat].max() <= magnitude[flat].min()
@@ -55,7 +55,7 @@ def test_exact_count_ties_included(values, density):
 
 @pytest.mark.parametrize("density", [0, -0.1, 1.01, float("nan")])
 def test_density_out_of_range(density):
-    """It is one error wherever a density is given, by weights or by groups."""
+    """The error is the same for weights and for groups."""
     prune = (lambda: sparsity.topk_mask(SIX, density), lambda: sparsity.structured_mask(SIX, density, Pattern()))
     lines = []
     for attempt in (

@@ -1,4 +1,4 @@
-"""Scores that say nothing are noticed."""
+"""Scores that cannot rank weights are refused, and ties are counted."""
 
 import jax.numpy as jnp
 import pytest
@@ -30,11 +30,11 @@ def test_only_what_is_still_kept_counts():
 
 
 def test_the_share_that_ties_decide_by_hand():
-    # Of 3, 2, 2, 2, 1 three tie for two places: two of the three that are kept.
+    # In 3, 2, 2, 2, 1 three scores tie for two places. So ties decide two of the three kept weights.
     scores = {"a": jnp.asarray([3.0, -2.0, 2.0]), "b": jnp.asarray([2.0, 1.0])}
     mask = sparsity.prune_smallest(scores, 2)
     assert sparsity.tied_share(scores, mask) == pytest.approx(2 / 3)
-    # Sign and all, -2 is pruned and ties with nothing.
+    # With signs, -2 is pruned and ties with no other score.
     signed = {"a": jnp.asarray([True, False, True]), "b": jnp.asarray([True, True])}
     assert sparsity.tied_share(scores, signed, signed=True) == 0
     assert sparsity.tied_share({"a": jnp.arange(4.0)}, {"a": jnp.arange(4) > 1}) == 0

@@ -1,4 +1,4 @@
-"""The k-th smallest is `numpy.partition`'s, bit for bit, on whatever floats there are and by every algorithm."""
+"""Every search algorithm finds the same k-th smallest as `numpy.partition`, bit for bit, for all kinds of floats."""
 
 import functools
 from unittest import mock
@@ -57,12 +57,12 @@ def test_equals_partition(algorithm, values, k):
 @given(patterns=st.lists(st.integers(0, 2**16 - 1), min_size=LENGTH, max_size=LENGTH), k=st.integers(1, LENGTH))
 def test_bfloat16(algorithm, patterns, k):
     x = np.array(patterns, np.uint16)
-    # NaNs are left to their own test.
+    # NaNs have a separate test.
     x = np.where((x & 0x7F80 == 0x7F80) & (x & 0x7F != 0), 0, x).astype(np.uint16)
     wide = (x.astype(np.uint32) << 16).view(np.float32)
     kth = select([x.view(ml_dtypes.bfloat16)], k, algorithm)
     assert kth.dtype == jnp.bfloat16
-    # Compared on the host: a device may take subnormal numbers for zero.
+    # Compared on the host, because a device may flush subnormal numbers to zero.
     bits = np.asarray(kth).view(np.uint16).astype(np.uint32) << 16
     expected = np.partition(wide, k - 1)[k - 1].view(np.uint32)
     assert bits == expected or (bits | expected) == 0x80000000
@@ -70,7 +70,7 @@ def test_bfloat16(algorithm, patterns, k):
 
 @functools.cache
 def distribution(name):
-    """100,000 floats, enough for a sample, and many of them unlike what interpolation expects."""
+    """100,000 floats, enough to take a sample; many distributions differ from what interpolation assumes."""
     rng = np.random.default_rng(0)
     normal = rng.standard_normal(100_000)
     drawn = {
@@ -79,7 +79,7 @@ def distribution(name):
         "two clusters": np.where(normal > 0.5, 1e30, 1e-30) * (1 + 1e-6 * normal),
         "seven values": rng.integers(-3, 4, normal.size),
         "equal": np.full(normal.size, 0.25),
-        # Each 64th slice of the leaf below is of another kind, so that the sample misleads.
+        # Each 64th slice of the leaf below has another scale, so that the sample is misleading.
         "biased sample": np.where(np.arange(normal.size) // 250 % 64 == 0, 1e9, 1) * normal,
     }
     return drawn[name].astype(np.float32)

@@ -15,7 +15,7 @@ from vpns_jax.sparsity.selection import search
 
 SEARCHES = [search.interpolation, search.bisection, search.bisection_by_rows]
 every_search = pytest.mark.parametrize("algorithm", SEARCHES, ids=lambda algorithm: algorithm.__name__)
-# How the leaves of `scores` lie on a mesh of axes "data" and "fsdp".
+# How the leaves of `scores` are split over a mesh with the axes "data" and "fsdp".
 LAYOUTS = {
     "first axes": ("fsdp", (None, None, "fsdp"), "fsdp", "fsdp"),
     "last axes": ((None, "fsdp"), (None, None, None, "fsdp"), "fsdp", (None, "fsdp")),
@@ -25,7 +25,7 @@ LAYOUTS = {
 
 
 def scores():
-    """A tree of 75,848 floats, enough for a sample, a third of them in ties."""
+    """A tree of 75,848 floats, enough to take a sample; a third of them have ties."""
     rng = np.random.default_rng(3)
     x = rng.standard_normal(75_848).astype(np.float32)
     x = np.where(rng.random(x.size) < 0.35, np.round(2 * x) / 2, x)
@@ -44,7 +44,7 @@ def put(leaves, layout, shape, axis_type=AxisType.Auto):
 
 
 def communication(text):
-    """The bytes of each collective of a compiled module, and the names of the operations that selection shuns."""
+    """The bytes of each collective in a compiled module, and the operations in it that selection must not use."""
     sizes = []
     for line in re.findall(r"= (.*?) all-reduce(?:-start)?\(", text):
         for dtype, shape in re.findall(r"([a-z]+\d+)\[([\d,]*)\]", line):
@@ -76,7 +76,7 @@ def test_only_counts_are_sent(layout, algorithm):
 
 
 def test_tpus_are_handed_nothing_of_ours():
-    """TPUs know no rules for partitioning but XLA's own: what has one does not compile."""
+    """Custom partitioning rules do not compile for TPUs."""
 
     def lowered(platform):
         select = jax.jit(lambda tree: sparsity.prune_smallest(tree, 1000))
@@ -115,7 +115,7 @@ def test_every_search_finds_the_same_in_parts(layout, axis_type, algorithm):
 
 
 def test_uneven_shards_are_counted_once():
-    """XLA may split an intermediate array unevenly; what it pads the shards with is no score."""
+    """XLA may split an intermediate array unevenly; the padding of its shards must not be counted."""
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     x = np.random.default_rng(0).standard_normal((16, 15)).astype(np.float32)
     sharded = jax.device_put(x, NamedSharding(mesh, PartitionSpec("data")))
