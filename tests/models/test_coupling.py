@@ -71,7 +71,7 @@ def test_vit_has_heads_and_hidden_units_and_a_residual_stream_that_stays():
 
 
 def test_an_unknown_network_is_refused():
-    with pytest.raises(UserError, match=r"reads the channels of Dense is not known; known: ResNet, VGG, ViT"):
+    with pytest.raises(UserError, match=r"read the channels of Dense are unknown; known: ResNet, VGG, ViT"):
         models.channels(nn.Dense(3))
 
 

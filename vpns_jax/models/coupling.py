@@ -93,7 +93,9 @@ def channels(model: nn.Module) -> tuple[Channels, ...]:
             head = Channels((Writer(f"{HEAD}/kernel", f"{HEAD}/bias"),), fixed="its output channels are the classes")
             return (*describe(model), head)
     known = ", ".join(family.__name__ for family in FAMILIES)
-    raise UserError(f"what writes and reads the channels of {type(model).__name__} is not known; known: {known}")
+    raise UserError(
+        f"the layers that write and read the channels of {type(model).__name__} are unknown; known: {known}"
+    )
 
 
 def _resnet(model: ResNet) -> list[Channels]:

@@ -99,8 +99,8 @@ class ResNet(nn.Module):
       stem: "imagenet" is a 7x7 convolution with stride 2 and a max-pool; "small" is a 3x3 convolution with
         stride 1 and no pooling, for images of some 32 px.
       dtype: computation dtype; parameters and statistics are float32 always.
-      widths: outputs of single layers, where those are not what `width` says; see `shrink`. All that write to one sum
-        have the outputs of the first of them: "conv1", or a stage's "downsample_conv".
+      widths: the number of outputs of single layers that differs from what `width` gives; see `shrink`. All layers that
+        write to one sum have that of the first one: "conv1", or a stage's "downsample_conv".
     """
 
     depths: tuple[int, ...]

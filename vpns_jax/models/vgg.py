@@ -27,7 +27,7 @@ class VGG(nn.Module):
       width: factor on every channel count and on the dense layers; torchvision's networks have 1.
       dropout: rate after the two hidden dense layers, drawn from the rng "dropout" with `train=True`.
       dtype: computation dtype; parameters and statistics are float32 always.
-      widths: outputs of single layers, where those are not what `width` says; see `shrink`.
+      widths: the number of outputs of single layers that differs from what `width` gives; see `shrink`.
     """
 
     stages: tuple[tuple[int, int], ...]

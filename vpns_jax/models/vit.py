@@ -131,8 +131,9 @@ class ViT(nn.Module):
       dropout: rate after the position embeddings, attention and each dense layer of the MLP, drawn from the
         rng "dropout" with `train=True`.
       dtype: computation dtype; parameters are float32 always.
-      widths: outputs of single layers, where those are not c or 4 c; see `shrink`. "block_0/attention/value" stands for
-        queries and keys, too, HEAD_DIM a head; "block_0/mlp/fc1" for the hidden units.
+      widths: the number of outputs of single layers that differs from c or 4 c; see `shrink`. That of
+        "block_0/attention/value", HEAD_DIM for each head, applies to queries and keys, too; that of "block_0/mlp/fc1"
+        is the number of hidden units.
     """
 
     patch: int

@@ -1,4 +1,4 @@
-"""Widths: how many outputs the layers of a network have where they are not the standard ones."""
+"""Widths: the numbers of outputs of layers that differ from the standard network."""
 
 import math
 from collections.abc import Mapping
@@ -7,35 +7,44 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-# (layer, outputs): a layer by its "/"-joined path. Where several layers write to one sum, the first names them all.
+# (layer, outputs), with the layer's "/"-joined path. If several layers write to one sum, the first stands for all.
 Widths = tuple[tuple[str, int], ...]
 
 
 def freeze(widths: Mapping[str, int]) -> Widths:
-    """The same as a field of a module has it: hashable, and equal where the widths are.
+    """Makes widths hashable, to be a module's field; equal widths become equal values.
 
     Args:
-      widths: outputs by layer.
+      widths: the number of outputs by layer.
+
+    Returns:
+      The widths, sorted by layer.
     """
     return tuple(sorted((layer, int(outputs)) for layer, outputs in widths.items()))
 
 
 def width_of(widths: Widths, layer: str, standard: int) -> int:
-    """How many outputs a layer has.
+    """The number of outputs of a layer.
 
     Args:
-      widths: of the network.
-      layer: its path.
-      standard: what it has if `widths` does not name it.
+      widths: the network's widths.
+      layer: the layer's path.
+      standard: the number if `widths` does not name the layer.
+
+    Returns:
+      The number.
     """
     return dict(widths).get(layer, standard)
 
 
 def unless_empty(init: nn.initializers.Initializer) -> nn.initializers.Initializer:
-    """An initializer that also takes shapes without an element, for which many divide by the number of channels.
+    """Makes an initializer accept shapes without elements; many initializers would divide by zero channels.
 
     Args:
-      init: what draws all others.
+      init: the initializer for all other shapes.
+
+    Returns:
+      The new initializer.
     """
 
     def draw(rng: Any, shape: Any, dtype: Any = jnp.float32) -> Any:

@@ -13,7 +13,7 @@ PyTree = Any
 
 @struct.dataclass
 class Bits:
-    """A bool array, packed along the shorter of its last two axes (of equals the last but one), or the only one.
+    """A bool array, packed along the shorter of its last two axes (the last but one if equal), or its only axis.
 
     The packed axis of length n is cut into eight parts of length ceil(n / 8), filled up with zeros at the end. Byte j
     holds the j-th element of each part. So whole rows are unpacked by the same operation, which vectorizes; with

@@ -1,12 +1,13 @@
-"""Channels that are kept or pruned whole: one score each, and one gate that stands where the channel ends.
+"""Pruning of whole channels: each channel has one score, and one gate at the place where the channel ends.
 
-Batch normalisation makes the loss blind to the scale of what a kernel writes: a mask on the kernel has no gradient,
-and what it prunes leaves a constant behind. A gate on what ends the channel has a gradient, and closed it makes the
-channel exactly zero for all that follows, whatever the input: it multiplies the normalisation's scale and bias, or,
-without one, the kernel's column and the bias. It is a map on the tree of weights: models know nothing of it.
+With batch normalization, the loss does not depend on the scale of a kernel's outputs. So a mask on the kernel would get
+no gradient, and a pruned channel would still be a constant. A gate multiplies the parameters that end the channel
+instead: the scale and bias of its batch normalization or, without one, the kernel's column and the bias. It has a
+gradient, and if it is closed, the channel is exactly zero for all following layers and for any input. The gate is
+applied to the tree of weights, so models need no code for it.
 
-While scores are learned the gate is all there is; kernels behind a normalisation stay, so that a closed gate is still
-told how the loss would like it open. The mask of a finished network drops the kernels' columns, too.
+While scores are learned, only the gate is applied: a kernel before a batch normalization keeps its column, so a closed
+gate gets a gradient, too. The mask of a finished network drops the kernels' columns as well.
 """
 
 import dataclasses
@@ -28,38 +29,51 @@ CHANNEL = Granularity("channel")
 
 
 class Writer(Protocol):
-    """A layer whose outputs are channels, as `models.Writer`: paths into the weights, "" for what it has not."""
+    """A layer whose outputs are channels; see `models.Writer`. Paths are those of weights, "" for missing ones."""
 
     @property
-    def kernel(self) -> str: ...
+    def kernel(self) -> str:
+        """The path of its kernel."""
+
     @property
-    def bias(self) -> str: ...
+    def bias(self) -> str:
+        """The path of its bias."""
+
     @property
-    def norm(self) -> str: ...
+    def norm(self) -> str:
+        """The path of the batch normalization that follows."""
 
 
 class Channels(Protocol):
-    """The channels of one tensor, as `models.Channels` has them."""
+    """The channels of one tensor; see `models.Channels`."""
 
     @property
-    def writers(self) -> Sequence[Writer]: ...
+    def writers(self) -> Sequence[Writer]:
+        """The layers that write the channels."""
+
     @property
-    def companions(self) -> Sequence[Writer]: ...
+    def companions(self) -> Sequence[Writer]:
+        """Layers whose outputs are useless without these channels."""
+
     @property
-    def width(self) -> int: ...
+    def width(self) -> int:
+        """How many consecutive channels are pruned together."""
+
     @property
-    def fixed(self) -> str: ...
+    def fixed(self) -> str:
+        """Why no channel may be pruned; "" if channels may be pruned."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ChannelPattern(Pattern):
     """Masks of whole channels. Hashable.
 
-    Scores, gates and what is kept are trees of vectors, one number a channel (or a `width` of them), each at the path
-    of the first kernel that writes it.
+    Scores, gates and kept channels are trees of vectors, with one number for each channel (or for `width` consecutive
+    channels). Each vector is at the path of the first kernel that writes the channels.
 
     Attributes:
-      channels: all that the network has, from `models.channels`. Pruned are those all of whose kernels are prunable.
+      channels: all channels of the network, from `models.channels`. Channels are pruned if all their kernels are
+        prunable.
     """
 
     granularity: Granularity = CHANNEL
@@ -67,7 +81,7 @@ class ChannelPattern(Pattern):
 
     @property
     def selection(self) -> Pattern:
-        """The pattern that `prune_groups` takes for scores: there is one a channel already."""
+        """The pattern for `prune_groups`: scores are single numbers, because each channel has one score."""
         return Pattern(allocation=self.allocation)
 
     def layers(self, shapes: PyTree) -> tuple[Layer, ...]:
@@ -80,8 +94,8 @@ class ChannelPattern(Pattern):
           The layers, in the order of the scores' leaves.
 
         Raises:
-          UserError: channels of a kernel are fixed, or shared with a kernel that `shapes` lack.
-          ValueError: `channels` lack a kernel.
+          UserError: channels of a kernel are fixed, or shared with a kernel that `shapes` lacks.
+          ValueError: `channels` lacks a kernel.
         """
         coupled = [(_kernels(each), each.width, each.fixed) for each in self.channels]
         strangers = trees.flatten(shapes).keys() - {kernel for kernels, _, _ in coupled for kernel in kernels}
@@ -91,27 +105,27 @@ class ChannelPattern(Pattern):
         return tuple(sorted(named, key=lambda layer: layer.leaves[0]))
 
     def scored(self, kernels: PyTree) -> PyTree:
-        """Gives a gate for each channel, open, which is 1; see `Pattern.scored`."""
+        """Makes an open gate, 1, for each channel; see `Pattern.scored`."""
         return self._per_tensor(kernels, lambda layer, leaves: jnp.ones(layer.groups, leaves[0].dtype))
 
     def magnitude(self, kernels: PyTree) -> PyTree:
-        """Computes the mean |w| of each channel's columns, over all kernels that have one; see `Pattern.magnitude`."""
+        """Computes the mean |w| of each channel's columns in all its kernels; see `Pattern.magnitude`."""
         return self._per_tensor(kernels, lambda layer, leaves: layer.mean(leaves))
 
     def first_scores(self, kernels: PyTree) -> PyTree:
-        """Makes initial scores: the mean |w| of the scaled weights, equally large in all layers."""
+        """Makes initial scores: the mean |w| of the scaled weights, leveled over the layers."""
         return level(self.magnitude(scaled_init(kernels)))
 
     def put(self, weights: PyTree, scored: PyTree) -> PyTree:
-        """Puts the gates on the weights; see `Pattern.put`."""
+        """Applies the gates to the weights; see `Pattern.put`."""
         return masks.apply(weights, self.gate(scored, weights))
 
     def gate(self, values: PyTree, weights: PyTree) -> PyTree:
-        """Spreads each channel's value over all that ends it; see `Pattern.gate`."""
-        return self._spread(values, weights, lambda each: [path for one in each.writers for path in _ends(one)])
+        """Spreads each channel's value over the parameters that end the channel; see `Pattern.gate`."""
+        return self._spread(values, weights, lambda each: [path for writer in each.writers for path in _ends(writer)])
 
     def mask(self, keep: PyTree, weights: PyTree) -> PyTree:
-        """Spreads what is kept over what ends channels, writes them or serves them alone; see `Pattern.mask`."""
+        """Spreads each channel's bool over all parameters that belong to the channel; see `Pattern.mask`."""
         return self._spread(keep, weights, _parts)
 
     def kept(self, mask: PyTree) -> PyTree:
@@ -119,20 +133,20 @@ class ChannelPattern(Pattern):
         leaves, keep = trees.flatten(mask), {}
         for each in self.channels:
             if _name(each) in leaves:
-                # All elements of a column are alike.
+                # All elements of a column are equal.
                 column = leaves[_name(each)]
                 keep[_name(each)] = column.reshape(-1, column.shape[-1])[0, :: each.width]
         return trees.unflatten(keep)
 
     def _per_tensor(self, kernels: PyTree, vector: Callable[[Layer, list[Any]], Any]) -> PyTree:
-        """A tree of vectors, each at the path of the first writer."""
+        """A tree of vectors, each at the path of the first writer's kernel."""
         named, _ = jax.tree_util.tree_flatten_with_path(kernels)
         paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in named]
         leaves = [leaf for _, leaf in named]
         return trees.unflatten({paths[layer.leaves[0]]: vector(layer, leaves) for layer in self.layers(kernels)})
 
     def _spread(self, values: PyTree, weights: PyTree, chosen: Callable[[Channels], list[str]]) -> PyTree:
-        """The vectors, each repeated over the columns of the weights at the paths that are chosen for it."""
+        """Spreads each vector over the columns of the weights at the chosen paths."""
         vectors, shapes = trees.flatten(values), trees.flatten(weights)
         spread: dict[str, jax.Array] = {}
         for each in self.channels:
@@ -147,17 +161,18 @@ def _name(channels: Channels) -> str:
 
 
 def _kernels(channels: Channels) -> tuple[str, ...]:
-    return tuple(one.kernel for one in (*channels.writers, *channels.companions))
+    return tuple(layer.kernel for layer in (*channels.writers, *channels.companions))
 
 
 def _ends(writer: Writer) -> list[str]:
-    """What makes a writer's channels zero: its normalisation's parameters or, without one, its own."""
+    """The parameters that end a writer's channels: those of its batch normalization or, without one, its own."""
     if writer.norm:
         return [f"{writer.norm}/scale", f"{writer.norm}/bias"]
     return [path for path in (writer.kernel, writer.bias) if path]
 
 
 def _parts(channels: Channels) -> list[str]:
-    """All that is a channel's own."""
-    layers = (*channels.writers, *channels.companions)
-    return list(dict.fromkeys(path for one in layers for path in (one.kernel, one.bias, *_ends(one)) if path))
+    """All parameters that belong to channels."""
+    writers = (*channels.writers, *channels.companions)
+    paths = (path for writer in writers for path in (writer.kernel, writer.bias, *_ends(writer)))
+    return list(dict.fromkeys(path for path in paths if path))

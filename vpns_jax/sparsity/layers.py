@@ -40,14 +40,14 @@ class Layer(NamedTuple):
         return sum(kernel.size for kernel in self.kernels)
 
     def mean(self, leaves: Sequence[jax.Array], *, signed: bool = False) -> jax.Array:
-        """Averages each group's |x|, over all its kernels. Of single weights x is returned as it is.
+        """Averages |x| over each group, in all its kernels. For groups of single weights, x itself is returned.
 
         Args:
-          leaves: all leaves of a tree like the one that the layer is of.
-          signed: whether x is averaged with its sign.
+          leaves: all leaves x of a tree like the layer's.
+          signed: whether x is averaged instead of |x|.
 
         Returns:
-          One number a group.
+          One number for each group.
         """
         if not self.kernels[0].within:
             return leaves[self.leaves[0]]

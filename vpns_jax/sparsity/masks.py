@@ -201,13 +201,15 @@ _bilevel.defvjp(_bilevel_forward, _bilevel_backward)
 
 
 def counted(mask: PyTree) -> PyTree:
-    """Selects what densities count: the kernels. Vectors that end a channel go with the kernels' columns.
+    """Selects the kernels of a mask, which alone count for densities.
+
+    Vectors such as biases are left out, because they are pruned together with a kernel's columns.
 
     Args:
       mask: nested dict of bool arrays.
 
     Returns:
-      Its leaves of two axes or more.
+      Its leaves with two axes or more.
     """
     return unflatten({path: leaf for path, leaf in flatten(mask).items() if jnp.ndim(leaf) > 1})
 

@@ -1,16 +1,16 @@
 """Structured masks: whole groups of weights are kept or pruned, by one threshold or layer by layer.
 
-A group's score is the mean of its weights' |score|: the 1-norm by which filters (Li et al., arXiv 1608.08710) and
-other grains (Mao et al., arXiv 1705.08922) are ranked, per weight, so that groups of different size compare under
-one threshold, and so that single weights are ranked as ever. Channels as a network has them, several layers writing
-to one, are those of `channels.ChannelPattern`.
+A group's score is the mean |score| of its weights. This is the 1-norm by which filters (Li et al., arXiv 1608.08710)
+and other groups (Mao et al., arXiv 1705.08922) are ranked, divided by the group's size, so that groups of different
+size can be compared with one threshold. Channels of a network, to which several layers may write, are pruned by
+`channels.ChannelPattern`.
 
 The number of kept groups is exact, with ties and without: of G groups, in all or in a layer, `int((1 - density) * G)`
 are pruned. Ties are decided as in `masks`. Where groups differ in size, the share of kept groups is not the share of
 kept weights; reports give the share of weights.
 
-`masks.attach_gradient` serves every pattern. It gives each weight its own sign(s) * dm; a group's mean |s| then
-moves by the mean of its dm, just as if the group had a single mask variable and a single score.
+`masks.attach_gradient` gives each weight the gradient sign(s) * dm. So a group's mean |s| changes by the mean of its
+dm, the same as if the group had a single mask variable and a single score.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ Counts = int | jax.Array | Sequence[int | jax.Array]
 class Pattern:
     """What masks may look like. Hashable, so it can be static under `jax.jit`.
 
-    What has a score each is a weight here, and the mask is of the weights' shapes; `ChannelPattern` has other scores.
+    Here each weight has a score, and masks have the weights' shapes. In `ChannelPattern` each channel has one.
 
     Attributes:
       granularity: which weights of a kernel make a group.
@@ -52,7 +52,7 @@ class Pattern:
 
     @property
     def selection(self) -> "Pattern":
-        """The pattern that `prune_groups` takes for scores: it is in the shapes of scores."""
+        """The pattern for `prune_groups`, which prunes trees in the shapes of scores."""
         return self
 
     def layers(self, shapes: PyTree) -> tuple[Layer, ...]:
@@ -70,7 +70,7 @@ class Pattern:
         return layers(self.granularity, shapes)
 
     def scored(self, kernels: PyTree) -> PyTree:
-        """Gives what has a score each, with its value in the dense network. Criteria are made of its gradients.
+        """The variables that have scores, with their values in the dense network. Criteria use their gradients.
 
         Args:
           kernels: the prunable kernels.
@@ -81,7 +81,7 @@ class Pattern:
         return kernels
 
     def magnitude(self, kernels: PyTree) -> PyTree:
-        """Computes how large everything is that has a score.
+        """Computes the magnitude of all variables that have scores.
 
         Args:
           kernels: the prunable kernels.
@@ -104,11 +104,11 @@ class Pattern:
         return scaled if self.granularity.kind in ("weight", "N:M") else level(scaled)
 
     def put(self, weights: PyTree, scored: PyTree) -> PyTree:
-        """Puts other values of what is scored into a network.
+        """Puts other values of the scored variables into a network.
 
         Args:
           weights: all weights of the network.
-          scored: a tree like `scored` gives it.
+          scored: a tree as `scored` returns it.
 
         Returns:
           A tree like `weights`.
@@ -142,10 +142,10 @@ class Pattern:
         return keep
 
     def kept(self, mask: PyTree) -> PyTree:
-        """Reads from the mask of a network what of the scored it keeps.
+        """Reads from a network's mask which of the scored variables it keeps.
 
         Args:
-          mask: as `mask` makes it.
+          mask: a mask as `mask` makes it.
 
         Returns:
           A tree like `scored`, bool.

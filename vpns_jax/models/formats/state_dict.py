@@ -72,10 +72,10 @@ def _state_dicts(loaded: dict[Any, Any], path: str, depth: int, seen: set[int]) 
         return
     seen.add(id(loaded))
     inner = [
-        found
+        nested
         for key, value in (dict.items(loaded) if depth else ())
         if isinstance(key, str) and isinstance(value, dict) and not _is_optimizer(key)
-        for found in _state_dicts(value, f"{path}.{key}" if path else key, depth - 1, seen)
+        for nested in _state_dicts(value, f"{path}.{key}" if path else key, depth - 1, seen)
     ]
     own = _weights(loaded)
     if own and all(_weights(value) <= own for _, value in inner):
@@ -85,7 +85,7 @@ def _state_dicts(loaded: dict[Any, Any], path: str, depth: int, seen: set[int]) 
 
 
 def _weights(loaded: dict[Any, Any]) -> int:
-    """How many tensors of a dict have more than one element; an accuracy has one."""
+    """The number of tensors in a dict with more than one element, so that an accuracy does not count."""
     records = (value for value in dict.values(loaded) if isinstance(value, TensorRecord))
     return sum(isinstance(x.size, tuple | list) and any(isinstance(n, int) and n > 1 for n in x.size) for x in records)
 

@@ -98,7 +98,7 @@ _TRANSFORMERS = _Names(
 )
 
 
-# As transformers 5 names them in memory, so in what `torch.save` writes; `save_pretrained` still writes the former.
+# The names of transformers 5 in memory, which `torch.save` writes. `save_pretrained` still writes the older names.
 _TRANSFORMERS_5 = dataclasses.replace(
     _TRANSFORMERS,
     block="layers.{i}.",
@@ -137,7 +137,7 @@ def vit_transformers(shapes: Mapping[str, Shape]) -> list[Rule]:
 
 
 def vit_transformers_5(shapes: Mapping[str, Shape]) -> list[Rule]:
-    """ViTs in the state dict of a `ViTModel` of transformers 5; other classes put "vit." before."""
+    """ViTs in the state dict of a `ViTModel` of transformers 5; other classes add a prefix."""
     return _TRANSFORMERS_5.rules(shapes)
 
 
