@@ -50,6 +50,7 @@ def get_config() -> ConfigDict:
     config.model.options.stem = placeholder(str)
     config.model.options.dropout = placeholder(float)
     config.model.options.dtype = placeholder(str)
+    config.model.options.widths = placeholder(dict)
     # A local file, a hub id such as "hf://timm/resnet18.tv_in1k", "default" for the published weights of the network,
     # or "pretrain" to train the source network here.
     config.model.weights = "default"

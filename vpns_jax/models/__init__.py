@@ -16,6 +16,7 @@ from vpns_jax.models.loading import (
 from vpns_jax.models.preprocessing import Normalization, check_normalization, find_normalization
 from vpns_jax.models.prunable import prunable
 from vpns_jax.models.registry import create, default_source, names, normalisation, normalization, options, timm_name
+from vpns_jax.models.shrinking import Shrunk, shrink
 
 __all__ = [
     "HEAD",
@@ -23,6 +24,7 @@ __all__ = [
     "Normalization",
     "Pretrained",
     "Reader",
+    "Shrunk",
     "Writer",
     "channels",
     "check_export",
@@ -42,5 +44,6 @@ __all__ = [
     "prunable",
     "read_pretrained",
     "save_safetensors",
+    "shrink",
     "timm_name",
 ]

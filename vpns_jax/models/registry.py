@@ -8,10 +8,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vpns_jax.errors import UserError, check_name, short
+from vpns_jax.errors import UserError, check_name, several, short
+from vpns_jax.models.coupling import channels
 from vpns_jax.models.resnet import ResNet
+from vpns_jax.models.shrinking import least_width
 from vpns_jax.models.vgg import VGG
 from vpns_jax.models.vit import ViT
+from vpns_jax.models.widths import freeze
 
 Color = tuple[float, float, float]
 
@@ -36,6 +39,8 @@ def _is_number(value: Any) -> bool:
 DTYPES = ("float32", "bfloat16", "float16")
 # Outside this range a ResNet-18 has no channel left, or 3 billion weights.
 LEAST_WIDTH, MOST_WIDTH = 1 / 64, 16
+# Outputs of one layer: the widest here are VGG's dense layers at 16 times their width.
+MOST_OUTPUTS = 65536
 
 
 def _is_dtype(value: Any) -> bool:
@@ -56,6 +61,10 @@ OPTIONS: dict[str, Option] = {
     ),
     "stem": Option(lambda v: v in ("imagenet", "small"), "'imagenet' or 'small'"),
     "dropout": Option(lambda v: _is_number(v) and 0 <= v < 1, "a number in [0, 1)"),
+    "widths": Option(
+        lambda v: isinstance(v, Mapping) and all(isinstance(n, int) and not isinstance(n, bool) for n in v.values()),
+        "a mapping from layers, such as layer1_0/conv1, to their numbers of outputs",
+    ),
     "dtype": Option(_is_dtype, f"one of {', '.join(DTYPES)} (float64 only where JAX_ENABLE_X64 is set)"),
 }
 
@@ -81,18 +90,18 @@ class Entry:
 
 def _resnet(depths: tuple[int, ...], block: str, source: str) -> Entry:
     architecture = {"depths": depths, "block": block}
-    return Entry(ResNet, architecture, ("width", "stem", "dtype"), source, IMAGENET)
+    return Entry(ResNet, architecture, ("width", "stem", "dtype", "widths"), source, IMAGENET)
 
 
 def _vgg16(batch_norm: bool, source: str) -> Entry:
     stages = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
     architecture = {"stages": stages, "batch_norm": batch_norm}
-    return Entry(VGG, architecture, ("width", "dropout", "dtype"), source, IMAGENET)
+    return Entry(VGG, architecture, ("width", "dropout", "dtype", "widths"), source, IMAGENET)
 
 
 def _vit(features: int, depth: int, patch: int, source: str | None) -> Entry:
     architecture = {"features": features, "depth": depth, "patch": patch}
-    return Entry(ViT, architecture, ("dropout", "dtype"), source, HALVES)
+    return Entry(ViT, architecture, ("dropout", "dtype", "widths"), source, HALVES)
 
 
 # fmt: off
@@ -166,7 +175,7 @@ def create(name: str, *, num_classes: int = 1000, **options: Any) -> nn.Module:
       num_classes: number of logits, >= 1.
       **options: `dtype`, the computation's dtype (parameters stay float32), for all networks; `width`, a factor on
         the channels, for ResNets and VGGs; `stem`, "imagenet" or "small", for ResNets; `dropout`, a rate, for
-        VGGs and ViTs.
+        VGGs and ViTs; `widths`, a mapping from layers to their numbers of outputs, for networks that were shrunk.
 
     Returns:
       The module.
@@ -183,7 +192,33 @@ def create(name: str, *, num_classes: int = 1000, **options: Any) -> nn.Module:
             raise UserError(f"{name}: {key} must be {OPTIONS[key].allowed}, got {short(value)}")
     if "dtype" in options:
         options["dtype"] = jnp.dtype(options["dtype"])
-    return spec.module(num_classes=num_classes, **spec.architecture, **options)
+    widths = options.pop("widths", {})
+    model = spec.module(num_classes=num_classes, **spec.architecture, **options)
+    if not widths:
+        return model
+    check_widths(name, model, widths)
+    return model.clone(widths=freeze(widths))
+
+
+def check_widths(name: str, model: nn.Module, widths: Mapping[str, int]) -> None:
+    """Checks the widths that single layers shall have.
+
+    Args:
+      name: of the network, for the error.
+      model: of this package.
+      widths: outputs by layer.
+
+    Raises:
+      UserError: a layer's width is not its own to choose, or it cannot have this one.
+    """
+    table = {each.name.removesuffix("/kernel"): each for each in channels(model) if not each.fixed}
+    for layer, outputs in widths.items():
+        if layer not in table:
+            raise UserError(f"{name}: widths names {short(layer)}; layers with widths are {several(table)}")
+        least, step = least_width(table[layer]), table[layer].width
+        if not least <= outputs <= MOST_OUTPUTS or outputs % step:
+            of = f", a multiple of {step}" if step > 1 else ""
+            raise UserError(f"{name}: widths has {outputs} outputs of {layer}; it takes {least} ... {MOST_OUTPUTS}{of}")
 
 
 def normalization(name: str) -> tuple[Color, Color]:

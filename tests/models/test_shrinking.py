@@ -1,0 +1,267 @@
+"""Shrunk networks: smaller, and equal in all that they say, whatever was dead and however it came to be."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import ndtr
+
+from tests.models.test_coupling import quickly
+from vpns_jax import models
+from vpns_jax.errors import UserError
+from vpns_jax.models.resnet import ResNet
+from vpns_jax.models.vgg import VGG
+from vpns_jax.models.vit import HEAD_DIM, ViT
+from vpns_jax.trees import flatten, overlay, unflatten
+
+NETWORKS = {
+    "basic": ResNet(depths=(2, 1), block="basic", num_classes=5, width=1 / 8, stem="small"),
+    "bottleneck": ResNet(depths=(2, 1), block="bottleneck", num_classes=5, width=1 / 16, stem="imagenet"),
+    "vgg": VGG(stages=((2, 512), (1, 768)), batch_norm=False, num_classes=5, width=1 / 32, dropout=0.0),
+    "vgg_bn": VGG(stages=((2, 512), (1, 768)), batch_norm=True, num_classes=5, width=1 / 32, dropout=0.0),
+    "vit": ViT(patch=8, features=2 * HEAD_DIM, depth=2, num_classes=5),
+}
+SIDE = 16
+
+
+@functools.cache
+def shapes(network):
+    return jax.eval_shape(NETWORKS[network].init, jax.random.key(0), jnp.zeros((1, SIDE, SIDE, 3)))
+
+
+def drawn(network, rng):
+    """Variables whose every leaf matters."""
+
+    def draw(path, leaf):
+        if path.endswith("kernel"):
+            return rng.normal(size=leaf.shape) * np.sqrt(2 / np.prod(leaf.shape[:-1]))
+        if path.endswith(("scale", "var")):
+            return rng.uniform(0.5, 1.5, leaf.shape)
+        return rng.normal(size=leaf.shape) * 0.3
+
+    leaves = flatten(shapes(network))
+    return {path: np.asarray(draw(path, leaf), leaf.dtype) for path, leaf in leaves.items()}
+
+
+def silence(network, leaves, rng, share):
+    """Makes outputs dead, in each of the ways there are: no weight into them, a gate of zero, nobody who reads them."""
+    for each in models.channels(NETWORKS[network]):
+        if each.fixed:
+            continue
+        units = leaves[f"params/{each.name}"].shape[-1] // each.width
+        dead, way = rng.random(units) < share, rng.integers(3, size=units)
+        written, gated, read = (np.repeat(dead & (way == i), each.width) for i in range(3))
+        for writer in (*each.writers, *each.companions):
+            leaves[f"params/{writer.kernel}"][..., written] = 0
+            # What is left says a constant, or nothing at all for some.
+            quiet = written & (rng.random(written.size) < 0.3)
+            ends = [f"params/{writer.norm}/scale", f"params/{writer.norm}/bias"] if writer.norm else []
+            ends = ends or [f"params/{writer.kernel}", f"params/{writer.bias}"]
+            for path in ends:
+                leaves[path][..., gated | (quiet & (leaves[path].ndim == 1))] = 0
+        for reader in each.readers:
+            leaves[f"params/{reader.kernel}"][..., np.tile(read, reader.positions), :] = 0
+
+
+def logits(model, variables, images):
+    return np.asarray(quickly(model.apply)(variables, images))
+
+
+@functools.cache
+def images():
+    return jnp.asarray(np.random.default_rng(5).normal(size=(4, SIDE, SIDE, 3)), jnp.float32)
+
+
+@functools.cache
+def compiled(network):
+    return quickly(NETWORKS[network].apply)
+
+
+def check_equal(network, variables, shrunk, classes=slice(None)):
+    before = np.asarray(compiled(network)(variables, images()))[:, classes]
+    after = logits(shrunk.model, shrunk.variables, images())
+    assert before.std() > 0.05
+    np.testing.assert_allclose(after, before, rtol=0, atol=1e-5 * before.std())
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("network", NETWORKS)
+def test_any_pattern_of_dead_channels_shrinks_to_equal_logits(network, seed):
+    rng = np.random.default_rng(seed)
+    leaves = drawn(network, rng)
+    silence(network, leaves, rng, rng.uniform(0.1, 0.7))
+    variables = unflatten(leaves)
+    shrunk = models.shrink(NETWORKS[network], variables, classes=(3, 1), round_to=int(rng.choice([1, 2, 4])))
+    check_equal(network, variables, shrunk, [3, 1])
+
+
+def test_a_hidden_unit_that_says_a_constant_is_in_the_bias_of_what_read_it():
+    network = "vit"
+    leaves = drawn(network, np.random.default_rng(0))
+    leaves["params/block_1/mlp/fc1/kernel"][:, 7] = 0
+    row, bias = (np.copy(leaves[f"params/block_1/mlp/{name}"]) for name in ("fc2/kernel", "fc2/bias"))
+    constant = float(leaves["params/block_1/mlp/fc1/bias"][7])
+    shrunk = models.shrink(NETWORKS[network], unflatten(leaves))
+    assert shrunk.model.widths == (("block_1/mlp/fc1", 4 * 2 * HEAD_DIM - 1),)
+    smaller = flatten(shrunk.variables)
+    expected = bias + constant * ndtr(constant) * row[7]
+    np.testing.assert_allclose(smaller["params/block_1/mlp/fc2/bias"], expected, rtol=1e-6, atol=1e-7)
+    np.testing.assert_array_equal(smaller["params/block_1/mlp/fc2/kernel"], np.delete(row, 7, axis=0))
+
+
+def test_a_channel_of_a_residual_sum_goes_only_if_none_writes_to_it():
+    network, rng = "basic", np.random.default_rng(0)
+    leaves = drawn(network, rng)
+    for channel, writers in {
+        0: ["conv1"],
+        1: ["conv1", "layer1_0/conv2"],
+        2: ["conv1", "layer1_0/conv2", "layer1_1/conv2"],
+    }.items():
+        for conv in writers:
+            norm = f"params/{conv.replace('conv', 'bn')}"
+            leaves[f"{norm}/scale"][channel] = leaves[f"{norm}/bias"][channel] = 0
+    shrunk = models.shrink(NETWORKS[network], unflatten(leaves))
+    assert shrunk.model.widths == (("conv1", 7),)
+    assert shrunk.kept["conv1"].tolist() == [0, 1, 3, 4, 5, 6, 7]
+    check_equal(network, unflatten(leaves), shrunk)
+
+
+@pytest.mark.parametrize(("constants", "left"), [([0.0, -2.0], 6), ([0.0, 1.5], 7), ([0.25, 1.5], 7)])
+def test_one_constant_stands_in_for_all_where_zeros_lie_around_an_image(constants, left):
+    """Channels that say nothing after the ReLU go; of those that say something, one is kept."""
+    network = "basic"
+    leaves = drawn(network, np.random.default_rng(1))
+    leaves["params/layer1_1/conv1/kernel"][..., :2] = 0
+    leaves["batch_stats/layer1_1/bn1/mean"][:2] = 0
+    leaves["params/layer1_1/bn1/bias"][:2] = constants
+    shrunk = models.shrink(NETWORKS[network], unflatten(leaves))
+    assert shrunk.model.widths == (("layer1_1/conv1", left),)
+    check_equal(network, unflatten(leaves), shrunk)
+
+
+@pytest.mark.parametrize("network", ["basic", "bottleneck", "vit"])
+def test_a_branch_that_is_dead_is_gone(network):
+    leaves = drawn(network, np.random.default_rng(2))
+    kernels = {"basic": ["layer1_1/conv1"], "bottleneck": ["layer1_1/conv2"]}.get(
+        network, ["block_0/attention/value", "block_1/mlp/fc1"]
+    )
+    for path in kernels:
+        for leaf in ("kernel", "bias"):
+            if f"params/{path}/{leaf}" in leaves:
+                leaves[f"params/{path}/{leaf}"][...] = 0
+        if network != "vit":
+            leaves[f"params/{path.replace('conv', 'bn')}/bias"][...] = -3
+    shrunk = models.shrink(NETWORKS[network], unflatten(leaves))
+    gone = dict.fromkeys(kernels, 0) | ({"layer1_1/conv1": 0} if network == "bottleneck" else {})
+    assert dict(shrunk.model.widths) == gone
+    check_equal(network, unflatten(leaves), shrunk)
+    # So small a network can be made anew, too.
+    fresh = jax.eval_shape(shrunk.model.init, jax.random.key(0), images())
+    assert jax.tree.map(jnp.shape, fresh) == jax.tree.map(jnp.shape, shrunk.variables)
+
+
+def test_what_is_removed_leaves_more_to_remove_before_and_behind_it():
+    network = "vgg_bn"
+    leaves = drawn(network, np.random.default_rng(3))
+    # conv2_1 reads only channel 0 of conv1_2, which reads only channel 5 of conv1_1.
+    leaves["params/conv2_1/kernel"][:, :, 1:] = 0
+    leaves["params/conv1_2/kernel"][:, :, np.arange(16) != 5, 0] = 0
+    # fc1 reads nothing but what conv2_1 says without it: fc2's first four units are constants.
+    leaves["params/fc1/kernel"][:, :4] = 0
+    leaves["params/fc2/kernel"][4:, :4] = 0
+    shrunk = models.shrink(NETWORKS[network], unflatten(leaves))
+    assert dict(shrunk.model.widths) == {"conv1_1": 1, "conv1_2": 1, "fc1": 124, "fc2": 124}
+    check_equal(network, unflatten(leaves), shrunk)
+
+
+def test_widths_round_up_to_what_is_asked_by_keeping_the_best_of_the_dead():
+    network, rng = "vgg_bn", np.random.default_rng(4)
+    leaves = drawn(network, rng)
+    # Nobody reads units 3, 4 and 5 of fc1, whose kernels grow in this order.
+    leaves["params/fc2/kernel"][3:6] = 0
+    for unit in (3, 4, 5):
+        leaves["params/fc1/kernel"][:, unit] *= unit
+    variables = unflatten(leaves)
+    assert dict(models.shrink(NETWORKS[network], variables).model.widths) == {"fc1": 125}
+    for step, gone in ((2, {3, 4}), (4, set()), (5, {3, 4, 5}), (126, {3, 4})):
+        shrunk = models.shrink(NETWORKS[network], variables, round_to=step)
+        assert set(range(128)).difference(shrunk.kept["fc1"].tolist()) == gone
+    check_equal(network, variables, models.shrink(NETWORKS[network], variables, round_to=2))
+
+
+def test_a_mask_of_single_weights_leaves_dead_channels_too():
+    network, model = "basic", NETWORKS["basic"]
+    leaves, rng = drawn(network, np.random.default_rng(6)), np.random.default_rng(6)
+    for path, leaf in leaves.items():
+        if path.endswith("kernel"):
+            # As after training: some channels are large, others small.
+            leaf *= np.exp(1.5 * rng.normal(size=leaf.shape[-1]))
+    params = unflatten(leaves)["params"]
+    sizes = {}
+    for density in (0.05, 0.01):
+        kernels = flatten(models.prunable(params))
+        least = np.quantile(np.concatenate([np.abs(leaf).ravel() for leaf in kernels.values()]), 1 - density)
+        kept = {path: np.abs(leaf) > least for path, leaf in kernels.items()}
+        masked = {**unflatten(leaves), "params": overlay(params, unflatten({p: kernels[p] * kept[p] for p in kept}))}
+        shrunk = models.shrink(model, masked)
+        for layer in ("layer1_0", "layer1_1", "layer2_0"):
+            # Silent or unread, they are gone; of those that say a constant one may be left.
+            written, read = (kept[f"{layer}/{conv}/kernel"] for conv in ("conv1", "conv2"))
+            alive = int((written.any((0, 1, 2)) & read.any((0, 1, 3))).sum())
+            assert alive < written.shape[-1]
+            assert len(shrunk.kept[f"{layer}/conv1"]) <= alive + 1
+        check_equal(network, masked, shrunk)
+        sizes[density] = sum(leaf.size for leaf in jax.tree.leaves(shrunk.variables["params"]))
+    assert sizes[0.01] < sizes[0.05] < sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize("network", ["basic", "vgg_bn", "vit"])
+def test_shrinking_again_removes_nothing(network):
+    leaves = drawn(network, np.random.default_rng(7))
+    silence(network, leaves, np.random.default_rng(8), 0.5)
+    once = models.shrink(NETWORKS[network], unflatten(leaves))
+    twice = models.shrink(once.model, once.variables)
+    assert twice.model == once.model != NETWORKS[network]
+    assert jax.tree.all(jax.tree.map(np.array_equal, once.variables, twice.variables))
+
+
+def test_a_shrunk_network_is_created_by_name_and_goes_through_a_file(tmp_path):
+    model = models.create("resnet18", width=1 / 16, num_classes=5, stem="small")
+    shape = jax.eval_shape(model.init, jax.random.key(0), images())
+    rng = np.random.default_rng(9)
+    leaves = {path: np.abs(rng.normal(size=x.shape)).astype(x.dtype) for path, x in flatten(shape).items()}
+    leaves["params/layer3_1/conv2/kernel"][:, :, :9] = 0
+    leaves["params/layer4_1/conv1/kernel"][...] = leaves["params/layer4_1/bn1/bias"][...] = 0
+    leaves["batch_stats/layer4_1/bn1/mean"][...] = 0
+    shrunk = models.shrink(model, unflatten(leaves))
+    widths = {"layer3_1/conv1": 7, "layer4_1/conv1": 0}
+    assert models.create("resnet18", width=1 / 16, num_classes=5, stem="small", widths=widths) == shrunk.model
+    path = tmp_path / "small.safetensors"
+    models.save_safetensors(path, models.export("resnet18", shrunk.variables))
+    found = models.load_pretrained(
+        "resnet18", path, num_classes=None, width=1 / 16, stem="small", widths=widths, image_size=SIDE
+    )
+    assert jax.tree.all(jax.tree.map(np.array_equal, found, shrunk.variables))
+
+
+@pytest.mark.parametrize(
+    ("widths", "reason"),
+    [
+        ({"head": 3}, "widths names 'head'; layers with widths are conv1, layer2_0/downsample_conv"),
+        ({"layer1_0/conv2": 4}, "widths names 'layer1_0/conv2'"),
+        ({"conv1": 0}, r"widths has 0 outputs of conv1; it takes 1 \.\.\. 65536"),
+        ({"layer1_0/conv1": -1}, r"widths has -1 outputs of layer1_0/conv1; it takes 0 \.\.\. 65536"),
+        ({"conv1": 2.5}, "widths must be a mapping from layers"),
+        ([("conv1", 3)], "widths must be a mapping from layers"),
+    ],
+)
+def test_widths_that_a_network_cannot_have(widths, reason):
+    with pytest.raises(UserError, match=reason):
+        models.create("resnet18", widths=widths)
+
+
+def test_heads_have_whole_widths():
+    with pytest.raises(UserError, match=r"60 outputs of block_0/attention/value; it takes 0 .* a multiple of 64"):
+        models.create("vit_ti16", widths={"block_0/attention/value": 60})
