@@ -35,6 +35,9 @@ def get_config() -> ConfigDict:
     config.granularity = "weight"
     # "global" (one threshold), "uniform" (each layer at the density) or "erk" (large layers sparser).
     config.allocation = "global"
+    # With granularity "channel": what the network may cost once pruned channels are cut out, such as "macs:0.5", half
+    # the dense multiply-adds, or "params:0.5", half the parameters. The share takes the place of densities.
+    config.target = ""
     # Epochs between checkpoints to resume from.
     config.checkpoint_every_epochs = 5
     # Within epochs too, where the data stream in from the host; 0 for none.

@@ -113,7 +113,7 @@ def channel_mask(model, weights, density, allocation="global"):
     pattern = sparsity.ChannelPattern(allocation=allocation, channels=models.channels(model))
     found = models.prunable(weights, exclude=["head"])
     counts = sparsity.pruned_groups(pattern, found, density)
-    return pattern.mask(sparsity.prune_groups(pattern.magnitude(found), counts, pattern.selection), weights)
+    return pattern.mask(pattern.select(pattern.magnitude(found), counts), weights)
 
 
 @pytest.mark.parametrize("block", ["basic", "bottleneck"])

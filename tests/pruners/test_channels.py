@@ -113,13 +113,59 @@ def test_snip_is_how_the_loss_changes_with_a_gate(tmp_path):
     assert np.abs(expected)[keep].min() >= np.abs(expected)[~keep].max()
 
 
+@pytest.mark.parametrize("name", [name for name in SPARSE if not METHODS[name].layerwise])
+def test_every_method_that_scores_keeps_to_a_target(name, tmp_path):
+    """A channel has 16 x 12 multiply-adds and is read by 5: two of four are the most that 60% of all 788 allow."""
+    changes = {"granularity": "channel", "target": "macs:0.6", "densities": (0.1,)}
+    run = cells.cell(tmp_path, name, density=0.6, **changes)
+    assert kept(METHODS[name].prune(run.problem(), run.runner).mask).sum() == 2
+
+
+def test_a_cell_says_what_its_target_came_to(tmp_path):
+    changes = {"granularity": "channel", "target": "params:0.8"}
+    done = cells.finish(cells.cell(tmp_path, "hydra", density=0.8, **changes))
+    # A channel has 12 weights, scale and bias, and 5 weights that read it; the head's bias has 5.
+    assert done.result["shrunk"]["parameters"] == {"dense": 4 * 19 + 5, "shrunk": 3 * 19 + 5}
+    assert done.result["shrunk"]["multiply_adds"] == {"dense": 788, "shrunk": 591}
+    assert done.result["notes"][0] == (
+        "target params:0.8: without its pruned channels the network has 76.54% of the dense parameters"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"target": "macs"}, "target is 'macs'; it allows macs:SHARE or params:SHARE"),
+        ({"target": "macs:1.0"}, "with a share in .0, 1."),
+        ({"target": "flops:0.5"}, "target is 'flops:0.5'"),
+        (
+            {"target": "macs:0.5", "granularity": "weight"},
+            "needs config.granularity channel",
+        ),
+        ({"target": "macs:0.5", "allocation": "erk"}, "found channel and erk"),
+        ({"target": "macs:0.5", "methods": ("hydra_layerwise",)}, "hydra_layerwise has none"),
+    ],
+)
+def test_targets_that_cannot_be_are_refused(changes, message):
+    with pytest.raises(UserError, match=message) as caught:
+        config.parse(cells.tree(**{"granularity": "channel"} | changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_target_takes_the_place_of_densities():
+    assert config.parse(cells.tree(granularity="channel", target="macs:0.3")).densities == (0.3,)
+    found = config.parse(cells.tree(granularity="channel", target="macs:0.1"))
+    with pytest.raises(UserError, match=r"macs:0.1 cannot be reached: with one channel left .* 0.25 of the dense"):
+        pruning.check(found, tiny.Tiny(), tiny.variables())
+
+
 def test_the_head_stays_dense_unless_it_is_all_there_is():
     found = config.parse(cells.tree(granularity="channel"))
     weights = tiny.variables()["params"]
     assert set(pruning.prunable(found, weights)) == {"conv1"}
     alone = config.parse(cells.tree(granularity="channel", model__prune_include=("head",)))
     with pytest.raises(UserError, match="nothing to prune: of head/kernel, its output channels are the classes"):
-        pruning.check(alone, tiny.variables())
+        pruning.check(alone, tiny.Tiny(), tiny.variables())
 
 
 @pytest.mark.parametrize(

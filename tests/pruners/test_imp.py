@@ -46,7 +46,7 @@ def test_what_is_dropped_stays_dropped(seed, first, second):
     # Many zeros and ties: of these, too, what is gone comes first.
     scores = {"a": jnp.asarray(rng.integers(-2, 3, 10), jnp.float32), "b": jnp.asarray(rng.normal(0, 1, (4, 5)))}
     mask = sparsity.prune_smallest({"a": -scores["a"], "b": scores["b"] + 1}, min(first, second))
-    after = sparsity.prune_groups_further(scores, mask, second, sparsity.Pattern())
+    after = sparsity.Pattern().select_further(scores, mask, second)
     gone = sum(int((~leaf).sum()) for leaf in jax.tree.leaves(after))
     assert gone == second
     assert all(bool((was | ~now).all()) for was, now in zip(*map(jax.tree.leaves, (mask, after)), strict=True))

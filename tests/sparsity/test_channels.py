@@ -92,7 +92,7 @@ def test_exactly_so_many_channels_are_kept_and_none_smaller_than_a_pruned_one(va
     pattern = ChannelPattern(allocation=allocation, channels=CHANNELS)
     scores = {"a": {"kernel": jnp.array(values[:3])}, "v": {"kernel": jnp.array(values[3:])}}
     counts = sparsity.pruned_groups(pattern, kernels(weights()), density)
-    keep = [np.asarray(x) for x in jax.tree.leaves(sparsity.prune_groups(scores, counts, pattern.selection))]
+    keep = [np.asarray(x) for x in jax.tree.leaves(pattern.select(scores, counts))]
     if allocation == "uniform":
         assert [int(x.sum()) for x in keep] == [3 - int((1 - density) * 3), 2 - int((1 - density) * 2)]
     else:
@@ -204,7 +204,7 @@ def test_learned_scores_get_the_gates_gradient_straight_through(net):
     scores = jax.tree.map(lambda x: jnp.array(x, jnp.float32), values, is_leaf=lambda x: isinstance(x, list))
 
     def of_scores(scores):
-        return loss(sparsity.attach_gradient(scores, sparsity.prune_groups(scores, 2, pattern.selection)))
+        return loss(sparsity.attach_gradient(scores, pattern.select(scores, 2)))
 
     found = jax.jit(jax.grad(of_scores))(scores)
     closed = {"a": {"kernel": jnp.array([1.0, 0.0, 1.0])}, "v": {"kernel": jnp.array([0.0, 1.0])}}

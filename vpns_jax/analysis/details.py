@@ -13,13 +13,15 @@ HEADINGS = (
     "multiply-adds\nM",
     "of dense\n%",
     "without head\nof dense %",
+    "channels cut out\nof dense %",
     "calibration error\nprompted %",
     "calibration error\nplain %",
     "masked\nms a batch",
     "dense\nms a batch",
 )
 NOTE = (
-    "Means over seeds. Multiply-adds of all kernels for one image, on an ideal device that skips every pruned weight. "
+    "Means over seeds. Multiply-adds of all kernels for one image, on an ideal device that skips every pruned weight; "
+    "of masks of channels also without those channels, a smaller dense network. "
     "Expected calibration error (15 bins) on the test split, of the weights that were best on validation. "
     "Times are medians, measured on this device."
 )
@@ -67,6 +69,24 @@ def share(cell: Mapping[str, Any], *, without_head: bool) -> float | None:
     return masked / dense if dense else None
 
 
+def shrunk_share(cell: Mapping[str, Any]) -> float | None:
+    """The multiply-adds of a network without its pruned channels, as a share of the dense network's.
+
+    Args:
+      cell: a cell of summary.json.
+
+    Returns:
+      The share in [0, 1]; None if the cell's mask is not one of channels.
+    """
+    dense, shrunk = (dig(cell, "shrunk", "multiply_adds", which) for which in ("dense", "shrunk"))
+    return shrunk / dense if dense else None
+
+
+def _known(values: list[float | None]) -> float | None:
+    """The mean of the values that there are."""
+    return Estimate(tuple(x for x in values if x is not None)).mean
+
+
 def _cells(row: Row) -> tuple[str, ...]:
     shares = [[share(cell, without_head=without_head) for cell in row.cells] for without_head in (False, True)]
     errors = [row.estimate("calibration_error", kind) for kind in ("prompted", "plain")]
@@ -74,7 +94,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         row.method,
         sparsity_name(row.density),
         _number(row.estimate("multiply_adds", "masked"), 1e-6),
-        *(percent(Estimate(tuple(x for x in values if x is not None)).mean, 2) for values in shares),
+        *(percent(_known(values), 2) for values in (*shares, [shrunk_share(cell) for cell in row.cells])),
         *(percent(error.mean) for error in errors),
         *(_number(row.estimate("latency", which), 1e3) for which in ("masked", "dense")),
     )

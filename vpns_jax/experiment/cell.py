@@ -116,11 +116,11 @@ class CellRun:
           setup: what all cells share.
           cell: the cell.
         """
-        self._setup, self.plan = setup, plan(setup.config, cell)
+        classes = len(setup.classes) if setup.config.mapping.kind == "head" else setup.source_classes
+        self._setup, self.plan = setup, plan(setup.config, cell, classes=classes)
         # Keys depend on the seed alone, so all methods and densities see the same batches in the same order.
         keys = jax.random.split(jax.random.key(cell.seed), len(KEYS))
         self._keys = dict(zip(KEYS, keys, strict=True))
-        classes = len(setup.classes) if self.plan.mapping == "head" else setup.source_classes
         self._networks = {
             stage: network(setup.config, prompt, setup.normalization, classes=classes)
             for stage, prompt in self.plan.prompts.items()
@@ -218,9 +218,8 @@ class CellRun:
             "last": result.evaluated(self.network, trained.last, setup.test, self.plan.retrain.batch_size),
             "best": result.evaluated(self.network, trained.best, setup.test, self.plan.retrain.batch_size),
         }
-        mask = sparsity.counted(trained.best.mask)
-        nonzero = float(sparsity.nonzero(trained.best.weights, mask))
-        mask = sharding.to_host(mask)
+        nonzero = float(sparsity.nonzero(trained.best.weights, sparsity.counted(trained.best.mask)))
+        mask = sharding.to_host(trained.best.mask)
         if not processes.is_primary():
             return None
         counts = {
@@ -229,7 +228,8 @@ class CellRun:
         }
         rows = result.Rows(self.recorder.rows(), trained.epoch, setup.folder, self.plan.cell.name)
         entry = result.entry(self.plan, self.network, mask, tested, rows, counts)
-        notes = [*self.runner.notes, *result.already_sparse(entry["achieved_density"], nonzero)]
+        reached = result.target_reached(self.plan, entry.get("shrunk", {}))
+        notes = [*self.runner.notes, *reached, *result.already_sparse(entry["achieved_density"], nonzero)]
         return entry | {
             "nonzero_density": nonzero,
             "normalization": dataclasses.asdict(setup.normalization),

@@ -3,10 +3,12 @@
 A key that is missing or unknown, or whose type or value is not allowed, ends the run before anything else happens.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from vpns_jax import options
+from vpns_jax.experiment import target
 from vpns_jax.experiment.schema import Config
 
 __all__ = ["Config", "former_keys", "parse"]
@@ -26,7 +28,8 @@ def parse(tree: Mapping[str, Any]) -> Config:
     """
     config = options.build(Config, tree, "config")
     options.check(config, "config")
-    return config
+    share = target.parse(config.target)
+    return dataclasses.replace(config, densities=(share.share,)) if share else config
 
 
 def former_keys() -> dict[str, str]:

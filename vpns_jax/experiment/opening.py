@@ -112,7 +112,7 @@ def _load_mask(config: Config, classes: int) -> PyTree:
     model = models.create(name, num_classes=classes, **config.model.options)
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
     weights, name = variables["params"], config.transferred_mask
-    prunable, pattern = pruning.prunable(config, weights), pruning.pattern(config)
+    prunable, pattern = pruning.prunable(config, weights), pruning.pattern(config, model)
     for density in config.densities:
         given_mask.check(subnetwork.mask, prunable, density, name=name, weights=weights, pattern=pattern)
     return subnetwork.mask
@@ -131,7 +131,7 @@ def _check_kernels(config: Config) -> None:
         return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
 
     models.check_export(config.model.name)
-    pruning.check(config, shapes(canvas_size))
+    pruning.check(config, model, shapes(canvas_size))
     small = config.protocol == "reference" and image_size != canvas_size
     if small and shapes(image_size)["params"] != shapes(canvas_size)["params"]:
         raise UserError(

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import flax.linen as nn
+
 from vpns_jax import models, sparsity
 from vpns_jax.errors import UserError
 from vpns_jax.experiment import budget, pruning
@@ -109,12 +111,13 @@ def check_names(config: Config) -> None:
         raise UserError(f"config.densities are too close to tell apart: two cells would be called {twice[0]}")
 
 
-def plan(config: Config, cell: Cell) -> CellPlan:
+def plan(config: Config, cell: Cell, *, classes: int) -> CellPlan:
     """Resolves one cell.
 
     Args:
       config: a checked configuration.
       cell: the cell.
+      classes: the number of classes of the head.
 
     Returns:
       The cell's plan.
@@ -146,7 +149,7 @@ def plan(config: Config, cell: Cell) -> CellPlan:
         ),
         retrain=_weights(config, epochs.retrain),
         posthoc=_weights(config, epochs.posthoc),
-        pattern=pruning.pattern(config),
+        pattern=pruning.pattern(config, _model(config, classes)),
         mapping=config.mapping.kind,
         sparse_mapping=config.mapping.network == "sparse",
         save_every=config.checkpoint_every_epochs,
@@ -167,12 +170,16 @@ def network(config: Config, prompt: Prompt, normalization: models.Normalization,
       The network. Under the reference protocol plain images keep their size; otherwise they are put on the canvas.
     """
     return Network(
-        model=models.create(config.model.name, num_classes=classes, **config.model.options),
+        model=_model(config, classes),
         prompt=prompt,
         plain=create("none", canvas_size=config.prompt.canvas_size) if config.protocol == "paper" else None,
         mean=normalization.mean,
         std=normalization.std,
     )
+
+
+def _model(config: Config, classes: int) -> nn.Module:
+    return models.create(config.model.name, num_classes=classes, **config.model.options)
 
 
 def _weights(config: Config, epochs: int) -> Recipe:

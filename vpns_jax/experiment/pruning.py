@@ -2,8 +2,11 @@
 
 from typing import Any
 
+import flax.linen as nn
+
 from vpns_jax import models, sparsity, trees
 from vpns_jax.errors import UserError
+from vpns_jax.experiment import target
 from vpns_jax.experiment.config import Config
 from vpns_jax.pruners import method
 
@@ -35,35 +38,40 @@ def prunable(config: Config, weights: PyTree) -> PyTree:
     return trees.unflatten(kept)
 
 
-def pattern(config: Config) -> sparsity.Pattern:
+def pattern(config: Config, model: nn.Module) -> sparsity.Pattern:
     """Makes the pattern of masks: which weights form a group, and how layers share the density.
 
     Args:
       config: a checked configuration.
+      model: the network.
 
     Returns:
       The pattern.
     """
-    channels = _channels(config)
+    channels, wanted = _channels(config), target.parse(config.target)
+    if wanted:
+        parts = target.terms(wanted.kind, model, image_size=config.prompt.canvas_size)
+        return sparsity.BudgetPattern(channels=channels, terms=parts, target=wanted.kind)
     if channels:
         return sparsity.ChannelPattern(allocation=config.allocation, channels=channels)
     return sparsity.Pattern(sparsity.parse_granularity(config.granularity), config.allocation)
 
 
-def check(config: Config, variables: PyTree) -> None:
+def check(config: Config, model: nn.Module, variables: PyTree) -> None:
     """Checks that the network can have masks as the config asks for.
 
     Args:
       config: a checked configuration.
+      model: the network.
       variables: the network's variables, or their shapes.
 
     Raises:
-      UserError: a kernel does not fit the granularity, or a density leaves layers empty.
+      UserError: a kernel does not fit the granularity, a density leaves layers empty, or a target cannot be reached.
     """
-    kernels, wanted = prunable(config, variables["params"]), pattern(config)
+    kernels, wanted = prunable(config, variables["params"]), pattern(config, model)
     if any(method(name).sparse for name in config.methods):
         for density in config.densities:
-            sparsity.validate(wanted, kernels, density)
+            wanted.amount(kernels, density)
 
 
 def _channels(config: Config) -> tuple[models.Channels, ...]:

@@ -7,10 +7,11 @@ from typing import Any
 
 import jax
 
-from vpns_jax import models
+from vpns_jax import models, sparsity
 from vpns_jax.analysis import flops
 from vpns_jax.analysis.density import density_report
 from vpns_jax.errors import UserError
+from vpns_jax.experiment import target
 from vpns_jax.experiment.plan import CellPlan
 from vpns_jax.experiment.workdir import Workdir
 from vpns_jax.training.batches import Split
@@ -139,8 +140,10 @@ def entry(
     Raises:
       UserError: a row is missing.
     """
-    density = density_report(mask, head=models.HEAD)
-    shapes = flops.kernels(network.model, image_size=network.prompt.canvas_size)
+    size = network.prompt.canvas_size
+    density = density_report(sparsity.counted(mask), head=models.HEAD)
+    shapes = flops.kernels(network.model, image_size=size)
+    of_channels = plan.method.sparse and isinstance(plan.pattern, sparsity.ChannelPattern)
     return {
         "cell": plan.cell.name,
         **dataclasses.asdict(plan.cell),
@@ -149,12 +152,33 @@ def entry(
         "collapsed": list(density.collapsed),
         "layers": density.to_json()["layers"],
         "multiply_adds": flops.multiply_adds(shapes, density.layers, head=models.HEAD),
+        **({"shrunk": target.shrunk(network.model, mask, image_size=size)} if of_channels else {}),
         "val": rows.validation(),
         "test": {which: metrics.accuracy for which, metrics in tested.items()},
         "calibration_error": tested["best"].calibration_error,
         **counts,
         **rows.seconds(),
     }
+
+
+def target_reached(plan: CellPlan, shrunk: dict[str, dict[str, int]]) -> list[str]:
+    """Says what a target came to.
+
+    Args:
+      plan: the cell's plan.
+      shrunk: from `target.shrunk`; empty if the mask is not one of channels.
+
+    Returns:
+      A note, if there was a target.
+    """
+    if not isinstance(plan.pattern, sparsity.BudgetPattern) or not shrunk:
+        return []
+    kind = plan.pattern.target
+    cost = shrunk[target.key(kind)]
+    return [
+        f"target {kind}:{plan.cell.density:g}: without its pruned channels the network has "
+        f"{cost['shrunk'] / cost['dense']:.2%} of the dense {target.COSTS[kind]}"
+    ]
 
 
 def already_sparse(kept: float, nonzero: float) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from vpns_jax import models, sparsity
 from vpns_jax.errors import UserError, check_name, short
-from vpns_jax.experiment import ranges
+from vpns_jax.experiment import ranges, target
 from vpns_jax.experiment.groups import (
     DataConfig,
     MappingConfig,
@@ -32,6 +32,10 @@ T = TypeVar("T")
 
 def _granularity(value: str, path: str) -> None:
     sparsity.parse_granularity(value)
+
+
+def _target(value: str, path: str) -> None:
+    target.parse(value)
 
 
 def _method(value: str, path: str) -> None:
@@ -90,6 +94,12 @@ class Config:
         "global",
         '"global" (one threshold), "uniform" (each layer at the density) or "erk" (large layers sparser).',
         tuple(sparsity.allocation.ALLOCATIONS),
+    )
+    target: str = option(
+        "",
+        'With granularity "channel": what the network may cost once pruned channels are cut out, such as "macs:0.5", '
+        'half the dense multiply-adds, or "params:0.5", half the parameters. The share takes the place of densities.',
+        _target,
     )
     checkpoint_every_epochs: int = option(
         5, "Epochs between checkpoints to resume from.", Range(1, 1_000_000, "no stage has that many epochs")
@@ -164,6 +174,11 @@ class Config:
     def _check_methods(self, path: str) -> None:
         """Raises `UserError` for a method that the rest of the config leaves nothing to do, or too much."""
         grain = sparsity.parse_granularity(self.granularity)
+        if self.target and (grain.kind != "channel" or self.allocation != "global"):
+            raise UserError(
+                f"{path}.target is {self.target}, which needs {path}.granularity channel and {path}.allocation global; "
+                f"found {self.granularity} and {self.allocation}"
+            )
         for name in self.methods:
             found = method(name)
             if found.prompted and not found.training and self.prompt.stage == "prune":
@@ -172,6 +187,10 @@ class Config:
                 )
             if found.given and not self.transferred_mask:
                 raise UserError(f"{path}.transfer.mask is ''; {name} takes the CELL.safetensors of an earlier run")
+            if self.target and (found.given or found.layerwise):
+                raise UserError(
+                    f"{path}.target is {self.target}, which takes one threshold of scores; {name} has none, use another"
+                )
             if grain.kind == "N:M" and found.gradual:
                 raise UserError(f"{path}.granularity {grain} has one density, and {name} gets there by others")
             if found.training and found.training.rounds:

@@ -18,7 +18,7 @@ METHODS = {
     "synflow": Method(synflow.prune, options=synflow.Options, gradual=True),
     "imp": Method(imp.prune, options=imp.Options, training=imp.TRAINING, gradual=True),
     "hydra": Method(hydra.prune, training=hydra.TRAINING),
-    "hydra_layerwise": Method(hydra.prune_layerwise, training=hydra.TRAINING),
+    "hydra_layerwise": Method(hydra.prune_layerwise, training=hydra.TRAINING, layerwise=True),
     "bip": Method(bip.prune, options=bip.Options, training=bip.TRAINING),
     "transfer": Method(given_mask.prune, options=given_mask.Options, given=True),
     # The paper's: hydra+prompt by its own name.

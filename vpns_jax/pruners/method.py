@@ -39,6 +39,7 @@ class Method:
       posthoc: the prompt is fitted alone, on the finished network.
       gradual: it gets to a density by way of larger ones.
       given: the mask is one that the config names.
+      layerwise: every layer gets the density by itself.
     """
 
     prune: Pruner
@@ -49,3 +50,4 @@ class Method:
     posthoc: bool = False
     gradual: bool = False
     given: bool = False
+    layerwise: bool = False

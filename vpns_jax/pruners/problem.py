@@ -121,7 +121,7 @@ class Problem:
         Returns:
           One int32 count, or a tree with one for each layer.
         """
-        return jax.tree.map(jnp.int32, sparsity.pruned_groups(self.pattern, self.prunable, density))
+        return jax.tree.map(jnp.asarray, self.pattern.amount(self.prunable, density))
 
     def keep(self, scores: PyTree, *, signed: bool = False, runner: Runner | None = None) -> PyTree:
         """Keeps the groups with the largest scores; see `sparsity.prune_groups`.
@@ -139,7 +139,7 @@ class Problem:
         """
         if self.density < 1:
             sparsity.check_scores(scores)
-        kept = sparsity.prune_groups(scores, self.pruned(self.density), self.pattern.selection, signed=signed)
+        kept = self.pattern.select(scores, self.pruned(self.density), signed=signed)
         mask = self._mask(kept)
         if runner is not None:
             self.note_ties(runner, scores, mask, signed=signed)
@@ -174,8 +174,7 @@ class Problem:
         Returns:
           The new mask.
         """
-        kept = self.pattern.kept(mask)
-        return self._mask(sparsity.prune_groups_further(scores, kept, self.pruned(density), self.pattern.selection))
+        return self._mask(self.pattern.select_further(scores, self.pattern.kept(mask), self.pruned(density)))
 
     def by_score(self, scores: PyTree, runner: Runner) -> Subnetwork:
         """Makes the source network that keeps the groups with the largest |score|; see `keep`.

@@ -1,7 +1,8 @@
 """Scores, exact global selection, and masks: pure functions on trees that know nothing of images."""
 
 from vpns_jax.sparsity.bits import Bits, pack, unpack
-from vpns_jax.sparsity.channels import ChannelPattern
+from vpns_jax.sparsity.budget import BudgetPattern, Term, cost
+from vpns_jax.sparsity.channels import ChannelPattern, channel_parts
 from vpns_jax.sparsity.density import DENSITY, check_density
 from vpns_jax.sparsity.granularity import Granularity
 from vpns_jax.sparsity.granularity import parse as parse_granularity
@@ -22,7 +23,6 @@ from vpns_jax.sparsity.masks import (
 from vpns_jax.sparsity.pattern import (
     Pattern,
     prune_groups,
-    prune_groups_further,
     pruned_groups,
     structured_mask,
     validate,
@@ -43,16 +43,20 @@ from vpns_jax.trees import overlay, subtree
 __all__ = [
     "DENSITY",
     "Bits",
+    "BudgetPattern",
     "ChannelPattern",
     "Granularity",
     "Pattern",
+    "Term",
     "apply",
     "attach_gradient",
     "bilevel",
     "bilevel_gradient",
+    "channel_parts",
     "check_density",
     "check_scores",
     "connection_sensitivity",
+    "cost",
     "counted",
     "density",
     "gradient_flow",
@@ -64,7 +68,6 @@ __all__ = [
     "pack",
     "parse_granularity",
     "prune_groups",
-    "prune_groups_further",
     "prune_lowest",
     "prune_smallest",
     "pruned_count",

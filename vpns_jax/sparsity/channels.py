@@ -79,11 +79,6 @@ class ChannelPattern(Pattern):
     granularity: Granularity = CHANNEL
     channels: tuple[Channels, ...] = ()
 
-    @property
-    def selection(self) -> Pattern:
-        """The pattern for `prune_groups`: scores are single numbers, because each channel has one score."""
-        return Pattern(allocation=self.allocation)
-
     def layers(self, shapes: PyTree) -> tuple[Layer, ...]:
         """Lists the tensors whose channels are pruned, each with all kernels that lose a column with a channel.
 
@@ -116,6 +111,10 @@ class ChannelPattern(Pattern):
         """Makes initial scores: the mean |w| of the scaled weights, leveled over the layers."""
         return level(self.magnitude(scaled_init(kernels)))
 
+    def select(self, scores: PyTree, amount: Any, *, signed: bool = False) -> PyTree:
+        """Keeps the channels of largest scores; see `Pattern.select`."""
+        return Pattern(allocation=self.allocation).select(scores, amount, signed=signed)
+
     def put(self, weights: PyTree, scored: PyTree) -> PyTree:
         """Applies the gates to the weights; see `Pattern.put`."""
         return masks.apply(weights, self.gate(scored, weights))
@@ -126,7 +125,7 @@ class ChannelPattern(Pattern):
 
     def mask(self, keep: PyTree, weights: PyTree) -> PyTree:
         """Spreads each channel's bool over all parameters that belong to the channel; see `Pattern.mask`."""
-        return self._spread(keep, weights, _parts)
+        return self._spread(keep, weights, channel_parts)
 
     def kept(self, mask: PyTree) -> PyTree:
         """Reads from a mask which channels it keeps; see `Pattern.kept`."""
@@ -171,8 +170,15 @@ def _ends(writer: Writer) -> list[str]:
     return [path for path in (writer.kernel, writer.bias) if path]
 
 
-def _parts(channels: Channels) -> list[str]:
-    """All parameters that belong to channels."""
+def channel_parts(channels: Channels) -> list[str]:
+    """Lists all parameters that belong to channels.
+
+    Args:
+      channels: the channels of one tensor.
+
+    Returns:
+      Paths of what has a column, or an element, for each channel.
+    """
     writers = (*channels.writers, *channels.companions)
     paths = (path for writer in writers for path in (writer.kernel, writer.bias, *_ends(writer)))
     return list(dict.fromkeys(path for path in paths if path))

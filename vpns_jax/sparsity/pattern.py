@@ -21,6 +21,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from vpns_jax.errors import UserError, check_name
@@ -49,11 +50,6 @@ class Pattern:
 
     granularity: Granularity = WEIGHT
     allocation: str = "global"
-
-    @property
-    def selection(self) -> "Pattern":
-        """The pattern for `prune_groups`, which prunes trees in the shapes of scores."""
-        return self
 
     def layers(self, shapes: PyTree) -> tuple[Layer, ...]:
         """Lists the layers that share the density.
@@ -114,6 +110,47 @@ class Pattern:
           A tree like `weights`.
         """
         return overlay(weights, scored)
+
+    def amount(self, shapes: PyTree, density: float) -> PyTree:
+        """Says how much to prune.
+
+        Args:
+          shapes: tree of kernels, or of their shapes.
+          density: the share to keep.
+
+        Returns:
+          What `select` takes, as numbers, so that one compilation serves every density.
+
+        Raises:
+          UserError: see `validate`.
+        """
+        return jax.tree.map(np.int32, pruned_groups(self, shapes, density))
+
+    def select(self, scores: PyTree, amount: Any, *, signed: bool = False) -> PyTree:
+        """Keeps what has the largest |score|, or the largest score.
+
+        Args:
+          scores: a tree like `scored`.
+          amount: how much to prune, from `amount`; may be traced.
+          signed: whether the sign of a score counts.
+
+        Returns:
+          A tree like `scored`, bool.
+        """
+        return prune_groups(scores, amount, self, signed=signed)
+
+    def select_further(self, scores: PyTree, kept: PyTree, amount: Any) -> PyTree:
+        """Keeps the largest |score| of what is still kept.
+
+        Args:
+          scores: a tree like `scored`.
+          kept: a tree like `scored`, bool: whole groups, no fewer than are kept in the end.
+          amount: how much to prune in all, from `amount`.
+
+        Returns:
+          A tree like `scored`, bool.
+        """
+        return self.select(_remaining(scores, kept), amount)
 
     def gate(self, values: PyTree, weights: PyTree) -> PyTree:
         """Makes the tree that weights are multiplied by while scores are learned.
@@ -267,23 +304,12 @@ def prune_groups(scores: PyTree, pruned: Counts, pattern: Pattern, *, signed: bo
     return jax.tree.unflatten(structure, [spread[i] for i in range(len(leaves))])
 
 
-@functools.partial(jax.jit, static_argnames="pattern")
-def prune_groups_further(scores: PyTree, mask: PyTree, pruned: Counts, pattern: Pattern) -> PyTree:
-    """The mask that drops what `mask` drops and then the smallest groups, `pruned` in all; see `prune_groups`.
-
-    Args:
-      scores: pytree of float arrays in the shapes of kernels.
-      mask: tree of bool arrays like `scores`; it drops whole groups, at most `pruned` of them.
-      pruned: from `pruned_groups`.
-      pattern: what masks may look like.
-
-    Returns:
-      A tree of bool arrays shaped as `scores`.
-    """
+@jax.jit
+def _remaining(scores: PyTree, kept: PyTree) -> PyTree:
+    """The scores' magnitudes, those of what is gone below all others."""
     tiny = 2 * jnp.finfo(jnp.float32).tiny
-    # Kept scores become positive, so that pruned groups, at zero, stay the smallest.
-    left = jax.tree.map(lambda s, keep: jnp.where(keep, jnp.maximum(jnp.abs(s), tiny), 0), scores, mask)
-    return prune_groups(left, pruned, pattern)
+    # Kept scores may be zero, too.
+    return jax.tree.map(lambda s, keep: jnp.where(keep, jnp.maximum(jnp.abs(s), tiny), 0), scores, kept)
 
 
 def _prune_in_each(scores: jax.Array, m: int, pruned: Any) -> jax.Array:

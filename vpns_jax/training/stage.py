@@ -70,7 +70,7 @@ def learn_scores(
       scores: the initial scores, a subtree of `start.weights`.
       recipe: optimizers of "scores", "prompt" and, with a new head, "head".
       iterations: the iterations of an epoch, for schedules.
-      pruned: the number of groups to prune, from `sparsity.pruned_groups`.
+      pruned: how much to prune, from `Pattern.amount`.
       pattern: what a group is.
       new_head: whether the head is learned, too.
 
@@ -78,7 +78,7 @@ def learn_scores(
       The stage and its first state, which owns its arrays.
     """
     learned = {"scores": scores, "prompt": start.prompt} | ({"head": start.weights[HEAD]} if new_head else {})
-    frozen = {"weights": start.weights, "pruned": jax.tree.map(jnp.int32, pruned)}
+    frozen = {"weights": start.weights, "pruned": _typed(pruned)}
     view = LearnedMask(pattern)
     passes = tuple(
         _pass(view, learned, input_, train=_uses_batch_statistics(recipe, input_))
@@ -128,7 +128,7 @@ def learn_both(
       scores: the initial scores, a subtree of `start.weights`.
       recipe: optimizers of "scores", "weights" and "prompt".
       iterations: the iterations of an epoch, for schedules.
-      pruned: the number of groups to prune, from `sparsity.pruned_groups`.
+      pruned: how much to prune, from `Pattern.amount`.
       pattern: what a group is.
       gamma: the factor of the lower level's L2 penalty, above zero.
 
@@ -145,9 +145,7 @@ def learn_both(
             for input_ in inputs_
         ),
     )
-    return _begin(
-        network, lower, passes, recipe, iterations, start, learned, {"pruned": jax.tree.map(jnp.int32, pruned)}
-    )
+    return _begin(network, lower, passes, recipe, iterations, start, learned, {"pruned": _typed(pruned)})
 
 
 def learn_prompt(network: Network, start: Subnetwork, recipe: Recipe, iterations: int) -> tuple[Stage, TrainState]:
@@ -167,6 +165,11 @@ def learn_prompt(network: Network, start: Subnetwork, recipe: Recipe, iterations
     view = FixedMask()
     passes = tuple(_pass(view, learned, input_, train=False) for input_ in _inputs(network, recipe) if input_.prompted)
     return _begin(network, view, passes, recipe, iterations, start, learned, frozen)
+
+
+def _typed(numbers: PyTree) -> PyTree:
+    """Numbers as arrays of a type of their own, as a checkpoint gives them back."""
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.asarray(x).dtype), numbers)
 
 
 def _inputs(network: Network, recipe: Recipe) -> tuple[Input, ...]:

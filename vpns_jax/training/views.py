@@ -77,7 +77,7 @@ class LearnedMask:
         Returns:
           A tree of bool arrays like the scores.
         """
-        return sparsity.prune_groups(groups["scores"], groups["pruned"], self.pattern.selection)
+        return self.pattern.select(groups["scores"], groups["pruned"])
 
     def __call__(self, groups: Groups) -> tuple[PyTree, PyTree]:
         """Passes the mask's gradient straight through to |scores|; see `View`."""

@@ -1,0 +1,78 @@
+"""Targets: what networks cost without their pruned channels, against networks that are narrower from the start."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vpns_jax import models, sparsity, trees
+from vpns_jax.experiment import target
+
+
+def narrow(model, keep):
+    """A mask that keeps a share of the channels of everything, but at least one head."""
+    images = jnp.zeros((1, 32, 32, 3))
+    params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    pattern = sparsity.ChannelPattern(channels=models.channels(model))
+    free = {kernel for each in models.channels(model) if not each.fixed for kernel in each.kernels}
+    kernels = trees.unflatten({path: leaf for path, leaf in trees.flatten(params).items() if path in free})
+    kept = jax.tree.map(lambda x: np.arange(x.size) < round(keep * x.size), pattern.scored(kernels))
+    return pattern.mask(kept, params)
+
+
+def dense(name, **options):
+    model = models.create(name, num_classes=10, **options)
+    counted = {kind: sparsity.cost(target.terms(kind, model, image_size=32), {}) for kind in target.COSTS}
+    return model, {target.key(kind): size for kind, size in counted.items()}
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vgg16_bn"])
+def test_half_of_all_channels_cost_what_a_network_of_half_the_width_does(name):
+    model, whole = dense(name, width=1 / 8)
+    _, half = dense(name, width=1 / 16)
+    found = target.shrunk(model, narrow(model, 0.5), image_size=32)
+    assert found == {key: {"dense": whole[key], "shrunk": half[key]} for key in whole}
+
+
+def test_a_vit_by_hand():
+    """Of 3 heads two are kept, of 768 hidden units half; the 192 channels of the residual stream all are."""
+    model, whole = dense("vit_ti32")
+    found = target.shrunk(model, narrow(model, 2 / 3), image_size=32)
+    # An image of 32 px is one patch, and a class token: 2 positions.
+    per_token = 12 * (4 * 192 * 192 + 8 * 192 * 192)
+    assert found["multiply_adds"]["dense"] == whole["multiply_adds"] == 32 * 32 * 3 * 192 + 2 * per_token + 192 * 10
+    assert found["multiply_adds"]["shrunk"] == 32 * 32 * 3 * 192 + 2 * per_token * 2 // 3 + 192 * 10
+
+
+def test_published_sizes():
+    model = models.create("resnet18")
+    assert sparsity.cost(target.terms("macs", model, image_size=224), {}) == 1_814_073_344
+    assert sparsity.cost(target.terms("params", model, image_size=224), {}) == 11_689_512
+
+
+@pytest.mark.parametrize("kind", target.COSTS)
+def test_a_resnet18_comes_within_two_percent_of_its_target(kind):
+    model = models.create("resnet18")
+    parts = target.terms(kind, model, image_size=224)
+    pattern = sparsity.BudgetPattern(channels=models.channels(model), terms=parts, target=kind)
+    names = {term.writes for term in parts} - {""}
+    sizes = dict(zip(sorted(names), (0,) * len(names), strict=True))
+    params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+    sizes = {name: trees.flatten(params)[name].shape[-1] for name in sizes}
+    rng = np.random.default_rng(0)
+    scores = trees.unflatten({name: jnp.asarray(rng.normal(size=size), jnp.float32) for name, size in sizes.items()})
+    for share in (0.5, 0.25):
+        kept = trees.flatten(pattern.select(scores, share))
+        counts = {name: (int(keep.sum()), keep.size) for name, keep in kept.items()}
+        left = sparsity.cost(parts, counts) / sparsity.cost(parts, {})
+        assert 0.98 * share <= left <= share
+        # Which is not the share of channels.
+        assert abs(sum(n for n, _ in counts.values()) / sum(n for _, n in counts.values()) - share) > 0.02
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("", None), ("macs:0.5", ("macs", 0.5)), ("params:2e-1", ("params", 0.2))]
+)
+def test_targets_are_read(text, expected):
+    found = target.parse(text)
+    assert found is None if expected is None else (found.kind, found.share) == expected

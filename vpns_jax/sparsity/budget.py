@@ -1,0 +1,130 @@
+"""A budget: as many channels are pruned as it takes for the network without them to cost at most a share of the dense.
+
+What a layer costs is proportional to the channels it reads times those it writes, so the share of the cost is not that
+of channels. There is one threshold for the scores of all layers, as for densities. It is searched anew for every
+mask: all thresholds are tried at once, which is cheap because channels are few, and the loosest that fits is taken.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from vpns_jax import trees
+from vpns_jax.errors import UserError
+from vpns_jax.sparsity.channels import ChannelPattern
+from vpns_jax.sparsity.density import check_density
+
+PyTree = Any
+# More than float32 is off by when it adds up a network, so that no budget is exceeded by rounding.
+_ROUNDING = 1e-6
+
+
+class Term(NamedTuple):
+    """What one part of a network costs, in proportion to the kept channels that it reads, and that it writes.
+
+    Attributes:
+      reads: the path of the channels' score; "" if it reads none that may be pruned.
+      writes: likewise.
+      cost: in the dense network, such as its multiply-adds.
+    """
+
+    reads: str
+    writes: str
+    cost: int
+
+
+def cost(terms: Sequence[Term], kept: Mapping[str, tuple[int, int]]) -> int:
+    """Adds up what is left of a network.
+
+    Args:
+      terms: of the dense network.
+      kept: of channels that may be pruned, how many are kept and how many there are, by the path of their score.
+
+    Returns:
+      The cost without all channels that are pruned.
+    """
+    whole = (1, 1)
+    total = 0
+    for term in terms:
+        (in_kept, in_all), (out_kept, out_all) = kept.get(term.reads, whole), kept.get(term.writes, whole)
+        total += term.cost * in_kept * out_kept // (in_all * out_all)
+    return total
+
+
+@dataclasses.dataclass(frozen=True)
+class BudgetPattern(ChannelPattern):
+    """Masks of whole channels under one threshold, with a density that is a share of the cost. Hashable.
+
+    Attributes:
+      terms: of the dense network.
+      target: what the user calls the cost, for errors.
+    """
+
+    terms: tuple[Term, ...] = ()
+    target: str = ""
+
+    def amount(self, shapes: PyTree, density: float) -> PyTree:
+        """Gives the share of the cost that may be left; see `Pattern.amount`.
+
+        Raises:
+          UserError: it is left even if one channel a layer is, or the allocation is not global.
+        """
+        check_density(density)
+        if self.allocation != "global":
+            raise UserError(f"target {self.target} needs one threshold, allocation global; found {self.allocation}")
+        all_layers = dict(zip(self._names(shapes), self.layers(shapes), strict=True))
+        dense = cost(self.terms, {})
+        least = cost(self.terms, {name: (1, layer.groups) for name, layer in all_layers.items()}) / dense
+        if least > density:
+            raise UserError(
+                f"target {self.target}:{density:g} cannot be reached: with one channel left in each of the "
+                f"{len(all_layers)} layers that may be pruned, {least:.3g} of the dense network are left"
+            )
+        return np.float32(density)
+
+    def select(self, scores: PyTree, amount: Any, *, signed: bool = False) -> PyTree:
+        """Keeps the channels of largest scores, as many as the share of the cost allows; see `Pattern.select`."""
+        return _select(self, scores, jnp.float32(amount), signed=signed)
+
+    def _names(self, shapes: PyTree) -> list[str]:
+        return list(trees.flatten(self.scored(shapes)))
+
+
+@functools.partial(jax.jit, static_argnames=("pattern", "signed"))
+def _select(pattern: BudgetPattern, scores: PyTree, share: jax.Array, *, signed: bool) -> PyTree:
+    leaves, structure = jax.tree.flatten(lax.stop_gradient(scores))
+    named, _ = jax.tree_util.tree_flatten_with_path(scores)
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in named]
+    values = jnp.concatenate([leaf if signed else jnp.abs(leaf) for leaf in leaves])
+    # Of equals the first goes first, as everywhere.
+    order = jnp.argsort(values, stable=True)
+    owner = np.repeat(np.arange(len(leaves)), [leaf.size for leaf in leaves])
+    left = _left(pattern.terms, names, [leaf.size for leaf in leaves], jnp.asarray(owner)[order])
+    pruned = jnp.argmax(left <= share * (1 - _ROUNDING))
+    rank = jnp.zeros(values.size, jnp.int32).at[order].set(jnp.arange(values.size, dtype=jnp.int32))
+    kept = jnp.split(rank >= pruned, np.cumsum([leaf.size for leaf in leaves])[:-1])
+    return jax.tree.unflatten(structure, kept)
+
+
+def _left(terms: Sequence[Term], names: Sequence[str], sizes: Sequence[int], owners: jax.Array) -> jax.Array:
+    """The share of the cost that is left when the first 0, 1, 2, ... channels go, float32 `[channels + 1]`.
+
+    Args:
+      terms: of the dense network.
+      names: of the layers.
+      sizes: how many channels each has.
+      owners: which layer each channel is of, in the order in which they go.
+    """
+    gone = jnp.cumsum(owners[:, None] == jnp.arange(len(names))[None], axis=0, dtype=jnp.int32)
+    gone = jnp.concatenate([jnp.zeros((1, len(names)), jnp.int32), gone])
+    shares = {name: 1 - gone[:, i] / size for i, (name, size) in enumerate(zip(names, sizes, strict=True))}
+    whole = jnp.ones(len(owners) + 1)
+    dense = cost(terms, {})
+    parts = [term.cost / dense * shares.get(term.reads, whole) * shares.get(term.writes, whole) for term in terms]
+    return sum(parts[1:], parts[0])
