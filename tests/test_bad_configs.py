@@ -1,4 +1,4 @@
-"""Configurations that cannot be meant, made at random: each ends in one short line, and none in a traceback."""
+"""Random bad configurations: each ends in one short line, none in a traceback."""
 
 import copy
 import random
@@ -15,7 +15,7 @@ DEEP: list = []
 for _ in range(5000):
     DEEP = [DEEP]
 
-# Of which no key takes any.
+# Values that no key accepts.
 NEVER = (
     float("nan"),
     float("inf"),
@@ -51,7 +51,7 @@ NEVER = (
     ({},),
     tuple(range(2000)),
 )
-# What some keys take: an empty text or tuple, a name, a path, a glob; fields of their own for the model.
+# Values that some keys accept: an empty text or tuple, a name, a path, a glob, or options of the model.
 TAKEN = {
     "name": ("nothing", "x"),
     "model.weights": ("", "nothing", "../x"),
@@ -69,7 +69,7 @@ TAKEN = {
 
 
 def keys(tree, prefix=()):
-    """The paths of all groups and leaves, those of the model's options among them."""
+    """Lists the paths of all groups and leaves, including the model's options."""
     for name, value in tree.items():
         yield (*prefix, name)
         if isinstance(value, dict):
@@ -77,7 +77,7 @@ def keys(tree, prefix=()):
 
 
 def changed(tree, path, change):
-    """A copy of `tree` with `change` called on the group that holds the last of `path`, and its name."""
+    """Copies `tree` and calls `change` with the group that holds the last key of `path`, and with that key."""
     tree = copy.deepcopy(tree)
     branch = tree
     for name in path[:-1]:
@@ -87,7 +87,7 @@ def changed(tree, path, change):
 
 
 def bad_trees():
-    """COUNT of (what was done, the tree): one key has a bad value, is missing, has another name, or is there twice."""
+    """Makes COUNT pairs (change, tree): one key has a bad value, is missing, has another name, or appears twice."""
     tree, draw = default.get_config().to_dict(), random.Random(SEED)
     paths = [path for path in keys(tree) if path[:2] != ("model", "options") or len(path) == 2]
     options = [path for path in keys(tree) if path[:2] == ("model", "options") and len(path) == 3]
@@ -107,10 +107,10 @@ def bad_trees():
 
 
 def takes(key, value):
-    """Whether a key is one of the few that take a value."""
+    """Returns whether a key is one of the few that accept a value."""
     taken = TAKEN.get(key, ())
     return (isinstance(value, tuple | str) and "any" in taken) or any(
-        type(one) is type(value) and one == value for one in taken
+        type(accepted) is type(value) and accepted == value for accepted in taken
     )
 
 

@@ -15,11 +15,11 @@ import main
 from vpns_jax import cli
 from vpns_jax.experiment import pretraining
 
-# ml_collections loads a config file in a way that Python has deprecated.
+# ml_collections loads config files in a way that is deprecated in Python.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 ROOT = Path(__file__).parent.parent
-# A job that would be small, were it not wrong.
+# A small job, which each test makes wrong.
 BASE = (
     "--config=configs/quickstart.py",
     "--config.data.name=digits",
@@ -30,13 +30,13 @@ BASE = (
 
 @pytest.fixture
 def call(tmp_path, monkeypatch, capfd):
-    """Runs the program in this process: (exit code, stderr)."""
+    """Runs the program in this process; returns (exit code, stderr)."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def run(*arguments, workdir=tmp_path / "run", base=BASE):
         argv = ["main.py", *base, *arguments, f"--workdir={workdir}"]
-        # ml_collections looks for overrides there, whatever it is told to parse.
+        # ml_collections always looks for overrides in sys.argv.
         monkeypatch.setattr(sys, "argv", argv)
         with flagsaver.flagsaver():
             flags.FLAGS.unparse_flags()

@@ -1,4 +1,4 @@
-"""Every config can be built, and what it asks for compiles; every key is listed, explained, bounded and read."""
+"""Every config can be built and its stages compile; every key is listed, explained, bounded and read."""
 
 import ast
 import copy
@@ -49,7 +49,7 @@ def test_every_config_parses(name):
 
 @functools.cache
 def shapes(name, options, size):
-    """Of a network's parameters at its full size, without making any."""
+    """Computes the shapes of a network's parameters at its full size, without making them."""
     model = models.create(name, **dict(options))
     return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))["params"]
 
@@ -58,14 +58,14 @@ def shapes(name, options, size):
 def test_every_config_has_its_network_and_something_to_prune(name):
     parsed = config.parse(CONFIGS[name]().to_dict())
     params = shapes(parsed.model.name, tuple(parsed.model.options.items()), parsed.prompt.canvas_size)
-    found = pruning.prunable(parsed, params)
-    share = sparsity.selection.count(found) / sparsity.selection.count(params)
+    kernels = pruning.prunable(parsed, params)
+    share = sparsity.selection.count(kernels) / sparsity.selection.count(params)
     assert 0.98 < share < 1
-    assert all(sparsity.pruned_count(found, density) > 0 for density in parsed.densities)
+    assert all(sparsity.pruned_count(kernels, density) > 0 for density in parsed.densities)
 
 
 def test_the_papers_cells_have_its_schedule():
-    """METHOD.md's numbers, which are the released code's."""
+    """The numbers are those of the paper's released code."""
     for network in ("resnet18", "resnet50", "vgg16"):
         for name, batch in (("cifar100", 256), ("stanford_cars", 128), ("dtd", 64), ("imagenet", 1024)):
             parsed = config.parse(paper.get_config(f"{network},{name}").to_dict())
@@ -78,8 +78,8 @@ def test_the_papers_cells_have_its_schedule():
             assert parsed.make_prompt().parameter_count() == 39_936
 
 
-# One of each network and recipe; the data set changes no shape but the number of classes. ResNet-18's steps are run
-# by other tests.
+# One config for each kind of network and recipe; data sets differ only in the number of classes. Other tests run the
+# steps of ResNet-18.
 FEW_LAYERS = {
     "resnet50_imagenet": {"depths": (2, 1)},
     "paper:vgg16,dtd": {"stages": ((1, 64), (2, 128))},
@@ -90,7 +90,7 @@ FEW_LAYERS = {
 @pytest.mark.parametrize("name", FEW_LAYERS)
 def test_a_prune_and_a_retrain_step_compile(name, monkeypatch, tmp_path):
     tree = CONFIGS[name]().to_dict()
-    # Reduced: a small canvas, few images, narrow kernels where the network has a width, few layers of each kind.
+    # Made small: a small canvas, few images, narrow kernels if the network has a width, and few layers of each kind.
     entry = registry.entry(tree["model"]["name"])
     shallow = dataclasses.replace(entry, architecture=entry.architecture | FEW_LAYERS[name])
     monkeypatch.setitem(registry.ENTRIES, tree["model"]["name"], shallow)
@@ -137,7 +137,7 @@ def _setup(parsed, folder):
 
 
 def changed(path, value):
-    """The quickstart's tree with one key set."""
+    """Makes the quickstart's tree with one key changed."""
     tree = quickstart.get_config().to_dict()
     *groups, key = path.split(".")
     branch = tree
@@ -199,41 +199,43 @@ def test_a_config_cannot_be_changed():
 
 
 def listed():
-    """What configs/default.py says: of each key, by its dotted name, the comment above it."""
-    found, comment = {}, []
+    """Reads configs/default.py: the comment above each key, by the key's dotted name."""
+    comments, comment = {}, []
     for line in inspect.getsource(default).splitlines():
         assigned = re.match(r"    (config|rule)\.([\w.]+) = ", line)
         if line.startswith("    # "):
             comment.append(line.strip("# "))
             continue
         if assigned:
-            found[f"{'rule.' if assigned[1] == 'rule' else ''}{assigned[2]}"] = " ".join(comment)
+            comments[f"{'rule.' if assigned[1] == 'rule' else ''}{assigned[2]}"] = " ".join(comment)
         comment = []
-    return found
+    return comments
 
 
 def described():
-    """What the dataclasses say: the same, with a rule's keys once."""
+    """Lists the meanings in the dataclasses, with the keys of an optimizer only once."""
     rules = {f"rule.{key}" for key, _ in options.described(Optimizer)}
-    keys = {key: one for key, one in options.described(config.Config) if f"rule.{key.split('.')[-1]}" not in rules}
-    return keys | {f"rule.{key}": one for key, one in options.described(Optimizer)}
+    keys = {
+        key: option for key, option in options.described(config.Config) if f"rule.{key.split('.')[-1]}" not in rules
+    }
+    return keys | {f"rule.{key}": option for key, option in options.described(Optimizer)}
 
 
 def test_the_list_of_keys_is_that_of_the_dataclasses():
     assert config.parse(default.get_config().to_dict()) == config.Config()
     comments = listed()
-    # They are the models' own, and stand under one comment.
+    # The options of models share one comment.
     assert {key for key in comments if key.startswith("model.options.")} == {
         f"model.options.{name}" for name in registry.OPTIONS
     }
     stated = {key: comment for key, comment in comments.items() if not key.startswith("model.options.")}
-    assert stated == {key: one.meaning for key, one in described().items()}
+    assert stated == {key: option.meaning for key, option in described().items()}
 
 
 def test_every_number_has_an_upper_end_that_says_why():
     for key, value in leaves(config.Config()):
         allowed = dict(options.described(config.Config))[key].allowed
-        numbers = [one for one in (value if isinstance(value, tuple) else (value,)) if isinstance(one, int | float)]
+        numbers = [x for x in (value if isinstance(value, tuple) else (value,)) if isinstance(x, int | float)]
         if numbers:
             assert isinstance(allowed, options.Range), key
             assert allowed.why or allowed.must, key
@@ -250,7 +252,7 @@ def leaves(group, prefix=""):
 
 
 def test_every_key_is_read_somewhere():
-    """As an attribute, outside of where it is declared and checked."""
+    """Every key is read as an attribute, outside of its declaration and check."""
     root = Path(__file__).parent.parent
     read = set()
     for path in [root / "main.py", *root.glob("vpns_jax/**/*.py"), *root.glob("experiments/*.py")]:

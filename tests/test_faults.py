@@ -1,4 +1,4 @@
-"""A few cases of each family of bad input; `make faults` tries three hundred."""
+"""A few cases of each family of bad input; `make faults` tries hundreds."""
 
 from tests.faults.families import tallies
 from tests.faults.tally import Case, Outcome, count

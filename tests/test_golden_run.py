@@ -40,8 +40,8 @@ NETWORK = Network(
 
 
 def recipe_of(optimizer, learning_rate):
-    """Every group by the same optimizer, as the released code has them in each stage."""
-    one = Optimizer(
+    """Makes a recipe with the same optimizer for every group, as in each stage of the released code."""
+    rule = Optimizer(
         optimizer=optimizer,
         learning_rate=learning_rate,
         momentum=0.9,
@@ -50,11 +50,11 @@ def recipe_of(optimizer, learning_rate):
         schedule="cosine_epochs",
         warmup_epochs=0.0,
     )
-    return Recipe("reference", BATCH, EPOCHS, dict.fromkeys(("scores", "weights", "prompt"), one))
+    return Recipe("reference", BATCH, EPOCHS, dict.fromkeys(("scores", "weights", "prompt"), rule))
 
 
 def load(folder):
-    """torchvision's ResNet-18 with the golden weights, through our own reader."""
+    """Loads torchvision's ResNet-18 with the golden weights, by our own reader."""
     shapes = json.loads((FOLDER / "logits.json").read_text())["resnet18@224"]["state_dict"]
     path = folder / "resnet18.safetensors"
     models.save_safetensors(path, {name: recipe.torch_tensor(name, tuple(shape)) for name, shape in shapes.items()})
@@ -67,7 +67,7 @@ def variables(tmp_path_factory):
 
 
 def score_probes(variables, scores, names):
-    """Probes of scores in torch's layout; a kernel's score has the kernel's name but for its end."""
+    """Makes probes of scores in torch's layout; a score's name is the kernel's name with another ending."""
     params = merge(variables["params"], scores)
     exported = models.export("resnet18", {"params": params, "batch_stats": variables["batch_stats"]})
     return {name: recipe.probe(name, exported[name.replace("popup_scores", "weight")]) for name in names}
@@ -87,12 +87,12 @@ def batch(data, i):
 
 
 @functools.partial(jax.jit, static_argnames=("stage", "one"))
-def one_pass(stage, one, state, batch):
-    return passes.update(stage, one, state, batch, jax.random.key(0))
+def one_pass(stage, pass_, state, batch):
+    return passes.update(stage, pass_, state, batch, jax.random.key(0))
 
 
 def kept_by_name(mask, variables):
-    """The number of weights kept, by the kernel's name in the golden file."""
+    """Counts the kept weights of each kernel, by the kernel's name in the golden file."""
     floats = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), mask)
     masked = {"params": merge(variables["params"], floats), "batch_stats": variables["batch_stats"]}
     exported = models.export("resnet18", masked)
@@ -108,7 +108,7 @@ def whole_canvas(prompt):
 
 
 def begin(variables):
-    """The scores, how many of them to prune, and the dense network."""
+    """Makes the scores, the number to prune, and the dense network."""
     scores = sparsity.scaled_init(models.prunable(variables["params"]))
     pruned = sparsity.pruned_count(scores, DENSITY)
     dense = Subnetwork(
@@ -128,9 +128,9 @@ def start(variables):
 
 def test_initial_scores(variables, start):
     scores, _, _ = start
-    for name, found in score_probes(variables, scores, GOLDEN["init_score_probe"]).items():
+    for name, probe in score_probes(variables, scores, GOLDEN["init_score_probe"]).items():
         expected = GOLDEN["init_score_probe"][name]
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * abs(expected[1]))
+        np.testing.assert_allclose(probe, expected, rtol=1e-5, atol=1e-5 * abs(expected[1]))
 
 
 def test_first_threshold_is_exact(variables, start):
@@ -153,15 +153,15 @@ def test_label_mappings(start):
 
 
 def prune(scores, pruned, dense):
-    """Stage 1, pass by pass: its rows, the stage and its last state."""
+    """Runs stage 1 pass by pass; returns its rows, the stage and its last state."""
     start = dataclasses.replace(dense, mapping=jnp.asarray(GOLDEN["mapping"]))
     groups = {"pruned": pruned, "pattern": sparsity.Pattern()}
     stage, state = learn_scores(NETWORK, start, scores, recipe_of("adam", 1e-4), ITERATIONS, **groups)
     rows = []
     for step in range(EPOCHS * ITERATIONS):
         row = {}
-        for letter, one, data in zip("ab", stage.passes, (A, B), strict=True):
-            state, metrics = one_pass(stage, one, state, batch(data, step % ITERATIONS))
+        for letter, pass_, data in zip("ab", stage.passes, (A, B), strict=True):
+            state, metrics = one_pass(stage, pass_, state, batch(data, step % ITERATIONS))
             row[f"loss_{letter}"] = float(metrics.loss.compute())
             row[f"thr_{letter}"] = float(sparsity.threshold(state.learned["scores"], pruned))
         row["prompt_probe"] = recipe.probe("prompt", whole_canvas(state.learned["prompt"]))
@@ -170,13 +170,13 @@ def prune(scores, pruned, dense):
 
 
 def retrain(sparse):
-    """Stage 2 from the end of stage 1, pass by pass: its rows, the stage and its last state."""
+    """Runs stage 2 from the end of stage 1, pass by pass; returns its rows, the stage and its last state."""
     stage, state = learn_weights(NETWORK, sparse, recipe_of("sgd", 0.01), ITERATIONS)
     rows = []
     for step in range(EPOCHS * ITERATIONS):
         row = {}
-        for letter, one, data in zip("ab", stage.passes, (A, B), strict=True):
-            state, metrics = one_pass(stage, one, state, batch(data, step % ITERATIONS))
+        for letter, pass_, data in zip("ab", stage.passes, (A, B), strict=True):
+            state, metrics = one_pass(stage, pass_, state, batch(data, step % ITERATIONS))
             row[f"loss_{letter}"] = float(metrics.loss.compute())
         row["prompt_probe"] = recipe.probe("prompt", whole_canvas(state.learned["prompt"]))
         rows.append(row)
@@ -195,7 +195,7 @@ def retrained_run(pruned_run):
 
 
 def assert_losses(stage, rows):
-    """Two draws of a loss differ by sqrt(2) deviations, and seldom by 6."""
+    """Two draws of a loss typically differ by sqrt(2) standard deviations, and rarely by 6."""
     for row, expected, deviation in zip(rows, GOLDEN[stage], SPREAD[stage], strict=True):
         for loss in ("loss_a", "loss_b"):
             assert row[loss] == pytest.approx(expected[loss], rel=1e-5, abs=6 * deviation[loss]), loss
@@ -215,8 +215,8 @@ def test_after_prune(variables, pruned_run):
     sparse = stage.subnetwork(state)
     for name, kept in kept_by_name(sparse.mask, variables).items():
         assert kept == pytest.approx(GOLDEN["kept"][name], rel=0.002), name
-    for name, found in score_probes(variables, state.learned["scores"], GOLDEN["score_probe"]).items():
-        assert found[1] == pytest.approx(GOLDEN["score_probe"][name][1], rel=1e-4), name
+    for name, probe in score_probes(variables, state.learned["scores"], GOLDEN["score_probe"]).items():
+        assert probe[1] == pytest.approx(GOLDEN["score_probe"][name][1], rel=1e-4), name
     exported = models.export("resnet18", {"params": variables["params"], "batch_stats": state.batch_stats})
     for name, (_, norm) in GOLDEN["bn_probe"].items():
         assert recipe.probe(name, exported[name])[1] == pytest.approx(norm, rel=0.01), name

@@ -1,4 +1,4 @@
-"""The notebook: its code compiles, and asks for a config there is."""
+"""The notebook: its code compiles, and its config is valid."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ def test_its_code_compiles():
 
 
 def test_its_config_is_one(monkeypatch):
-    """Everything of that cell but the run itself."""
+    """Executes the cell without the run itself."""
     (source,) = [source for source in code_cells() if "config.parse" in source]
     names = {}
     exec(source.split("startup.prepare()")[0], names)

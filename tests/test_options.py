@@ -1,4 +1,4 @@
-"""Options: dataclasses whose fields say what they are, built from trees and checked."""
+"""Options: dataclasses whose fields have meanings and allowed values, built from trees and checked."""
 
 import dataclasses
 import math
@@ -19,14 +19,14 @@ class Inner:
     color: str = option("red", "A color.", ("red", "green"), former="colour")
 
     def check(self, path):
-        """Raises `UserError` for a red one of many rounds."""
+        """Raises `UserError` if the color is red and there are many rounds."""
         if self.color == "red" and self.rounds > 5:
             raise UserError(f"{path}.rounds is {self.rounds}; red ones have at most 5")
 
 
 @dataclasses.dataclass(frozen=True)
 class Outer:
-    """What holds it."""
+    """The outer group."""
 
     names: tuple[str, ...] = option(("a",), "Names.")
     sizes: tuple[float, ...] = option((1.0,), "Sizes.", Range(0, 100, "it would not fit", "(]"))
@@ -96,7 +96,7 @@ def test_commas_part_names():
 
 
 def test_a_former_name_gives_way_to_nothing_but_a_choice():
-    """A config file sets it on top of the defaults, which have the new name."""
+    """A config file sets the former name in addition to the defaults, which have the new name."""
     assert parse(inner__colour="green").inner.color == "green"
     assert options.former_names(Outer) == {"inner.colour": "inner.color"}
     with pytest.raises(UserError, match=r"top\.inner has colour, the former name of color, beside it; keep color"):

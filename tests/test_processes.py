@@ -1,4 +1,4 @@
-"""Several processes run one experiment: killed, they go on together bit for bit, and one alone goes on for them."""
+"""Several processes run one experiment; killed, they resume together bit for bit, or one alone resumes."""
 
 import contextlib
 import os
@@ -26,8 +26,8 @@ from vpns_jax.parallel import processes
 ROOT = Path(__file__).parent.parent
 CELL = "hydra-s50-seed7"
 CONFIG = "from ml_collections import ConfigDict\n\ndef get_config():\n    return ConfigDict({tree})\n"
-# main.py, but that it knows the tiny network and runs each of the folders it is given. If it is to be killed, that is
-# in the last one, once it has logged an epoch of which there is no checkpoint yet.
+# Like main.py, but it knows the tiny network and runs several folders. If it is to be killed, that happens in the last
+# folder, after it has logged an epoch and before the epoch's checkpoint.
 WORKER = """
 import os, signal, sys, time
 from pathlib import Path
@@ -65,7 +65,7 @@ sys.exit(main.main(argv))
 
 
 def prepare(tmp_path, monkeypatch):
-    """Writes images and a config, and puts the source network into the cache: to train it takes more programs."""
+    """Writes images and a config, and puts the source network into the cache, because training it takes longer."""
     for split, seed in (("train", 0), ("val", 1), ("test", 2)):
         drawn = tiny.split(seed=seed)
         for number, (image, label) in enumerate(zip(drawn.images, drawn.labels, strict=True)):
@@ -87,30 +87,30 @@ def free_port():
 
 
 def by_flags(port, number):
-    """Arguments and environment of one of two processes that are told of each other."""
+    """Makes the arguments and environment of one of two processes, with explicit addresses."""
     return [f"--coordinator=127.0.0.1:{port}", "--processes=2", f"--process={number}"], {}
 
 
 def by_slurm(port, number):
-    """Those of one of two tasks of `srun`, as far as JAX reads them."""
+    """Makes the variables that JAX reads of one of two tasks of `srun`."""
     job = {"JOB_ID": "1", "STEP_NODELIST": "127.0.0.1", "STEP_NUM_TASKS": "2", "NTASKS": "2"}
     job |= {"PROCID": str(number), "LOCALID": str(number)}
     return [], {f"SLURM_{name}": value for name, value in job.items()} | {"JAX_COORDINATOR_PORT": str(port)}
 
 
 def by_open_mpi_4(port, number):
-    """Those of one of two processes of `mpirun`, as far as they tell who is who."""
+    """Makes the variables of one of two processes of `mpirun` that identify it."""
     return [], mpi(number) | {"JAX_COORDINATOR_PORT": str(port), "OMPI_MCA_orte_hnp_uri": "4096.0;tcp://127.0.0.1:1"}
 
 
 def by_open_mpi_5(port, number):
-    """Those of its release 5, in a Slurm job: the numbers from there are a daemon's."""
+    """The same for release 5 inside a Slurm job, where Slurm's numbers belong to a daemon."""
     return [f"--coordinator=127.0.0.1:{port}"], by_slurm(port, 7)[1] | mpi(number)
 
 
 def mpi(number):
-    told = {"SIZE": "2", "RANK": str(number), "LOCAL_RANK": str(number)}
-    return {f"OMPI_COMM_WORLD_{name}": value for name, value in told.items()}
+    environment = {"SIZE": "2", "RANK": str(number), "LOCAL_RANK": str(number)}
+    return {f"OMPI_COMM_WORLD_{name}": value for name, value in environment.items()}
 
 
 def alone(port, number):
@@ -118,13 +118,13 @@ def alone(port, number):
 
 
 def start(count, launch, command, outputs):
-    """Starts so many processes of a device each, told of each other; what they print goes to `outputs`."""
+    """Starts processes with one device each; their output goes to `outputs`."""
     shared, port = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}, free_port()
     workers = []
     for number, output in zip(range(count), outputs, strict=True):
-        flags, told = launch(port, number)
+        flags, environment = launch(port, number)
         streams = {"stdout": output, "stderr": subprocess.STDOUT, "text": True}
-        workers.append(subprocess.Popen([*command, *flags], cwd=ROOT, env=os.environ | shared | told, **streams))
+        workers.append(subprocess.Popen([*command, *flags], cwd=ROOT, env=os.environ | shared | environment, **streams))
     return workers
 
 
@@ -135,14 +135,14 @@ def end(workers):
 
 
 def run(tmp_path, count, launch, *folders, kill=False):
-    """Runs the folders one after the other on `count` processes."""
+    """Runs the folders one after another on `count` processes."""
     arguments = ["kill" if kill else "finish", ",".join(str(tmp_path / name) for name in folders)]
     command = [sys.executable, "-c", WORKER, *arguments, f"--config={tmp_path / 'config.py'}"]
     logs = [tmp_path / f"{'-'.join(folders)}-{number}.log" for number in range(count)]
     with contextlib.ExitStack() as files:
         workers = start(count, launch, command, [files.enter_context(log.open("w")) for log in logs])
     try:
-        # Of those that are killed the first one says when.
+        # The first process decides when the processes are killed.
         codes = [worker.wait(timeout=300) for worker in (workers[:1] if kill else workers)]
         expected = -signal.SIGKILL if kill else 0
         assert set(codes) == {expected}, "\n".join(log.read_text()[-2000:] for log in logs)
@@ -151,7 +151,7 @@ def run(tmp_path, count, launch, *folders, kill=False):
 
 
 def assert_close(workdir, expected):
-    """Every epoch's numbers and the network of a run are those of another, but for rounding; its mask is the same."""
+    """Checks that two runs have the same rows and network, except for rounding, and the same mask."""
     written, wanted = rows(workdir, CELL), rows(expected, CELL)
     assert [(row["stage"], row["epoch"]) for row in written] == [("prune", 1), ("retrain", 1), ("retrain", 2)]
     for row, other in zip(written, wanted, strict=True):
@@ -174,16 +174,16 @@ def test_killed_and_resumed_by_two_or_by_one(tmp_path, monkeypatch):
     run(tmp_path, 1, alone, "two-one", "one-two", kill=True)
     run(tmp_path, 2, by_slurm, "two", "one-two")
     assert outcome(tmp_path / "two", CELL) == outcome(tmp_path / "unbroken", CELL)
-    # Whoever predicts later must know how the images were read: here, from a folder.
+    # The file of a network says how its images were read: here, from a folder.
     decoding = outcome(tmp_path / "two", CELL)[0]["decoding"]
     assert data.Decoding.from_json(decoding) == data.Decoding(exif=True)
     assert_close(tmp_path / "two-one", tmp_path / "unbroken")
     assert_close(tmp_path / "one-two", tmp_path / "unbroken")
-    # One file of events a start: the first process alone wrote them.
+    # One file of events for each start: only the first process wrote events.
     assert len(list((tmp_path / "unbroken" / "tensorboard" / CELL).iterdir())) == 1
 
 
-# main.py up to the joining, and who this is.
+# main.py until the processes have joined; then it prints which process this is.
 JOINED = """
 import sys, time
 import jax, main
@@ -204,7 +204,7 @@ def test_launchers_tell_who_is_who_and_sigterm_ends_all(launch):
     command = [sys.executable, "-c", JOINED]
     workers = start(2, launch, command, [subprocess.PIPE, subprocess.PIPE])
     try:
-        # A process of a launcher takes the GPU of its number on its machine.
+        # A process of a launcher takes the GPU with its number on its machine.
         gpus = ["all", "all"] if launch is by_flags else ["0", "1"]
         for number, worker in enumerate(workers):
             who = next(line.split()[1:] for line in iter(worker.stdout.readline, "") if line.startswith("process "))
@@ -227,16 +227,16 @@ def test_launchers_tell_who_is_who_and_sigterm_ends_all(launch):
         ({}, ("host", 2, 0), "--coordinator is host; it must be HOST:PORT"),
         ({}, ("host:1", 2, 2), "--process is 2; it must lie in 0 ... 1"),
         ({}, ("host:1", 0, 0), "--processes is 0; it must be at least 1"),
-        # Open MPI 5, without what JAX could ask.
+        # Open MPI 5, without mpi4py.
         ({"OMPI_COMM_WORLD_SIZE": "2"}, (None, None, None), "does not say where its first process is: install mpi4py"),
-        # Too little of Slurm's environment for JAX to find the others.
+        # Part of Slurm's environment is missing, so JAX cannot find the other processes.
         ({"SLURM_STEP_NUM_TASKS": "4"}, (None, None, None), "cannot be joined, as Slurm has it: "),
     ],
 )
 def test_processes_that_cannot_join_are_told_why(monkeypatch, environment, arguments, message):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    # As where mpi4py is not installed.
+    # As if mpi4py were not installed.
     monkeypatch.setitem(sys.modules, "mpi4py", None)
     with pytest.raises(UserError, match=message):
         processes.join(*arguments)

@@ -1,4 +1,4 @@
-"""The summary, and figures of a cell, also where plain passes take smaller images than prompted ones."""
+"""The summary and figures of a cell, also if plain passes use smaller images than prompted ones."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ ROWS = [
 @pytest.mark.parametrize("image_size", [tiny.SIZE, tiny.SIZE - 2])
 def test_plain_and_prompted_examples_stand_on_one_canvas(tmp_path, drawn, image_size):
     stage, state = tiny.begin("weights")
-    # The released code's: plain images keep their own size.
+    # As in the released code, plain images keep their own size.
     network = dataclasses.replace(stage.network, plain=None)
     data = tiny.split()
     small = dataclasses.replace(data, images=data.images[:, :image_size, :image_size])
@@ -57,7 +57,7 @@ def test_plain_and_prompted_examples_stand_on_one_canvas(tmp_path, drawn, image_
 
 
 def test_the_summary_has_the_classes_and_is_text_whatever_the_names(tmp_path):
-    """Bytes that are not UTF-8, in the folder's name and in the command, once ended a run in writing its report."""
+    """Bytes that are not UTF-8, in a folder's name and in the command, once stopped a run when it wrote its report."""
     images = tmp_path / os.fsdecode(b"caf\xe9")
     images.mkdir()
     tree = quickstart.get_config().to_dict()
@@ -83,6 +83,6 @@ def test_the_summary_has_the_classes_and_is_text_whatever_the_names(tmp_path):
     summary = json.loads((folder.path / "summary.json").read_text(encoding="utf-8"))
     assert summary["classes"] == list(classes)
     assert summary["dataset"] == f"folder:{tmp_path}/caf\\xe9"
-    # Halves of surrogate pairs can be written to no file.
+    # Half of a surrogate pair cannot be written to a file.
     json.dumps(summary, ensure_ascii=False).encode()
     assert "caf\\xe9" in (folder.path / "report.html").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A run killed at any moment and resumed ends, bit for bit, where an unbroken one ends."""
+"""A run that is killed at any moment and resumed ends bit for bit like an uninterrupted one."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 CELL = "vpns-s70-seed7"
-# main.py, with a ResNet-18 of two blocks: half of what a start takes is to trace and to compile.
+# main.py with a ResNet-18 of two blocks, because half of the time of a start is tracing and compiling.
 SHALLOW = """
 import dataclasses, sys
 from vpns_jax.models import registry
@@ -35,7 +35,7 @@ COMMAND = [
     "--config.data.image_size=16",
     "--config.prompt.canvas_size=16",
     "--config.prompt.pad_size=2",
-    # What is drawn anew in every epoch and every batch must come again too.
+    # Random numbers of every epoch and every batch must repeat, too.
     "--config.mapping.kind=iterative",
     "--config.prune.epochs=3",
     "--config.retrain.epochs=3",
@@ -44,7 +44,7 @@ COMMAND = [
 
 
 def start(cache, workdir):
-    # One compilation cache: later starts are quick, and run the very same programs.
+    # One compilation cache, so that later starts are quick and run the same programs.
     environment = os.environ | {"XDG_CACHE_HOME": str(cache), "JAX_PLATFORMS": "cpu"}
     with (workdir.parent / f"{workdir.name}.log").open("a") as log:
         return subprocess.Popen(
@@ -64,7 +64,7 @@ def rows(workdir, cell=CELL):
 
 
 def kill_after(cache, workdir, cell, count):
-    """Kills the run as soon as it has logged `count` epochs of a cell: before, in or after a checkpoint's write."""
+    """Kills the run as soon as it has logged `count` epochs of a cell: before, during or after writing a checkpoint."""
     process = start(cache, workdir)
     deadline = time.monotonic() + 240
     path = workdir / "metrics.jsonl"
@@ -85,7 +85,7 @@ def without_times(value):
 
 
 def outcome(workdir, cell=CELL):
-    """Results and log without times, the digests of all arrays in the newest and best checkpoints, and the networks."""
+    """Reads results and log without times, digests of the newest and best checkpoints, and the networks."""
     digests = {
         str(path.relative_to(workdir)): json.loads(path.read_text())["digest"]
         for path in sorted((workdir / "checkpoints" / cell).rglob("meta.json"))
@@ -101,7 +101,7 @@ def outcome(workdir, cell=CELL):
 
 
 def test_killed_again_and_again(tmp_path):
-    """While the source network is trained, in stage prune and in stage retrain."""
+    """The run is killed while the source network is trained, in stage prune, and in stage retrain."""
     finish(tmp_path / "cache", tmp_path / "unbroken")
     expected = outcome(tmp_path / "unbroken")
     fresh = tmp_path / "fresh"
@@ -109,8 +109,8 @@ def test_killed_again_and_again(tmp_path):
     for cell, count in (("source", 1), (CELL, 2), (CELL, 5)):
         kill_after(fresh, tmp_path / "run", cell, count)
     finish(fresh, tmp_path / "run")
-    found = outcome(tmp_path / "run")
-    for part, wanted in zip(found, expected, strict=True):
+    resumed = outcome(tmp_path / "run")
+    for part, wanted in zip(resumed, expected, strict=True):
         assert part == wanted
-    # Of two stages, the newest and the best, which may be one.
-    assert len(found[2]) >= 2
+    # The newest and the best checkpoints of two stages; both may be the same.
+    assert len(resumed[2]) >= 2

@@ -1,4 +1,4 @@
-"""One device or eight, batches and parameters split one way or another: the same masks, the same numbers."""
+"""Runs on one and eight devices, with batches and parameters split in several ways, give the same masks and numbers."""
 
 import dataclasses
 import re
@@ -22,7 +22,7 @@ from vpns_jax.training.views import FixedMask
 
 @pytest.fixture(autouse=True)
 def _small_is_large(monkeypatch):
-    """So that the tiny network has something to split: its two kernels, and the prompt."""
+    """Lowers the threshold, so that the two kernels and the prompt of the tiny network are split."""
     monkeypatch.setattr(sharding, "LARGE", 8)
 
 
@@ -31,14 +31,14 @@ def mesh_of(data, fsdp):
 
 
 def begin_on(mesh, learns, **recipe):
-    """A stage, its state and data, as a runner begins with them."""
+    """Makes a stage, its state and its data, as at the start of a runner."""
     stage, state = tiny.begin(learns, **recipe)
     state = dataclasses.replace(state, frozen=sharding.place(state.frozen, mesh))
     return stage, state, sharding.replicate(tiny.split(), mesh)
 
 
 def epoch_on(layout, learns, protocol):
-    """One epoch on a mesh of that shape."""
+    """Runs one epoch on a mesh."""
     mesh = mesh_of(*layout)
     with jax.set_mesh(mesh):
         stage, state, data = begin_on(mesh, learns, protocol=protocol)
@@ -61,12 +61,12 @@ def test_every_layout_agrees_with_one_device(learns, protocol, layouts):
 
 
 def shard_shapes(tree):
-    """The shapes that each array has on its devices, by the shape it has as a whole."""
+    """Lists the shapes of each array on its devices, by its global shape."""
     return {(x.shape, shard.data.shape) for x in jax.tree.leaves(tree) for shard in x.addressable_shards}
 
 
 def collectives(text):
-    """(operation, shape of its first result, where it comes from) of all communication in a compiled module."""
+    """Lists (operation, shape of the first result, origin) of all communication in a compiled module."""
     line = r"= \(?\w+\[([\d,]*)\].*? (all-\w+|collective-\w+|reduce-scatter)(?:-start)?\(.*op_name=\"([^\"]*)\""
     return [
         (name, tuple(map(int, filter(None, shape.split(",")))), where) for shape, name, where in re.findall(line, text)
@@ -84,12 +84,12 @@ def test_fsdp_splits_all_that_is_large_and_gathers_only_masked_weights():
         assert shard_shapes(state.learned["scores"]) == kernels
         assert shard_shapes(stage.subnetwork(state).mask) == kernels
         assert kernels < shard_shapes(state.frozen["weights"])
-        # Two moments, each as its scores, beside scalars and what the prompt's rule holds.
+        # Two moments split like their scores, besides scalars and the state of the prompt's optimizer.
         moments = [x for x in jax.tree.leaves(state.opt_state) if x.shape in dict(kernels)]
         assert shard_shapes(moments) == kernels
         assert len(moments) == 4
     sent = collectives(program.as_text())
-    # Each kernel once, under its mask, and the prompt: so none for the scores' selection, which sends seven counts.
+    # Each masked kernel once, and the prompt. Nothing for the selection, which only sends seven counts.
     prompt = [x.shape for x in jax.tree.leaves(state.learned["prompt"]) if x.size >= sharding.LARGE]
     gathered = [shape for name, shape, _ in sent if name == "all-gather"]
     assert sorted(gathered) == sorted([*dict(kernels), *prompt])
@@ -120,13 +120,13 @@ def test_large_arrays_are_gathered_as_what_is_computed_with():
     np.testing.assert_array_equal(gathered["kernel"], x["kernel"].astype(jnp.bfloat16))
     np.testing.assert_array_equal(gathered["bias"], x["bias"])
     assert gathered["bias"].dtype == jnp.float32
-    # It comes back as what the kernel is kept as, split as it is.
+    # The gradient has the dtype and the split of the kernel.
     np.testing.assert_array_equal(gradient["kernel"], jnp.full((2, 8), jnp.bfloat16(0.1), jnp.float32))
     assert shard_shapes(gradient["kernel"]) == {((2, 8), (2, 1))}
 
 
 def test_kernels_are_sent_in_the_networks_dtype():
-    """As the program says before XLA for CPU, which knows no communication in bfloat16, widens it."""
+    """The program before XLA for CPU widens it, because that cannot communicate in bfloat16."""
     blank = prompting.create("none", canvas_size=32)
     model = ResNet((1, 0, 0, 0), "basic", num_classes=8, width=0.25, dtype="bfloat16")
     network = Network(model, blank, blank, (0.5,) * 3, (0.25,) * 3)
@@ -149,7 +149,7 @@ def test_the_longest_axis_that_divides_is_split(monkeypatch):
     assert sharding.partition((3, 3, 64, 64), 8) == PartitionSpec(None, None, None, "fsdp")
     assert sharding.partition((1024, 1000), 16) == PartitionSpec("fsdp")
     assert sharding.partition((1024, 1000), 8) == PartitionSpec("fsdp")
-    # One too small, one that nothing divides, one axis of devices.
+    # Too small, not divisible, and only one device along fsdp.
     assert sharding.partition((64, 64), 8) == PartitionSpec()
     assert sharding.partition((999, 999), 8) == PartitionSpec()
     assert sharding.partition((1024, 1000), 1) == PartitionSpec()
@@ -189,7 +189,7 @@ def test_without_a_mesh_nothing_is_asked():
 
 
 def test_a_gathered_arrays_second_derivatives_are_right():
-    """GraSP takes the gradient's derivative along a vector."""
+    """GraSP uses the derivative of the gradient along a vector."""
     x, v = jnp.arange(8.0).reshape(2, 4), jnp.ones((2, 4))
     with jax.set_mesh(mesh_of(4, 2)):
         gradient = jax.grad(lambda x: jnp.sum(sharding.gather_parameters(x) ** 3))

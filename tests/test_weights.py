@@ -1,4 +1,4 @@
-"""A run on weights from a file: what is refused before it begins, and that it says and keeps what they were read by."""
+"""A run on weights from a file: what is refused before it begins, and what it reports about the weights."""
 
 import json
 
@@ -21,7 +21,7 @@ MEAN, STD = (0.1, 0.2, 0.3), (0.2, 0.25, 0.3)
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """Images, and the tiny network's weights in `w.safetensors`."""
+    """Writes images, and the tiny network's weights as `w.safetensors`."""
     monkeypatch.setitem(registry.ENTRIES, "tiny", cells.ENTRY)
     monkeypatch.setitem(layouts.LAYOUTS, tiny.Tiny, (layouts.resnet_torchvision,))
     for split, seed in (("train", 0), ("val", 1), ("test", 2)):
@@ -75,9 +75,9 @@ def test_what_inputs_are_normalized_by_is_said_kept_and_used(folder, capsys):
         (keys, MEAN, "as configured"),
         (beside, MEAN, "as config.json beside the weights says"),
     ):
-        found = summary["source"]["normalization"]
-        assert (tuple(found["mean"]), tuple(found["std"]), found["origin"]) == (mean, STD, origin)
-        assert json.loads(json.dumps(summary["cells"][0]["normalization"])) == json.loads(json.dumps(found))
+        used = summary["source"]["normalization"]
+        assert (tuple(used["mean"]), tuple(used["std"]), used["origin"]) == (mean, STD, origin)
+        assert json.loads(json.dumps(summary["cells"][0]["normalization"])) == json.loads(json.dumps(used))
     losses = [
         [json.loads(line)["loss"] for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
         for name in ("keys", "beside", "default")

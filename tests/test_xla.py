@@ -1,4 +1,4 @@
-"""Tricks against XLA change nothing but what the compiler makes of a program."""
+"""Workarounds for XLA change the compiled program, but no result."""
 
 import functools
 
@@ -24,13 +24,13 @@ def test_what_stands_by_itself_is_run_once(step):
 
 @pytest.mark.parametrize(("platform", "asks"), [("cpu", True), ("tpu", True), ("cuda", False), ("rocm", False)])
 def test_on_gpus_nothing_is_asked(platform, asks):
-    """A loop of a known number of turns is none; of an unknown one it is an end to what stands by itself."""
+    """A loop with a known number of turns disappears; one with an unknown number keeps its content separate."""
     traced = jax.jit(functools.partial(xla.by_itself, double)).trace(CARRY, STEP)
     assert ("stablehlo.minimum" in traced.lower(lowering_platforms=(platform,)).as_text()) == asks
 
 
 def test_what_is_tied_is_computed_in_the_loop():
-    """The doubled constant is no operand of the loop: it is made in each turn."""
+    """The doubled constant is not carried by the loop; it is computed in each turn."""
 
     def loop(constant, tie):
         def turn(total, _):

@@ -140,6 +140,9 @@ def read_sealed(path: str | Path, remedy: str) -> dict[str, Any]:
     Raises:
       UserError: it cannot be read, or is not what was written.
     """
+    if not Path(path).exists():
+        # Unlike a file of the user's, it was there before.
+        raise UserError(f"{path} cannot be read: there is no such file; {remedy}")
     return _unsealed(_read_json(path, remedy), path, remedy)
 
 

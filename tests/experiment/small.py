@@ -1,4 +1,4 @@
-"""A whole run of the tiny network on a folder of images, in this process: half a second once it is compiled."""
+"""Whole runs of the tiny network on a folder of images, in this process: half a second each once compiled."""
 
 import contextlib
 
@@ -14,7 +14,7 @@ from vpns_jax.training.recorder import Recorder
 
 
 def images(folder):
-    """Writes three splits of images to a folder; returns its name as a data set."""
+    """Writes three splits of images to a folder; returns the name of the data set."""
     for split, seed in (("train", 0), ("val", 1), ("test", 2)):
         data = tiny.split(seed=seed)
         for number, (image, label) in enumerate(zip(data.images, data.labels, strict=True)):
@@ -26,7 +26,7 @@ def images(folder):
 
 @contextlib.contextmanager
 def world(tmp_path, monkeypatch):
-    """Where the tiny network can be run and exported; its cache is under `tmp_path`."""
+    """Registers the tiny network so that it can be run and exported, with its cache under `tmp_path`."""
     monkeypatch.setenv("VPNS_JAX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setitem(registry.ENTRIES, "tiny", cells.ENTRY)
     monkeypatch.setitem(layouts.LAYOUTS, tiny.Tiny, (layouts.resnet_torchvision,))
@@ -36,12 +36,12 @@ def world(tmp_path, monkeypatch):
 
 
 def parsed(data, **changes):
-    """A config of that data set, with the source network in the cache: to train it takes more programs."""
+    """Makes a config for the data set, and puts the source network into the cache, because training it takes longer."""
     changes = {"methods": ("hydra",), "densities": (0.5,), "retrain__epochs": 2, "mapping__kind": "random"} | changes
-    found = config.parse(cells.tree(data__name=data, **changes))
-    if found.model.weights == "pretrain" and not pretraining.cache_path(found).exists():
-        pretraining.save(pretraining.cache_path(found), jax.device_get(tiny.variables()), 0.5)
-    return found
+    parsed = config.parse(cells.tree(data__name=data, **changes))
+    if parsed.model.weights == "pretrain" and not pretraining.cache_path(parsed).exists():
+        pretraining.save(pretraining.cache_path(parsed), jax.device_get(tiny.variables()), 0.5)
+    return parsed
 
 
 def go(workdir, data, **changes):
@@ -50,11 +50,11 @@ def go(workdir, data, **changes):
 
 
 class Stop(BaseException):
-    """A kill, as far as files tell."""
+    """Simulates a kill, with the same files left behind."""
 
 
 def stop_after(monkeypatch, stage, epoch):
-    """Lets every run end right after it has logged that epoch, of which there is no checkpoint yet."""
+    """Ends every run right after it has logged an epoch, before the epoch's checkpoint."""
     log = Recorder.epoch
 
     def epoch_then_stop(self, row):

@@ -1,4 +1,4 @@
-"""What a disk does to a run: full, read-only, damaged, or in the hands of two at once."""
+"""Disks in trouble: full, read-only or damaged, and a folder that two runs use at once."""
 
 import errno
 import os
@@ -52,21 +52,21 @@ def half(path):
 
 
 def stopped(workdir, data, monkeypatch):
-    """A run that was killed in retraining, between a row and its checkpoint."""
+    """Makes a run that was killed in retraining, between a row and its checkpoint."""
     with monkeypatch.context() as patch:
         small.stop_after(patch, "retrain", 2)
         with pytest.raises(small.Stop):
             small.go(workdir, data)
 
 
-# What nothing is decided by: it is written anew, or only looked at.
+# Files on which nothing depends: they are written again, or only looked at.
 LOOKED_AT = ("figures", "tensorboard", "report.html", "summary.json", ".lock")
-# Not read by the run, but by whoever takes it from there.
+# Not read by the run, but by whoever uses the network later.
 FOR_OTHERS = ("subnetworks",)
 
 
 def test_any_byte_of_any_file_of_a_run_is_noticed_or_decides_nothing(tmp_path, data, monkeypatch, capsys):
-    """Half a run and a whole one; a byte flipped, a file cut or removed: a line with its name, or equal results."""
+    """For a half and a whole run, a damaged, cut or missing file gives a line with its name, or equal results."""
     small.go(tmp_path / "whole", data)
     stopped(tmp_path / "half", data, monkeypatch)
     expected = (tmp_path / "whole" / "subnetworks" / f"{CELL}.safetensors").read_bytes()
@@ -74,7 +74,7 @@ def test_any_byte_of_any_file_of_a_run_is_noticed_or_decides_nothing(tmp_path, d
     for run in ("half", "whole"):
         names = [path.relative_to(tmp_path / run) for path in (tmp_path / run).rglob("*") if path.is_file()]
         names = [name for name in names if name.parts[0] not in LOOKED_AT + FOR_OTHERS]
-        # A finished cell's checkpoints are not read any more.
+        # The checkpoints of a finished cell are no longer read.
         names = [name for name in names if run == "half" or name.parts[0] != "checkpoints"]
         for name in names:
             for kind in ("flip", "flip", "half", "removed"):
@@ -94,12 +94,12 @@ def test_any_byte_of_any_file_of_a_run_is_noticed_or_decides_nothing(tmp_path, d
                     text = str(error)
                     assert "\n" not in text, text
                     assert len(text) <= 400, text
-                    told = name.parts[0] in text or name.name in text or "holds a run of another config" in text
-                    assert told or "neither empty nor a run's folder" in text, (name, kind, text)
+                    named = name.parts[0] in text or name.name in text or "holds a run of another config" in text
+                    assert named or "neither empty nor a run's folder" in text, (name, kind, text)
                 else:
-                    found = (folder / "subnetworks" / f"{CELL}.safetensors").read_bytes()
-                    assert found == expected, (name, kind)
-                    # A cell without its result is evaluated again.
+                    network = (folder / "subnetworks" / f"{CELL}.safetensors").read_bytes()
+                    assert network == expected, (name, kind)
+                    # A cell without a result is evaluated again.
                     assert (name.parts[0], kind) == ("cells", "removed") or (
                         name.name == "metrics.jsonl" and "metrics.jsonl has lost rows of" in capsys.readouterr().out
                     ), (name, kind)
@@ -136,7 +136,7 @@ def test_a_changed_summary_and_source_network_are_noticed_by_who_reads_them(tmp_
     with pytest.raises(UserError) as error:
         models.load_pretrained("tiny", source, num_classes=None)
     one_line(error, str(source), "does not match its checksum", "remove it")
-    # The same command writes both again.
+    # The same command writes both files again.
     small.go(tmp_path / "run", data)
     assert summaries.read(summary)["cells"][0]["seed"] == 7
     models.load_pretrained("tiny", source, num_classes=None)
@@ -151,7 +151,7 @@ def test_a_cut_log_is_noticed_where_rows_are_needed(tmp_path, data, monkeypatch)
         with pytest.raises(UserError) as error:
             small.go(tmp_path / "run", data)
         one_line(error, "metrics.jsonl has lost rows", CELL, f"remove checkpoints/{CELL}")
-    # What it says helps.
+    # The advice in the error works.
     shutil.rmtree(tmp_path / "run" / "checkpoints" / CELL)
     small.go(tmp_path / "run", data)
     assert len(MetricLog(path).rows()) == 3
@@ -160,7 +160,7 @@ def test_a_cut_log_is_noticed_where_rows_are_needed(tmp_path, data, monkeypatch)
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.ESTALE])
 @pytest.mark.parametrize("where", ["figures", "subnetworks", "cells", "metrics.jsonl", "summary.json", "tensorboard"])
 def test_a_disk_that_refuses_is_one_line_and_the_same_command_goes_on(tmp_path, data, monkeypatch, code, where):
-    """From whatever file it is first."""
+    """Whichever file is written first."""
     real = Path.open
 
     def refuse(self, mode="r", *args, **kwargs):
@@ -172,7 +172,7 @@ def test_a_disk_that_refuses_is_one_line_and_the_same_command_goes_on(tmp_path, 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", refuse)
         if where in ("figures", "subnetworks"):
-            # These are written by libraries.
+            # Libraries write these files.
             from vpns_jax.experiment import report
 
             def fail(*_, **__):

@@ -1,4 +1,4 @@
-"""Which keys of a config decide the numbers of a cell, one by one."""
+"""The keys of a config that decide the numbers of a cell, one by one."""
 
 import pytest
 
@@ -9,15 +9,15 @@ from vpns_jax.pruners import METHODS
 
 
 def tree(**changes):
-    """A config as JSON, with dotted keys changed: `prune__epochs=2`."""
-    found = config.parse(quickstart.get_config().to_dict()).to_json()
+    """Makes a config as JSON with some keys changed, such as `prune__epochs=2`."""
+    made = config.parse(quickstart.get_config().to_dict()).to_json()
     for path, value in changes.items():
         *groups, key = path.split("__")
-        branch = found
+        branch = made
         for group in groups:
             branch = branch[group]
         branch[key] = value
-    return found
+    return made
 
 
 FREE = {
@@ -64,12 +64,12 @@ def test_what_changes_numbers_counts_for_the_methods_that_read_it(key, value, me
 
 
 def test_a_file_of_weights_may_lie_elsewhere_and_then_nothing_is_pretrained():
-    one, other = tree(model__weights="/a/file"), tree(model__weights="hf://a/b", pretrain__epochs=99)
-    assert identity(one, METHODS) == identity(other, METHODS)
+    first, second = tree(model__weights="/a/file"), tree(model__weights="hf://a/b", pretrain__epochs=99)
+    assert identity(first, METHODS) == identity(second, METHODS)
 
 
 def test_a_key_of_no_known_kind_counts():
-    """One that is added to the config later must not be forgotten here."""
+    """A key that is added to the config later must be added here, too."""
     assert identity(tree() | {"later": {"key": 1}}, ["dense"]) != identity(tree(), ["dense"])
 
 

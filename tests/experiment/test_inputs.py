@@ -1,4 +1,4 @@
-"""What a run reads is what it began with; what changes no number may change."""
+"""A run refuses changed inputs, and allows changes that change no number."""
 
 import json
 import shutil
@@ -23,9 +23,9 @@ def _world(tmp_path, monkeypatch):
 
 
 def half_a_run(tmp_path, monkeypatch, data, **changes):
-    """Two cells of which the first is done and the second begun."""
+    """Makes a run of two cells, the first finished and the second begun."""
     with monkeypatch.context() as patch:
-        # Of the first method's cell both epochs are logged; the second one is stopped in retraining.
+        # Both epochs of the first cell are logged; the second cell is stopped in retraining.
         small.go(tmp_path / "run", data, **changes)
         small.stop_after(patch, "retrain", 2)
         with pytest.raises(small.Stop):
@@ -66,7 +66,7 @@ def test_other_data_are_refused_in_the_middle_of_a_run(tmp_path, monkeypatch, ch
     change(tmp_path / "images")
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     refused(tmp_path / "run", f"its data {data!r} changed since it began", data=data, methods=("hydra", "random"))
-    # A finished run, too, whose summary would tell of other data than it was made on.
+    # Also a finished run, because its summary would name other data than its own.
     refused(tmp_path / "run", "changed since it began", data=data)
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
 
@@ -91,8 +91,8 @@ def test_weights_that_were_overwritten_are_refused_and_a_copy_elsewhere_is_not(t
     both = {"methods": ("hydra", "random")}
     refused(tmp_path / "run", "its weights", "changed since it began", data=data, model__weights=str(path), **both)
     weights(tmp_path / "copy.safetensors", 0)
-    found = small.go(tmp_path / "run", data, model__weights=str(tmp_path / "copy.safetensors"), **both)
-    assert len(found["cells"]) == 2
+    summary = small.go(tmp_path / "run", data, model__weights=str(tmp_path / "copy.safetensors"), **both)
+    assert len(summary["cells"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_another_normalization_beside_the_weights_is_refused(tmp_path, name, con
 
 
 def test_another_source_network_is_refused(tmp_path, monkeypatch):
-    """Trained here, and again by another machine once the cache was emptied: it rounds in other ways."""
+    """After the cache is emptied, another machine, which rounds differently, trains the source network again."""
     from vpns_jax.experiment import pretraining
 
     data = small.images(tmp_path / "images")
@@ -133,23 +133,23 @@ def test_another_mask_is_refused(tmp_path):
     refused(
         tmp_path / "run", "its mask was", "seed8.safetensors' holds something", transfer__mask=str(masks[1]), **given
     )
-    # A method that takes no mask is none the worse for another, or for none.
+    # A method without a given mask accepts any mask, and none.
     small.go(tmp_path / "run", data, transfer__mask="")
 
 
 def test_what_changes_no_number_stops_no_run(tmp_path, monkeypatch):
-    """Workers, another place, another mesh, other intervals between checkpoints: the same bits."""
+    """Workers, places, mesh and checkpoint intervals may change; the results are the same bit for bit."""
     data = small.images(tmp_path / "images")
     small.go(tmp_path / "unbroken", data, methods=("hydra", "random"))
     half_a_run(tmp_path, monkeypatch, data)
     shutil.copytree(tmp_path / "images", tmp_path / "moved")
     shutil.rmtree(tmp_path / "images")
     changes = {"data__workers": 2, "checkpoint_every_epochs": 7, "checkpoint_every_steps": 9, "mesh__data": 8}
-    found = small.go(
+    summary = small.go(
         tmp_path / "run", f"folder:{tmp_path / 'moved'}", methods=("hydra", "random"), name="another", **changes
     )
     expected = json.loads((tmp_path / "unbroken" / "summary.json").read_text())
-    assert [cell["test"] for cell in found["cells"]] == [cell["test"] for cell in expected["cells"]]
+    assert [cell["test"] for cell in summary["cells"]] == [cell["test"] for cell in expected["cells"]]
     for name in ("hydra-s50-seed7", "random-s50-seed7"):
         nets = [(tmp_path / run / "subnetworks" / f"{name}.safetensors").read_bytes() for run in ("run", "unbroken")]
         assert nets[0] == nets[1]
@@ -160,13 +160,13 @@ def test_methods_densities_and_seeds_are_added_to_what_is_there(tmp_path, monkey
     small.go(tmp_path / "run", data)
     path = tmp_path / "run" / "cells" / "hydra-s50-seed7.json"
     before = path.read_bytes()
-    found = small.go(tmp_path / "run", data, methods=("random",), densities=(0.25,), seeds=(8,))
-    # All that was run here, and the first one was not run again.
-    assert [cell["cell"] for cell in found["cells"]] == ["hydra-s50-seed7", "random-s75-seed8"]
+    summary = small.go(tmp_path / "run", data, methods=("random",), densities=(0.25,), seeds=(8,))
+    # All cells that were run here are listed, and the first was not run again.
+    assert [cell["cell"] for cell in summary["cells"]] == ["hydra-s50-seed7", "random-s75-seed8"]
     assert path.read_bytes() == before
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["methods"], config["densities"], config["seeds"]) == (["hydra", "random"], [0.5, 0.25], [7, 8])
-    # Keys that no method here has read are free, and those that some have are not.
+    # Keys that no method has read here may change; keys that a method has read may not.
     small.go(tmp_path / "run", data, imp__drop=0.7, methods=("random",))
     small.go(tmp_path / "run", data, imp__epochs=1, imp__drop=0.7, methods=("imp",))
     refused(tmp_path / "run", "config.imp.drop is 0.7 there and 0.6 here", data=data, imp__drop=0.6, methods=("hydra",))
@@ -175,7 +175,7 @@ def test_methods_densities_and_seeds_are_added_to_what_is_there(tmp_path, monkey
 
 
 def test_a_run_of_an_older_version_is_refused(tmp_path):
-    """`older_run` is one as the version before digests left it, killed in its first cell."""
+    """`older_run` is a run of a version without digests, killed in its first cell."""
     shutil.copytree(Path(__file__).parent / "older_run", tmp_path / "run")
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     changes = {
@@ -199,24 +199,24 @@ def test_a_run_of_an_older_version_is_refused(tmp_path):
 def test_an_exported_network_tells_what_it_is_made_from(tmp_path):
     data = small.images(tmp_path / "images")
     small.go(tmp_path / "run", data)
-    told = subnetworks.about(tmp_path / "run" / "subnetworks" / "hydra-s50-seed7.safetensors")
+    about = subnetworks.about(tmp_path / "run" / "subnetworks" / "hydra-s50-seed7.safetensors")
     inputs = json.loads((tmp_path / "run" / "inputs.json").read_text())
-    assert told["model"] == "tiny"
-    origin = told["origin"]
+    assert about["model"] == "tiny"
+    origin = about["origin"]
     assert origin["cell"] == "hydra-s50-seed7"
     assert set(origin["inputs"]) == {"data", "pretraining data", "source network"}
     assert all(inputs[what]["digest"] == digest for what, digest in origin["inputs"].items())
 
 
 def test_a_checkpoint_of_other_inputs_is_refused(tmp_path, monkeypatch):
-    """Whatever is said in the run's folder: the checkpoint itself knows."""
+    """The checkpoint itself names its inputs, whatever the other files of the folder say."""
     data = small.images(tmp_path / "images")
     half_a_run(tmp_path, monkeypatch, data)
     small.go(tmp_path / "other", small.images(tmp_path / "images2"), methods=("random",))
     one_less(tmp_path / "images2")
     shutil.rmtree(tmp_path / "other")
     small.go(tmp_path / "other", f"folder:{tmp_path / 'images2'}")
-    # Half a cell on the one data set under a folder that tells of the other.
+    # A half-finished cell on one data set, in a folder that names the other.
     shutil.move(tmp_path / "run" / "checkpoints" / "random-s50-seed7", tmp_path / "other" / "checkpoints")
     shutil.copy(tmp_path / "run" / "metrics.jsonl", tmp_path / "other" / "metrics.jsonl")
     refused(

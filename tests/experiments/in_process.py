@@ -1,10 +1,10 @@
-"""Jobs without processes, which have their own tests and take seconds to start."""
+"""Runs jobs without processes, because processes have their own tests and take seconds to start."""
 
 from experiments.workers import Outcome
 
 
 def run_all(jobs, work, *, workers, devices):
-    """As `experiments.workers.run_all`, one job after the other in this process."""
+    """Like `experiments.workers.run_all`, but one job after another in this process."""
     del workers, devices
     for name, job in jobs.items():
         try:

@@ -1,4 +1,4 @@
-"""Studies: their variants of a config, what is refused before anything runs, and the table at the end."""
+"""Ablations: the variants of a config, what is refused before anything runs, and the final table."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ from vpns_jax.errors import UserError
 from vpns_jax.experiment import config
 from vpns_jax.experiment import run as experiment
 
-# By variant: what VPNs gains on the config as it is, in points, with seed 7 and with seed 9.
+# By variant: how many points VPNs gains over the unchanged config, with seeds 7 and 9.
 GAINS = {"raw": (0, 0), "sigmoid": (1, 3), "tanh": (-2, 2)}
 
 
@@ -24,30 +24,30 @@ def parsed(made=quickstart, **changes):
 
 
 def test_kinds_of_one_area():
-    found = ablation.variants("prompt_kind", parsed())
-    assert list(found) == ["pad (configured)", "expand", "corner", "random"]
-    assert (found["expand"].data.image_size, found["expand"].prompt.pad_size) == (24, 4)
+    configs = ablation.variants("prompt_kind", parsed())
+    assert list(configs) == ["pad (configured)", "expand", "corner", "random"]
+    assert (configs["expand"].data.image_size, configs["expand"].prompt.pad_size) == (24, 4)
     # 32^2 - 24^2 = 448 pixels: a square of 21.
-    assert {found[kind].prompt.patch_size for kind in ("corner", "random")} == {21}
-    smaller = config.parse(found["expand"].to_json())
+    assert {configs[kind].prompt.patch_size for kind in ("corner", "random")} == {21}
+    smaller = config.parse(configs["expand"].to_json())
     assert ablation.variants("prompt_kind", smaller)["pad"].data.image_size == 32
 
 
 def test_the_papers_sizes():
     pads = ablation.variants("prompt_size", parsed(default))
-    assert [one.prompt.pad_size for one in pads.values()] == [16, 32, 48, 64, 80, 96, 112]
+    assert [variant.prompt.pad_size for variant in pads.values()] == [16, 32, 48, 64, 80, 96, 112]
     assert "16px (configured)" in pads
     squares = ablation.variants("prompt_size", parsed(default, prompt={"kind": "corner"}))
-    assert [one.prompt.patch_size for one in squares.values()] == [115, 156, 183, 202, 214, 221, 224]
-    # The quickstart's 4 px are none of them.
+    assert [variant.prompt.patch_size for variant in squares.values()] == [115, 156, 183, 202, 214, 221, 224]
+    # The quickstart's 4 px is not one of them.
     assert next(iter(ablation.variants("prompt_size", parsed()))) == "configured"
 
 
 def test_other_studies_vary_one_key():
     for study, key in (("stage", "prompt.stage"), ("mapping", "mapping.kind"), ("protocol", "protocol")):
-        for name, one in ablation.variants(study, parsed()).items():
-            assert one == sweep.changed(parsed(), {key: name.removesuffix(" (configured)")})
-    # Raw is what the frame has anyway.
+        for name, variant in ablation.variants(study, parsed()).items():
+            assert variant == sweep.changed(parsed(), {key: name.removesuffix(" (configured)")})
+    # The frame already uses raw.
     assert list(ablation.variants("parametrization", parsed())) == ["raw (configured)", "sigmoid", "tanh"]
 
 
@@ -68,18 +68,18 @@ def _in_this_process(monkeypatch):
     monkeypatch.setattr(workers, "run_all", in_process.run_all)
 
 
-def picky(one):
-    """Stands for the look at data and weights that a run begins with."""
-    if one.protocol == "reference":
+def picky(config):
+    """Replaces the check of data and weights with which a run begins."""
+    if config.protocol == "reference":
         raise UserError("of no use")
 
 
 def pretend(run):
-    """Stands for a run of minutes."""
-    one, folder, line = run
-    (cell,) = experiment.cells(one)
+    """Replaces a run, which would take minutes."""
+    reduced, folder, line = run
+    (cell,) = experiment.cells(reduced)
     folder.mkdir(parents=True)
-    gain = GAINS[one.make_prompt().parametrization][(7, 9).index(cell.seed)] / 100
+    gain = GAINS[reduced.make_prompt().parametrization][(7, 9).index(cell.seed)] / 100
     result = sample(cell.method, cell.density, cell.seed, 0.5, 0.8 + gain)
     (folder / "summary.json").write_text(json.dumps({"command": line, "cells": [result]}))
 
@@ -91,7 +91,7 @@ def test_the_table_and_a_second_study_in_the_same_folder(tmp_path, capsys):
         assert ablation.ablate(base, folder, "a", study=study, jobs=1, devices=[], check=picky, work=pretend) == 0
         return list(csv.reader((folder / f"{study}.csv").read_text().splitlines()))
 
-    # Differences of 1 and 3, and of -2 and 2; t of one degree of freedom at 97.5% is 12.71.
+    # Differences of 1 and 3, and of -2 and 2; Student's t with one degree of freedom at 97.5% is 12.71.
     expected = [
         ["method", "sparsity", "seeds", "test accuracy %", "points over configured", "95% interval", "verdict"],
         ["vpns, raw (configured)", "90%", "2", "80.0 ± 0.0", "", "", ""],
@@ -100,7 +100,7 @@ def test_the_table_and_a_second_study_in_the_same_folder(tmp_path, capsys):
     ]
     assert go("parametrization") == expected
     assert "| vpns, tanh | 90% |" in capsys.readouterr().out
-    # What is there is not run again, or `pretend` would fail to make its folder.
+    # Finished runs are not run again; otherwise `pretend` would fail to make their folders.
     assert go("parametrization") == expected
     assert len(go("stage")) == 4
     runs = {str(path.parent.relative_to(folder / "runs")) for path in folder.glob("runs/*/*/summary.json")}

@@ -1,4 +1,4 @@
-"""Figures of a sweep: drawn for every sparsity, each method where its numbers are."""
+"""Figures of a sweep: one for every sparsity, with each method at its numbers."""
 
 import json
 

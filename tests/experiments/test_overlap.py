@@ -1,4 +1,4 @@
-"""The command on a folder: a run's or a sweep's masks, and nothing else."""
+"""The overlap command on the folder of a run or a sweep."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ from vpns_jax.errors import UserError
 
 @pytest.fixture
 def run(tmp_path):
-    """Two methods at 50%: of 8 weights each keeps 4, and they share 2. The dense network has no part in it."""
+    """Makes two methods at 50%: each keeps 4 of 8 weights, 2 of them the same. The dense network is left out."""
     cells = []
     for method, density, kept in (("dense", 1.0, "1" * 8), ("vpns", 0.5, "11110000"), ("hydra", 0.5, "00111100")):
         made = cell(method, density, 7, 0.9, None)
@@ -52,8 +52,8 @@ def test_the_runs_of_a_sweep(run):
         (home / "subnetworks").mkdir()
         (home / "task").rename(home / "subnetworks" / f"{name}.task.safetensors")
         (home / "subnetworks" / f"{name}.safetensors").touch()
-    (found,) = overlap.compare(run)
-    assert found.overlap.jaccard == pytest.approx(1 / 3)
+    (comparison,) = overlap.compare(run)
+    assert comparison.overlap.jaccard == pytest.approx(1 / 3)
 
 
 def test_bad_folders_end_in_a_line(run, capsys):

@@ -1,4 +1,4 @@
-"""Sweeps: every cell a run of its own, one that fails stops no other, and what is there is not run again."""
+"""Sweeps: every cell is a run of its own, a failure stops no other cell, and finished cells are not run again."""
 
 import json
 
@@ -18,15 +18,15 @@ def parsed(**changes):
 
 
 def pretend(run):
-    """Stands for a run of minutes; cells of HYDRA at 95% fail until a file says that they are mended."""
-    one, folder, line = run
-    (cell,) = experiment.cells(one)
+    """Replaces a run, which would take minutes; HYDRA's cells at 95% fail until a file says that they are fixed."""
+    reduced, folder, line = run
+    (cell,) = experiment.cells(reduced)
     if cell.name == "hydra-s95-seed7" and not (folder.parent / "mended").exists():
         raise RuntimeError("out of luck")
     folder.mkdir(parents=True)
     (folder / "runs.txt").write_text("once")
     result = sample(cell.method, cell.density, cell.seed, 0.9, None)
-    (folder / "summary.json").write_text(json.dumps({"name": one.name, "command": line, "cells": [result]}))
+    (folder / "summary.json").write_text(json.dumps({"name": reduced.name, "command": line, "cells": [result]}))
 
 
 def go(folder):
@@ -62,7 +62,7 @@ def test_a_broken_cell_is_named_and_done_when_it_can_be(tmp_path, capsys):
     assert go(folder) == 0
     assert len(json.loads((folder / "summary.json").read_text())["cells"]) == 5
     assert not (folder / "failed-hydra-s95-seed7.txt").exists()
-    # What was there was not run again.
+    # Finished cells were not run again.
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
 
 
@@ -110,5 +110,5 @@ def test_the_folder_of_another_sweep_is_refused(tmp_path):
 
 
 def test_one_cell_is_a_whole_config():
-    one = sweep.one_cell(parsed(seeds=(7, 9)), "vpns", 0.05, 9)
-    assert [cell.name for cell in experiment.cells(one)] == ["vpns-s95-seed9"]
+    reduced = sweep.one_cell(parsed(seeds=(7, 9)), "vpns", 0.05, 9)
+    assert [cell.name for cell in experiment.cells(reduced)] == ["vpns-s95-seed9"]

@@ -1,4 +1,4 @@
-"""Tables of a sweep, with differences worked by hand."""
+"""The tables of a sweep, with differences worked by hand."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ from vpns_jax.errors import UserError
 
 
 def summary():
-    """VPNs over HYDRA: by 1, 3 and 2 points at 90%; by 2 and -2 at 95%; magnitude far behind at 90%."""
+    """Makes a summary in which VPNs is better than HYDRA by 1, 3 and 2 points at 90%, and by 2 and -2 points at 95%."""
     cells = []
     for seed, hydra, vpns in ((7, 0.90, 0.91), (9, 0.91, 0.94), (17, 0.92, 0.94)):
         cells += [cell("hydra", 0.1, seed, hydra, None), cell("vpns", 0.1, seed, 0.5, vpns)]
@@ -27,21 +27,21 @@ def summary():
 
 
 def test_differences_are_paired_by_seed():
-    found = {(one.method, one.density): one for one in comparison.differences(summary(), "hydra")}
-    vpns = found["vpns", 0.1]
+    differences = {(d.method, d.density): d for d in comparison.differences(summary(), "hydra")}
+    vpns = differences["vpns", 0.1]
     assert (vpns.seeds, vpns.mean) == (3, pytest.approx(0.02))
-    # Differences 1, 3, 2: standard deviation 1; t of 2 degrees of freedom at 97.5% is 4.303.
+    # Differences 1, 3, 2: standard deviation 1; Student's t with 2 degrees of freedom at 97.5% is 4.303.
     assert vpns.high - vpns.mean == pytest.approx(4.302653 * 0.01 / math.sqrt(3), rel=1e-5)
     assert vpns.verdict == "ties"
-    # Seed 17 has no partner at 95%.
-    assert (found["vpns", 0.05].seeds, found["vpns", 0.05].mean) == (2, pytest.approx(0.0))
-    assert found["magnitude", 0.1].verdict == "loses"
-    assert ("hydra", 0.1) not in found
+    # Only one method has seed 17 at 95%.
+    assert (differences["vpns", 0.05].seeds, differences["vpns", 0.05].mean) == (2, pytest.approx(0.0))
+    assert differences["magnitude", 0.1].verdict == "loses"
+    assert ("hydra", 0.1) not in differences
 
 
 def test_one_seed_has_no_interval():
-    (one,) = comparison.differences({"cells": [cell("a", 0.1, 7, 0.5, None), cell("b", 0.1, 7, 0.6, None)]}, "a")
-    assert (one.mean, one.low, one.verdict) == (pytest.approx(0.1), None, "?")
+    (difference,) = comparison.differences({"cells": [cell("a", 0.1, 7, 0.5, None), cell("b", 0.1, 7, 0.6, None)]}, "a")
+    assert (difference.mean, difference.low, difference.verdict) == (pytest.approx(0.1), None, "?")
 
 
 def test_the_files_hold_the_same_numbers(tmp_path):
@@ -71,7 +71,7 @@ def test_bad_folders(tmp_path):
 
 
 def broken():
-    """Summaries that are not what tables and figures take: a field of a cell missing, or of another type."""
+    """Summaries that tables and figures refuse: a field of a cell is missing or has another type."""
     fields = ("cell", "method", "density", "seed", "test", "test.best", "test.best.plain", "val.best.prompted")
     optional = ("layers", "layers.0.size", "seconds", "seconds.prune", "achieved_density")
     for field in (*fields, *optional):

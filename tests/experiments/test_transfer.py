@@ -1,4 +1,4 @@
-"""Masks of one run retrained in another: which cells that makes, what is refused, and the table at the end."""
+"""Masks of one run that are retrained in another: the cells, what is refused, and the final table."""
 
 import csv
 import json
@@ -32,7 +32,7 @@ def parsed(**changes):
 
 @pytest.fixture
 def run(tmp_path):
-    """An earlier run's folder: empty networks, but for their names."""
+    """Makes the folder of an earlier run, with empty files for its networks."""
     folder = tmp_path / "run"
     (folder / "subnetworks").mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"data": {"name": "folder:/my/images"}}))
@@ -47,10 +47,10 @@ def named(run, *patterns):
 
 
 def test_one_mask_serves_every_seed_and_several_their_own(run):
-    found = transfer.cells(parsed(), named(run, "vpns-s90-*.safetensors", "hydra-s95-seed3.safetensors"))
+    retrained = transfer.cells(parsed(), named(run, "vpns-s90-*.safetensors", "hydra-s95-seed3.safetensors"))
     assert {
-        key: (one.methods, one.densities, one.seeds, one.transfer.mask == str(source.path), source.seed)
-        for key, (one, source) in found.items()
+        key: (made.methods, made.densities, made.seeds, made.transfer.mask == str(source.path), source.seed)
+        for key, (made, source) in retrained.items()
     } == {
         ("vpns from folder:/my/images", 0.1, 7): (("transfer+prompt",), (0.1,), (7,), True, 7),
         ("vpns from folder:/my/images", 0.1, 9): (("transfer+prompt",), (0.1,), (9,), True, 9),
@@ -78,10 +78,10 @@ def test_what_cannot_be_transferred_is_said_in_a_line(run):
 
 
 def pretend(run):
-    """Stands for a run of minutes: a mask from elsewhere loses 2 points with seed 7, and 4 with seed 9."""
-    one, folder, line = run
-    (cell,) = experiment.cells(one)
-    Workdir(folder, one, {inputs.MASK: inputs.mask(one)} if cell.method.startswith("transfer") else {})
+    """Replaces a run, which would take minutes; a transferred mask loses 2 points with seed 7, and 4 with seed 9."""
+    reduced, folder, line = run
+    (cell,) = experiment.cells(reduced)
+    Workdir(folder, reduced, {inputs.MASK: inputs.mask(reduced)} if cell.method.startswith("transfer") else {})
     accuracy = 0.9 - (cell.seed - 5) / 100 * cell.method.startswith("transfer")
     result = sample(cell.method, cell.density, cell.seed, accuracy, None)
     (folder / "summary.json").write_text(json.dumps({"command": line, "cells": [result]}))
@@ -89,22 +89,22 @@ def pretend(run):
 
 def test_each_is_compared_with_its_method_there(run, tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "run_all", in_process.run_all)
-    # Every folder's masks are others.
-    monkeypatch.setattr(inputs, "mask", lambda one: inputs.Input(one.transfer.mask, one.transfer.mask))
-    folder, one = tmp_path / "out", parsed(densities=(0.1,))
+    # The masks of every folder differ.
+    monkeypatch.setattr(inputs, "mask", lambda config: inputs.Input(config.transfer.mask, config.transfer.mask))
+    folder, target = tmp_path / "out", parsed(densities=(0.1,))
 
-    def go(found):
-        return transfer.transfer(one, folder, "a", found, jobs=1, devices=[], check=bool, work=pretend)
+    def go(masks):
+        return transfer.transfer(target, folder, "a", masks, jobs=1, devices=[], check=bool, work=pretend)
 
     assert go(named(run, "vpns*")) == 0
-    # Differences of 2 and 4 points: a standard deviation of 1.41, and t of one degree of freedom is 12.71.
+    # Differences of 2 and 4 points: standard deviation 1.41; Student's t with one degree of freedom is 12.71.
     assert list(csv.reader((folder / "transfer.csv").read_text().splitlines()))[1:] == [
         ["vpns from folder:/my/images", "90%", "2", "87.0 ± 1.4", "-3.00", "-15.71 to +9.71", "ties"],
         ["vpns", "90%", "2", "90.0 ± 0.0", "", "", ""],
         ["hydra", "90%", "2", "90.0 ± 0.0", "", "", ""],
     ]
     assert go(named(run, "vpns*")) == 0
-    # Another run's mask by the same name is not taken for the one that is there.
+    # The mask of another run with the same name is not taken for the first one.
     other = run.parent.parent / "other"
     run.parent.rename(other)
     with pytest.raises(UserError, match=r"its mask was .*seed7.safetensors.* holds something else"):
@@ -115,7 +115,7 @@ def test_a_run_refuses_a_mask_of_another_network_or_density(tmp_path, monkeypatc
     monkeypatch.setenv("VPNS_JAX_CACHE", str(tmp_path / "cache"))
 
     def save(classes, density):
-        """A narrow ResNet-18 of zeros and its mask."""
+        """Makes a narrow ResNet-18 of zeros, and its mask."""
         path = tmp_path / f"vpns-s90-seed{classes}.safetensors"
         model = models.create("resnet18", num_classes=classes, width=1 / 16)
         shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
@@ -125,16 +125,16 @@ def test_a_run_refuses_a_mask_of_another_network_or_density(tmp_path, monkeypatc
         leaves, structure = jax.tree.flatten(kernels)
         masks = []
         for leaf in leaves:
-            # The first weights of all, in the order of the tree's leaves.
+            # The first weights, in the order of the tree's leaves.
             masks.append((np.arange(leaf.size) < left - kept).reshape(leaf.shape))
             kept += int(masks[-1].sum())
         mask = jax.tree.unflatten(structure, masks)
         prompt = prompting.create("none", canvas_size=32).init()
-        found = Subnetwork(variables["params"], mask, variables["batch_stats"], prompt, jnp.arange(10))
-        subnetworks.save(path, "resnet18", found)
+        subnetwork = Subnetwork(variables["params"], mask, variables["batch_stats"], prompt, jnp.arange(10) % classes)
+        subnetworks.save(path, "resnet18", subnetwork)
         return parsed(methods=("transfer",), densities=(0.1,), seeds=(7,), mask=str(path))
 
-    # The source network has ten classes, the digits.
+    # The source network has ten classes.
     experiment.check(save(10, 0.1))
     with pytest.raises(UserError, match=r"head/kernel is \(32, 7\) there and \(32, 10\) here"):
         experiment.check(save(7, 0.1))

@@ -1,4 +1,4 @@
-"""Hyper-parameters: what is tried, and that validation alone chooses."""
+"""Hyper-parameters: the values that are tried, and that validation alone decides."""
 
 import json
 
@@ -22,24 +22,24 @@ def parsed(*grids, **changes):
 
 
 def test_each_method_tries_all_combinations_of_its_grids():
-    found = tuning.candidates(parsed(RATES, SCORES))
-    assert [one.name for one in found[:3]] == ["magnitude-0", "magnitude-1", "vpns-0"]
-    assert len(found) == 2 + 6 + 6
-    assert found[3].values == {"retrain.weights.learning_rate": 0.01, "prune.scores.learning_rate": 1e-3}
-    one = tuning.cell_of(parsed(RATES, SCORES), found[3])
-    assert (one.retrain.weights.learning_rate, one.prune.scores.learning_rate) == (0.01, 1e-3)
-    # What is tried is a run as any other, which leaves nothing open.
-    assert one.tuning.grids == ()
-    assert [cell.name for cell in experiment.cells(one)] == ["vpns-s80-seed3"]
+    candidates = tuning.candidates(parsed(RATES, SCORES))
+    assert [candidate.name for candidate in candidates[:3]] == ["magnitude-0", "magnitude-1", "vpns-0"]
+    assert len(candidates) == 2 + 6 + 6
+    assert candidates[3].values == {"retrain.weights.learning_rate": 0.01, "prune.scores.learning_rate": 1e-3}
+    tried = tuning.cell_of(parsed(RATES, SCORES), candidates[3])
+    assert (tried.retrain.weights.learning_rate, tried.prune.scores.learning_rate) == (0.01, 1e-3)
+    # A candidate is an ordinary run, without grids.
+    assert tried.tuning.grids == ()
+    assert [cell.name for cell in experiment.cells(tried)] == ["vpns-s80-seed3"]
 
 
 def test_methods_without_a_grid_have_no_candidates():
-    assert {one.method for one in tuning.candidates(parsed(SCORES))} == {"vpns", "hydra"}
+    assert {candidate.method for candidate in tuning.candidates(parsed(SCORES))} == {"vpns", "hydra"}
     assert tuning.candidates(parsed()) == []
 
 
 def write(folder, name, val, test):
-    """The summary of a candidate."""
+    """Writes the summary of a candidate."""
     result = sample("vpns", 0.2, 3, 0.0, None)
     result["val"]["best"] |= {"plain": 1.0, "prompted": val}
     result["test"]["best"] = {"plain": 1.0, "prompted": test}
@@ -56,7 +56,7 @@ def test_the_best_on_validation_is_chosen_whatever_test_says(tmp_path):
     write(tmp_path, "hydra-1", 0.9, 0.9)
     assert tuning.choose(open_, tmp_path) == {"vpns": {"prune.scores.learning_rate": 1e-3}}
     written = json.loads((tmp_path / "tuning.json").read_text())
-    assert [(one["val_accuracy"], one["chosen"]) for one in written["tried"]] == [
+    assert [(entry["val_accuracy"], entry["chosen"]) for entry in written["tried"]] == [
         (0.5, False),
         (0.7, True),
         (0.7, False),
@@ -65,12 +65,12 @@ def test_the_best_on_validation_is_chosen_whatever_test_says(tmp_path):
 
 def test_a_sweep_runs_with_what_was_chosen(tmp_path, monkeypatch):
     def pretend(runs, folder, *, jobs, devices):
-        """Finishes every run; the middle rate does best, and HYDRA's candidates fail."""
-        for one, where, _ in runs.values():
-            (cell,) = experiment.cells(one)
+        """Finishes every run; the middle rate is best, and HYDRA's candidates fail."""
+        for reduced, where, _ in runs.values():
+            (cell,) = experiment.cells(reduced)
             if cell.method == "hydra":
                 continue
-            rate = one.prune.scores.learning_rate
+            rate = reduced.prune.scores.learning_rate
             ran.append((where.parent.name, cell.name, rate))
             result = sample(cell.method, cell.density, cell.seed, 0.9 if rate == 1e-3 else 0.8, None)
             where.mkdir(parents=True)
@@ -81,12 +81,12 @@ def test_a_sweep_runs_with_what_was_chosen(tmp_path, monkeypatch):
     monkeypatch.setattr(sweep, "run_cells", pretend)
     open_ = parsed(SCORES, methods=("vpns", "hydra"), densities=(0.1,), seeds=(7, 9))
     assert sweep.sweep(open_, tmp_path / "sweep", "line", jobs=1, devices=[]) == 1
-    assert [one for one in ran if one[0] == "tuning"] == [
+    assert [run for run in ran if run[0] == "tuning"] == [
         ("tuning", "vpns-s80-seed3", 1e-4),
         ("tuning", "vpns-s80-seed3", 1e-3),
         ("tuning", "vpns-s80-seed3", 1e-2),
     ]
-    assert [one for one in ran if one[0] == "runs"] == [("runs", f"vpns-s90-seed{seed}", 1e-3) for seed in (7, 9)]
+    assert [run for run in ran if run[0] == "runs"] == [("runs", f"vpns-s90-seed{seed}", 1e-3) for seed in (7, 9)]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Jobs on processes: every one is told of, whatever becomes of the others."""
+"""Jobs in processes: each outcome is reported, whatever happens to the other jobs."""
 
 import os
 import time
@@ -8,7 +8,7 @@ from experiments import workers
 
 
 def work(job):
-    """Importable by the workers, and quick to import."""
+    """Is called by the workers; quick to import."""
     folder, what = job
     if what == "raise":
         raise ValueError("first line\nthe last line")
@@ -20,23 +20,26 @@ def work(job):
 
 
 def outcomes(jobs, **options):
-    return {one.name: one.error for one in workers.run_all(jobs, work, **{"workers": 2, "devices": [], **options})}
+    return {
+        outcome.name: outcome.error
+        for outcome in workers.run_all(jobs, work, **{"workers": 2, "devices": [], **options})
+    }
 
 
 def test_one_that_fails_stops_no_other(tmp_path):
     whats = ["fine", "raise", "die", "fine", "die", "fine"]
-    found = outcomes({f"{number}": (str(tmp_path), what) for number, what in enumerate(whats)})
-    assert set(found) == {"0", "1", "2", "3", "4", "5"}
-    assert found["1"][0] == "the last line"
-    assert "ValueError: first line" in found["1"][1]
-    assert found["2"][0] == found["4"][0] == "the process died (exit code 7)"
-    assert [found[name] for name in "035"] == [None, None, None]
+    errors = outcomes({f"{number}": (str(tmp_path), what) for number, what in enumerate(whats)})
+    assert set(errors) == {"0", "1", "2", "3", "4", "5"}
+    assert errors["1"][0] == "the last line"
+    assert "ValueError: first line" in errors["1"][1]
+    assert errors["2"][0] == errors["4"][0] == "the process died (exit code 7)"
+    assert [errors[name] for name in "035"] == [None, None, None]
     assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_processes_are_used_again_and_see_their_own_device(tmp_path):
-    found = outcomes({f"{number}": (str(tmp_path), "slow") for number in range(4)}, devices=["3", "5"])
-    assert list(found.values()) == [None] * 4
+    errors = outcomes({f"{number}": (str(tmp_path), "slow") for number in range(4)}, devices=["3", "5"])
+    assert list(errors.values()) == [None] * 4
     files = list(tmp_path.iterdir())
     assert len({path.name.split("-")[1] for path in files}) == 2
     assert {path.read_text() for path in files} == {"3", "5"}

@@ -1,1 +1,1 @@
-"""Bad input made at random, and a count of what becomes of it: `python -m tests.faults`."""
+"""Makes random bad input and counts the outcomes: `python -m tests.faults`."""

@@ -1,4 +1,4 @@
-"""Configs with one key that is missing, misspelled or impossible; none may be taken."""
+"""Configs with one key that is missing, misspelled or impossible; none may be accepted."""
 
 import functools
 import itertools

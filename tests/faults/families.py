@@ -1,4 +1,4 @@
-"""The families, one after another."""
+"""Runs all families of bad input."""
 
 import contextlib
 import io
@@ -14,7 +14,7 @@ from tests.faults.tally import Tally, count
 
 
 def tallies(scratch: Path, *, inputs: int, damages: int) -> Iterator[Tally]:
-    """Tries `inputs` configs, folders and weight files, and `damages` flips; files are written below `scratch`."""
+    """Tries `inputs` configs, folders and weight files, and `damages` flips, with files below `scratch`."""
     with _quiet(), pytest.MonkeyPatch.context() as patch, small.world(scratch, patch):
         yield count("Configs", configs.cases(inputs))
         yield count("Folders of images", folders.cases(inputs, _new(scratch / "folders")))
@@ -30,7 +30,7 @@ def _new(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Notes and progress of a thousand cases are of no interest here."""
+    """Hides the notes and the progress of a thousand cases."""
     logger = logging.getLogger("vpns_jax")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""A bit flipped in any file of a run: the next run, or whoever reads the file, says so or gets what was written."""
+"""Flips a bit in any file of a run: its next reader must report it, or get what was written."""
 
 import functools
 import random
@@ -19,19 +19,19 @@ from vpns_jax.deploy import subnetworks
 
 SEED = 3
 CELL = "hydra-s50-seed7"
-# A cell that is run again measures them again.
+# Keys that a second run of the same cell measures again.
 MEASURED = ("seconds", "compile_seconds", "latency")
 
 
 def finished(number: int, scratch: Path) -> Iterator[Case]:
-    """Every file of a finished run in turn. The tiny network must be registered, as in `small.world`."""
+    """Flips a bit in every file of a finished run in turn. The tiny network must be registered, as in `small.world`."""
     data, whole = small.images(scratch / "images"), scratch / "whole"
     small.go(whole, data)
     return _cases(number, scratch, whole, functools.partial(_compare, data, _read(whole), _results(whole, data)))
 
 
 def stopped(number: int, scratch: Path) -> Iterator[Case]:
-    """Every file of a run in turn that was killed in retraining, between a row and its checkpoint."""
+    """Flips a bit in every file of a run that was killed in retraining, between a row and its checkpoint."""
     data, half = small.images(scratch / "images"), scratch / "half"
     with pytest.MonkeyPatch.context() as patch:
         small.stop_after(patch, "retrain", 2)
@@ -58,18 +58,18 @@ def _cases(number: int, scratch: Path, run: Path, compare: functools.partial[Out
 
 
 def _read(folder: Path) -> Any:
-    """What tables, figures and other runs read of a run, as it lies."""
+    """Reads what tables, figures and other runs read from a run."""
     summary = folder / "summary.json"
     source = models.load_pretrained("tiny", folder / "subnetworks" / "source.safetensors", num_classes=None)
     return summaries.read(summary) if summary.exists() else None, jax.device_get(source)
 
 
 def _results(folder: Path, data: str) -> Any:
-    """What the command says in the end, and the numbers of the network that it leaves."""
+    """Runs the command again; returns its results and the arrays of its network."""
     cells = small.go(folder, data)["cells"]
     network = subnetworks.load(folder / "subnetworks" / f"{CELL}.safetensors", "tiny", image_size=8)
-    told = [{key: value for key, value in cell.items() if key not in MEASURED} for cell in cells]
-    return told, jax.device_get((network.weights, network.mask, network.batch_stats, network.prompt))
+    results = [{key: value for key, value in cell.items() if key not in MEASURED} for cell in cells]
+    return results, jax.device_get((network.weights, network.mask, network.batch_stats, network.prompt))
 
 
 def _compare(data: str, read: Any, results: Any, folder: Path) -> Outcome:
@@ -77,6 +77,6 @@ def _compare(data: str, read: Any, results: Any, folder: Path) -> Outcome:
     return Outcome.RIGHT if same else Outcome.SILENT
 
 
-def _equal(one: Any, other: Any) -> bool:
-    same = jax.tree.structure(one) == jax.tree.structure(other)
-    return same and all(map(np.array_equal, jax.tree.leaves(one), jax.tree.leaves(other)))
+def _equal(first: Any, second: Any) -> bool:
+    same = jax.tree.structure(first) == jax.tree.structure(second)
+    return same and all(map(np.array_equal, jax.tree.leaves(first), jax.tree.leaves(second)))

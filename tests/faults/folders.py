@@ -1,4 +1,4 @@
-"""Folders of images as people have them, of which it is known what should be read."""
+"""Folders of images as people have them, with the expected content."""
 
 import os
 import random
@@ -17,7 +17,7 @@ SEED = 1
 
 
 def cases(number: int, scratch: Path) -> Iterator[Case]:
-    """Half of them with something that must be refused; each folder is gone before the next."""
+    """Makes folders, half of which must be refused; each folder is removed before the next is made."""
     draw = random.Random(SEED)
     for k in range(number):
         where = scratch / str(k)

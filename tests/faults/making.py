@@ -1,4 +1,4 @@
-"""Makes folders of images as people have them, and notes what is right to read of them."""
+"""Makes folders of images as people have them, and notes what must be read from them."""
 
 import dataclasses
 import os
@@ -20,7 +20,7 @@ SPLITS = (
     ("train-images", "Val Images", "TestData"),
 )
 HIDDEN = (".ipynb_checkpoints", "@eaDir", "__MACOSX", ".AppleDouble", "$RECYCLE.BIN", "__pycache__", ".git")
-# Sub-folders that are no classes, or no complete set of splits.
+# Sub-folders that are not classes, or not a complete set of splits.
 UNCLEAR = (
     ("test", "val"),
     ("Test", "cars"),
@@ -37,7 +37,7 @@ UNCLEAR = (
 
 @dataclasses.dataclass
 class Folder:
-    """A folder that is being made, and what is right to read: images by (place of the split, class)."""
+    """A folder that is being made, and its expected images by (place of the split, class)."""
 
     root: Path
     draw: random.Random
@@ -48,25 +48,25 @@ class Folder:
     images: int = 0
 
     def image(self, path: Path) -> None:
-        """An image that no other is like."""
+        """Makes an image that differs from all others."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self.images += 1
         Image.new("RGB", (3, 2), (self.images, self.draw.randrange(256), 0)).save(path, "PNG")
 
     def place(self) -> tuple[tuple[int, str], Path]:
-        """A class in one of the splits, and its folder."""
+        """Makes a class in one of the splits; returns its name and its folder."""
         number, name = self.draw.choice(sorted(self.right))
         return (number, name), self.root / self.splits[number] / name
 
 
 def start(root: Path, draw: random.Random) -> Folder:
-    """Two to four classes, in a heap or in three splits of odd names."""
+    """Makes two to four classes, without splits or in three splits with odd names."""
     splits = draw.choice((("",), draw.choice(SPLITS), draw.choice(SPLITS)))
     classes = tuple(draw.sample(NAMES, draw.randrange(2, 5)))
     folder = Folder(root, draw, splits, classes, {})
     for number, split in enumerate(splits):
         for place, name in enumerate(classes):
-            # The same folder in two classes would make them look like splits.
+            # The same sub-folder in two classes would make them look like splits.
             deep = f"deep{place}"
             folder.right[number, name] = draw.randrange(5, 8)
             for k in range(folder.right[number, name]):
@@ -97,7 +97,7 @@ def dangling(folder: Folder) -> None:
 
 
 def unreadable(folder: Folder) -> None:
-    """Few enough to be left out; a kind that may not be read by chance."""
+    """Adds a few unreadable images, which may be left out."""
     if folder.unreadable:
         return
     _, path = folder.place()
@@ -129,7 +129,7 @@ def bare_class(folder: Folder) -> None:
 
 
 def class_unreadable(folder: Folder) -> None:
-    """All images of a class, those behind links among them."""
+    """Lists all images of a class, also behind links."""
     (_, name), _ = folder.place()
     for split in folder.splits:
         for where, _, files in os.walk(folder.root / split / name, followlinks=True):
@@ -139,7 +139,7 @@ def class_unreadable(folder: Folder) -> None:
 
 
 def stranger(folder: Folder) -> None:
-    """A class that training does not have; in a heap, a link to nowhere in a class's place."""
+    """Adds a class that training does not have or, without splits, a broken link in place of a class."""
     if len(folder.splits) == 1:
         (folder.root / "emu").symlink_to("/nowhere")
     else:

@@ -1,4 +1,4 @@
-"""What became of the cases of one family, counted."""
+"""Counts the outcomes of the cases of one family."""
 
 import dataclasses
 import enum
@@ -9,11 +9,11 @@ from vpns_jax.errors import LONGEST, UserError
 
 
 class Outcome(enum.Enum):
-    """What a case says of itself when it ends without an error."""
+    """The outcome of a case that ends without an error."""
 
     RIGHT = "what was read is what was meant"
     SILENT = "something else was read, and no word was said"
-    # Of numbers in a file without a checksum there is nothing to compare with.
+    # A changed number in a file without a checksum cannot be detected.
     UNKNOWABLE = "other numbers were read from a format that has no checksum"
 
 
@@ -22,9 +22,9 @@ class Case:
     """One bad input.
 
     Attributes:
-      name: what was done, for the list of failures.
-      act: reads it, and compares what came of it.
-      refusable: False if nothing is wrong with it, so that it must be read.
+      name: the change that was made, for the list of failures.
+      act: reads the input and compares the result with what is expected.
+      refusable: False if the input is good, so that it must be accepted.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Case:
 
 @dataclasses.dataclass
 class Tally:
-    """Counts of one family of cases; `failures` holds a line for each that is not as promised."""
+    """The counts of one family of cases; `failures` holds a line for each case that is not as promised."""
 
     family: str
     tried: int = 0
@@ -50,11 +50,11 @@ class Tally:
 
     @property
     def broken(self) -> int:
-        """How many cases are not as promised."""
+        """The number of cases that are not as promised."""
         return self.tracebacks + self.silent + self.wrongly_refused + self.long
 
     def add(self, case: Case) -> None:
-        """Tries a case."""
+        """Runs a case and counts its outcome."""
         self.tried += 1
         try:
             outcome = case.act()
@@ -97,7 +97,7 @@ COLUMNS = {
 
 
 def count(family: str, cases: Iterable[Case]) -> Tally:
-    """Tries the cases of a family."""
+    """Runs the cases of a family."""
     tally = Tally(family)
     for case in cases:
         tally.add(case)
@@ -105,7 +105,7 @@ def count(family: str, cases: Iterable[Case]) -> Tally:
 
 
 def table(tallies: Iterable[Tally]) -> str:
-    """A Markdown table, a row for each family."""
+    """Makes a Markdown table with a row for each family."""
     rows = [["Family", *COLUMNS], ["---", *("---:" for _ in COLUMNS)]]
     rows += [[tally.family, *(str(getattr(tally, field)) for field in COLUMNS.values())] for tally in tallies]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

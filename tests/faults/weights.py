@@ -1,4 +1,4 @@
-"""Weight files of the tiny network, damaged: what is loaded is what was saved, or an error."""
+"""Damaged weight files of the tiny network: loading must give what was saved, or an error."""
 
 import functools
 import json
@@ -54,7 +54,7 @@ def _longer(raw: bytes, draw: random.Random) -> bytes:
 
 
 def _other_tensors(tensors: dict[str, np.ndarray], draw: random.Random) -> tuple[str, dict[str, np.ndarray]]:
-    """Tensors that do not fit: one missing, renamed, of another shape or dtype, not finite, or one too many."""
+    """Makes tensors that do not fit: one is missing, renamed, extra, not finite, or has another shape or dtype."""
     name = draw.choice([key for key, value in tensors.items() if value.dtype == np.float32])
     value, rest = tensors[name], {k: v for k, v in tensors.items() if k != name}
     changes = {
@@ -71,7 +71,7 @@ def _other_tensors(tensors: dict[str, np.ndarray], draw: random.Random) -> tuple
 
 
 def cases(number: int, scratch: Path) -> Iterator[Case]:
-    """In a world where the tiny network has a name."""
+    """Makes the cases; the tiny network must be registered."""
     draw, original = random.Random(SEED), jax.device_get(tiny.variables())
     tensors = models.export("tiny", original)
     saved = {name: _written(write, scratch / name, tensors) for name, write in WRITERS.items()}
@@ -101,7 +101,7 @@ def _load(path: Path, original, tensors: dict[str, np.ndarray]) -> Outcome:
 
 
 def _differs_in_numbers(path: Path, tensors: dict[str, np.ndarray]) -> bool:
-    """Whether the file is whole but for a byte of a tensor, in one of the two formats without a checksum."""
+    """Returns whether only bytes of a tensor changed, in one of the two formats without a checksum."""
     if path.name not in ("foreign.safetensors", "legacy.pth"):
         return False
     whole = _written(WRITERS[path.name], path.with_name(f"whole-{path.name}"), tensors)
@@ -110,6 +110,6 @@ def _differs_in_numbers(path: Path, tensors: dict[str, np.ndarray]) -> bool:
         return False
     (place,) = np.flatnonzero(np.frombuffer(raw, np.uint8) != np.frombuffer(whole, np.uint8))
     data = sum(value.nbytes for value in tensors.values())
-    # Of an old file of PyTorch's the counts of the storages, 8 bytes each, lie between the tensors.
+    # In old PyTorch files the sizes of the storages, 8 bytes each, are between the tensors.
     begin = len(whole) - data - 8 * len(tensors) * (path.name == "legacy.pth")
     return bool(place >= begin)

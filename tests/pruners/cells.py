@@ -1,4 +1,4 @@
-"""Cells of the tiny network: from the config to a result, through everything a pruner is given."""
+"""Cells of the tiny network, from the config to the result."""
 
 import contextlib
 import dataclasses
@@ -19,13 +19,13 @@ from vpns_jax.training.recorder import Progress
 ITERATIONS = tiny.IMAGES // tiny.BATCH
 ENTRY = registry.Entry(tiny.Tiny, {}, (), None, registry.HALVES)
 
-# The four channels of its convolution.
+# The four output channels of its convolution.
 CHANNELS = models.Channels((models.Writer("conv1/kernel", norm="bn1"),), (models.Reader("head/kernel"),))
 
 
 @contextlib.contextmanager
 def world(monkeypatch):
-    """Where the tiny network has a name, on one device."""
+    """Registers the tiny network, on a mesh of one device."""
     monkeypatch.setitem(registry.ENTRIES, "tiny", ENTRY)
     monkeypatch.setitem(coupling.FAMILIES, tiny.Tiny, lambda model: [CHANNELS])
     with jax.set_mesh(sharding.make_mesh(tiny.BATCH, jax.devices()[:1])):
@@ -33,28 +33,28 @@ def world(monkeypatch):
 
 
 def tree(**changes):
-    """A config's tree, with dotted keys changed: `prune__epochs=2`."""
-    found = quickstart.get_config().to_dict()
-    found |= {"methods": ("vpns",), "checkpoint_every_epochs": 1}
-    found["model"] |= {"name": "tiny", "options": {}}
-    found["data"] |= {"image_size": tiny.SIZE, "batch_size": tiny.BATCH}
-    found["prompt"] |= {"canvas_size": tiny.SIZE, "pad_size": 2}
-    found["prune"] |= {"epochs": 1}
-    found["imp"] |= {"epochs": 1}
-    found["retrain"] |= {"epochs": 1}
-    found["scoring"] |= {"batches": 4}
-    found["synflow"] |= {"rounds": 5}
+    """Makes a config's tree with some keys changed, such as `prune__epochs=2`."""
+    made = quickstart.get_config().to_dict()
+    made |= {"methods": ("vpns",), "checkpoint_every_epochs": 1}
+    made["model"] |= {"name": "tiny", "options": {}}
+    made["data"] |= {"image_size": tiny.SIZE, "batch_size": tiny.BATCH}
+    made["prompt"] |= {"canvas_size": tiny.SIZE, "pad_size": 2}
+    made["prune"] |= {"epochs": 1}
+    made["imp"] |= {"epochs": 1}
+    made["retrain"] |= {"epochs": 1}
+    made["scoring"] |= {"batches": 4}
+    made["synflow"] |= {"rounds": 5}
     for path, value in changes.items():
         *groups, key = path.split("__")
-        branch = found
+        branch = made
         for group in groups:
             branch = branch[group]
         branch[key] = value
-    return found
+    return made
 
 
 def setup(folder, name, *, density=0.5, train=None, **changes):
-    """What a cell of the method `name` is made of, with its files under `folder`."""
+    """Makes what a cell of method `name` needs, with its files under `folder`."""
     parsed = config.parse(tree(**changes))
     classes, val, test = tuple("abc"), tiny.split(seed=1), tiny.split(seed=2)
     workdir = Workdir(folder / name, parsed)
@@ -65,19 +65,19 @@ def setup(folder, name, *, density=0.5, train=None, **changes):
 
 
 def cell(folder, name, *, density=0.5, **changes):
-    """A cell of the method `name` at work."""
+    """Makes a running cell of method `name`."""
     return CellRun(setup(folder, name, density=density, **changes), Cell(name, density, 7))
 
 
 def given(source, density):
-    """The mask of method transfer: by lot, so that no method finds it."""
+    """Makes the mask of method "transfer": a random one, which no other method would find."""
     scores = jax.tree.map(lambda w: jax.random.uniform(jax.random.key(5), w.shape), models.prunable(source["params"]))
     return sparsity.topk_mask(scores, density)
 
 
 @dataclasses.dataclass(frozen=True)
 class Done:
-    """A finished cell: what its pruner gave, what retraining (and a prompt fitted after it) made of it, the result."""
+    """A finished cell: the pruned network, the networks after retraining (or fitting a prompt), and the result."""
 
     run: CellRun
     pruned: object
@@ -87,7 +87,7 @@ class Done:
 
 
 def finish(run):
-    """Prune, retrain, evaluate."""
+    """Prunes, retrains and evaluates."""
     pruned = run.prune()
     retrained = last = run.retrain(pruned)
     if run.plan.method.posthoc:

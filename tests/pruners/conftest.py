@@ -6,7 +6,7 @@ from tests.pruners import cells
 
 @pytest.fixture(autouse=True)
 def _world(monkeypatch):
-    # Compiling is nearly all of the time these tests take.
+    # These tests spend nearly all of their time compiling.
     jax.config.update("jax_disable_most_optimizations", True)
     with cells.world(monkeypatch):
         yield

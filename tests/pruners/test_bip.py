@@ -1,4 +1,4 @@
-"""BiP: its upper gradient against lower levels whose solution is known, and its two steps on the tiny network."""
+"""BiP: its upper gradient, for lower levels with known solutions, and its two steps on the tiny network."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ KEY = jax.random.key(3)
 
 
 def test_upper_gradient_where_the_loss_is_linear():
-    """l(z) = a z, whose Hessian is zero: w*(m) = -m a / gamma, and the formula is the derivative through it."""
+    """For l(z) = a z the Hessian is zero and w*(m) = -m a / gamma; the formula is the exact derivative."""
     a, m, gamma = jnp.asarray([1.0, -2.0, 0.5]), jnp.asarray([1.0, 0.25, 0.0]), 0.7
 
     def upper(m):
@@ -23,14 +23,14 @@ def test_upper_gradient_where_the_loss_is_linear():
         return jnp.sum(a * m * solution)
 
     solution = -m * a / gamma
-    found = sparsity.bilevel_gradient(solution, m, a, gamma)
-    np.testing.assert_allclose(found, jax.grad(upper)(m), rtol=1e-6)
-    # By hand for the first: d(-a^2 m^2 / gamma) / dm = -2 / 0.7.
-    assert float(found[0]) == pytest.approx(-2 / 0.7)
+    ours = sparsity.bilevel_gradient(solution, m, a, gamma)
+    np.testing.assert_allclose(ours, jax.grad(upper)(m), rtol=1e-6)
+    # The first one by hand: d(-a^2 m^2 / gamma) / dm = -2 / 0.7.
+    assert float(ours[0]) == pytest.approx(-2 / 0.7)
 
 
 def test_upper_gradient_where_the_loss_is_quadratic():
-    """l(z) = c (z - t)^2 / 2: w*(m) = c m t / (c m^2 + gamma). What the formula leaves out is the loss's curvature."""
+    """For l(z) = c (z - t)^2 / 2, w*(m) = c m t / (c m^2 + gamma); the formula neglects the curvature of the loss."""
     c, t, m = jnp.asarray([0.5, 2.0, 1.0]), jnp.asarray([1.0, -1.0, 2.0]), jnp.asarray([1.0, 1.0, 0.5])
 
     def solution(m, gamma):
@@ -43,12 +43,12 @@ def test_upper_gradient_where_the_loss_is_quadratic():
     for gamma in (10.0, 100.0, 1000.0):
         g = c * (m * solution(m, gamma) - t)
         exact = jax.grad(upper)(m, gamma)
-        found = sparsity.bilevel_gradient(solution(m, gamma), m, g, gamma)
+        ours = sparsity.bilevel_gradient(solution(m, gamma), m, g, gamma)
         # By the implicit function theorem, with the Hessian c of l in z: dw*/dm = -(g + c m w*) / (c m^2 + gamma).
         w = solution(m, gamma)
         np.testing.assert_allclose(exact, w * g - m * g * (g + c * m * w) / (c * m**2 + gamma), rtol=1e-4)
-        errors.append(float(jnp.max(jnp.abs(found - exact) / jnp.abs(exact))))
-    # So the relative error falls like 1 / gamma.
+        errors.append(float(jnp.max(jnp.abs(ours - exact) / jnp.abs(exact))))
+    # The relative error falls like 1 / gamma.
     np.testing.assert_allclose(np.asarray(errors[:-1]) / np.asarray(errors[1:]), 10, rtol=0.25)
 
 
@@ -56,7 +56,7 @@ UPDATE = jax.jit(passes.update, static_argnums=(0, 1))
 
 
 def begin(**changes):
-    """The stage at the pretrained weights and their scaled scores, with plain steps."""
+    """Makes the stage with the pretrained weights, their scaled scores and plain gradient steps."""
     plain = {"decay": "none", "momentum": 0.0}
     optimizers = {"scores": tiny.optimizer(learning_rate=1.0, **plain), "weights": tiny.optimizer(**plain)}
     return tiny.begin("both", optimizers=optimizers, **changes)
@@ -73,7 +73,7 @@ def test_the_gradient_through_the_mask_is_the_formulas():
     by_scores, by_weights = jax.grad(loss, argnums=(0, 1))(scores, w)
     # sign(s) (w - m g / gamma) g: (2 + 0.5) (-1), -(-3 - 0) (-2), (0.5 - 2) 4.
     np.testing.assert_allclose(by_scores["a"], [-2.5, -6, -6])
-    # The upper level holds the weights.
+    # The upper level does not change the weights.
     np.testing.assert_array_equal(by_weights["a"], 0)
 
 
@@ -104,7 +104,7 @@ def test_the_upper_step_moves_scores_by_the_formula():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), after.learned["scores"], expected)
     assert tiny.same(after.learned["weights"], weights)
     assert not tiny.same(after.learned["prompt"], state.learned["prompt"])
-    # Pruned weights are told, too, how the loss would like them.
+    # Pruned weights get a gradient, too.
     assert float(jnp.abs(jnp.where(mask["conv1"]["kernel"], 0, g["conv1"]["kernel"])).max()) > 1e-4
 
 
@@ -140,5 +140,5 @@ def test_an_iteration_is_a_lower_pass_and_then_an_upper_one():
 
 def test_in_the_reference_protocol_each_level_has_both_passes():
     stage, _ = begin(protocol="reference")
-    assert [(one.prompted, one.augmented) for one in stage.passes] == [(True, False), (False, True)] * 2
-    assert [sorted(one.moves) for one in stage.passes] == [["weights"]] * 2 + [["prompt", "scores"], ["scores"]]
+    assert [(pass_.prompted, pass_.augmented) for pass_ in stage.passes] == [(True, False), (False, True)] * 2
+    assert [sorted(pass_.moves) for pass_ in stage.passes] == [["weights"]] * 2 + [["prompt", "scores"], ["scores"]]

@@ -1,4 +1,4 @@
-"""How long stages are, when every method is given the same number of passes."""
+"""The lengths of stages when every method gets the same number of passes."""
 
 import pytest
 
@@ -9,8 +9,8 @@ from vpns_jax.pruners import METHODS
 
 
 def epochs(name, density=0.1, **changes):
-    found = budget.epochs(config.parse(cells.tree(prune__epochs=6, retrain__epochs=8, **changes)), name, density)
-    return found.prune, found.round, found.retrain, found.posthoc
+    epochs = budget.epochs(config.parse(cells.tree(prune__epochs=6, retrain__epochs=8, **changes)), name, density)
+    return epochs.prune, epochs.round, epochs.retrain, epochs.posthoc
 
 
 def test_by_itself_every_method_has_the_stages_of_the_config():
@@ -25,14 +25,14 @@ def test_by_itself_every_method_has_the_stages_of_the_config():
 def test_matched_with_one_pass_an_iteration():
     matched = {"budget": "matched"}
     assert epochs("vpns", **matched) == epochs("hydra", **matched) == (6, 0, 8, 0)
-    # Those that prune without training retrain for longer.
+    # Methods that prune without training retrain for longer.
     assert epochs("dense", **matched) == epochs("synflow", **matched) == (0, 0, 14, 0)
-    # Two levels are two passes.
+    # Two levels take two passes.
     assert epochs("bip", **matched) == (3, 0, 8, 0)
-    # What is left is halved between weights and prompt.
+    # The rest is divided equally between weights and prompt.
     assert epochs("magnitude+posthoc", **matched) == (0, 0, 7, 7)
     assert epochs("hydra+posthoc", **matched) == (6, 0, 4, 4)
-    # 4 rounds of 1 epoch; the 2 that make no whole round go to retraining.
+    # 4 rounds of 1 epoch; the 2 epochs that make no whole round go to retraining.
     assert epochs("imp", imp__drop=0.5, **matched) == (4, 1, 10, 0)
     assert epochs("imp", density=0.5, imp__drop=0.5, imp__epochs=3, imp__rewind_epochs=2, **matched) == (6, 4, 8, 0)
 
@@ -43,7 +43,7 @@ def test_matched_with_two_passes_where_there_is_a_prompt():
     assert epochs("hydra", **matched) == (12, 0, 16, 0)
     assert epochs("magnitude", **matched) == (0, 0, 28, 0)
     assert epochs("magnitude+prompt", **matched) == (0, 0, 14, 0)
-    # The prompt is learned in one of the stages only.
+    # The prompt is learned in only one of the stages.
     assert epochs("vpns", prompt__stage="retrain", **matched) == (12, 0, 8, 0)
     assert epochs("vpns", prompt__stage="prune", **matched) == (6, 0, 16, 0)
 
@@ -54,13 +54,13 @@ def test_matched_never_costs_more_than_vpns(name, protocol):
     parsed = config.parse(
         cells.tree(budget="matched", protocol=protocol, prune__epochs=7, retrain__epochs=5, imp__drop=0.5)
     )
-    found = budget.epochs(parsed, name, 0.1)
+    epochs = budget.epochs(parsed, name, 0.1)
     prompted = name == "vpns" or name.endswith("+prompt")
     each = 2 if protocol == "reference" else 1
-    a_pass = each if prompted else 1
+    per_iteration = each if prompted else 1
     levels = 2 if name.startswith("bip") else 1
-    total = found.prune * a_pass * levels + found.retrain * a_pass + found.posthoc
-    # Less than an epoch is lost where it cannot be shared out.
+    total = epochs.prune * per_iteration * levels + epochs.retrain * per_iteration + epochs.posthoc
+    # Less than one epoch is lost to rounding.
     assert each * 12 - 2 < total <= each * 12
 
 

@@ -1,4 +1,4 @@
-"""What pruners compute can be built for every kind of network, forward over reverse and in float64 too."""
+"""The computations of pruners can be traced for every kind of network, also forward over reverse and in float64."""
 
 from types import SimpleNamespace
 
@@ -15,7 +15,7 @@ from vpns_jax.pruners import scoring, synflow
 from vpns_jax.training.network import Network, Subnetwork
 
 SIZE = 32
-# Of every module in the registry one that is quick to trace.
+# For each kind of module, a network that is quick to trace.
 MODELS = {
     "basic": ResNet(depths=(1, 1), block="basic", num_classes=5, width=0.1),
     "bottleneck": ResNet(depths=(1, 1), block="bottleneck", num_classes=5, width=0.1, stem="small"),
@@ -41,7 +41,7 @@ def source_of(network, variables):
 
 
 def test_gradients_and_hessian_products(network):
-    """Traced as SNIP and GraSP call them, with as much of a problem and a runner as they ask for."""
+    """Traces SNIP and GraSP with stand-ins for the problem and the runner."""
     images = jax.ShapeDtypeStruct((2, SIZE, SIZE, 3), jnp.uint8)
     batch = (images, jax.ShapeDtypeStruct((2,), jnp.int32))
     variables = jax.eval_shape(network.model.init, jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
@@ -64,7 +64,7 @@ def test_gradients_and_hessian_products(network):
     assert [shapes(tree) for tree in jax.eval_shape(products, variables, batch)] == [kernels, kernels]
 
 
-# What flows through the others, `test_synflow` asks.
+# `test_synflow` tests the flow through the other layers.
 @pytest.mark.parametrize("network", ["basic", "bottleneck", "vgg_bn"], indirect=True)
 def test_flow(network):
     variables = jax.eval_shape(network.model.init, jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
@@ -74,7 +74,7 @@ def test_flow(network):
         network.model, source_of(network, variables), kernels, sparsity.Pattern(), canvas_size=SIZE
     )
     assert shapes(flow) == shapes(kernels)
-    # Shares of the largest, which float32 alone would not hold.
+    # Shares of the largest score; the scores themselves would overflow float32.
     assert max(float(leaf.max()) for leaf in jax.tree.leaves(flow)) == 1
 
 

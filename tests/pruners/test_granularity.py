@@ -1,4 +1,4 @@
-"""Every pruner on structured masks: whole groups, exactly as many as the density says."""
+"""Every pruner with structured masks: it prunes whole groups, exactly as many as the density says."""
 
 import dataclasses
 
@@ -14,9 +14,9 @@ from vpns_jax.errors import UserError
 from vpns_jax.experiment import config
 from vpns_jax.pruners import METHODS
 
-# All but the one that is given its mask.
+# All methods except the one with a given mask.
 SPARSE = [name for name, method in METHODS.items() if method.sparse and not method.given]
-# The 3 x 4 kernels of 2 x 2 weights of the tiny network's convolution; its head has none.
+# The convolution of the tiny network has 3 x 4 kernels of 2 x 2 weights; its head has none.
 KERNELS = {"granularity": "kernel", "model__prune_include": ("conv1",)}
 
 
@@ -28,7 +28,7 @@ def test_whole_kernels_are_kept(name, tmp_path):
     assert set(mask) == {"conv1"}
     keep = np.asarray(mask["conv1"]["kernel"])
     assert np.array_equal(keep, np.broadcast_to(keep[:1, :1], keep.shape))
-    # Of 12 kernels int(0.75 * 12) go.
+    # Of 12 kernels int(0.75 * 12) are pruned.
     assert keep[0, 0].sum() == 3
 
 
@@ -47,13 +47,13 @@ def test_each_layer_by_itself(name, tmp_path):
     run = cells.cell(tmp_path, name, density=0.5, allocation="erk")
     problem = run.problem()
     mask = METHODS[name].prune(problem, run.runner).mask
-    # 0.5 * 68 = e (2 + 2 + 3 + 4 + 4 + 5) weights, e = 1.7: 18.7 of 48 and 15.3 of 20, pruned whole weights only.
+    # 0.5 * 68 = e (2 + 2 + 3 + 4 + 4 + 5) weights gives e = 1.7: 18.7 of 48 and 15.3 of 20 weights, rounded.
     assert int(mask["conv1"]["kernel"].sum()) == 48 - int(48 - 18.7)
     assert int(mask["head"]["kernel"].sum()) == 20 - int(20 - 15.3)
 
 
 def test_grasp_ranks_groups_by_the_sum_of_their_weights_scores(tmp_path):
-    """What the gradient flow loses with a group is, to first order, the sum over its weights, sign and all."""
+    """To first order, removing a group changes gradient flow by the sum over its weights, including the sign."""
     name, weight = "grasp", {"model__prune_include": ("conv1",)}
     run = cells.cell(tmp_path, name, **weight)
     problem = run.problem()
@@ -73,7 +73,7 @@ def test_grasp_ranks_groups_by_the_sum_of_their_weights_scores(tmp_path):
     mask = np.asarray(METHODS[name].prune(grouped, run.runner).mask["conv1"]["kernel"])[0, 0]
     sums = np.asarray(scores["conv1"]["kernel"]).sum(axis=(0, 1))
     assert sums[mask].min() > sums[~mask].max()
-    # By magnitude it would be others.
+    # By magnitude other groups would be pruned.
     sizes = np.abs(np.asarray(scores["conv1"]["kernel"])).sum(axis=(0, 1))
     assert not sizes[mask].min() > sizes[~mask].max()
 
@@ -86,7 +86,7 @@ def test_learned_scores_of_groups_start_equally_large_in_all_layers(tmp_path):
 
     first, second = means("input_channel")
     assert first == pytest.approx(second, rel=1e-5)
-    # The paper's own start, weight by weight, is left alone.
+    # For single weights the paper's own initial scores are used.
     first, second = means("weight")
     assert abs(first / second - 1) > 0.1
 
@@ -97,7 +97,7 @@ def test_a_cell_from_start_to_end_reports_weights(tmp_path):
     assert done.result["achieved_density"] == pytest.approx(3 / 12)
     (layer,) = done.result["layers"]
     assert (layer["path"], layer["size"], layer["kept"]) == ("conv1/kernel", 48, 12)
-    # The scores moved, and the mask with them stays whole.
+    # The scores changed, and the mask still keeps or prunes whole groups.
     assert all(tiny.same(leaf, leaf[:1, :1] & np.ones_like(leaf)) for leaf in jax.tree.leaves(done.best.mask))
 
 

@@ -1,4 +1,4 @@
-"""Iterative magnitude pruning: its counts, its rewinding, and that a killed run ends where an unbroken one ends."""
+"""Iterative magnitude pruning: its counts, its rewinding, and that a killed run ends like an uninterrupted one."""
 
 import itertools
 
@@ -43,7 +43,7 @@ def test_schedules_fall_to_the_target(density, drop):
 @given(st.integers(0, 2**31), st.integers(0, 30), st.integers(0, 29))
 def test_what_is_dropped_stays_dropped(seed, first, second):
     rng = np.random.default_rng(seed)
-    # Many zeros and ties: of these, too, what is gone comes first.
+    # Many zeros and ties: weights that are already pruned come first here, too.
     scores = {"a": jnp.asarray(rng.integers(-2, 3, 10), jnp.float32), "b": jnp.asarray(rng.normal(0, 1, (4, 5)))}
     mask = sparsity.prune_smallest({"a": -scores["a"], "b": scores["b"] + 1}, min(first, second))
     after = sparsity.Pattern().select_further(scores, mask, second)
@@ -54,7 +54,7 @@ def test_what_is_dropped_stays_dropped(seed, first, second):
 
 @pytest.fixture
 def watched(monkeypatch):
-    """Records what `drop_smallest` is given and makes of it."""
+    """Records the arguments and results of `drop_smallest`."""
     seen = []
     drop = imp.drop_smallest
 
@@ -71,9 +71,9 @@ def test_rounds_start_at_the_start_and_drop_the_smallest_trained_weights(tmp_pat
     run = cells.cell(tmp_path, "imp", density=0.4)
     pruned = run.prune()
     problem = run.problem()
-    # Of 68, the shares 0.8, 0.64, 0.512, 0.4096 and 0.4 are left.
+    # The shares 0.8, 0.64, 0.512, 0.4096 and 0.4 of 68 weights are left.
     assert [count for _, count, _ in watched] == [13, 24, 33, 40, 40]
-    # Rewound: bit for bit the pretrained network, batch statistics and all, but for the mask.
+    # Everything but the mask is rewound: it equals the pretrained network bit for bit, also the batch statistics.
     assert tiny.same(pruned.weights, problem.source.weights)
     assert tiny.same(pruned.batch_stats, problem.source.batch_stats)
     before = jax.tree.map(lambda w: jnp.ones(w.shape, bool), problem.prunable)
@@ -83,11 +83,11 @@ def test_rounds_start_at_the_start_and_drop_the_smallest_trained_weights(tmp_pat
         weights = sparsity.apply(sparsity.subtree(trained.weights, before), before)
         assert tiny.same(mask, sparsity.prune_smallest(weights, count))
         before = mask
-    # No two rounds see the same batches: the first's weights are not the last's, were nothing dropped.
+    # Rounds see different batches, so their weights differ even if nothing is pruned.
     rows = run.recorder.rows()
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
     assert [row["step"] for row in rows] == [3, 6, 9, 12, 15]
-    # A row has the density that was trained at.
+    # A row has the density of its training.
     np.testing.assert_allclose([row["density"] for row in rows], 1 - np.asarray([0, 13, 24, 33, 40]) / N, rtol=1e-6)
 
 
@@ -95,20 +95,20 @@ def test_rewinding_to_an_early_epoch(tmp_path, watched):
     run, again = (cells.cell(tmp_path, "imp", density=0.7, imp__epochs=2, imp__rewind_epochs=1) for _ in range(2))
     problem = run.problem()
     pruned = imp.prune(problem, run.runner)
-    # Restored: it is there already.
+    # It is restored, not trained again.
     early = imp.warm_up(problem, again.runner, problem.retrain)
     assert tiny.same(pruned.weights, early.weights)
     assert tiny.same(pruned.batch_stats, early.batch_stats)
     assert not tiny.same(early.weights, problem.source.weights)
     assert [row["epoch"] for row in run.recorder.rows()] == [1, 2, 3, 4, 5]
-    # The first epoch of dense training is the first epoch of a round that rewinds to the start, at the same rates.
+    # The first epoch of dense training equals the first epoch of a round that rewinds to the start.
     whole = cells.cell(tmp_path / "whole", "imp", density=0.7, imp__epochs=2)
     whole.prune()
     assert whole.recorder.rows()[0]["loss"] == run.recorder.rows()[0]["loss"]
 
 
 def killed_and_resumed(folder, stops, train):
-    """A cell of three rounds of two epochs, stopped after each of those epochs in turn, then finished."""
+    """Runs a cell of three rounds of two epochs, stops it after each epoch in turn, and finishes it."""
     changes = {"density": 0.6, "imp__epochs": 2, "checkpoint_every_epochs": 2, "checkpoint_every_steps": 2}
     changes |= {"train": train}
     for stop in stops:
@@ -129,7 +129,7 @@ def killed_and_resumed(folder, stops, train):
 def test_killed_and_resumed_bit_for_bit(tmp_path, data):
     train = data()
     unbroken, rows, result = killed_and_resumed(tmp_path / "unbroken", (), train)
-    # Within a round, at the end of one before its checkpoint, and at the start of another.
+    # Within a round, at the end of a round before its checkpoint, and at the start of the next round.
     again, rows_again, result_again = killed_and_resumed(tmp_path / "killed", (1, 2, 3, 5), train)
     assert len(rows) == 7
     assert tiny.same(again.best, unbroken.best)

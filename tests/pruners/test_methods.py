@@ -1,4 +1,4 @@
-"""Every method from the config to its result, with its prompt where the config puts it, at the cost it says."""
+"""Every method from the config to its result: its mask, its prompt and its cost."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ from vpns_jax.pruners import METHODS, method
 
 N = 68  # prunable weights of the tiny network: 2 x 2 x 3 x 4 and 4 x 5
 STEPS = cells.ITERATIONS
-# Passes of stage prune beside optimizer steps and forward passes: (optimizer steps, forward passes).
+# The cost of stage prune: (optimizer steps, forward passes).
 COSTS = {
     "dense": (0, 0),
     "random": (0, 0),
@@ -48,7 +48,7 @@ def test_a_cell_from_start_to_end(name, tmp_path):
     result, kept = done.result, sum(int(leaf.sum()) for leaf in jax.tree.leaves(done.best.mask))
     assert kept == (N if base == "dense" else N // 2)
     assert result["achieved_density"] == pytest.approx(kept / N)
-    # Of 48 weights each is used at 16 positions, of the head's 20 at one.
+    # Each of 48 weights is used at 16 positions, each of the head's 20 weights at one.
     conv, head = (int(leaf.sum()) for leaf in jax.tree.leaves(done.best.mask))
     assert result["multiply_adds"]["masked"] == 16 * conv + head
     assert result["multiply_adds"]["dense"] == 788
@@ -60,7 +60,7 @@ def test_a_cell_from_start_to_end(name, tmp_path):
     updates, passes = COSTS[base]
     assert result["optimizer_steps"] == ({"prune": updates} if updates else {}) | {"retrain": STEPS}
     assert result["forward_passes"] == ({"prune": passes} if passes else {}) | {"retrain": STEPS}
-    # As many epochs as the progress bar was promised.
+    # The progress bar was told the right number of epochs.
     assert len(done.run.recorder.rows()) == budget.epochs(config.parse(cells.tree()), name, density).total
     if prompted:
         assert not tiny.same(done.best.prompt, done.run.network.prompt.init())
@@ -71,7 +71,7 @@ def test_with_a_matched_budget_all_train_for_as_many_passes(name, tmp_path):
     run = cells.cell(tmp_path, name, budget="matched", prune__epochs=2, retrain__epochs=2, imp__drop=0.5)
     done = cells.finish(run)
     assert sum(done.result["optimizer_steps"].values()) == 4 * STEPS
-    # What scoring takes is on top, and is told.
+    # The passes for scoring come on top, and are counted.
     assert sum(done.result["forward_passes"].values()) == 4 * STEPS + (4 if name.startswith("snip") else 0)
 
 
@@ -87,7 +87,7 @@ def test_on_all_devices_and_again_from_the_checkpoints(tmp_path):
 
 
 def test_timing_runs_what_evaluation_compiled(tmp_path, caplog):
-    # What other tests compiled would hide it.
+    # Programs that other tests compiled would hide the difference.
     jax.clear_caches()
     with caplog.at_level("WARNING"), jax.log_compiles():
         done = cells.finish(cells.cell(tmp_path, "random"))
@@ -132,7 +132,7 @@ def test_magnitude_is_the_pretrained_weights_top(tmp_path):
 
 
 def test_ties_that_decide_what_is_kept_are_said(tmp_path):
-    """Where 40 of 68 weights are equal, their places decide among them."""
+    """If 40 of 68 weights are equal, their positions decide which are kept."""
     run = cells.cell(tmp_path, "magnitude")
     problem = run.problem()
     kernel = jnp.where(jnp.arange(48).reshape(2, 2, 3, 4) < 40, 1.0, 2.0)
@@ -155,7 +155,7 @@ def test_a_mask_from_elsewhere_on_the_pretrained_weights(tmp_path):
 
 @pytest.mark.parametrize(("stage", "prune", "retrain"), [("both", 1, 1), ("prune", 1, 0), ("retrain", 0, 1)])
 def test_the_prompts_stage(stage, prune, retrain, tmp_path):
-    """Learned where the config says; dropped after stage prune if only there, and new in retraining if only there."""
+    """The prompt is learned in the configured stages. If learned in one stage, the other has no such prompt."""
     run = cells.cell(tmp_path, "vpns", prompt__stage=stage, retrain__prompt__learning_rate=0.0)
     done = cells.finish(run)
     moved = [bool(np.any(np.asarray(x))) for x in jax.tree.leaves(done.pruned.prompt)]
@@ -165,7 +165,7 @@ def test_the_prompts_stage(stage, prune, retrain, tmp_path):
     if stage == "both":
         assert tiny.same(done.best.prompt, done.pruned.prompt)
     elif stage == "retrain":
-        # Its learning rate is zero here: it is where it starts.
+        # Its learning rate is zero here, so it keeps its initial value.
         assert tiny.same(done.best.prompt, run.network.prompt.init())
     else:
         assert done.best.prompt == {}
@@ -179,7 +179,7 @@ def test_a_prompt_after_pruning_changes_nothing_else(tmp_path):
     assert not tiny.same(after.prompt, done.run.network.prompt.init())
     assert list(done.result["forward_passes"].values()) == [STEPS, STEPS]
     assert done.result["optimizer_steps"] == {"retrain": STEPS, "posthoc": STEPS}
-    # The plain accuracy is that of the network without the prompt.
+    # The plain accuracy equals that of the network without the prompt.
     plain = cells.finish(cells.cell(tmp_path, "magnitude"))
     assert done.result["test"]["best"]["plain"] == plain.result["test"]["best"]["plain"]
     assert done.result["test"]["best"]["prompted"] is not None
@@ -226,12 +226,12 @@ def test_bad_configs(changes, message):
 
 @pytest.mark.parametrize("name", ["snip", "grasp", "imp"])
 def test_a_mask_found_with_a_mapping_keeps_it(name, tmp_path):
-    """Head rows that the mapping left out get no gradient, so they are pruned: a new mapping could lead there."""
+    """Head rows outside of the mapping get no gradient and are pruned, so a new mapping must not be estimated."""
     run = cells.cell(tmp_path, name, density=0.15)
     problem = run.problem()
     pruned = METHODS[name].prune(problem, run.runner)
     assert tiny.same(pruned.mapping, problem.dense().mapping)
-    # Estimated anew on what is left, it would be another.
+    # Estimated again on the sparse network, the mapping would differ.
     assert not tiny.same(pruned.mapping, problem.map_labels(pruned.mask))
     if name == "snip":
         outside = sorted(set(range(5)) - set(pruned.mapping.tolist()))

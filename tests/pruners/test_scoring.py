@@ -1,4 +1,4 @@
-"""SNIP and GraSP against finite differences, explicit Hessians and numbers worked by hand."""
+"""SNIP and GraSP against finite differences, explicit Hessians and values worked by hand."""
 
 import functools
 
@@ -25,7 +25,7 @@ def test_scores_by_hand():
 
 
 def test_grasp_keeps_the_gradient_flow_of_a_quadratic():
-    """For l = w A w / 2, g = A w and H g = A A w; |g|^2 without weight i is worked out whole, and i chosen by hand."""
+    """For l = w A w / 2, g = A w and H g = A A w; |g|^2 without weight i is computed exactly and compared by hand."""
     a = jnp.asarray([[2.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     w = jnp.asarray([1.0, -1.5, 1.0])
     scores = gradient_flow({"w": w}, {"w": a @ a @ w})["w"]
@@ -35,7 +35,7 @@ def test_grasp_keeps_the_gradient_flow_of_a_quadratic():
     def flow(w):
         return float(jnp.sum((a @ w) ** 2))
 
-    # To first order in how much of weight i goes: -2 score.
+    # To first order in the removed part of weight i: -2 score.
     for i, score in enumerate(scores):
         less = w.at[i].multiply(1 - 1e-3)
         assert (flow(less) - flow(w)) / 1e-3 == pytest.approx(-2 * float(score), abs=0.02)
@@ -43,7 +43,7 @@ def test_grasp_keeps_the_gradient_flow_of_a_quadratic():
 
 @pytest.fixture
 def run(tmp_path):
-    """Two batches on running statistics, so that the loss is one smooth function of 68 weights."""
+    """Makes a problem with two batches and running statistics, so that the loss is a smooth function of 68 weights."""
     return cells.cell(tmp_path, "grasp", prune__batch_norm="frozen", scoring__batches=2, scoring__temperature=2.0)
 
 
@@ -64,7 +64,7 @@ def test_against_finite_differences_and_the_whole_hessian(run, problem):
     source, temperature = problem.dense(), 2.0
     flat, unravel = ravel_pytree(problem.prunable)
     loss = functools.partial(mean_loss, problem, source, temperature, unravel=unravel)
-    some = np.asarray([0, 17, 47, 48, 67])  # of the convolution, and the head's rows of mapped classes
+    some = np.asarray([0, 17, 47, 48, 67])  # The convolution, and the head's rows of mapped classes.
     value, steps = jax.jit(loss), 1e-2 * np.eye(flat.size, dtype=np.float32)[some]
     slopes = [float(value(flat + step) - value(flat - step)) / 2e-2 for step in steps]
     gradient = scoring.mean_gradient(problem, run.runner, source, temperature=temperature)
@@ -76,7 +76,7 @@ def test_against_finite_differences_and_the_whole_hessian(run, problem):
 
 
 def test_grasp_drops_what_adds_gradient_flow(run, problem):
-    """Shrinking the weights it drops moves |g|^2 up by what the paper says; those it keeps, down."""
+    """Shrinking the pruned weights increases |g|^2 by the paper's formula; shrinking the kept ones decreases it."""
     source, temperature = problem.dense(), problem.options.temperature
     mask = METHODS["grasp"].prune(problem, run.runner).mask
     gradient = scoring.mean_gradient(problem, run.runner, source, temperature=temperature)
@@ -89,7 +89,7 @@ def test_grasp_drops_what_adds_gradient_flow(run, problem):
     loss = functools.partial(mean_loss, problem, source, temperature, unravel=unravel)
     flow = jax.jit(lambda x: jnp.sum(jax.grad(loss)(x) ** 2))
     for part in (kept, ~kept):
-        # A step so small that no ReLU switches, where the gradient jumps.
+        # The step is so small that no ReLU switches, because the gradient jumps there.
         change = (flow(flat * (1 - 1e-4 * part)) - flow(flat * (1 + 1e-4 * part))) / 2e-4
         np.testing.assert_allclose(change, -2 * scores[part].sum(), rtol=0.02)
 
@@ -108,8 +108,8 @@ def test_batches_are_the_same_at_every_call_and_cover_the_data(tmp_path):
     problem = run.problem()
     first, second = list(problem.batches(4)), list(problem.batches(4))
     assert len(first) == 4
-    assert all(tiny.same(one[0], other[0]) for one, other in zip(first, second, strict=True))
-    # Three batches hold each of the 24 images once, by their labels; the fourth begins anew.
+    assert all(tiny.same(a[0], b[0]) for a, b in zip(first, second, strict=True))
+    # Three batches contain each of the 24 images once (compared by labels); the fourth begins the next epoch.
     labels = np.concatenate([batch[1] for batch, _ in first[:3]])
     np.testing.assert_array_equal(np.bincount(labels), [8, 8, 8])
     assert not tiny.same(first[0][0], first[3][0])
@@ -122,6 +122,6 @@ def test_streamed_batches_serve_too(tmp_path):
 
     problem = run.problem()
     first, second = list(problem.batches(4)), list(problem.batches(4))
-    assert all(tiny.same(one[0], other[0]) for one, other in zip(first, second, strict=True))
+    assert all(tiny.same(a[0], b[0]) for a, b in zip(first, second, strict=True))
     mask = METHODS["snip"].prune(problem, run.runner).mask
     assert sum(int(leaf.sum()) for leaf in jax.tree.leaves(mask)) == 34

@@ -1,4 +1,4 @@
-"""SynFlow: its paper's theorems, which hold here for every layer of every network."""
+"""SynFlow: the theorems of its paper, for every layer of every network."""
 
 import dataclasses
 import itertools
@@ -21,7 +21,7 @@ WIDTHS = (6, 100, 100)
 
 
 class Chain(nn.Module):
-    """Linear layers without biases on the 2 x 2 x 3 pixels of an image."""
+    """Linear layers without biases, on an image of 2 x 2 x 3 values."""
 
     num_classes: int = 4
 
@@ -34,7 +34,7 @@ class Chain(nn.Module):
 
 
 def chain(seed=0, scale=1.0):
-    """The chain's weights; those of layer 2 are scaled."""
+    """Makes the weights of the chain; those of layer 2 are scaled."""
     params = Chain().init(jax.random.key(seed), jnp.zeros((1, 2, 2, 3)))["params"]
     return {**params, "layer2": jax.tree.map(lambda w: scale * w, params["layer2"])}
 
@@ -48,7 +48,7 @@ def everything(weights):
 
 
 def flow(model, weights, mask, *, canvas_size):
-    """Of the weights that the mask leaves."""
+    """Computes the flow through the weights that a mask keeps."""
     left = sparsity.apply(sparsity.subtree(weights, mask), mask)
     return synflow.synaptic_flow(model, subnetwork(weights), left, sparsity.Pattern(), canvas_size=canvas_size)
 
@@ -60,7 +60,7 @@ def run(tmp_path):
 
 @dataclasses.dataclass(frozen=True)
 class AsItIs:
-    """Labels as the source has them."""
+    """Maps each label to itself."""
 
     def of(self, problem, mask):
         del mask
@@ -69,7 +69,7 @@ class AsItIs:
 
 @pytest.fixture
 def problem(run):
-    """Of the chain, at so low a density that each layer can keep a single weight."""
+    """Prunes the chain to so low a density that each layer can keep only one weight."""
     tiny = run.problem()
     weights = chain(scale=1e-2)
     kernels, kept = models.prunable(weights), len(WIDTHS) + 1
@@ -82,7 +82,7 @@ def problem(run):
         network=network,
         source=subnetwork(weights),
         prunable=kernels,
-        # A little below kept / size, so that rounding leaves exactly that many.
+        # Slightly below kept / size, so that rounding keeps exactly that many.
         density=(kept - 0.5) / size,
         options=synflow.Options(rounds=100),
         mapping=AsItIs(),
@@ -90,7 +90,7 @@ def problem(run):
 
 
 def test_scores_by_hand():
-    """A chain of 1 input pixel (3 channels), 2 units, 1 logit: S = |w v| for each path, and its sums."""
+    """For one input pixel (3 channels), 2 units and 1 logit, S is |w v| for each path, and its sums."""
     w, v = np.asarray([[1.0, -2.0], [0.0, 3.0], [-1.0, 0.0]], np.float32), np.asarray([[-4.0], [0.5]], np.float32)
 
     class Pair(nn.Module):
@@ -110,7 +110,7 @@ def test_scores_by_hand():
 
 
 def test_what_flows_into_a_unit_flows_out_of_it():
-    """Theorem 1, unit by unit, on a masked chain."""
+    """Theorem 1 for each unit of a masked chain."""
     weights = chain()
     mask = sparsity.topk_mask(models.prunable(weights), 0.6)
     scores = flow(Chain(), weights, mask, canvas_size=2)
@@ -123,7 +123,7 @@ def test_what_flows_into_a_unit_flows_out_of_it():
 
 
 def test_no_layer_is_emptied_before_it_must_be(run, problem):
-    """Theorem 3: one path is left at the end, where the others have emptied a layer long before."""
+    """Theorem 3: SynFlow keeps one path until the end; other criteria have emptied a layer long before."""
     mask = synflow.prune(problem, run.runner).mask
     assert [int(leaf.sum()) for leaf in jax.tree.leaves(mask)] == [1, 1, 1, 1]
     left = sparsity.apply(problem.source.weights, mask)
@@ -156,7 +156,7 @@ def test_the_schedule_is_exponential_and_ends_at_the_target(density, rounds):
 
 @pytest.mark.parametrize("name", ["vgg", "vit"])
 def test_flow_is_conserved_from_layer_to_layer(name):
-    """Also where biases add to it, and where attention and layer normalisation stand in its way."""
+    """Flow is conserved also with biases, attention and layer normalization."""
     model = MODELS[name]
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     rng = np.random.default_rng(0)
@@ -166,12 +166,12 @@ def test_flow_is_conserved_from_layer_to_layer(name):
     assert all(flow > 0 for flow in flows.values())
     if name == "vgg":
         path = [flows[f"{layer}/kernel"] for layer in ("conv1_1", "conv2_1", "conv2_2", "fc1", "fc2", "head")]
-        # What biases add joins the flow on its way.
+        # Biases add to the flow along the way.
         assert all(after >= before * (1 - 1e-5) for before, after in itertools.pairwise(path))
     else:
         for i in range(2):
             inside = {part: flows[f"block_{i}/attention/{part}/kernel"] for part in ("query", "key", "value", "out")}
-            # Biases of query, key and value take the rest.
+            # The biases of query, key and value have the rest.
             assert max(inside.values()) == inside["out"]
             assert min(inside.values()) > 0.2 * inside["out"]
 
@@ -187,7 +187,7 @@ def test_a_softmax_that_is_not_known_is_refused(problem):
     with pytest.raises(UserError, match="synflow cannot score Gated: it has a softmax") as caught:
         synflow.check_linear(Gated(), subnetwork(weights), canvas_size=2)
     assert "\n" not in str(caught.value)
-    # The chain has none, nor has a ViT whose attention is known.
+    # The chain has no softmax, and SynFlow knows the attention of a ViT.
     synflow.check_linear(problem.network.model, problem.source, canvas_size=2)
     vit = MODELS["vit"]
     variables = vit.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))

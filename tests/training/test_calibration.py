@@ -1,4 +1,4 @@
-"""Calibration worked by hand: fifteen bins, each 1/15 = 0.0667 wide."""
+"""The calibration error, worked by hand with fifteen bins, each 1/15 = 0.0667 wide."""
 
 import jax
 import jax.numpy as jnp
@@ -7,8 +7,8 @@ import pytest
 
 from vpns_jax.training.calibration import CalibrationError
 
-# Two answers in the bin from 0.867 to 0.933, one right: a gap of 1 - 1.82. One of 0.62, right: 0.38; one of 0.58,
-# wrong: -0.58, each alone in its bin.
+# The bin from 0.867 to 0.933 holds two predictions, one of them correct: a gap of 1 - 1.82. The other two are alone in
+# their bins: a correct one with confidence 0.62 (gap 0.38), and a wrong one with 0.58 (gap -0.58).
 SURE = np.array([0.90, 0.92, 0.62, 0.58])
 LOGITS = jnp.log(jnp.asarray(np.stack([SURE, 1 - SURE], axis=1), jnp.float32))
 LABELS, ONES = jnp.array([0, 1, 0, 1]), jnp.ones(4, bool)

@@ -1,4 +1,4 @@
-"""Checkpoints: what is kept, that it comes back bit for bit, and that damage is noticed."""
+"""Checkpoints: which are kept, that they are restored bit for bit, and that damage is noticed."""
 
 import shutil
 
@@ -14,7 +14,7 @@ from vpns_jax.training.checkpoints import Checkpoints
 
 
 def tree(fill):
-    """Small and large arrays of several dtypes, as training has them."""
+    """Makes small and large arrays of several dtypes, as in training."""
     rng = np.random.default_rng(fill)
     return {
         "learned": {"kernel": jnp.asarray(rng.normal(size=(600, 500)), jnp.float32)},
@@ -91,10 +91,10 @@ def test_another_layout_gets_the_same_bits_and_its_own_shards(tmp_path, saved, r
         checkpoints.save(1, place(tree(1), saved), accuracy=0.5)
     like = place(LIKE, restored)
     with Checkpoints(tmp_path, "config-a") as checkpoints:
-        found = checkpoints.restore(1, like)
-    assert_same(found, tree(1))
-    assert {x.sharding for x in jax.tree.leaves(found)} == {x.sharding for x in jax.tree.leaves(like)}
-    assert found["mask"]["kernel"].addressable_shards[0].data.shape == (600 // restored[1], 500)
+        loaded = checkpoints.restore(1, like)
+    assert_same(loaded, tree(1))
+    assert {x.sharding for x in jax.tree.leaves(loaded)} == {x.sharding for x in jax.tree.leaves(like)}
+    assert loaded["mask"]["kernel"].addressable_shards[0].data.shape == (600 // restored[1], 500)
 
 
 def test_without_a_best_the_newest_alone_is_kept(tmp_path):
@@ -137,7 +137,7 @@ def flip(path, place, bit):
 
 
 def damages():
-    """Ways to spoil a file."""
+    """Damages a file in several ways."""
     yield from (lambda path, share=share: flip(path, int(share * path.stat().st_size), 1) for share in (0, 0.5, 0.99))
     yield lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     yield lambda path: path.write_bytes(b"")
@@ -159,7 +159,7 @@ def test_any_damage_to_any_file_is_one_line_that_names_it_and_offers_the_older_o
             text, (epoch, *inner) = one_line(error), name.parts
             assert "/".join(inner) in text
             if epoch == "3":
-                # What it says helps.
+                # The advice in the error works.
                 assert f"remove {folder / '3'} to go on from 2, which is whole" in text
                 shutil.rmtree(folder / "3")
                 with Checkpoints(folder, "config-a") as checkpoints:
@@ -204,7 +204,7 @@ def test_arrays_that_storage_gives_otherwise_are_noticed(tmp_path, monkeypatch):
         checkpoints.newest(LIKE)
 
 
-# What Orbax's storage says, and what the system says to it, on a full disk.
+# The errors of Orbax's storage, and of the system, when the disk is full.
 FULL = ValueError("RESOURCE_EXHAUSTED: Error writing \"a/0\": No space left on device [os_error_code='28']")
 
 
@@ -224,7 +224,7 @@ def test_a_disk_that_refuses_is_one_line_and_costs_no_checkpoint(tmp_path, monke
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "3"]
     with Checkpoints(tmp_path, "config-a") as checkpoints:
         assert_same(checkpoints.newest(LIKE)[1], tree(3))
-        # Once there is room.
+        # After there is room again.
         checkpoints.save(4, tree(4), accuracy=0.9)
         assert_same(checkpoints.best(LIKE)[1], tree(4))
 

@@ -1,4 +1,4 @@
-"""Accuracy and mapping over whole splits: every image once, whatever the batch size."""
+"""Accuracy and label mapping over whole splits: every image counts once, for any batch size."""
 
 import dataclasses
 
@@ -16,14 +16,14 @@ from vpns_jax.training.network import predict
 
 @pytest.fixture(scope="module")
 def trained():
-    """A network whose prompt does something, so that prompted and plain differ."""
+    """Makes a network whose prompt is not zero, so that prompted and plain results differ."""
     stage, state = tiny.begin("weights")
     network = stage.subnetwork(state)
     prompt = jax.tree.map(lambda x: x + 0.6, network.prompt)
     return stage.network, dataclasses.replace(network, prompt=prompt)
 
 
-# 24 images in batches that divide them, that do not, and that are larger than the split.
+# 24 images, with batch sizes that divide 24, that do not, and that are larger.
 @pytest.mark.parametrize("batch_size", [8, 7, 40])
 def test_every_image_counts_once(trained, batch_size):
     network, subnetwork = trained
@@ -54,6 +54,6 @@ def test_the_mapping_is_estimated_on_prompted_images(trained, batch_size):
     predicted = np.asarray(predict(network, subnetwork, data.images, prompted=True)).argmax(1)
     counts = np.zeros((tiny.SOURCE_CLASSES, tiny.CLASSES), int)
     np.add.at(counts, (predicted, np.asarray(data.labels)), 1)
-    found = estimate_mapping(network, subnetwork, data, batch_size=batch_size)
-    np.testing.assert_array_equal(found, label_mapping.frequency(counts))
-    assert found.dtype == jnp.int32
+    mapping = estimate_mapping(network, subnetwork, data, batch_size=batch_size)
+    np.testing.assert_array_equal(mapping, label_mapping.frequency(counts))
+    assert mapping.dtype == jnp.int32

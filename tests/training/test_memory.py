@@ -1,4 +1,4 @@
-"""What an epoch of training holds in memory and never does, as the compiled program says."""
+"""The arrays that a compiled epoch of training keeps in memory, and those that it must not keep."""
 
 import dataclasses
 import re
@@ -16,7 +16,7 @@ from vpns_jax.training.network import Network, Subnetwork
 from vpns_jax.training.stage import Recipe, learn_scores, learn_weights
 
 SIZE, BATCH, CLASSES = 32, 16, 5
-# Two of these, a stem and a head: 83 thousand weights.
+# Two such blocks, a stem and a head: 83 thousand weights.
 KERNEL = (3, 3, 64, 64)
 
 
@@ -31,24 +31,24 @@ def network(prompt="pad"):
 
 
 def start(learns, *, masked=True, prompt="pad", protocol="paper"):
-    """A compiled epoch of a stage, and its state."""
-    found = network().model.init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
-    kernels = models.prunable(found["params"])
+    """Compiles an epoch of a stage; returns the program and the state."""
+    variables = network().model.init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
+    kernels = models.prunable(variables["params"])
     pruned = jnp.int32(sparsity.pruned_count(kernels, 0.1))
-    one = network(prompt)
+    network_ = network(prompt)
     begin = Subnetwork(
-        weights=found["params"],
+        weights=variables["params"],
         mask=sparsity.prune_smallest(kernels, pruned) if masked else {},
-        batch_stats=found["batch_stats"],
-        prompt=one.prompt.init(),
+        batch_stats=variables["batch_stats"],
+        prompt=network_.prompt.init(),
         mapping=jnp.arange(CLASSES),
     )
     recipe = Recipe(protocol, tiny.BATCH, tiny.LENGTH.epochs, tiny.OPTIMIZERS)
     if learns == "scores":
         scores = sparsity.scaled_init(kernels)
-        stage, state = learn_scores(one, begin, scores, recipe, 2, pruned=pruned, pattern=sparsity.Pattern())
+        stage, state = learn_scores(network_, begin, scores, recipe, 2, pruned=pruned, pattern=sparsity.Pattern())
     else:
-        stage, state = learn_weights(one, begin, recipe, 2)
+        stage, state = learn_weights(network_, begin, recipe, 2)
     data = Resident(
         images=jnp.zeros((BATCH, SIZE, SIZE, 3), jnp.uint8),
         labels=jnp.zeros((BATCH,), jnp.int32),
@@ -60,9 +60,9 @@ def start(learns, *, masked=True, prompt="pad", protocol="paper"):
 
 
 def peak(compiled):
-    found = compiled.memory_analysis()
-    own = found.output_size_in_bytes - found.alias_size_in_bytes
-    return found.argument_size_in_bytes + own + found.temp_size_in_bytes
+    memory = compiled.memory_analysis()
+    own = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return memory.argument_size_in_bytes + own + memory.temp_size_in_bytes
 
 
 def size(tree):
@@ -70,16 +70,16 @@ def size(tree):
 
 
 def carried(compiled):
-    """(dtype, shape) of all that the loop over an epoch's iterations holds from one to the next."""
+    """Lists (dtype, shape) of all arrays that the loop over iterations carries."""
     loops = re.findall(r"= \((.*?)\) while\(.*?\).*?op_name=\"jit\(scan_epoch\)/while\"", compiled.as_text())
     assert len(loops) == 1
-    found = re.findall(r"(\w+)\[([\d,]*)\]", re.sub(r"/\*.*?\*/", "", loops[0]))
-    return [(dtype, tuple(map(int, filter(None, shape.split(","))))) for dtype, shape in found]
+    arrays = re.findall(r"(\w+)\[([\d,]*)\]", re.sub(r"/\*.*?\*/", "", loops[0]))
+    return [(dtype, tuple(map(int, filter(None, shape.split(","))))) for dtype, shape in arrays]
 
 
 @pytest.fixture(scope="module")
 def dense():
-    """Fine-tuning: neither mask nor prompt."""
+    """Fine-tuning has neither a mask nor a prompt."""
     return start("weights", masked=False, prompt="none")
 
 
@@ -88,7 +88,7 @@ def test_learning_a_mask_takes_the_dense_steps_memory_the_scores_and_their_optim
     compiled, _, state = start("scores", protocol=protocol)
     scores = size(state.learned["scores"])
     assert peak(compiled) <= 1.15 * peak(dense[0]) + 3 * scores
-    # Held from one iteration to the next: weights, scores and two moments; no mask, and no order of the weights.
+    # The loop carries weights, scores and two moments, but no mask and no positions of weights.
     kernels = [dtype for dtype, shape in carried(compiled) if shape == KERNEL]
     assert kernels == ["f32"] * 4 * 2
 
@@ -96,13 +96,13 @@ def test_learning_a_mask_takes_the_dense_steps_memory_the_scores_and_their_optim
 def test_a_fixed_mask_takes_a_bit_a_weight(dense):
     compiled, stage, state = start("weights")
     bits, mask = state.frozen["packed_mask"], stage.subnetwork(state).mask
-    # The stem's three channels fill three bits of eight, the head's five outputs five.
+    # The three channels of the stem fill three of eight bits, the five outputs of the head fill five.
     assert size(bits) == (size(mask) + 7 * 7 * 5 * 64 + 3 * 64) // 8
-    # Weights and momentum, and nothing like a mask beside its bits.
+    # Weights and momentum; of the mask only its bits.
     held = carried(compiled)
     assert [dtype for dtype, shape in held if shape == KERNEL] == ["f32"] * 2 * 2
     assert [shape for dtype, shape in held if dtype == "u8" and len(shape) == 4].count((3, 3, 8, 64)) == 2
-    # A layer's masked weights at a time.
+    # The masked weights of one layer at a time.
     assert peak(compiled) <= 1.15 * peak(dense[0])
 
 

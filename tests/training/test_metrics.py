@@ -1,4 +1,4 @@
-"""Losses and counts worked by hand."""
+"""Losses and metrics, worked by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def test_gradient_is_softmax_minus_one_hot_over_the_batch():
 
 
 def test_loss_and_accuracy_by_hand():
-    # Right, wrong, and a tie that goes to class 0, so wrong.
+    # Correct, wrong, and a tie, which counts as class 0 and so is wrong.
     computed = Metrics.of(logits=LOGITS, labels=LABELS).compute()
     assert computed["loss"] == pytest.approx(LOSSES.mean())
     assert computed["accuracy"] == pytest.approx(1 / 3)

@@ -1,4 +1,4 @@
-"""Optimizers against sums done by hand."""
+"""Optimizers against values worked by hand."""
 
 import math
 
@@ -14,9 +14,9 @@ from vpns_jax.training import optimizers
 from vpns_jax.training.optimizers import Schedule
 
 
-def run(one, gradients, start=2.0):
-    """The value after each update of a scalar that starts at 2."""
-    transform = optimizers.make(one, LENGTH)
+def run(rule, gradients, start=2.0):
+    """Returns the values of a scalar, which starts at `start`, after each update."""
+    transform = optimizers.make(rule, LENGTH)
     x = jnp.float32(start)
     state, values = transform.init(x), []
     for gradient in gradients:
@@ -42,8 +42,8 @@ def test_no_decay_ignores_its_strength():
 
 
 def test_adam_with_coupled_decay_turns_a_zero_gradient_into_a_full_step():
-    """The released code's trap: whatever gets no gradient decays by about the learning rate an update."""
-    # g = 0.02, and a first Adam step is the gradient's sign.
+    """A trap of the released code: a parameter without a gradient shrinks by about the learning rate in each update."""
+    # g = 0.02, and Adam's first step is the sign of the gradient.
     assert run(optimizer("adam"), [0]) == pytest.approx([1.9], rel=1e-5)
     assert run(optimizer("adam", decay="decoupled"), [0]) == pytest.approx([2 - 0.1 * 0.02], rel=1e-6)
     assert run(optimizer("adam", decay="none"), [0]) == [2.0]
@@ -59,7 +59,7 @@ def test_adam_by_hand():
     assert run(optimizer("adam"), [0.5, -1.0, 0.25]) == pytest.approx(expected, rel=1e-5)
 
 
-# Three updates an epoch, four epochs, a rate of 0.1.
+# Three updates an epoch, four epochs, a learning rate of 0.1.
 @pytest.mark.parametrize(
     ("schedule", "update", "expected"),
     [
@@ -80,12 +80,12 @@ def test_schedules(schedule, update, expected):
 
 
 def test_an_epoch_begins_with_its_own_rate_whatever_its_length():
-    # Among them those whose reciprocal, times a multiple of them, falls short of a whole number in float32.
+    # They include numbers for which float32 rounds n * k * (1 / n) to less than k.
     for updates in (*range(1, 9), 41, 47, 61, 82, 94, 109, 115, 122, 351, 390):
         rate = optimizers.learning_rate(optimizer(schedule="cosine_epochs"), Schedule(30, updates))
         first = jnp.arange(30) * updates
-        found = jax.jit(jax.vmap(rate))(first)
-        np.testing.assert_allclose(found, 0.1 * (1 + np.cos(np.pi * np.arange(30) / 30)) / 2, rtol=1e-4, atol=1e-8)
+        rates = jax.jit(jax.vmap(rate))(first)
+        np.testing.assert_allclose(rates, 0.1 * (1 + np.cos(np.pi * np.arange(30) / 30)) / 2, rtol=1e-4, atol=1e-8)
 
 
 def test_warmup_rises_from_the_first_update_to_its_end():
@@ -143,7 +143,7 @@ def test_bad_optimizers(field, value, message):
 
 
 def test_any_optimizer_of_optax_by_its_name():
-    """At the scheduled rate, with its arguments; its own decay is what the config says of decay."""
+    """An optimizer of optax gets the scheduled rate, its arguments and, if it has one, the configured weight decay."""
     gradients = [0.5, -1.0, 0.25, 2.0]
     schedule = optax.cosine_decay_schedule(0.1, 4 * 3)
     cases = {
@@ -152,12 +152,12 @@ def test_any_optimizer_of_optax_by_its_name():
         "rmsprop": ({"decay": 0.5}, optax.rmsprop(schedule, decay=0.5)),
     }
     for name, (arguments, expected) in cases.items():
-        one = optimizer(name, decay="none", schedule="cosine_steps", arguments=arguments)
-        assert run(one, gradients) == pytest.approx(by_optax(expected, gradients), rel=1e-6)
+        rule = optimizer(name, decay="none", schedule="cosine_steps", arguments=arguments)
+        assert run(rule, gradients) == pytest.approx(by_optax(expected, gradients), rel=1e-6)
     decayed = optimizer("adamw", decay="decoupled", schedule="cosine_steps")
     expected = optax.adamw(schedule, weight_decay=1e-2)
     assert run(decayed, gradients) == pytest.approx(by_optax(expected, gradients), rel=1e-6)
-    # 2 - 0.1 sign(g + 0.01 x), and then again.
+    # 2 - 0.1 sign(g + 0.01 x), twice.
     assert run(optimizer("sign_sgd"), [-0.01, -0.01]) == pytest.approx([1.9, 1.8], rel=1e-6)
 
 
@@ -194,7 +194,7 @@ def test_what_optax_refuses_is_one_line(name, changes, message):
 
 
 def test_clipping_cuts_a_groups_norm():
-    # |(3, 4)| = 5 is cut to 1: (0.6, 0.8).
+    # |(3, 4)| = 5 is scaled down to 1: (0.6, 0.8).
     transformation = optimizers.make(optimizer("sgd", decay="none", momentum=0.0, clip_norm=1.0), LENGTH)
     x = jnp.zeros(2)
     updates, _ = transformation.update(jnp.asarray([3.0, 4.0]), transformation.init(x), x)
@@ -202,7 +202,7 @@ def test_clipping_cuts_a_groups_norm():
 
 
 def test_equal_optimizers_are_one_transformation():
-    """So that what is compiled for one serves the other."""
+    """Equal optimizers give the same object, so that they share compiled programs."""
     assert optimizers.make(optimizer("adam"), LENGTH) is optimizers.make(optimizer("adam"), Schedule(4, 3))
     assert optimizers.make(optimizer("adam"), LENGTH) is not optimizers.make(optimizer("adam", 0.2), LENGTH)
     mine = optax.adam(1e-3)

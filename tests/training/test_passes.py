@@ -1,4 +1,4 @@
-"""One iteration of each stage: what moves, what must not, and by how much."""
+"""One iteration of each stage: what changes, what must not change, and by how much."""
 
 import dataclasses
 import functools
@@ -37,7 +37,7 @@ def test_prune_moves_scores_and_prompt_and_nothing_else():
 
 
 def test_scores_get_the_gradient_that_the_paper_gives_them():
-    """ds = sign(s) * dL/dm, m of pruned weights included."""
+    """ds = sign(s) * dL/dm, also for pruned weights."""
     stage, state = tiny.begin(optimizers={"scores": tiny.optimizer("sgd", 1.0, decay="none", momentum=0.0)})
     images, labels = tiny.batches(stage)[0]
     mask = sparsity.topk_mask(state.learned["scores"], 0.5)
@@ -86,7 +86,7 @@ def test_pruned_weights_only_decay():
 def test_a_plain_pass_leaves_the_prompt_and_its_optimizer_alone(group):
     stage, state = tiny.begin(group, protocol="reference")
     _, plain = stage.passes
-    state, _ = iterate(stage, state)  # So that momentum is not zero.
+    state, _ = iterate(stage, state)  # After one step the momentum is not zero.
     after, _ = UPDATE(stage, plain, state, tiny.batches(stage)[1], KEY)
     assert tiny.same(after.learned["prompt"], state.learned["prompt"])
     assert tiny.same(after.opt_state.inner_states["prompt"], state.opt_state.inner_states["prompt"])
@@ -98,8 +98,8 @@ def test_the_reference_iteration_is_its_two_passes():
     batches = tiny.batches(stage)
     after, metrics = iterate(stage, state, batches)
     assert len(metrics) == 2
-    for i, one in enumerate(stage.passes):
-        state, seen = UPDATE(stage, one, state, batches[i], jax.random.fold_in(KEY, i))
+    for i, pass_ in enumerate(stage.passes):
+        state, seen = UPDATE(stage, pass_, state, batches[i], jax.random.fold_in(KEY, i))
         np.testing.assert_allclose(seen.loss.compute(), metrics[i].loss.compute(), rtol=1e-6)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
@@ -111,18 +111,18 @@ def test_the_reference_iteration_is_its_two_passes():
 def test_without_a_prompt_the_reference_protocol_is_hydras_one_pass():
     blank = tiny.network("none", pad_size=0)
     for protocol, prompted in (("reference", False), ("paper", True)):
-        (one,) = tiny.begin(protocol=protocol, network=blank)[0].passes
-        assert (one.prompted, one.augmented) == (prompted, True)
+        (pass_,) = tiny.begin(protocol=protocol, network=blank)[0].passes
+        assert (pass_.prompted, pass_.augmented) == (prompted, True)
 
 
-# (does the prompted pass move the statistics, does the plain one)
+# (whether the prompted pass updates the running statistics, whether the plain one does)
 @pytest.mark.parametrize(
     ("choice", "moves"), [("update", (True, True)), ("prompted", (True, False)), ("frozen", (False, False))]
 )
 def test_batch_norm_choices(choice, moves):
     stage, state = tiny.begin(protocol="reference", batch_norm=choice)
-    for one, batch, move in zip(stage.passes, tiny.batches(stage), moves, strict=True):
-        after, _ = UPDATE(stage, one, state, batch, KEY)
+    for pass_, batch, move in zip(stage.passes, tiny.batches(stage), moves, strict=True):
+        after, _ = UPDATE(stage, pass_, state, batch, KEY)
         assert tiny.same(after.batch_stats, state.batch_stats) is not move
 
 
@@ -133,7 +133,7 @@ def test_retraining_always_moves_the_statistics():
 
 
 def test_density_one_is_no_mask():
-    """Also right after another density was in force: nothing of it is kept anywhere."""
+    """Also if another density was used before: no state of it remains."""
     stage, state = tiny.begin("weights", density=1.0)
     with_mask, _ = iterate(stage, state)
     without, _ = iterate(*tiny.begin("weights", mask={}))
@@ -181,13 +181,13 @@ def test_a_prompt_alone_leaves_the_network_alone():
 
 
 def test_evaluation_ignores_what_prompts_do_not_touch():
-    """A zero pad prompt is no prompt at all, and prediction uses running statistics."""
+    """A pad prompt of zeros changes nothing, and prediction uses running statistics."""
     stage, state = tiny.begin("weights")
     network, images = stage.subnetwork(state), tiny.split().images
     prompted = predict(stage.network, network, images, prompted=True)
     plain = predict(stage.network, network, images, prompted=False)
     np.testing.assert_allclose(prompted, plain, rtol=1e-5, atol=1e-6)
-    # Running statistics: an image's logits do not depend on the others in its batch.
+    # With running statistics the logits of an image do not depend on the other images of its batch.
     alone = predict(stage.network, network, images[:1], prompted=False)
     np.testing.assert_allclose(plain[:1], alone, rtol=1e-5, atol=1e-6)
     changed = dataclasses.replace(network, prompt=jax.tree.map(lambda x: x + 0.5, network.prompt))

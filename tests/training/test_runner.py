@@ -1,4 +1,4 @@
-"""A whole stage: its rows, its checkpoints, and that it goes on where it stopped, whatever its data come from."""
+"""A whole stage: its rows, its checkpoints, and that it resumes where it stopped, with resident and streamed data."""
 
 import contextlib
 import functools
@@ -24,11 +24,11 @@ EPOCHS, ITERATIONS = 4, tiny.IMAGES // tiny.BATCH
 
 
 class StoppedError(Exception):
-    """Stands for a kill."""
+    """Simulates a kill."""
 
 
 class StoppingRecorder(Recorder):
-    """Stops the stage once it has recorded so many epochs: before their last checkpoint is written."""
+    """Stops the stage when it has recorded a number of epochs, before the checkpoint of the last one is written."""
 
     stop_after = None
 
@@ -43,7 +43,7 @@ def streamed(data):
 
 
 class StoppingCheckpoints(Checkpoints):
-    """Stops the stage right after the checkpoint of step `stop_after` was written."""
+    """Stops the stage right after the checkpoint of step `stop_after` is written."""
 
     stop_after = None
 
@@ -64,7 +64,7 @@ def within(folder, every, stop_after):
 
 
 def run(folder, begun, *, train=None, remap=False, stop_after=None, save_every=2, every=0, stop_at_step=None):
-    """Runs or resumes the stage that `begun` makes: (state, rows)."""
+    """Runs or resumes the stage that `begun` makes; returns its state and rows."""
     stage, state = begun()
     recorder = StoppingRecorder("cell", MetricLog(folder / "metrics.jsonl"), folder / "tensorboard", Progress(EPOCHS))
     recorder.stop_after = stop_after
@@ -119,7 +119,7 @@ def test_stopped_and_resumed_is_bit_for_bit_unbroken(tmp_path, stop_after, strea
     assert rows == expected[1]
 
 
-# Before the first checkpoint of an epoch's end, in the middle of an epoch, and at its end, before its row.
+# Before the first checkpoint at the end of an epoch, in the middle of an epoch, and at its end, before its row.
 @pytest.mark.parametrize("step", [2, 8, 6])
 def test_stopped_within_an_epoch_it_goes_on_with_the_very_next_batch(tmp_path, step, monkeypatch):
     begun, data = functools.partial(tiny.begin, protocol="reference"), streamed(tiny.split())
@@ -138,7 +138,7 @@ def test_stopped_within_an_epoch_it_goes_on_with_the_very_next_batch(tmp_path, s
 
 
 def test_within_an_epoch_also_where_no_epoch_is_better_than_the_first(tmp_path):
-    """Every epoch's end must be there to go on from, or rows of skipped epochs would be lost."""
+    """With checkpoints within epochs, every end of an epoch is saved, or skipped epochs would lose rows."""
     still = {group: tiny.optimizer(learning_rate=0.0) for group in ("weights", "prompt")}
     begun, data = functools.partial(tiny.begin, "weights", optimizers=still), streamed(tiny.split())
     expected = run(tmp_path / "unbroken", begun, train=data, save_every=9)
@@ -153,7 +153,7 @@ def test_a_finished_stage_is_not_run_again(tmp_path):
     begun = tiny.begin
     state, _ = run(tmp_path, begun)
     log = MetricLog(tmp_path / "metrics.jsonl")
-    # What came after it stands too.
+    # Later stages stay, too.
     log.append({"cell": "cell", "stage": "retrain", "epoch": 1, "step": 3})
     again, _ = run(tmp_path, begun, stop_after=1)
     assert tiny.same(again, state)
@@ -169,7 +169,7 @@ def test_iterative_mapping_follows_the_network(tmp_path):
 
 
 def test_streams_and_arrays_train_alike(tmp_path):
-    """Other shuffles, the same task: both must learn it."""
+    """Streamed data are shuffled differently, but both stages must learn the task."""
     begun = functools.partial(tiny.begin, "weights", optimizers={"weights": tiny.optimizer(learning_rate=0.3)})
     for name, data in (("arrays", tiny.split()), ("stream", streamed(tiny.split()))):
         _, rows = run(tmp_path / name, begun, train=data)
@@ -189,12 +189,12 @@ def test_a_loss_that_is_not_finite_ends_the_stage_in_one_line(tmp_path, learns, 
     with pytest.raises(UserError, match=f"{message}.*lower the learning rate") as caught:
         run(tmp_path, begun)
     assert "\n" not in str(caught.value)
-    # Nothing is kept that a later run would go on from.
+    # No checkpoint is left from which a later run could continue.
     assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
 
 
 def test_any_optax_transformation_can_be_handed_in(tmp_path):
-    """The same as by name, where it is the same."""
+    """An optax transformation gives the same result as the equal optimizer by name."""
     named = {"weights": tiny.optimizer("adamw", 0.01, decay="none"), "prompt": tiny.optimizer(learning_rate=0.0)}
     mine = {"weights": optax.adamw(0.01, weight_decay=0.0), "prompt": optax.set_to_zero()}
     states = [

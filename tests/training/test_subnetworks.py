@@ -1,4 +1,4 @@
-"""A finished network as files: what is pruned is zero in them, and all of it comes back."""
+"""The files of a finished network: pruned weights are zero, and everything can be loaded again."""
 
 import dataclasses
 
@@ -38,13 +38,15 @@ def subnetwork():
 def test_all_of_it_comes_back(subnetwork, tmp_path):
     path = tmp_path / "vpns-s99.5-seed7.safetensors"
     subnetworks.save(path, "resnet18", subnetwork)
-    found = subnetworks.load(path, "resnet18", image_size=32, width=WIDTH)
+    loaded = subnetworks.load(path, "resnet18", image_size=32, width=WIDTH)
     for field in ("mask", "batch_stats", "prompt", "mapping"):
-        assert same(getattr(found, field), getattr(subnetwork, field))
-    assert same(found.weights, sparsity.apply(subnetwork.weights, subnetwork.mask))
+        assert same(getattr(loaded, field), getattr(subnetwork, field))
+    assert same(loaded.weights, sparsity.apply(subnetwork.weights, subnetwork.mask))
     bits = subnetworks.load_bits(path)
     assert set(bits) == {"/".join(key.key for key in keys) for keys, _ in jax.tree.leaves_with_path(subnetwork.mask)}
-    assert sum(int(np.unpackbits(one).sum()) for one in bits.values()) == sum(map(jnp.sum, jax.tree.leaves(found.mask)))
+    assert sum(int(np.unpackbits(packed).sum()) for packed in bits.values()) == sum(
+        map(jnp.sum, jax.tree.leaves(loaded.mask))
+    )
 
 
 def test_the_file_holds_true_zeros_in_torchvisions_layout(subnetwork, tmp_path):

@@ -1,4 +1,4 @@
-"""Logs that survive a kill, and events that TensorBoard itself reads back."""
+"""Logs survive a kill, and TensorBoard itself can read the events."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def log(tmp_path):
 
 def test_rows_come_back_as_written(log):
     assert log.rows() == ROWS
-    # Read by others each line is the row, with its checksum at the end.
+    # For other programs each line is the row, with its checksum at the end.
     read = [json.loads(line) for line in log.path.read_text().splitlines()]
     assert [list(row.items())[:-1] for row in read] == [list(row.items()) for row in ROWS]
     content = b'{"epoch": 1, "loss": 0.5}'
@@ -44,7 +44,7 @@ def test_a_log_without_a_file_has_no_rows_and_makes_none(tmp_path):
     assert not log.path.exists()
 
 
-# Killed within a key, within a character of two bytes, and one byte short of the newline.
+# Killed within a key, within a two-byte character, and just before the newline.
 @pytest.mark.parametrize("torn", [b'{"ep', '{"cell": "é'.encode()[:-1], b'{"epoch": 3, "loss": 0.1}'])
 def test_a_torn_last_line_is_not_read_and_not_built_upon(log, torn):
     with log.path.open("ab") as file:
@@ -105,7 +105,7 @@ def test_scalars_of_numpy_and_jax_are_numbers(log):
 
 
 def test_a_number_that_is_not_finite_is_null(log, tmp_path):
-    """Other readers than Python's refuse a bare NaN or Infinity."""
+    """Other JSON readers than Python's refuse NaN and Infinity."""
     values = {"a": float("nan"), "b": [np.float32("inf"), 1.0], "c": {"d": jnp.asarray([-jnp.inf, 2.0])}}
     nulls = {"a": None, "b": [None, 1.0], "c": {"d": [None, 2.0]}}
 
@@ -170,13 +170,13 @@ def test_events_are_on_disk_before_the_file_is_closed(tmp_path):
 
 @pytest.mark.parametrize("torn", [0, 7])
 def test_a_resumed_run_replaces_what_came_after_its_checkpoint(tmp_path, caplog, torn):
-    """And TensorBoard, which says so when it has to purge, says nothing."""
+    """TensorBoard reports when it has to purge events; here it reports nothing."""
     with TensorBoard(tmp_path) as board:
         for step in (1, 2, 3):
             board.scalars(step, {"loss": step / 2})
             board.images(step, {"prompt": np.full((1, 1, 3), step, np.uint8)})
     (first,) = tmp_path.iterdir()
-    # A kill in the middle of a write, too.
+    # Also a kill in the middle of a write.
     first.write_bytes(first.read_bytes()[: -torn or None])
     seen = events(tmp_path)
     for resume_step in (3, 2):
@@ -188,7 +188,7 @@ def test_a_resumed_run_replaces_what_came_after_its_checkpoint(tmp_path, caplog,
     assert [(event.step, event.value) for event in read.Scalars("loss")] == [(1, 0.5), (2, 20.0), (4, 11.0)]
     assert [event.step for event in read.Images("prompt")] == [1]
     assert not [record for record in caplog.records if "out of order" in record.message]
-    # One that has looked on comes to see the same.
+    # A TensorBoard that was already running sees the same.
     assert [event.step for event in seen.Reload().Scalars("loss")] == [1, 2, 4]
 
 
@@ -206,7 +206,7 @@ def test_a_damaged_event_file_stops_no_run(tmp_path):
 
 
 def test_a_disk_that_refuses_is_one_line(tmp_path):
-    """/dev/full takes nothing: "No space left on device"."""
+    """Every write to /dev/full fails with "No space left on device"."""
     path = tmp_path / "summary.json"
     write_json(path, {"a": 1})
     (tmp_path / f"summary.json.{os.getpid()}.tmp").symlink_to("/dev/full")
@@ -228,11 +228,11 @@ def test_an_image_that_is_not_rgb_is_refused(tmp_path):
     ("error", "message"),
     [
         (OSError(28, os.strerror(28), "/a/run/cells/x.json"), "^/a/run/cells/x.json cannot be written: No space left"),
-        # A file elsewhere, such as one of the library that draws: the disk is full all the same.
+        # An error about another file, such as one of a plotting library, also means a full disk.
         (OSError(28, os.strerror(28)), "^/a/run cannot be written: No space left"),
         (OSError(122, os.strerror(122)), "^/a/run cannot be written: Disk quota exceeded"),
         (FileNotFoundError(2, os.strerror(2), "/a/run/cells"), "^/a/run/cells cannot be written or read: No such file"),
-        # Libraries that have errors of their own.
+        # Some libraries raise their own errors.
         (ValueError("Error writing: No space left on device [os_error_code='28']"), "^/a/run cannot be written: No sp"),
         (RuntimeError('Error: I/O error: "Read-only file system (os error 30)"'), "^/a/run cannot .*: Read-only"),
     ],

@@ -1,4 +1,4 @@
-"""A network of 68 prunable weights on 8 x 8 images, which compiles in no time: to test everything around networks."""
+"""A network with 68 prunable weights for 8 x 8 images, which compiles fast, to test everything around networks."""
 
 import flax.linen as nn
 import jax
@@ -15,7 +15,7 @@ SIZE, CLASSES, SOURCE_CLASSES, IMAGES, BATCH = 8, 3, 5, 24, 8
 
 
 class Tiny(nn.Module):
-    """One strided convolution, batch norm, pooling and a head, under the names the real networks use."""
+    """One strided convolution, batch normalization, pooling and a head, with the same names as in the real networks."""
 
     num_classes: int = SOURCE_CLASSES
 
@@ -61,18 +61,18 @@ OPTIMIZERS = {
 
 
 def begin(learns="scores", *, network=None, density=0.5, mask=None, new_head=False, protocol="paper", **recipe):
-    """A stage that learns "scores", "weights", "both" or a "prompt", and its first state."""
+    """Makes a stage that learns "scores", "weights", "both" or a "prompt", and its first state."""
     network = globals()["network"]() if network is None else network
-    found = variables()
+    arrays = variables()
     optimizers = OPTIMIZERS | recipe.pop("optimizers", {})
     made = Recipe(protocol, BATCH, LENGTH.epochs, optimizers, **recipe)
     exclude = (models.HEAD,) if new_head else ()
-    scores = sparsity.scaled_init(models.prunable(found["params"], exclude=exclude))
+    scores = sparsity.scaled_init(models.prunable(arrays["params"], exclude=exclude))
     pruned = sparsity.pruned_count(scores, density)
     start = Subnetwork(
-        weights=found["params"],
+        weights=arrays["params"],
         mask=sparsity.prune_smallest(scores, pruned) if mask is None else mask,
-        batch_stats=found["batch_stats"],
+        batch_stats=arrays["batch_stats"],
         prompt=network.prompt.init(),
         mapping=jnp.asarray([4, 0, 2]),
     )
@@ -92,7 +92,7 @@ def variables(seed=0):
 
 
 def split(count=IMAGES, *, seed=0):
-    """Images whose brightness says their class, so that there is something to learn."""
+    """Makes images whose brightness depends on their class, so that the classes can be learned."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % CLASSES
     images = rng.integers(0, 90, (count, SIZE, SIZE, 3)) + 80 * labels[:, None, None, None]
@@ -106,7 +106,7 @@ def split(count=IMAGES, *, seed=0):
 
 
 def batches(stage, *, seed=0):
-    """One batch for each pass."""
+    """Makes one batch for each pass."""
     data = split(BATCH * len(stage.passes), seed=seed)
     return tuple(
         (data.images[i * BATCH : (i + 1) * BATCH], data.labels[i * BATCH : (i + 1) * BATCH])
@@ -115,7 +115,7 @@ def batches(stage, *, seed=0):
 
 
 def same(left, right):
-    """Whether two trees are equal bit for bit."""
+    """Returns whether two trees are equal bit for bit."""
     if jax.tree.structure(left) != jax.tree.structure(right):
         return False
     pairs = zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
