@@ -86,7 +86,7 @@ def batch(data, i):
     return data.images[rows], data.labels[rows]
 
 
-@functools.partial(jax.jit, static_argnames=("stage", "one"))
+@functools.partial(jax.jit, static_argnames=("stage", "pass_"))
 def one_pass(stage, pass_, state, batch):
     return passes.update(stage, pass_, state, batch, jax.random.key(0))
 
