@@ -1,8 +1,8 @@
-"""Channels instead of single weights: printed characters to digits, five seeds, half and three tenths of the channels.
+"""Prunes channels instead of single weights: keeps half and three tenths of the channels, with five seeds.
 
     python main.py --config=configs/channels.py --workdir=runs/channels
 
-The source network is the quickstart's. All methods get the same number of passes.
+The source network is the same as in the quickstart. All methods get the same number of passes.
 """
 
 from ml_collections import ConfigDict
@@ -11,7 +11,11 @@ from configs import quickstart
 
 
 def get_config() -> ConfigDict:
-    """VPNs and HYDRA beside channels by lot, by magnitude, and by SNIP on the gate."""
+    """Makes the config for comparing VPNs and HYDRA with random, magnitude and SNIP pruning of channels.
+
+    Returns:
+      A new config, which the caller may change.
+    """
     config = quickstart.get_config()
     config.name = "channels"
     config.methods = ("vpns", "hydra", "random", "magnitude", "snip")

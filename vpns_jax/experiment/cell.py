@@ -237,7 +237,14 @@ class CellRun:
         }
 
     def description(self, entry: dict[str, Any]) -> Description:
-        """What the finished network's file says of it, once `entry` is its entry in the summary."""
+        """Describes the finished network for its file.
+
+        Args:
+          entry: the cell's entry in the summary.
+
+        Returns:
+          The description.
+        """
         config, setup = self._setup.config, self._setup
         return Description(
             model=config.model.name,

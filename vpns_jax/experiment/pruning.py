@@ -75,7 +75,7 @@ def check(config: Config, model: nn.Module, variables: PyTree) -> None:
 
 
 def _channels(config: Config) -> tuple[models.Channels, ...]:
-    """The network's channels, where they are what is pruned."""
+    """The network's channels, if channels are pruned."""
     if sparsity.parse_granularity(config.granularity).kind != "channel":
         return ()
     return models.channels(models.create(config.model.name, **config.model.options))

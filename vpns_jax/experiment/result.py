@@ -162,7 +162,7 @@ def entry(
 
 
 def target_reached(plan: CellPlan, shrunk: dict[str, dict[str, int]]) -> list[str]:
-    """Says what a target came to.
+    """Describes the cost that was reached for a target.
 
     Args:
       plan: the cell's plan.

@@ -1,4 +1,4 @@
-"""The config's target: what a network may cost once its pruned channels are cut out, as a share of the dense one."""
+"""The target of a config: the allowed cost of a network without its pruned channels, as a share of the dense cost."""
 
 import dataclasses
 import re
@@ -18,11 +18,11 @@ COSTS = {"macs": "multiply-adds", "params": "parameters"}
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A share of what the dense network costs.
+    """A share of the dense network's cost.
 
     Attributes:
-      kind: one of `COSTS`.
-      share: in (0, 1).
+      kind: a key of `COSTS`.
+      share: the share, in (0, 1).
     """
 
     kind: str
@@ -33,7 +33,7 @@ def parse(text: str) -> Target | None:
     """Reads "macs:0.5" or "params:0.5".
 
     Args:
-      text: the config's; "" for no target.
+      text: the value in the config; "" for no target.
 
     Returns:
       The target, or None.
@@ -55,36 +55,36 @@ def parse(text: str) -> Target | None:
 
 
 def terms(kind: str, model: nn.Module, *, image_size: int) -> tuple[sparsity.Term, ...]:
-    """Lists what each part of a dense network costs, and which channels it reads and writes.
+    """Lists the cost of each part of a dense network, and the channels that it reads and writes.
 
     Args:
-      kind: one of `COSTS`.
+      kind: a key of `COSTS`.
       model: a network of this package.
       image_size: the side of its input.
 
     Returns:
-      The terms. Biases and normalization have parameters, and no multiply-adds.
+      The terms. Biases and normalizations have parameters but no multiply-adds.
 
     Raises:
-      UserError: which channels the network has is not known.
+      UserError: the channels of the network are not known.
     """
-    free = [each for each in models.channels(model) if not each.fixed]
-    reads = {reader.kernel: each.name for each in free for reader in each.readers}
-    writes = {path: each.name for each in free for path in sparsity.channel_parts(each)}
+    free = [channel for channel in models.channels(model) if not channel.fixed]
+    reads = {reader.kernel: channel.name for channel in free for reader in channel.readers}
+    writes = {path: channel.name for channel in free for path in sparsity.channel_parts(channel)}
     costs = _macs(model, image_size) if kind == "macs" else _parameters(model, image_size)
     return tuple(sparsity.Term(reads.get(path, ""), writes.get(path, ""), size) for path, size in costs.items())
 
 
 def shrunk(model: nn.Module, mask: PyTree, *, image_size: int) -> dict[str, dict[str, int]]:
-    """Counts what a network costs, and what it costs once its pruned channels are cut out.
+    """Counts the cost of the dense network, and of the network with its pruned channels cut out.
 
     Args:
       model: a network of this package.
-      mask: of whole channels.
+      mask: a mask of whole channels.
       image_size: the side of the network's input.
 
     Returns:
-      Under the `key` of each cost "dense" and "shrunk".
+      The costs "dense" and "shrunk", by the `key` of each kind.
     """
     pattern = sparsity.ChannelPattern(channels=models.channels(model))
     kept = {path: (int(keep.sum()), keep.size) for path, keep in trees.flatten(pattern.kept(mask)).items()}
@@ -96,19 +96,19 @@ def shrunk(model: nn.Module, mask: PyTree, *, image_size: int) -> dict[str, dict
 
 
 def key(kind: str) -> str:
-    """The name of a cost in results.
+    """Names a cost in results.
 
     Args:
-      kind: one of `COSTS`.
+      kind: a key of `COSTS`.
 
     Returns:
-      Such as "multiply_adds".
+      The name, such as "multiply_adds".
     """
     return COSTS[kind].replace("-", "_")
 
 
 def _macs(model: nn.Module, image_size: int) -> dict[str, int]:
-    return {each.path: each.positions * each.size for each in flops.kernels(model, image_size=image_size)}
+    return {kernel.path: kernel.positions * kernel.size for kernel in flops.kernels(model, image_size=image_size)}
 
 
 def _parameters(model: nn.Module, image_size: int) -> dict[str, int]:

@@ -58,7 +58,7 @@ class Problem:
 
     @property
     def scored(self) -> PyTree:
-        """What has a score each, as it is in the source: the prunable weights, or gates of channels."""
+        """The source's arrays that get one score for each element: the prunable weights, or the gates of channels."""
         return self.pattern.scored(self.prunable)
 
     @property
@@ -132,7 +132,7 @@ class Problem:
           runner: takes a note if ties decided more than a tenth of the kept weights; None for no note.
 
         Returns:
-          The mask, a tree of bool arrays; of channels it also has what ends them.
+          The mask, a tree of bool arrays; for channels it also has the arrays that end them.
 
         Raises:
           UserError: the scores are all equal, or not finite.

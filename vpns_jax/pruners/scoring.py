@@ -41,10 +41,10 @@ class Options:
 
 
 def mean_gradient(problem: Problem, runner: Runner, source: Subnetwork, *, temperature: float) -> PyTree:
-    """Computes g, the gradient of the loss in what is scored, averaged over batches: one pass for each batch.
+    """Computes g, the gradient of the loss in the scored arrays, averaged over batches: one pass for each batch.
 
     Args:
-      problem: the batches and what is scored.
+      problem: the batches and the scored arrays.
       runner: counts the passes.
       source: the dense network.
       temperature: the number by which logits are divided.
@@ -64,12 +64,12 @@ def mean_gradient(problem: Problem, runner: Runner, source: Subnetwork, *, tempe
 def mean_hessian_vector(
     problem: Problem, runner: Runner, source: Subnetwork, vector: PyTree, *, temperature: float
 ) -> PyTree:
-    """Computes H v, the Hessian of the loss in what is scored times v, averaged over the same batches.
+    """Computes H v, the Hessian of the loss in the scored arrays times v, averaged over the same batches.
 
     H v is the derivative of the gradient along v. It costs two passes for each batch: the gradient and its tangent.
 
     Args:
-      problem: the batches and what is scored.
+      problem: the batches and the scored arrays.
       runner: counts the passes.
       source: the dense network.
       vector: v, a tree like `problem.scored`.
@@ -97,11 +97,11 @@ def loss(
     batch: Batch,
     rng: jax.Array,
 ) -> jax.Array:
-    """Computes the cross-entropy of the prompted network on a batch, as a function of what is scored.
+    """Computes the cross-entropy of the prompted network on a batch, as a function of the scored arrays.
 
     Args:
       network: the static half.
-      pattern: what is scored: the prunable weights, or gates of channels.
+      pattern: says which arrays are scored: the prunable weights, or the gates of channels.
       train: whether batch statistics and dropout are used.
       temperature: the number by which logits are divided.
       source: the dense network.

@@ -116,7 +116,7 @@ def check_linear(model: nn.Module, source: Subnetwork, *, canvas_size: int) -> N
 def synaptic_flow(
     model: nn.Module, source: Subnetwork, scored: PyTree, pattern: sparsity.Pattern, *, canvas_size: int
 ) -> PyTree:
-    """Computes S of everything that is scored, as a share of the largest.
+    """Computes S of all scored arrays, as a share of the largest.
 
     Activations of positive weights grow from layer to layer, beyond the range of float32. They are therefore computed
     in float64, and on the CPU if the accelerator has no float64.
