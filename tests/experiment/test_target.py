@@ -76,3 +76,16 @@ def test_a_resnet18_comes_within_two_percent_of_its_target(kind):
 def test_targets_are_read(text, expected):
     found = target.parse(text)
     assert found is None if expected is None else (found.kind, found.share) == expected
+
+
+def test_what_is_counted_is_what_shrinking_leaves():
+    """A third of all channels, the first ones of each tensor, cut out of random weights."""
+    model, _ = dense("resnet18", width=1 / 16)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32) ** 2, shapes)
+    mask = narrow(model, 2 / 3)
+    small = models.shrink(model, {**variables, "params": sparsity.apply(variables["params"], mask)}).model
+    for kind in target.COSTS:
+        left = target.shrunk(model, mask, image_size=32)[target.key(kind)]["shrunk"]
+        assert left == sparsity.cost(target.terms(kind, small, image_size=32), {})
