@@ -64,6 +64,7 @@ TAKEN = {
     "data.directory": ("", "nothing", "../x"),
     "transfer.mask": ("", "nothing", "../x"),
     "prompt.parametrization": ("",),
+    "target": ("",),
     "pretrain.data": ("any",),
 }
 
