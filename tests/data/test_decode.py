@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -89,6 +91,29 @@ def test_a_range_of_greys(kind, levels, grey_range, expected):
     assert plain.greys is None
 
 
+def deep_color(levels: list[int], channels: int) -> bytes:
+    """A PNG of one row with the same 16-bit level in all its channels: gray with alpha, RGB or RGBA."""
+    row = np.array(levels, ">u2")[:, None].repeat(channels, 1)
+    if channels != 3:
+        row[:, -1] = 0xFFFF
+    header = struct.pack(">IIBBBBB", len(levels), 1, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"\0" + row.tobytes())), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in chunks
+    )
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_of_deep_color_the_upper_bits_are_read_and_that_is_noted(channels):
+    image = read_image(deep_color([0, 15, 256, 4095], channels), Decoding(grey_range=(0, 4095)))
+    np.testing.assert_array_equal(image.pixels[0], np.array([0, 0, 1, 15])[:, None].repeat(3, 1))
+    assert image.color_peak == 15
+    assert image.greys is None
+    for eight in (encode(Image.fromarray(row()), "PNG"), encode(Image.fromarray(row()), "TIFF")):
+        assert read_image(eight).color_peak is None
+
+
 def test_palette():
     image = Image.fromarray(row()).convert("P", palette=Image.Palette.ADAPTIVE, colors=8)
     np.testing.assert_array_equal(decode_image(encode(image, "PNG")), row())
@@ -163,13 +188,35 @@ def test_a_tiffs_orientation_is_part_of_the_kind_and_followed_once():
         np.testing.assert_array_equal(image.pixels[8::16, 8::16, 0], 40 * np.array(UPRIGHT[6]))
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # A warning of Pillow when it opens such a file.
-@pytest.mark.parametrize("note", [b"Exif\0\0", b"Exif\0\0nonsense", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*"])
+NOTES = (b"Exif\0\0", b"Exif\0\0nonsense", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*")
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # pytest sets aside the filter of the library.
+@pytest.mark.parametrize("note", NOTES)
 def test_a_broken_note_does_not_break_the_image(note):
     data = encode(Image.fromarray(row(16)), "JPEG", exif=note)
     assert read_image(data, Decoding(exif=True)).pixels.shape == (16, 96, 3)
     # An invalid orientation.
     assert not read_image(noted("JPEG", 9), Decoding(exif=True)).turned
+
+
+def test_a_broken_note_prints_nothing(tmp_path):
+    """In a process of its own: Pillow's warnings go to the screen."""
+    for k, note in enumerate(NOTES):
+        # Without a density of its own, Pillow looks into the note as soon as it opens the file.
+        data = encode(Image.fromarray(row(16)), "JPEG", exif=note)
+        start = data.index(b"\xff\xe0")
+        (tmp_path / f"{k}.jpg").write_bytes(
+            data[:start] + data[start + 2 + int.from_bytes(data[start + 2 : start + 4]) :]
+        )
+    program = (
+        "import sys; from pathlib import Path; from vpns_jax.data import Decoding; from vpns_jax.data import decode\n"
+        "for path in sorted(Path(sys.argv[1]).iterdir()):\n"
+        "    print(decode.decode_image(path.read_bytes(), Decoding(exif=True)).shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True)
+    assert done.stdout == len(NOTES) * "(16, 96, 3)\n"
+    assert done.stderr == ""
 
 
 def noise() -> Image.Image:
@@ -206,9 +253,43 @@ def heic(brand: bytes = b"heic", *others: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(("brand", "others"), [(b"heic", ()), (b"heix", ()), (b"mif1", (b"mif1", b"heic"))])
-def test_heic_says_what_to_do(brand, others):
-    with pytest.raises(UnreadableImageError, match=r"HEIC image.* convert it to JPEG.*magick"):
+def test_heic_without_its_decoder_says_what_to_do(brand, others, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(
+        UnreadableImageError, match=r"HEIC image.* pip install 'vpns_jax\[heic\]'; or convert it to JPEG.*magick"
+    ):
         decode_image(heic(brand, *others))
+
+
+def photo(orientation: int = 1) -> bytes:
+    """STORED as a phone saves it; skips the test where there is no pillow-heif."""
+    pillow_heif = pytest.importorskip("pillow_heif")
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    image = pillow_heif.from_pillow(Image.fromarray(STORED.repeat(32, 0).repeat(32, 1)).convert("RGB"))
+    image.save(file, quality=90, exif=exif.tobytes())
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_heic_is_read_and_its_orientation_is_a_part_of_the_kind(orientation):
+    for exif in (False, True):
+        image = read_image(photo(orientation), Decoding(exif=exif))
+        expected = 40 * np.array(UPRIGHT[orientation])
+        np.testing.assert_allclose(image.pixels[16::32, 16::32, 0].astype(int), expected, atol=6)
+        assert not image.turned
+
+
+def test_heic_has_the_same_limits_as_all_others(monkeypatch):
+    data = photo()
+    with pytest.raises(UnreadableImageError, match=r"96 x 64 pixels are more than data\.max_megapixels = 0\.001"):
+        decode_image(data, Decoding(max_megapixels=0.001))
+    for end in (40, len(data) // 2, len(data) - 20):
+        with pytest.raises(UnreadableImageError) as caught:
+            decode_image(data[:end])
+        assert "\n" not in str(caught.value)
+    # Pillow's own list of formats stays as it is.
+    assert "HEIF" not in Image.OPEN
 
 
 def test_avif_is_no_heic():

@@ -131,6 +131,35 @@ def test_folders_deeper_than_calls_go(tmp_path):
         sys.setrecursionlimit(usual)
 
 
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+
+
+def test_names_that_differ_in_how_accents_are_composed_are_one_class(tmp_path):
+    make(tmp_path, f"train/{DECOMPOSED}/1.png", "train/cafe/1.png", f"test/{COMPOSED}/2.png", "test/cafe/2.png")
+    listed = listing.list_folder(tmp_path)
+    assert listed.classes == ("cafe", COMPOSED)
+    assert listed.files == {
+        "train": (("train/cafe/1.png", 0), (f"train/{DECOMPOSED}/1.png", 1)),
+        "test": (("test/cafe/2.png", 0), (f"test/{COMPOSED}/2.png", 1)),
+    }
+
+
+def test_folders_of_one_class_are_read_both(tmp_path):
+    make(tmp_path, f"{COMPOSED}/1.png", f"{DECOMPOSED}/2.png", "dog/1.png")
+    listed = listing.list_folder(tmp_path)
+    assert listed.classes == (COMPOSED, "dog")
+    assert listed.files["train"] == ((f"{COMPOSED}/1.png", 0), (f"{DECOMPOSED}/2.png", 0), ("dog/1.png", 1))
+    make(tmp_path / "two", f"{COMPOSED}/1.png", f"{DECOMPOSED}/2.png")
+    with pytest.raises(UserError, match="at least 2; found 1"):
+        listing.list_folder(tmp_path / "two")
+
+
+def test_parts_of_a_set_are_told_however_their_names_are_composed(tmp_path):
+    make(tmp_path, f"fold1/{COMPOSED}/1.png", f"fold2/{DECOMPOSED}/1.png")
+    with pytest.raises(UserError, match="fold1, fold2, with the same folders in them"):
+        listing.list_folder(tmp_path)
+
+
 LATIN = os.fsdecode(b"caf\xe9")
 
 

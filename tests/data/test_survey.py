@@ -1,12 +1,13 @@
 """A survey of a folder: facts about its files, the index, and the notes."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.test_decode import encode, heic, noise, noted
+from tests.data.test_decode import deep_color, encode, heic, noise, noted, photo
 from vpns_jax import data
 from vpns_jax.data import prepare, survey
 from vpns_jax.data.decode import decode_image
@@ -122,22 +123,48 @@ def test_jpegs_without_their_end_are_read_and_counted(root):
 
 
 @pytest.mark.parametrize("name", ["a.HEIC", "b.heif", "c.png"])
-def test_heic_pictures_are_named_with_what_to_do(root, name):
+def test_heic_pictures_are_named_with_what_to_do(root, name, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
     write(root / "cat" / name, heic())
     assert sources(root).skipped == (
-        f"cat/{name}: a HEIC image, which is not supported; convert it to JPEG, for example with ImageMagick: "
-        "magick mogrify -format jpg *.HEIC",
+        f"cat/{name}: a HEIC image, which needs pillow-heif: pip install 'vpns_jax[heic]'; or convert it to JPEG, for "
+        "example with ImageMagick: magick mogrify -format jpg *.HEIC",
     )
 
 
-def test_a_folder_of_heic_pictures_is_one_short_line(root):
+def test_heic_pictures_are_read_once_their_decoder_is_installed(root, monkeypatch):
+    # As if time had passed since the files were written.
+    monkeypatch.setattr(survey, "SETTLED_NS", -(10**9))
+    write(root / "cat" / "a.HEIC", photo(6))
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "pillow_heif", None)
+        assert len(sources(root).skipped) == 1
+        identity = data.identity(f"folder:{root}")
+    assert sources(root).skipped == ()
+    assert data.identity(f"folder:{root}") != identity
+    decoded = sources(root)
+    shapes = [one[i][0].shape for one in (decoded.train, decoded.val, decoded.test) for i in range(len(one))]
+    assert shapes.count((96, 64, 3)) == 1
+
+
+def test_a_folder_of_heic_pictures_is_one_short_line(root, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
     for i in range(20):
         write(root / "cat" / f"IMG_{i:04}.HEIC", heic())
     with pytest.raises(
         UserError, match=r"20 of 28 files .* 20 of them like cat/IMG_0000.HEIC: a HEIC .* magick"
     ) as caught:
         sources(root)
-    assert len(str(caught.value).replace(str(root), "")) < 300
+    assert len(str(caught.value).replace(str(root), "")) < 320
+
+
+def test_deep_color_is_counted_and_named(root):
+    write(root / "cat" / "a.png", deep_color([0, 4095], 3))
+    write(root / "dog" / "b.png", deep_color([0, 999], 4))
+    assert sources(root).notes == (
+        "2 of 10 images in 16-bit color, of which the upper eight bits are read, up to level 15 of 255: cat/a.png, "
+        "dog/b.png",
+    )
 
 
 def test_images_above_the_limit(root):

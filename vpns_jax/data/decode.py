@@ -2,12 +2,18 @@
 
 import dataclasses
 import io
+import warnings
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFile
 
-from vpns_jax.data import jpeg
+from vpns_jax.data import heic, jpeg
 from vpns_jax.data.decoding import AS_STORED, FULL_RANGE, Decoding
+
+# Pillow warns of damaged metadata, such as EXIF, when it opens a file. Damaged metadata are ignored here, and a folder
+# of them would fill the screen. The filter is set for the process, since `warnings.catch_warnings` is not thread-safe.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 # Kinds that Pillow decodes inside this process. Pillow passes some other kinds to external programs (EPS to
 # Ghostscript), whatever the file's suffix is, so they are not read.
@@ -25,10 +31,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_HEIC = (
-    "a HEIC image, which is not supported; convert it to JPEG, for example with ImageMagick: "
-    "magick mogrify -format jpg *.HEIC"
-)
 
 
 class UnreadableImageError(ValueError):
@@ -45,6 +47,8 @@ class Decoded:
       turned: whether it was turned upright.
       mended: whether it is a JPEG without its end marker.
       reduced: whether it was too large, and decoded at a part of its size.
+      color_peak: the brightest of its 8-bit levels if it has 16-bit color, of which the lower bits are dropped; else
+        None.
     """
 
     pixels: np.ndarray
@@ -52,6 +56,7 @@ class Decoded:
     turned: bool = False
     mended: bool = False
     reduced: bool = False
+    color_peak: int | None = None
 
 
 def decode_image(data: bytes, decoding: Decoding = AS_STORED) -> np.ndarray:
@@ -74,18 +79,17 @@ def read_image(data: bytes, decoding: Decoding = AS_STORED) -> Decoded:
     Raises:
       UnreadableImageError: some pixels cannot be decoded, or the image is too large.
     """
-    if _is_heic(data):
-        raise UnreadableImageError(_HEIC)
     try:
-        image, mended, reduced = _load(data, decoding)
+        image, mended, reduced, deep_color = _load(data, decoding)
         turn = _UPRIGHT.get(_orientation(image)) if decoding.exif else None
         greys = None
         if image.mode in _SIXTEEN_BITS:
             image, greys = _to_eight_bits(image, decoding.grey_range)
+        color_peak = _peak(image) if deep_color else None
         image = _to_rgb(image)
         if turn is not None:
             image = image.transpose(turn)
-        return Decoded(np.asarray(image), greys, turn is not None, mended, reduced)
+        return Decoded(np.asarray(image), greys, turn is not None, mended, reduced, color_peak)
     except UnreadableImageError:
         raise
     # Broken files make decoders raise nearly anything: OSError, SyntaxError, struct.error, ...
@@ -93,17 +97,33 @@ def read_image(data: bytes, decoding: Decoding = AS_STORED) -> Decoded:
         raise UnreadableImageError(" ".join(f"{type(error).__name__}: {error}".split())[:200]) from error
 
 
-def _load(data: bytes, decoding: Decoding) -> tuple[Image.Image, bool, bool]:
-    """The decoded image; whether its end marker was added, and whether its size was reduced."""
+class _Loaded(NamedTuple):
+    """A decoded image, and facts about it.
+
+    Attributes:
+      image: the image.
+      mended: whether its end marker was added.
+      reduced: whether its size was reduced.
+      deep_color: whether it had 16-bit color.
+    """
+
+    image: Image.Image
+    mended: bool
+    reduced: bool
+    deep_color: bool
+
+
+def _load(data: bytes, decoding: Decoding) -> _Loaded:
     image = _open(data)
+    deep_color = _has_deep_color(image)
     reduced = _fit(image, decoding.max_megapixels)
     if image.format != "JPEG" or not jpeg.lacks_end(data):
         image.load()
-        return image, False, reduced
-    whole = jpeg.with_end(data, lambda candidate: _load(candidate, decoding)[0])
+        return _Loaded(image, False, reduced, deep_color)
+    whole = jpeg.with_end(data, lambda candidate: _load(candidate, decoding).image)
     if whole is None:
         raise UnreadableImageError("the JPEG is truncated: a part of the picture is missing")
-    return whole, True, reduced
+    return _Loaded(whole, True, reduced, deep_color)
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
@@ -112,6 +132,10 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     `PIL.Image.open` is no alternative: it warns about large images or refuses them, by a limit for the whole process,
     before their size can be read.
     """
+    if heic.is_heic(data):
+        if not heic.readable():
+            raise UnreadableImageError(heic.MISSING)
+        return heic.open_heic(data)
     Image.init()
     for kind in KINDS:
         factory, accept = Image.OPEN[kind]
@@ -132,6 +156,22 @@ def _fit(image: ImageFile.ImageFile, max_megapixels: float) -> bool:
         raise UnreadableImageError(f"{w} x {h} pixels are more than data.max_megapixels = {max_megapixels:g} allows")
     image.draft(None, (w // part, h // part))
     return True
+
+
+def _has_deep_color(image: ImageFile.ImageFile) -> bool:
+    """Whether a PNG or TIFF has 16-bit color or 16-bit transparency, of which Pillow reads the upper eight bits.
+
+    Args:
+      image: an image that is not decoded yet: afterwards, Pillow does not tell.
+    """
+    arguments = [tile[3] for tile in image.tile]
+    raw_modes = [value[0] if isinstance(value, tuple) and value else value for value in arguments]
+    return image.mode not in _SIXTEEN_BITS and any(";16" in str(mode) for mode in raw_modes)
+
+
+def _peak(image: Image.Image) -> int:
+    """The brightest level of an image with 8 bits in each channel, without the alpha channel."""
+    return max(int(np.max(np.asarray(image.getchannel(band)))) for band in image.getbands() if band != "A")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -167,9 +207,3 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _convert(image: Image.Image, mode: str) -> Image.Image:
     """`image.convert`, without the copy if the image already has that mode."""
     return image if image.mode == mode else image.convert(mode)
-
-
-def _is_heic(data: bytes) -> bool:
-    """Whether a file is HEIC, the format of many phones, according to the brands in its first 64 bytes."""
-    brands = {data[i : i + 4] for i in range(8, min(len(data), 64), 4)}
-    return data[4:8] == b"ftyp" and not brands & {b"avif", b"avis"} and any(b[:2] == b"he" for b in brands)

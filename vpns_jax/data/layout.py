@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from vpns_jax.data.text import printable, some
+from vpns_jax.data.text import composed, printable, some
 from vpns_jax.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -107,7 +107,7 @@ def _check_classes(root: Path, folders: list[str], folders_in: Callable[[str], I
     if len(set(alike.values())) > 1 and 2 * len(alike) >= len(folders):
         raise _unclear(root, some(list(alike)))
     repeated = collections.Counter(
-        inner for name in folders for inner in folders_in(name) if _plain(inner) not in _PARTS
+        composed(inner) for name in folders for inner in folders_in(name) if _plain(inner) not in _PARTS
     )
     often = [name for name, count in repeated.items() if count > 1 and 2 * count >= len(folders)]
     if often:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vpns_jax.data import layout
-from vpns_jax.data.text import printable, some
+from vpns_jax.data.text import composed, printable, some
 from vpns_jax.errors import UserError
 
 SUFFIXES = (
@@ -38,7 +38,7 @@ class Listing:
     """The classes and images of a folder.
 
     Attributes:
-      classes: the classes' names, made printable by `text.printable`.
+      classes: the classes' names, with accents composed and made printable (`text.composed`, `text.printable`).
       files: for each split, (path below the root, label) of all files that count as images, in an order that does not
         depend on the disk. In a data set without splits, all are "train".
       skipped: a line for each reason for skipping: the number of skipped files and folders, and the first of them.
@@ -88,21 +88,38 @@ def list_folder(root: Path) -> Listing:
     return Listing(tuple(map(printable, classes)), files, tuple(_report(skipped)))
 
 
+def _by_class(folders: Sequence[str]) -> dict[str, list[str]]:
+    """The folders of each class. Names that differ only in how accents are composed are the same class.
+
+    Args:
+      folders: names of folders.
+
+    Returns:
+      The names by composed name, sorted by it.
+    """
+    classes = collections.defaultdict(list)
+    for name in folders:
+        classes[composed(name)].append(name)
+    return dict(sorted(classes.items()))
+
+
 def _classes(folder: Path) -> tuple[str, ...]:
     inside = _scan(folder)
-    if len(inside.folders) < 2:
-        shown = f" ({some(inside.folders)})" if inside.folders else f", and {len(inside.files)} files"
+    classes = tuple(_by_class(inside.folders))
+    if len(classes) < 2:
+        shown = f" ({some(classes)})" if classes else f", and {len(inside.files)} files"
         raise UserError(
             f"{printable(str(folder))} must have a sub-folder of images for each class, at least 2; "
-            f"found {len(inside.folders)}{shown}"
+            f"found {len(classes)}{shown}"
         )
-    layout.check_split(folder, inside.folders)
-    return inside.folders
+    layout.check_split(folder, classes)
+    return classes
 
 
 def _list_split(root: Path, folder: str, classes: Sequence[str], skipped: Skipped) -> tuple[tuple[str, int], ...]:
     where, top = printable(str(root / folder)), _scan(root / folder)
-    strangers = sorted({*top.folders} - {*classes})
+    folders = _by_class(top.folders)
+    strangers = sorted(folders.keys() - {*classes})
     if strangers:
         raise UserError(f"{where} has classes that train lacks: {some(strangers, 5)}")
     loose = sum(map(_is_image, top.files))
@@ -118,9 +135,10 @@ def _list_split(root: Path, folder: str, classes: Sequence[str], skipped: Skippe
     _skip(skipped, folder, top)
     images = []
     for label, name in enumerate(classes):
-        if name in top.folders:
-            images += [(path, label) for path in _images(root, _join(folder, name), skipped)]
-    return tuple(sorted(images))
+        for place in folders.get(name, ()):
+            images += [(path, label) for path in _images(root, _join(folder, place), skipped)]
+    # The order must be the same in a copy of the folder whose names are composed differently.
+    return tuple(sorted(images, key=lambda image: (composed(image[0]), image)))
 
 
 def _images(root: Path, folder: str, skipped: Skipped) -> Iterator[str]:

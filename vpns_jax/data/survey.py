@@ -13,10 +13,12 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from vpns_jax import files
+from vpns_jax.data import heic
 from vpns_jax.data.decode import UnreadableImageError, read_image
 from vpns_jax.data.decoding import Decoding
 from vpns_jax.data.text import printable, short
@@ -43,6 +45,7 @@ class Seen:
       turned: whether EXIF's orientation turns it.
       mended: whether it is a JPEG without its end marker.
       reduced: whether it is too large, and decoded at a part of its size.
+      color_peak: the brightest of its 8-bit levels if it has 16-bit color; else None.
     """
 
     stamp: str
@@ -52,6 +55,7 @@ class Seen:
     turned: bool = False
     mended: bool = False
     reduced: bool = False
+    color_peak: int | None = None
 
 
 def survey(root: Path, paths: Sequence[str], *, max_megapixels: float, progress: bool = False) -> dict[str, Seen]:
@@ -71,7 +75,7 @@ def survey(root: Path, paths: Sequence[str], *, max_megapixels: float, progress:
     times = {path: _stamp(root / path) for path in paths}
     # Whether a file is readable depends on this limit; other options do not change these facts.
     stamps = {path: f"{stamp} {max_megapixels:g}" for path, (stamp, _) in times.items()}
-    fresh = [path for path, stamp in stamps.items() if path not in known or known[path].stamp != stamp]
+    fresh = [path for path, stamp in stamps.items() if path not in known or not _holds(known[path], stamp)]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         looks = pool.map(lambda path: _look(root / path, stamps[path], decoding), fresh)
         name = f"checking images in {printable(str(root))}"
@@ -82,6 +86,11 @@ def survey(root: Path, paths: Sequence[str], *, max_megapixels: float, progress:
         settled = time.time_ns() - SETTLED_NS
         _write_index(root, {path: facts for path, facts in seen.items() if times[path][1] < settled})
     return seen
+
+
+def _holds(known: Seen, stamp: str) -> bool:
+    """Whether facts from the cache are valid: the file did not change, and no decoder for it was installed since."""
+    return known.stamp == stamp and not (known.reason == heic.MISSING and heic.readable())
 
 
 def check_unreadable(root: Path, seen: dict[str, Seen]) -> dict[str, str]:
@@ -137,8 +146,11 @@ def notes(seen: dict[str, Seen], decoding: Decoding) -> tuple[str, ...]:
             f"{deep} of {readable} images in 16-bit grayscale, levels {levels[0]} ... {levels[1]}: "
             f"{black} becomes black and {white} white"
         )
+    peaks = {path: facts.color_peak for path, facts in seen.items() if facts.color_peak is not None}
+    peak = max(peaks.values(), default=0)
     done = "turned upright, as" if decoding.exif else "left as stored, though"
     for what, paths in (
+        (f"in 16-bit color, of which the upper eight bits are read, up to level {peak} of 255", list(peaks)),
         (f"{done} EXIF's orientation says", [path for path, facts in seen.items() if facts.turned]),
         ("read without their end marker, the last two bytes", [path for path, facts in seen.items() if facts.mended]),
         (
@@ -171,7 +183,7 @@ def _look(path: Path, stamp: str, decoding: Decoding) -> Seen:
         image = read_image(content, decoding)
     except UnreadableImageError as error:
         return Seen(stamp, summed, printable(str(error)))
-    return Seen(stamp, summed, "", image.greys, image.turned, image.mended, image.reduced)
+    return Seen(stamp, summed, "", image.greys, image.turned, image.mended, image.reduced, image.color_peak)
 
 
 def _stamp(path: Path) -> tuple[str, int]:
@@ -204,8 +216,10 @@ def _read_index(root: Path) -> dict[str, Seen]:
         return {}
 
 
-def _seen(stamp: str, summed: str, reason: str, greys: list[int] | None, *done: bool) -> Seen:
-    return Seen(stamp, summed, reason, (greys[0], greys[1]) if greys else None, *done)
+def _seen(stamp: str, summed: str, reason: str, greys: list[int] | None, *rest: Any) -> Seen:
+    # An index of an older version has fewer fields; the error makes it be ignored.
+    turned, mended, reduced, color_peak = rest
+    return Seen(stamp, summed, reason, (greys[0], greys[1]) if greys else None, turned, mended, reduced, color_peak)
 
 
 def _write_index(root: Path, seen: dict[str, Seen]) -> None:

@@ -25,6 +25,20 @@ def printable(name: str) -> str:
     return "".join(_escape(c) if unicodedata.category(c) in _UNPRINTABLE else c for c in name)
 
 
+def composed(name: str) -> str:
+    """The name with each letter and its accents as one character (Unicode's NFC).
+
+    Archives from macOS store `é` as `e` and an accent. Both look the same and are the same name.
+
+    Args:
+      name: a name from the file system.
+
+    Returns:
+      The composed name.
+    """
+    return unicodedata.normalize("NFC", name)
+
+
 def some(names: Sequence[str], count: int = 3) -> str:
     """The first `count` names, made printable and short, and the number of the others."""
     shown = [short(printable(name)) for name in names[:count]]
