@@ -37,6 +37,35 @@ def test_ties_are_pruned_in_the_order_of_the_tree():
     assert mask["b"].tolist() == [True, False, True]
 
 
+def test_nan_is_pruned_first():
+    tree = {"a": jnp.array([0.0, jnp.nan, -3.0]), "b": jnp.array([-jnp.nan, 1.0, -jnp.inf])}
+    mask = sparsity.prune_smallest(tree, 2)
+    assert (mask["a"].tolist(), mask["b"].tolist()) == ([True, False, True], [False, True, True])
+    mask = sparsity.prune_smallest(tree, 3)
+    assert (mask["a"].tolist(), mask["b"].tolist()) == ([False, False, True], [False, True, True])
+    # By sign, too: below minus infinity.
+    mask = sparsity.prune_lowest(tree, 3)
+    assert (mask["a"].tolist(), mask["b"].tolist()) == ([True, False, True], [False, True, False])
+
+
+@pytest.mark.parametrize("granularity", ["weight", "kernel", "channel", "2:4", "block:2x2"])
+def test_groups_with_nan_are_pruned_first(granularity):
+    shape = (4, 6) if granularity in ("2:4", "block:2x2") else (1, 1, 4, 6)
+    scores = {"w": jnp.arange(1.0, 25.0).reshape(shape).at[..., 3, 5].set(jnp.nan)}
+    pattern = Pattern(granularity=sparsity.parse_granularity(granularity))
+    mask = sparsity.structured_mask(scores, 0.5, pattern)
+    assert not mask["w"][..., 3, 5].any()
+    assert sparsity.structured_mask({"w": jnp.nan_to_num(scores["w"], nan=99.0)}, 0.5, pattern)["w"][..., 3, 5].all()
+
+
+def test_what_was_pruned_stays_so_where_a_score_is_nan():
+    scores = {"w": jnp.array([5.0, jnp.nan, 3.0, 2.0])}
+    mask = {"w": jnp.array([False, True, True, True])}
+    further = sparsity.prune_groups_further(scores, mask, 1, Pattern())
+    assert further["w"].tolist() == [False, True, True, True]
+    assert sparsity.prune_groups_further(scores, mask, 2, Pattern())["w"].tolist() == [False, False, True, True]
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.sampled_from([0.0, -0.0, 0.5, -0.5, 1.0, 1e-45, np.inf]), min_size=20, max_size=20), st.floats(0.01, 1)

@@ -5,6 +5,7 @@ A mask is a nested dict of bool arrays, True where a weight is kept. It has leav
 The number of kept weights is exact, with ties and without: of N scores, the `pruned_count` smallest magnitudes are
 pruned. Scores of equal magnitude at the threshold are pruned in the order of the tree's leaves, and within a leaf in
 row-major order. (The released code prunes every score equal to the threshold; without ties both masks are equal.)
+A score that is NaN is pruned before all others.
 """
 
 import functools
@@ -70,12 +71,13 @@ def prune_smallest(
     """
     if isinstance(pruned, dict):
         return jax.tree.map(lambda leaf, count: prune_smallest(leaf, count, search), scores, pruned)
-    return _prune(scores, jnp.asarray(pruned, jnp.int32), key=selection.magnitude_key, least=0, search=search)
+    count = jnp.asarray(pruned, jnp.int32)
+    return _prune(scores, count, key=selection.magnitude_rank, least=selection.LEAST_RANK, search=search)
 
 
 def prune_lowest(scores: PyTree, pruned: int | jax.Array) -> PyTree:
     """The mask that drops the `pruned` lowest scores, signs included; see `prune_smallest`."""
-    return _prune(scores, jnp.asarray(pruned, jnp.int32), key=selection.order_key, least=selection.LOWEST)
+    return _prune(scores, jnp.asarray(pruned, jnp.int32), key=selection.order_rank, least=selection.LOWEST_RANK)
 
 
 @functools.partial(jax.jit, static_argnames=("key", "least", "search"))

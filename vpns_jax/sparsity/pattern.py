@@ -308,14 +308,14 @@ def prune_groups(scores: PyTree, pruned: Counts, pattern: Pattern, *, signed: bo
 def _remaining(scores: PyTree, kept: PyTree) -> PyTree:
     """The scores' magnitudes, those of what is gone below all others."""
     tiny = 2 * jnp.finfo(jnp.float32).tiny
-    # Kept scores may be zero, too.
-    return jax.tree.map(lambda s, keep: jnp.where(keep, jnp.maximum(jnp.abs(s), tiny), 0), scores, kept)
+    # Kept scores may be zero or no number, too.
+    return jax.tree.map(lambda s, keep: jnp.where(keep, jnp.fmax(jnp.abs(s), tiny), 0), scores, kept)
 
 
 def _prune_in_each(scores: jax.Array, m: int, pruned: Any) -> jax.Array:
     """The mask that drops the `pruned` lowest of every `m` consecutive inputs; of equal ones, the first."""
     *lead, rows, columns = scores.shape
-    keys = selection.order_key(scores).reshape(*lead, rows // m, m, columns)
+    keys = selection.order_rank(scores).reshape(*lead, rows // m, m, columns)
     position = lax.broadcasted_iota(jnp.int32, keys.shape, keys.ndim - 2)
 
     def count_before(j: int, rank: jax.Array) -> jax.Array:

@@ -8,12 +8,23 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from vpns_jax.sparsity.selection.keys import END, LOWEST, key_to_float, magnitude_key, order_key
+from vpns_jax.sparsity.selection.keys import (
+    END,
+    LEAST_RANK,
+    LOWEST,
+    LOWEST_RANK,
+    key_to_float,
+    magnitude_rank,
+    order_key,
+    order_rank,
+)
 from vpns_jax.sparsity.selection.search import Bracket, Search, Task, by_platform
 
 __all__ = [
     "END",
+    "LEAST_RANK",
     "LOWEST",
+    "LOWEST_RANK",
     "Bracket",
     "Search",
     "Task",
@@ -22,8 +33,9 @@ __all__ = [
     "key_to_float",
     "kth_smallest",
     "kth_smallest_key",
-    "magnitude_key",
+    "magnitude_rank",
     "order_key",
+    "order_rank",
 ]
 
 PyTree = Any

@@ -13,8 +13,9 @@ _INFINITY = 0x7F800000
 _NAN = 0x7FC00000
 _SUPPORTED = (jnp.float32.dtype, jnp.bfloat16.dtype, jnp.float16.dtype)
 
-# All keys lie in LOWEST <= key < END, those of magnitudes in 0 <= key < END.
+# Order keys lie in LOWEST <= key < END; ranks in LOWEST_RANK <= rank < END, those of magnitudes from LEAST_RANK on.
 LOWEST, END = -_INFINITY, _NAN + 1
+LOWEST_RANK, LEAST_RANK = LOWEST - 1, -1
 
 
 def order_key(x: jax.Array) -> jax.Array:
@@ -28,14 +29,21 @@ def order_key(x: jax.Array) -> jax.Array:
     Returns:
       int32, shaped as `x`.
     """
-    magnitude = magnitude_key(x)
-    return jnp.where((_bits(x) < 0) & (magnitude < _NAN), -magnitude, magnitude)
+    rank = order_rank(x)
+    return jnp.where(rank == LOWEST_RANK, jnp.int32(_NAN), rank)
 
 
-def magnitude_key(x: jax.Array) -> jax.Array:
-    """`order_key(abs(x))`, computed more cheaply: the bits of x without the sign."""
+def order_rank(x: jax.Array) -> jax.Array:
+    """`order_key(x)`, but every NaN is the lowest: masks rank by it, and a broken score must not keep its weight."""
+    magnitude = magnitude_rank(x)
+    rank = jnp.where(_bits(x) < 0, -magnitude, magnitude)
+    return jnp.where(magnitude == LEAST_RANK, jnp.int32(LOWEST_RANK), rank)
+
+
+def magnitude_rank(x: jax.Array) -> jax.Array:
+    """The order of abs(x) with every NaN the lowest, computed more cheaply: the bits of x without the sign."""
     magnitude = _bits(x) & jnp.int32(_SIGN - 1)
-    return jnp.where(magnitude > _INFINITY, jnp.int32(_NAN), magnitude)
+    return jnp.where(magnitude > _INFINITY, jnp.int32(LEAST_RANK), magnitude)
 
 
 def key_to_float(key: jax.Array, dtype: jnp.dtype = jnp.float32.dtype) -> jax.Array:
