@@ -61,9 +61,9 @@ def test_groups_with_nan_are_pruned_first(granularity):
 def test_what_was_pruned_stays_so_where_a_score_is_nan():
     scores = {"w": jnp.array([5.0, jnp.nan, 3.0, 2.0])}
     mask = {"w": jnp.array([False, True, True, True])}
-    further = sparsity.prune_groups_further(scores, mask, 1, Pattern())
+    further = Pattern().select_further(scores, mask, 1)
     assert further["w"].tolist() == [False, True, True, True]
-    assert sparsity.prune_groups_further(scores, mask, 2, Pattern())["w"].tolist() == [False, False, True, True]
+    assert Pattern().select_further(scores, mask, 2)["w"].tolist() == [False, False, True, True]
 
 
 @settings(max_examples=100, deadline=None)
