@@ -219,10 +219,7 @@ def test_data_that_is_not_prepared_says_what_to_do(call, tmp_path):
         (("granularity=2:4", "densities=(0.5,)"), ("conv1/kernel", "3 inputs are no multiple of 4", "exclude")),
         (("granularity=2:4", "densities=(0.4,)", "model.prune_exclude=('conv1',)"), ("2:4 has density 0.5", "0.4")),
         (("granularity=block:4x4",), ("conv1/kernel", "blocks are for dense layers")),
-        (
-            ("granularity=channel", "model.prune_include=('head',)"),
-            ("channel finds nothing to prune", "head/kernel, its output channels are the classes"),
-        ),
+        (("granularity=channel", "target=macs:1e-5"), ("macs:1e-05 cannot be reached", "one channel left in each")),
         (("granularity=channel", "densities=(0.001,)"), ("density 0.001 keeps", "layers would be empty")),
         (("budget=matched", "methods=('imp',)"), ("'matched'", "rounds of imp", "prune.epochs")),
     ],

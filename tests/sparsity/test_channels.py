@@ -59,6 +59,26 @@ def test_a_channel_is_as_large_as_the_mean_of_all_its_weights():
     assert lists(PATTERN.scored(found)) == {"a/kernel": [1.0, 1.0, 1.0], "v/kernel": [1.0, 1.0]}
 
 
+def test_the_first_mask_of_learned_scores_keeps_the_same_share_of_every_layer():
+    """However little magnitudes differ within a layer, or between layers."""
+    rng = np.random.default_rng(0)
+    found = {
+        "a": {"kernel": jnp.asarray(rng.normal(size=(3, 3, 64, 20)), jnp.float32)},
+        "b": {"kernel": jnp.asarray(rng.normal(size=(2, 10)), jnp.float32)},
+    }
+    alone = tuple(models.Channels((models.Writer(f"{name}/kernel"),)) for name in "ab")
+    pattern = ChannelPattern(channels=alone)
+    scores = pattern.first_scores(found)
+    sizes = pattern.magnitude(sparsity.scaled_init(found))
+    for name in "ab":
+        order = np.argsort(sizes[name]["kernel"])
+        assert np.array_equal(np.argsort(scores[name]["kernel"]), order)
+    kept = pattern.select(scores, sparsity.pruned_groups(pattern, found, 0.3))
+    assert [int(kept[name]["kernel"].sum()) for name in "ab"] == [6, 3]
+    total = sum(float(leaf.sum()) for leaf in jax.tree.leaves(sizes))
+    assert sum(float(leaf.sum()) for leaf in jax.tree.leaves(scores)) == pytest.approx(total, rel=1e-5)
+
+
 def test_gate_and_mask_by_hand():
     """The gate is on what ends a channel, the mask on all that is its own; what is fixed is in neither."""
     values = {"a": {"kernel": jnp.array([1.0, 0.0, 2.0])}, "v": {"kernel": jnp.array([0.0, 3.0])}}

@@ -22,7 +22,7 @@ from vpns_jax.sparsity import layers, masks
 from vpns_jax.sparsity.granularity import Granularity
 from vpns_jax.sparsity.layers import Layer
 from vpns_jax.sparsity.pattern import Pattern
-from vpns_jax.sparsity.scores import level, scaled_init
+from vpns_jax.sparsity.scores import scaled_init
 
 PyTree = Any
 CHANNEL = Granularity("channel")
@@ -108,8 +108,14 @@ class ChannelPattern(Pattern):
         return self._per_tensor(kernels, lambda layer, leaves: layer.mean(leaves))
 
     def first_scores(self, kernels: PyTree) -> PyTree:
-        """Makes initial scores: the mean |w| of the scaled weights, leveled over the layers."""
-        return level(self.magnitude(scaled_init(kernels)))
+        """Makes initial scores: in each layer evenly spaced in the order of the channels' magnitudes.
+
+        Their mean is that of the scaled weights. Means of many weights differ so little within a layer that magnitudes
+        themselves, even leveled, would have one threshold empty some layers and spare others from the start.
+        """
+        sizes = self.magnitude(scaled_init(kernels))
+        mean = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(sizes)) / sum(leaf.size for leaf in jax.tree.leaves(sizes))
+        return jax.tree.map(lambda leaf: 2 * mean * (jnp.argsort(jnp.argsort(leaf)) + 0.5) / leaf.size, sizes)
 
     def select(self, scores: PyTree, amount: Any, *, signed: bool = False) -> PyTree:
         """Keeps the channels of largest scores; see `Pattern.select`."""
