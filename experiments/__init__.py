@@ -1,0 +1,1 @@
+"""Experiments of several runs: sweeps, ablations, transfer, and their tables and figures."""

@@ -141,7 +141,7 @@ def read_sealed(path: str | Path, remedy: str) -> dict[str, Any]:
       UserError: it cannot be read, or is not what was written.
     """
     if not Path(path).exists():
-        # Unlike a file of the user's, it was there before.
+        # A program wrote this file, so the error says what to do, unlike for a missing file of the user's.
         raise UserError(f"{path} cannot be read: there is no such file; {remedy}")
     return _unsealed(_read_json(path, remedy), path, remedy)
 

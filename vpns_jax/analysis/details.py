@@ -83,7 +83,7 @@ def shrunk_share(cell: Mapping[str, Any]) -> float | None:
 
 
 def _known(values: list[float | None]) -> float | None:
-    """The mean of the values that there are."""
+    """The mean of the values that are not None."""
     return Estimate(tuple(x for x in values if x is not None)).mean
 
 

@@ -42,21 +42,30 @@ def separate(images: Any) -> Sequence[np.ndarray]:
 
 
 def square(image: np.ndarray, size: int) -> np.ndarray:
-    """Resizes an image, the aspect ratio left aside, and makes three channels of a grey one.
+    """Resizes an image to a square, without keeping the aspect ratio; a gray channel is copied to three channels.
 
     Args:
-      image: uint8 [h, w, c], c in {1, 3}.
-      size: of the result, in pixels.
+      image: uint8 `[h, w, c]`, c in {1, 3}.
+      size: side of the result in pixels.
 
     Returns:
-      uint8 [size, size, 3].
+      uint8 `[size, size, 3]`.
     """
     return np.broadcast_to(resize(image, size), (size, size, 3))
 
 
 def in_order(function: Callable[[T], R], items: Iterable[T], *, ahead: int) -> Iterator[R]:
-    """`map(function, items)`, computed in threads before it is asked for, but no more than so many items ahead."""
-    # Threads are enough: PIL lets go of the interpreter while it decodes and resizes.
+    """Computes `map(function, items)` in threads, some items ahead.
+
+    Args:
+      function: the function.
+      items: its arguments.
+      ahead: the most results that are computed before they are needed.
+
+    Yields:
+      The results, in the order of the items.
+    """
+    # Threads are enough, because PIL releases the interpreter's lock while it decodes and resizes.
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         waiting: collections.deque[concurrent.futures.Future[R]] = collections.deque()
         for item in items:

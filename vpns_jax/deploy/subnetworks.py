@@ -61,9 +61,16 @@ def save(path: Path, name: str, subnetwork: Subnetwork, about: Mapping[str, Any]
 
 
 def load(path: Path, name: str, *, image_size: int = 224, **options: Any) -> Subnetwork:
-    """Reads what `save` wrote; arguments as `models.load_pretrained`'s.
+    """Reads a network that `save` wrote. Its weights are zero where the mask is False.
 
-    The weights are those of the sparse network: where the mask is False they are zero.
+    Args:
+      path: the network's file.
+      name: the name of the network's model.
+      image_size: side of its images in pixels.
+      **options: as for `models.create`.
+
+    Returns:
+      The network.
 
     Raises:
       UserError: a file is missing or damaged, or is not of that network.
@@ -121,10 +128,13 @@ def digest(path: Path) -> str:
 
 
 def load_bits(path: Path) -> dict[str, np.ndarray]:
-    """The mask that belongs to the network in `path`, without the network.
+    """Reads the mask of a network, without the network.
+
+    Args:
+      path: the network's file.
 
     Returns:
-      By layer uint8, eight weights a byte as `np.packbits` has them.
+      By layer, uint8 with eight weights a byte, in the layout of `np.packbits`.
 
     Raises:
       UserError: the file beside it is missing or damaged, or holds no mask.

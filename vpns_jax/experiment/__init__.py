@@ -1,0 +1,1 @@
+"""Experiments: the config, the plan of cells, the run and its folder."""

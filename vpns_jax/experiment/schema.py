@@ -132,7 +132,14 @@ class Config:
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
     def with_value(self, key: str, value: float) -> "Config":
-        """This configuration with another value for a key such as "prune.scores.learning_rate".
+        """Returns a config with another value for one key.
+
+        Args:
+          key: the dotted key, such as "prune.scores.learning_rate".
+          value: the new value.
+
+        Returns:
+          The new config.
 
         Raises:
           UserError: there is no such key, or it is not a float.

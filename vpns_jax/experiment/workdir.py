@@ -28,7 +28,7 @@ _AXES = ("methods", "densities", "seeds")
 
 
 class Workdir:
-    """The folder of one run, which holds:
+    """The folder of one run, with these files.
 
     config.json          the configuration as run, with all methods, densities and seeds that were run in this folder
     inputs.json          digests of the data, the weights and all other inputs

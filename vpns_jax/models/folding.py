@@ -1,10 +1,10 @@
-"""Channels that are constant whatever the image, and folding them into the layers that read them.
+"""Folds channels that are constant for all images into the layers that read them.
 
-A channel whose kernel is zero still says something: what is left of it is its bias, normalised. Where that is known, a
-reader without padding can have it in its own bias. Around a padded convolution lie zeros, not the constant, so no bias
-will do; but one constant channel can stand in for all the others there, each in proportion.
+A channel with a zero kernel still has a value: its bias, after normalization. A reader without padding can add that
+constant to its own bias. A convolution with padding cannot, because its padding holds zeros instead of the constant.
+But there one constant channel can replace all other constant channels, with proportional weights.
 
-Everything works in place on leaves by path, "params/..." and "batch_stats/...": kernels float32, vectors float64.
+All functions work in place on leaves by path, "params/..." and "batch_stats/...": kernels are float32, vectors float64.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,11 +23,11 @@ Activation = Callable[[np.ndarray], np.ndarray]
 
 
 class Reading(NamedTuple):
-    """What a layer sees of some channels.
+    """The constant channels that a layer reads.
 
     Attributes:
       reader: the layer.
-      value: float64 [c], a channel's value, at every pixel and of any image; NaN where it is not constant.
+      value: float64 `[c]`, each channel's value at every pixel of any image; NaN where it is not constant.
     """
 
     reader: Reader
@@ -35,12 +35,12 @@ class Reading(NamedTuple):
 
 
 def readings(model: nn.Module, channels: Channels, leaves: Leaves) -> list[Reading]:
-    """What each reader of some channels sees of them.
+    """Finds the constant channels that each reader sees.
 
     Args:
       model: the network.
-      channels: an entry of its table.
-      leaves: of the network.
+      channels: the channels of one tensor, an entry of `models.channels`.
+      leaves: the network's leaves.
 
     Returns:
       A reading for each reader.
@@ -49,7 +49,7 @@ def readings(model: nn.Module, channels: Channels, leaves: Leaves) -> list[Readi
     if len(channels.writers) == 1:
         value = activation(_emitted(channels.writers[0], leaves))
         return [Reading(reader, value) for reader in channels.readers]
-    # A residual sum: a block reads it, and then adds to it.
+    # A residual sum: each block first reads it, and then adds to it.
     value, seen = np.zeros(leaves[f"params/{channels.name}"].shape[-1]), []
     paths = (*(writer.kernel for writer in channels.writers), *(reader.kernel for reader in channels.readers))
     for block in sorted({_block(path) for path in paths}):
@@ -60,32 +60,32 @@ def readings(model: nn.Module, channels: Channels, leaves: Leaves) -> list[Readi
 
 
 def used(reader: Reader, leaves: Leaves, count: int) -> np.ndarray:
-    """Tells which channels a layer has a weight for that is not zero.
+    """Whether a layer has a nonzero weight for each channel.
 
     Args:
       reader: the layer.
-      leaves: of the network.
-      count: how many channels there are.
+      leaves: the network's leaves.
+      count: the number of channels.
 
     Returns:
-      bool [count].
+      bool `[count]`.
     """
     return np.any(_inputs(reader, leaves, count), axis=(0, 2))
 
 
 def fold(seen: list[Reading], ends: Mapping[str, Writer], leaves: Leaves) -> bool:
-    """Folds constant channels into all layers that read them, and sets the weights that are free then to zero.
+    """Folds constant channels into all layers that read them, and sets their weights for these channels to zero.
 
     Args:
-      seen: all readings of an entry of the table.
-      ends: by the path of a kernel, what follows it.
-      leaves: of the network, changed in place.
+      seen: the readings of all readers of one tensor.
+      ends: each layer by the path of its kernel, with its bias and batch normalization.
+      leaves: the network's leaves, changed in place.
 
     Returns:
       Whether anything was folded.
     """
     padded = [reading.value for reading in seen if _is_padded(reading.reader, leaves)]
-    # The one that is kept: of the constants that every padded reader can see, the largest.
+    # The constant channel to keep: the largest one that is constant for all padded readers.
     size = np.min(np.abs(np.nan_to_num(padded)), axis=0) if padded else np.zeros(0)
     changed = False
     for reader, value in seen:
@@ -109,7 +109,7 @@ def fold(seen: list[Reading], ends: Mapping[str, Writer], leaves: Leaves) -> boo
 
 
 def _emitted(writer: Writer, leaves: Leaves) -> np.ndarray:
-    """float64 [c]: what a layer adds to each of its channels, NaN where that depends on the image."""
+    """The value that a layer adds to each of its channels, float64 `[c]`; NaN where it depends on the image."""
     kernel = leaves[f"params/{writer.kernel}"]
     bias = leaves[f"params/{writer.bias}"] if writer.bias else 0.0
     value = np.where(kernel.any(axis=tuple(range(kernel.ndim - 1))), np.nan, bias)
@@ -117,15 +117,15 @@ def _emitted(writer: Writer, leaves: Leaves) -> np.ndarray:
         return value
     scale, shift = (leaves[f"params/{writer.norm}/{leaf}"] for leaf in ("scale", "bias"))
     mean, var = (leaves[f"batch_stats/{writer.norm}/{leaf}"] for leaf in ("mean", "var"))
-    # Broken statistics make no constant.
+    # Broken statistics give NaN, which counts as no constant.
     with np.errstate(invalid="ignore", divide="ignore"):
         value = (value - mean) * scale / np.sqrt(var + EPSILON) + shift
-    # A scale of zero makes one of anything.
+    # With a scale of zero, any channel is constant.
     return np.where(scale == 0, shift, value)
 
 
 def _shift(end: Writer, amount: np.ndarray, leaves: Leaves) -> None:
-    """Adds a constant to what a layer computes, before the normalisation if there is one."""
+    """Adds a constant to a layer's outputs, before its batch normalization if there is one."""
     if end.bias:
         leaves[f"params/{end.bias}"] += amount
     else:
@@ -133,26 +133,26 @@ def _shift(end: Writer, amount: np.ndarray, leaves: Leaves) -> None:
 
 
 def _inputs(reader: Reader, leaves: Leaves, count: int) -> np.ndarray:
-    """A kernel as [taps or positions, channels, outputs], of the same memory."""
+    """A view of a kernel as `[taps or positions, channels, outputs]`."""
     kernel = leaves[f"params/{reader.kernel}"]
     return kernel.reshape(kernel.size // max(count * kernel.shape[-1], 1), count, kernel.shape[-1])
 
 
 def _is_padded(reader: Reader, leaves: Leaves) -> bool:
-    """Whether a layer sees zeros around its input: here all convolutions do but those of one pixel."""
+    """Whether a layer pads its input with zeros. In these networks, all convolutions except 1x1 ones do."""
     kernel = leaves[f"params/{reader.kernel}"]
     return kernel.ndim == 4 and kernel.shape[0] > 1
 
 
 def _activation(model: nn.Module, channels: Channels) -> Activation:
-    """What comes between writers and readers, of constants: pooling and attention leave those alone."""
+    """The function between writers and readers, applied to constants; pooling and attention do not change constants."""
     if channels.companions:
         return lambda x: x
     return (lambda x: x * ndtr(x)) if isinstance(model, ViT) else (lambda x: np.maximum(x, 0))
 
 
 def _block(path: str) -> tuple[float, int]:
-    """A ResNet's block by its place: (stage, number); the stem is before all of them, the head behind."""
+    """The place of a ResNet's block, (stage, number). The stem comes before all blocks, the head after them."""
     module = path.partition("/")[0]
     if module.startswith("layer"):
         stage, number = module.removeprefix("layer").split("_")

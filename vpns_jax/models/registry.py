@@ -39,7 +39,7 @@ def _is_number(value: Any) -> bool:
 DTYPES = ("float32", "bfloat16", "float16")
 # Outside this range a ResNet-18 has no channel left, or 3 billion weights.
 LEAST_WIDTH, MOST_WIDTH = 1 / 64, 16
-# Outputs of one layer: the widest here are VGG's dense layers at 16 times their width.
+# The most outputs of a layer. The widest layers are VGG's dense layers at 16 times their width.
 MOST_OUTPUTS = 65536
 
 
@@ -201,15 +201,15 @@ def create(name: str, *, num_classes: int = 1000, **options: Any) -> nn.Module:
 
 
 def check_widths(name: str, model: nn.Module, widths: Mapping[str, int]) -> None:
-    """Checks the widths that single layers shall have.
+    """Checks the widths of single layers.
 
     Args:
-      name: of the network, for the error.
-      model: of this package.
-      widths: outputs by layer.
+      name: the network's name, for the error.
+      model: the network.
+      widths: the number of outputs by layer.
 
     Raises:
-      UserError: a layer's width is not its own to choose, or it cannot have this one.
+      UserError: a layer's width cannot be chosen, or cannot have this value.
     """
     table = {each.name.removesuffix("/kernel"): each for each in channels(model) if not each.fixed}
     for layer, outputs in widths.items():

@@ -1,8 +1,8 @@
-"""Shrinking: from a network with dead channels to a smaller one that computes the same.
+"""Shrinking: turns a network with dead channels into a smaller network that computes the same.
 
-A channel is dead if nothing that follows reads it, or if it is constant and what reads it can do without. Zeros say so,
-however they came about: by a mask of channels, or by one of single weights that left none. What is removed can leave
-other channels dead, before and behind it, so this goes on until nothing changes.
+A channel is dead if no following layer reads it, or if it is constant and its readers can be changed to compute the
+same without it. Both are recognized by zero weights, whether a mask of channels or a mask of single weights made them.
+Removing channels can make other channels dead, before and after them. So this is repeated until nothing changes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,9 +23,9 @@ class Shrunk(NamedTuple):
     """A smaller network.
 
     Attributes:
-      model: the module, with `widths` of its own.
+      model: the module, with its own `widths`.
       variables: its variables.
-      kept: by layer, the indices of the outputs that are left; layers that write to one sum by the first of them.
+      kept: the indices of the kept outputs by layer; the first layer stands for all that write to the same sum.
     """
 
     model: Any
@@ -36,21 +36,22 @@ class Shrunk(NamedTuple):
 def shrink(
     model: nn.Module, variables: Mapping[str, Any], *, classes: Sequence[int] | None = None, round_to: int = 1
 ) -> Shrunk:
-    """Removes all channels, hidden units and attention heads that are dead.
+    """Removes all dead channels, hidden units and attention heads.
 
-    Logits are equal up to rounding, for every image, with running statistics (`train=False`).
+    The logits stay equal, up to rounding, for every image and with running statistics (`train=False`).
 
     Args:
-      model: of this package.
-      variables: of `model`; pruned weights are zero.
-      classes: the logits to keep, in this order; None for all.
-      round_to: keep so many of the dead that widths are multiples of this (of heads: their number), or as before.
+      model: a network of this package.
+      variables: its variables, in which pruned weights are zero.
+      classes: the logits to keep, in this order; None keeps all.
+      round_to: widths (for attention: the numbers of heads) become multiples of this, if that does not exceed the old
+        width; some dead channels are kept for that.
 
     Returns:
       The smaller network.
 
     Raises:
-      UserError: the module's channels are not known.
+      UserError: the channels of the network's class are not known.
     """
     table = [each for each in channels(model) if not each.fixed]
     leaves = {path: _writable(leaf) for path, leaf in trees.flatten(variables).items()}
@@ -64,7 +65,7 @@ def shrink(
     for each in table:
         keep = _keep(each, _is_read(each, leaves), norms[each.name], round_to)
         kept[each.name.removesuffix("/kernel")] = keep
-    # Only now, so that indices stay what they are while anything is looked at.
+    # Channels are cut only now, so that indices stay valid until here.
     widths = {}
     for each, (layer, keep) in zip(table, kept.items(), strict=True):
         if keep.size < _count(each, leaves):
@@ -76,20 +77,20 @@ def shrink(
 
 
 def least_width(channels: Channels) -> int:
-    """How many outputs layers must have: none at all where a shortcut leads around them.
+    """The smallest possible number of channels. It is zero if a shortcut leads around the layers that write them.
 
     Args:
-      channels: what they write.
+      channels: the channels.
 
     Returns:
-      A number of channels.
+      The number of channels.
     """
     layer = channels.name.removesuffix("/kernel")
     return 0 if len(channels.writers) == 1 and "/" in layer else channels.width
 
 
 def _settle(model: nn.Module, table: list[Channels], leaves: folding.Leaves) -> None:
-    """Folds constants forward, and sets to zero what nothing reads backward, until nothing changes."""
+    """Folds constant channels forward, and sets the columns of unread channels to zero, until nothing changes."""
     ends = {writer.kernel: writer for each in channels(model) for writer in each.writers}
     changed = True
     while changed:
@@ -105,14 +106,14 @@ def _settle(model: nn.Module, table: list[Channels], leaves: folding.Leaves) -> 
 
 
 def _is_read(each: Channels, leaves: folding.Leaves) -> np.ndarray:
-    """bool [units]: which channels, or groups of them that go together, any layer has a weight for."""
+    """Whether any layer has a nonzero weight for each unit (`width` channels that are pruned together), `[units]`."""
     count = _count(each, leaves)
     read = np.any([folding.used(reader, leaves, count) for reader in each.readers], axis=0)
     return read.reshape(-1, each.width).any(axis=1)
 
 
 def _keep(each: Channels, read: np.ndarray, norms: np.ndarray, round_to: int) -> np.ndarray:
-    """Indices of the channels to keep: those that are read, and the best of the others as far as widths ask for it."""
+    """Indices of the channels to keep: those that are read, and the largest of the others to fill up the width."""
     wanted = max(int(read.sum()), least_width(each) // each.width)
     wanted = min(-(-wanted // round_to) * round_to, read.size)
     order = np.lexsort((-norms, ~read))
@@ -121,13 +122,13 @@ def _keep(each: Channels, read: np.ndarray, norms: np.ndarray, round_to: int) ->
 
 
 def _norms(each: Channels, leaves: folding.Leaves) -> np.ndarray:
-    """float [units]: how large the weights are that write a channel."""
+    """The squared norm of the weights that write each unit, `[units]`."""
     squares = [np.square(leaves[f"params/{path}"]).reshape(-1, _count(each, leaves)).sum(0) for path in each.kernels]
     return np.sum(squares, axis=0).reshape(-1, each.width).sum(axis=1)
 
 
 def _cut(each: Channels, keep: np.ndarray, leaves: folding.Leaves) -> None:
-    """Takes all other channels out of what writes and reads them."""
+    """Removes all other channels from the layers that write and read them."""
     count = _count(each, leaves)
     for reader in each.readers:
         path = f"params/{reader.kernel}"
@@ -147,7 +148,7 @@ def _count(each: Channels, leaves: folding.Leaves) -> int:
 
 
 def _writable(leaf: Any) -> np.ndarray:
-    """A copy to work on: vectors are added to, and should not round each time."""
+    """A copy that can be changed. Vectors become float64, so that repeated additions do not accumulate rounding."""
     leaf = np.asarray(leaf)
     wide = leaf.ndim == 1 and leaf.dtype == np.float32
     return np.array(leaf, np.float64 if wide else leaf.dtype, order="C")

@@ -91,7 +91,7 @@ class Prompt:
         return {name: jnp.zeros(shape, jnp.float32) for name, shape in self.shapes().items()}
 
     def perturbation(self, params: PyTree, rng: jax.Array | None = None) -> jax.Array:
-        """m * delta.
+        """Computes m * delta.
 
         Args:
           params: the tree of `init`.

@@ -29,7 +29,13 @@ OPTIONS = {row.options.group: row.options for row in METHODS.values() if row.opt
 
 
 def method(name: str) -> Method:
-    """The method of that name: one of `METHODS`, or one without a prompt and "+prompt" or "+posthoc".
+    """Looks up a method by its name.
+
+    Args:
+      name: a name in `METHODS`, or the name of a method without a prompt and "+prompt" or "+posthoc".
+
+    Returns:
+      The method.
 
     Raises:
       UserError: there is no such method.

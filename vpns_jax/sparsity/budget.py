@@ -1,8 +1,9 @@
-"""A budget: as many channels are pruned as it takes for the network without them to cost at most a share of the dense.
+"""Budgets: channels are pruned until the remaining network costs at most a given share of the dense network's cost.
 
-What a layer costs is proportional to the channels it reads times those it writes, so the share of the cost is not that
-of channels. There is one threshold for the scores of all layers, as for densities. It is searched anew for every
-mask: all thresholds are tried at once, which is cheap because channels are few, and the loosest that fits is taken.
+A layer's cost is proportional to the channels that it reads times the channels that it writes. So the share of the cost
+differs from the share of channels. One threshold for the scores of all layers is used, as for densities. Every new mask
+searches its threshold: all thresholds are tried at once, which is cheap because there are few channels, and the one
+that keeps the most channels is taken.
 """
 
 import dataclasses
@@ -21,17 +22,17 @@ from vpns_jax.sparsity.channels import ChannelPattern
 from vpns_jax.sparsity.density import check_density
 
 PyTree = Any
-# More than float32 is off by when it adds up a network, so that no budget is exceeded by rounding.
+# Larger than float32's rounding error in the sum over a network, so that rounding never exceeds a budget.
 _ROUNDING = 1e-6
 
 
 class Term(NamedTuple):
-    """What one part of a network costs, in proportion to the kept channels that it reads, and that it writes.
+    """The cost of one part of a network, proportional to the kept channels that it reads and to those that it writes.
 
     Attributes:
-      reads: the path of the channels' score; "" if it reads none that may be pruned.
-      writes: likewise.
-      cost: in the dense network, such as its multiply-adds.
+      reads: the path of the scores of the channels that it reads; "" if none of them may be pruned.
+      writes: the path of the scores of the channels that it writes; "" if none of them may be pruned.
+      cost: its cost in the dense network, such as its multiply-adds.
     """
 
     reads: str
@@ -40,14 +41,14 @@ class Term(NamedTuple):
 
 
 def cost(terms: Sequence[Term], kept: Mapping[str, tuple[int, int]]) -> int:
-    """Adds up what is left of a network.
+    """Adds up the cost of a pruned network.
 
     Args:
-      terms: of the dense network.
-      kept: of channels that may be pruned, how many are kept and how many there are, by the path of their score.
+      terms: the parts of the dense network.
+      kept: how many channels are kept and how many there are, by the path of their scores.
 
     Returns:
-      The cost without all channels that are pruned.
+      The cost without the pruned channels.
     """
     whole = (1, 1)
     total = 0
@@ -59,21 +60,28 @@ def cost(terms: Sequence[Term], kept: Mapping[str, tuple[int, int]]) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class BudgetPattern(ChannelPattern):
-    """Masks of whole channels under one threshold, with a density that is a share of the cost. Hashable.
+    """Masks of whole channels under one threshold; the density is a share of the cost. Hashable.
 
     Attributes:
-      terms: of the dense network.
-      target: what the user calls the cost, for errors.
+      terms: the parts of the dense network.
+      target: the user's name for the cost, for errors.
     """
 
     terms: tuple[Term, ...] = ()
     target: str = ""
 
     def amount(self, shapes: PyTree, density: float) -> PyTree:
-        """Gives the share of the cost that may be left; see `Pattern.amount`.
+        """Checks the share of the cost that is kept; see `Pattern.amount`.
+
+        Args:
+          shapes: tree of kernels, or of their shapes.
+          density: share of the cost that is kept.
+
+        Returns:
+          The share.
 
         Raises:
-          UserError: it is left even if one channel a layer is, or the allocation is not global.
+          UserError: one channel in each layer costs more than that, or the allocation is not global.
         """
         check_density(density)
         if self.allocation != "global":
@@ -89,7 +97,16 @@ class BudgetPattern(ChannelPattern):
         return np.float32(density)
 
     def select(self, scores: PyTree, amount: Any, *, signed: bool = False) -> PyTree:
-        """Keeps the channels of largest scores, as many as the share of the cost allows; see `Pattern.select`."""
+        """Keeps the channels with the largest scores, as many as the budget allows; see `Pattern.select`.
+
+        Args:
+          scores: a tree like `scored`.
+          amount: share of the cost that is kept, from `amount`.
+          signed: whether the largest scores are kept instead of the largest magnitudes.
+
+        Returns:
+          A tree like `scores`, bool.
+        """
         return _select(self, scores, jnp.float32(amount), signed=signed)
 
     def _names(self, shapes: PyTree) -> list[str]:
@@ -102,7 +119,7 @@ def _select(pattern: BudgetPattern, scores: PyTree, share: jax.Array, *, signed:
     named, _ = jax.tree_util.tree_flatten_with_path(scores)
     names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in named]
     values = jnp.concatenate([leaf if signed else jnp.abs(leaf) for leaf in leaves])
-    # Of equals the first goes first, as everywhere.
+    # Of equal scores, the first is pruned first, as everywhere.
     order = jnp.argsort(values, stable=True)
     owner = np.repeat(np.arange(len(leaves)), [leaf.size for leaf in leaves])
     left = _left(pattern.terms, names, [leaf.size for leaf in leaves], jnp.asarray(owner)[order])
@@ -113,13 +130,13 @@ def _select(pattern: BudgetPattern, scores: PyTree, share: jax.Array, *, signed:
 
 
 def _left(terms: Sequence[Term], names: Sequence[str], sizes: Sequence[int], owners: jax.Array) -> jax.Array:
-    """The share of the cost that is left when the first 0, 1, 2, ... channels go, float32 `[channels + 1]`.
+    """The share of the cost that is left after the first 0, 1, 2, ... channels are pruned, float32 `[channels + 1]`.
 
     Args:
-      terms: of the dense network.
-      names: of the layers.
-      sizes: how many channels each has.
-      owners: which layer each channel is of, in the order in which they go.
+      terms: the parts of the dense network.
+      names: the layers' names.
+      sizes: the number of channels of each layer.
+      owners: the layer of each channel, in the order of pruning.
     """
     gone = jnp.cumsum(owners[:, None] == jnp.arange(len(names))[None], axis=0, dtype=jnp.int32)
     gone = jnp.concatenate([jnp.zeros((1, len(names)), jnp.int32), gone])

@@ -108,17 +108,33 @@ class ChannelPattern(Pattern):
         return self._per_tensor(kernels, lambda layer, leaves: layer.mean(leaves))
 
     def first_scores(self, kernels: PyTree) -> PyTree:
-        """Makes initial scores: in each layer evenly spaced in the order of the channels' magnitudes.
+        """Makes initial scores: evenly spaced in each layer, in the order of the channels' magnitudes.
 
-        Their mean is that of the scaled weights. Means of many weights differ so little within a layer that magnitudes
-        themselves, even leveled, would have one threshold empty some layers and spare others from the start.
+        Their mean is that of the scaled weights. Magnitudes themselves are no good initial scores, even if they are
+        leveled: means of many weights differ so little within a layer that one threshold would empty some layers and
+        keep others whole from the start.
+
+        Args:
+          kernels: the prunable kernels.
+
+        Returns:
+          A tree like `scored`.
         """
         sizes = self.magnitude(scaled_init(kernels))
         mean = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(sizes)) / sum(leaf.size for leaf in jax.tree.leaves(sizes))
         return jax.tree.map(lambda leaf: 2 * mean * (jnp.argsort(jnp.argsort(leaf)) + 0.5) / leaf.size, sizes)
 
     def select(self, scores: PyTree, amount: Any, *, signed: bool = False) -> PyTree:
-        """Keeps the channels of largest scores; see `Pattern.select`."""
+        """Keeps the channels with the largest scores; see `Pattern.select`.
+
+        Args:
+          scores: a tree like `scored`.
+          amount: from `amount`.
+          signed: whether the largest scores are kept instead of the largest magnitudes.
+
+        Returns:
+          A tree like `scores`, bool.
+        """
         return Pattern(allocation=self.allocation).select(scores, amount, signed=signed)
 
     def put(self, weights: PyTree, scored: PyTree) -> PyTree:
@@ -183,7 +199,7 @@ def channel_parts(channels: Channels) -> list[str]:
       channels: the channels of one tensor.
 
     Returns:
-      Paths of what has a column, or an element, for each channel.
+      Paths of the parameters that have a column, or an element, for each channel.
     """
     writers = (*channels.writers, *channels.companions)
     paths = (path for writer in writers for path in (writer.kernel, writer.bias, *_ends(writer)))

@@ -112,14 +112,14 @@ class Pattern:
         return overlay(weights, scored)
 
     def amount(self, shapes: PyTree, density: float) -> PyTree:
-        """Says how much to prune.
+        """Computes how much to prune.
 
         Args:
           shapes: tree of kernels, or of their shapes.
           density: the share to keep.
 
         Returns:
-          What `select` takes, as numbers, so that one compilation serves every density.
+          Numbers for `select`, so that one compilation serves every density.
 
         Raises:
           UserError: see `validate`.
@@ -127,7 +127,7 @@ class Pattern:
         return jax.tree.map(np.int32, pruned_groups(self, shapes, density))
 
     def select(self, scores: PyTree, amount: Any, *, signed: bool = False) -> PyTree:
-        """Keeps what has the largest |score|, or the largest score.
+        """Keeps the variables with the largest |score|, or with the largest score.
 
         Args:
           scores: a tree like `scored`.
@@ -140,11 +140,11 @@ class Pattern:
         return prune_groups(scores, amount, self, signed=signed)
 
     def select_further(self, scores: PyTree, kept: PyTree, amount: Any) -> PyTree:
-        """Keeps the largest |score| of what is still kept.
+        """Keeps the variables with the largest |score| among those that are still kept.
 
         Args:
           scores: a tree like `scored`.
-          kept: a tree like `scored`, bool: whole groups, no fewer than are kept in the end.
+          kept: a tree like `scored`, bool. It keeps whole groups, at least as many as are kept in the end.
           amount: how much to prune in all, from `amount`.
 
         Returns:
@@ -306,7 +306,7 @@ def prune_groups(scores: PyTree, pruned: Counts, pattern: Pattern, *, signed: bo
 
 @jax.jit
 def _remaining(scores: PyTree, kept: PyTree) -> PyTree:
-    """The scores' magnitudes, those of what is gone below all others."""
+    """The magnitudes of scores; those of pruned variables are smaller than all others."""
     tiny = 2 * jnp.finfo(jnp.float32).tiny
     # Kept scores may be zero or no number, too.
     return jax.tree.map(lambda s, keep: jnp.where(keep, jnp.fmax(jnp.abs(s), tiny), 0), scores, kept)

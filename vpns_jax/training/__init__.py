@@ -1,0 +1,1 @@
+"""Training: networks, passes, stages, optimizers, the runner, evaluation and checkpoints."""

@@ -1,4 +1,4 @@
-"""A stage is a value: what an iteration does, and its optimizers. A constructor makes it together with its first state:
+"""A stage is a value: what an iteration does, and its optimizers. A constructor makes it together with its first state.
 
 stage, state = learn_scores(network, pretrained, scores, recipe, ...)   # VPNs, HYDRA
 stage, state = learn_weights(network, subnetwork, recipe, ...)          # fine-tuning, IMP
