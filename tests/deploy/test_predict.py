@@ -56,6 +56,8 @@ def test_prompted_by_default_where_there_is_a_prompt():
 
 
 def test_images_of_any_number_and_size_and_nothing_is_compiled_twice(caplog):
+    # Other tests may have compiled the shape that is to be seen.
+    jax.clear_caches()
     classifier = finished.classifier()
     many = [*finished.images(3, 6), *finished.images(4, 17), finished.images(1, 5)[0, :, :3]]
     expected = np.stack([classifier.predict(image).probabilities[0] for image in many])

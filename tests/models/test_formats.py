@@ -535,3 +535,16 @@ def test_lying_npz_members_are_refused(member: str, data: bytes, reason: str, tm
 def test_fortran_order_is_honored(tmp_path: Path) -> None:
     np.savez(tmp_path / "w.npz", w=np.asfortranarray(TENSORS["w"]))
     np.testing.assert_array_equal(formats.read(tmp_path / "w.npz")["w"], TENSORS["w"])
+
+
+def test_equal_tensors_make_equal_files(tmp_path):
+    """The library itself writes the entries of the metadata in any order."""
+    tensors = {"é": np.arange(6.0, dtype=np.float32).reshape(2, 3), "b": np.zeros((), np.int32)}
+    written = set()
+    for number in range(12):
+        path = tmp_path / f"{number}.safetensors"
+        save_safetensors(path, tensors)
+        written.add(path.read_bytes())
+    assert len(written) == 1
+    read = formats.read(path)
+    assert all(np.array_equal(read[name], value) for name, value in tensors.items())

@@ -78,6 +78,19 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
+def _sort_metadata(path: Path) -> None:
+    """Puts the entries of the metadata in order: the library writes them in another one each time."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        ordered = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length)
+        if len(ordered) != length:
+            raise ValueError(f"{path}: the header takes {len(ordered)} bytes and not {length}")
+        file.seek(8)
+        file.write(ordered)
+
+
 def save_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> None:
     """Writes tensors to a safetensors file with a checksum, whole or not at all.
 
@@ -99,6 +112,7 @@ def save_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, np.ndar
     metadata = {"format": "pt", CHECKSUM: digest_arrays(arrays.items())}
     try:
         safetensors.numpy.save_file(arrays, unfinished, metadata=metadata)
+        _sort_metadata(unfinished)
         unfinished.replace(target)
     finally:
         unfinished.unlink(missing_ok=True)
