@@ -48,7 +48,7 @@ def aligned(headings: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     """A table in aligned columns, ending in a newline; headings may have a line break."""
     tops, bottoms = zip(*((*heading.split("\n"), "")[:2] for heading in headings), strict=True)
     widths = [max(map(len, column)) for column in zip(tops, bottoms, *body, strict=True)]
-    lines = [tops, bottoms, tuple("-" * width for width in widths), *body]
+    lines = [tops, *([bottoms] if any(bottoms) else []), tuple("-" * width for width in widths), *body]
     return "".join(_align(line, widths) + "\n" for line in lines)
 
 

@@ -103,6 +103,22 @@ def _by_class(folders: Sequence[str]) -> dict[str, list[str]]:
     return dict(sorted(classes.items()))
 
 
+def find_images(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """All images below a folder, at any depth; opens none.
+
+    Args:
+      root: the folder.
+
+    Returns:
+      Paths below it, sorted, and what was passed over, a line for each kind of thing.
+
+    Raises:
+      UserError: a folder that cannot be read, or a link to a folder that it lies in.
+    """
+    passed: Passed = []
+    return tuple(sorted(_images(root, "", passed))), tuple(_told(passed))
+
+
 def _classes(folder: Path) -> tuple[str, ...]:
     inside = _scan(folder)
     classes = tuple(_by_class(inside.folders))

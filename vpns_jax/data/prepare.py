@@ -5,24 +5,17 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 
 from vpns_jax import files
+from vpns_jax.arguments import Parser
 from vpns_jax.data import folder, registry, tfds_sets
 from vpns_jax.data.source import Original
 from vpns_jax.data.text import printable
 from vpns_jax.errors import UserError, one_line
 
 USAGE = "python -m vpns_jax.data list, or prepare NAME [--data_dir=DIR] [--manual_dir=DIR]"
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser that raises `UserError` for wrong arguments."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; usage: {USAGE}")
 
 
 def main(arguments: list[str]) -> int:
@@ -51,11 +44,13 @@ def main(arguments: list[str]) -> int:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = _Parser(prog="python -m vpns_jax.data", description="Data sets: list them, prepare one.")
+    parser = Parser(usage=USAGE, description="Data sets: list them, prepare one.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="list the data sets and where each comes from")
+    commands.add_parser("list", usage=USAGE, help="list the data sets and where each comes from")
     prepare_parser = commands.add_parser(
-        "prepare", help="download a data set, or convert a manually downloaded archive, and check it"
+        "prepare",
+        usage=USAGE,
+        help="download a data set, or convert a manually downloaded archive, and check it",
     )
     prepare_parser.add_argument("name", help="a data set that `list` shows, or folder:/path/to/images")
     prepare_parser.add_argument(

@@ -1,0 +1,72 @@
+"""The image files that a command line names, and the classes that their folders say they are of."""
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from vpns_jax import files
+from vpns_jax.data import printable
+from vpns_jax.data.listing import find_images
+from vpns_jax.data.text import some
+from vpns_jax.errors import UserError, short
+
+
+@dataclasses.dataclass(frozen=True)
+class Gathered:
+    """The files to read.
+
+    Attributes:
+      paths: of the files.
+      folders: for each the sub-folder of a named folder that it lies in; "" where it lies in none.
+      notes: what was passed over, a line each.
+    """
+
+    paths: tuple[Path, ...]
+    folders: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def labels(self, classes: Sequence[str]) -> tuple[int | None, ...]:
+        """The class of each file: the one that its folder is called like; None where there is no such class."""
+        numbers = {name: number for number, name in enumerate(classes)}
+        return tuple(numbers.get(folder) for folder in self.folders)
+
+    def strangers(self, classes: Sequence[str]) -> str:
+        """A line on the sub-folders that are called like no class; empty if there are none."""
+        counts = collections.Counter(folder for folder in self.folders if folder and folder not in classes)
+        if not counts:
+            return ""
+        return (
+            f"{sum(counts.values())} images are in folders that are called like no class, and not counted as right or "
+            f"wrong: {some(list(counts))}; the classes are {some(classes)}"
+        )
+
+
+def gather(named: Sequence[str]) -> Gathered:
+    """Finds the images; opens none.
+
+    Args:
+      named: files, and folders, in which images are found at any depth.
+
+    Raises:
+      UserError: there is no such file, or no image in a folder.
+    """
+    paths: list[Path] = []
+    folders: list[str] = []
+    notes: list[str] = []
+    for name in named:
+        path = files.user_path(name, "IMAGES_OR_FOLDER")
+        if path.is_dir():
+            images, passed = find_images(path)
+            if not images:
+                hint = f"; {passed[0]}" if passed else ""
+                raise UserError(f"{short(printable(name))} has no image in it, at any depth{hint}"[:400])
+            paths += [path / image for image in images]
+            folders += [printable(image.split("/")[0]) if "/" in image else "" for image in images]
+            notes += passed
+        elif path.is_file():
+            paths.append(path)
+            folders.append("")
+        else:
+            raise UserError(f"{short(printable(name))}: there is no such file or folder")
+    return Gathered(tuple(paths), tuple(folders), tuple(notes))

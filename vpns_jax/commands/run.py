@@ -1,0 +1,56 @@
+"""Runs or resumes one experiment.
+
+Any key of the config can be set on the command line: `--config.data.batch_size=128`. Run the same command again to
+continue where it stopped. docs/scale.md shows how to use many devices and machines.
+"""
+
+import shlex
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from vpns_jax import cli
+
+# Needed only if the processes were started by a launcher that JAX does not know.
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "With several processes: HOST:PORT of the first one.")
+_PROCESSES = flags.DEFINE_integer("processes", None, "With several processes: their number.")
+_PROCESS = flags.DEFINE_integer("process", None, "With several processes: the number of this one, from 0.")
+
+
+def main(arguments: list[str]) -> int:
+    """Runs `python -m vpns_jax run`.
+
+    Args:
+      arguments: what follows.
+
+    Returns:
+      The exit code: 0, or 2 for something that the caller can mend.
+    """
+    # A config builds on another one in the same checkout, and a console script does not look there.
+    if not {"", str(Path.cwd())}.intersection(sys.path):
+        sys.path.insert(0, str(Path.cwd()))
+    return start(["python", "-m", "vpns_jax", "run"], arguments)
+
+
+def start(program: list[str], arguments: list[str]) -> int:
+    """Runs or resumes an experiment.
+
+    Args:
+      program: how this was called, for the report.
+      arguments: what followed.
+
+    Returns:
+      The exit code.
+    """
+
+    def run() -> None:
+        config, workdir = cli.parse([program[-1], *arguments])
+        from vpns_jax.experiment import run
+        from vpns_jax.parallel import processes, startup
+
+        startup.prepare()
+        processes.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+        run.run(config, workdir, shlex.join([*program, *arguments]))
+
+    return cli.end(run)
