@@ -8,7 +8,7 @@ from pathlib import Path
 from vpns_jax import files
 from vpns_jax.data import printable
 from vpns_jax.data.listing import find_images
-from vpns_jax.data.text import some
+from vpns_jax.data.text import composed, some
 from vpns_jax.errors import UserError, short
 
 
@@ -62,7 +62,7 @@ def gather(named: Sequence[str]) -> Gathered:
                 hint = f"; {passed[0]}" if passed else ""
                 raise UserError(f"{short(printable(name))} has no image in it, at any depth{hint}"[:400])
             paths += [path / image for image in images]
-            folders += [printable(image.split("/")[0]) if "/" in image else "" for image in images]
+            folders += [printable(composed(image.split("/")[0])) if "/" in image else "" for image in images]
             notes += passed
         elif path.is_file():
             paths.append(path)

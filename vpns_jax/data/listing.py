@@ -110,13 +110,13 @@ def find_images(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
       root: the folder.
 
     Returns:
-      Paths below it, sorted, and what was passed over, a line for each kind of thing.
+      The paths below it, sorted, and what was skipped, a line for each kind of thing.
 
     Raises:
       UserError: a folder that cannot be read, or a link to a folder that it lies in.
     """
-    passed: Passed = []
-    return tuple(sorted(_images(root, "", passed))), tuple(_told(passed))
+    skipped: Skipped = []
+    return tuple(sorted(_images(root, "", skipped))), tuple(_report(skipped))
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
