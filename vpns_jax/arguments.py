@@ -10,5 +10,12 @@ class Parser(argparse.ArgumentParser):
     """`argparse.ArgumentParser`, made with `usage=`, which ends the line about a mistake."""
 
     def error(self, message: str) -> NoReturn:
-        """Raises `UserError` instead of ending the program."""
+        """Refuses a command line; `argparse` itself would end the program.
+
+        Args:
+          message: what is wrong with it.
+
+        Raises:
+          UserError: always.
+        """
         raise UserError(f"{message}; usage: {self.usage}")
