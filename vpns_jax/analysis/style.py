@@ -8,6 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from vpns_jax.files import whole
+
 INK, FAINT = "#222222", "#d9d9d9"
 ALARM, BLUE = "#c1272d", "#0072b2"
 # The line styles in every figure.
@@ -28,10 +30,22 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Writes a figure as PNG at 150 dots an inch, makes its folder if needed, and returns the path."""
+    """Writes a figure as PNG at 150 dots an inch, whole or not at all.
+
+    Args:
+      figure: a figure of `new_figure`.
+      path: the file; its folder is made if needed.
+
+    Returns:
+      The path.
+
+    Raises:
+      UserError: the disk refuses; names the file.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png", dpi=150)
+    with whole(path) as file:
+        figure.savefig(file, format="png", dpi=150)
     return path
 
 
