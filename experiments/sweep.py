@@ -61,8 +61,9 @@ def sweep(config: Config, folder: Path, line: str, *, jobs: int, devices: list[s
       UserError: the folder holds something else, or the inputs cannot be read.
     """
     from vpns_jax.experiment import inputs
+    from vpns_jax.experiment.lock import locked
     from vpns_jax.experiment.plan import grid
-    from vpns_jax.experiment.workdir import Workdir, check_folder, locked
+    from vpns_jax.experiment.workdir import Workdir, check_folder
 
     current = inputs.of(config)
     check_folder(folder, config, current)

@@ -16,7 +16,7 @@ from tests.experiment import small
 from vpns_jax import models
 from vpns_jax.deploy import subnetworks
 from vpns_jax.errors import UserError
-from vpns_jax.experiment.workdir import locked
+from vpns_jax.experiment.lock import locked
 from vpns_jax.training.writers import MetricLog
 
 CELL = "hydra-s50-seed7"
@@ -197,7 +197,7 @@ def test_a_second_run_in_the_same_folder_is_refused(tmp_path, data):
 HOLD = """
 import sys, time
 from pathlib import Path
-from vpns_jax.experiment.workdir import locked
+from vpns_jax.experiment.lock import locked
 
 with locked(Path(sys.argv[1])):
     print("held", flush=True)

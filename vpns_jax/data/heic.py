@@ -1,5 +1,6 @@
 """HEIC images, the format of many phones: pillow-heif decodes them if it is installed."""
 
+import importlib.util
 import io
 
 from PIL import ImageFile
@@ -25,11 +26,7 @@ def is_heic(data: bytes) -> bool:
 
 def readable() -> bool:
     """Whether pillow-heif is installed."""
-    try:
-        import pillow_heif  # noqa: F401
-    except ImportError:
-        return False
-    return True
+    return importlib.util.find_spec("pillow_heif") is not None
 
 
 def open_heic(data: bytes) -> ImageFile.ImageFile:

@@ -1,11 +1,7 @@
-"""The folder of a run: its files, its lock, and the refusal to mix two configurations or two sets of inputs in it."""
+"""The folder of a run: its files, and the refusal to mix two configurations or two sets of inputs in it."""
 
-import contextlib
 import dataclasses
-import fcntl
-import os
-import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +11,11 @@ from vpns_jax.experiment import inputs
 from vpns_jax.experiment.config import Config
 from vpns_jax.experiment.identity import identity
 from vpns_jax.experiment.inputs import Input
+from vpns_jax.experiment.lock import LOCK, make_writable
 from vpns_jax.parallel import processes
 from vpns_jax.pruners import method
-from vpns_jax.storage import storage_errors
 from vpns_jax.training.writers import MetricLog
 
-_LOCK = ".lock"
 # The key in a cell's file that says which run the result belongs to.
 _KNOWN = "belongs_to"
 # The keys of a config that decide which cells there are.
@@ -58,7 +53,7 @@ class Workdir:
         if not processes.is_primary():
             return
         check_folder(path, config, current)
-        _make(path)
+        make_writable(path)
         for folder in (self.figures, self.path / "cells"):
             folder.mkdir(exist_ok=True)
         before = read_config(self.path) if self._config_path.exists() else None
@@ -234,43 +229,6 @@ class Workdir:
             files.write_sealed(self.path / "inputs.json", wanted)
 
 
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Locks the folder of a run until the block or the process ends, in whatever way.
-
-    If there are several processes, the first one holds the lock for all.
-
-    Args:
-      path: the folder, which is made if it does not exist.
-
-    Yields:
-      Nothing.
-
-    Raises:
-      UserError: another process holds the lock, or the folder cannot be written.
-    """
-    if not processes.is_primary():
-        yield
-        return
-    _make(path)
-    with storage_errors(path), (path / _LOCK).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise UserError(
-                f"--workdir {path} is in use by {file.read(100).strip() or 'another process'}; wait for it to end, "
-                "or choose another --workdir"
-            ) from error
-        except OSError:
-            pass  # Some network file systems have no locks; then the run goes on without one.
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        # The system releases the lock when the file is closed, also when the process is killed.
-        yield
-
-
 def check_folder(path: Path, config: Config, current: Mapping[str, Input] | None = None) -> None:
     """Checks, without writing anything, that a run may use a folder.
 
@@ -315,7 +273,7 @@ def read_config(path: Path) -> dict[str, Any]:
 def _left_by_a_kill(entry: Path) -> bool:
     if entry.name in ("figures", "cells"):
         return entry.is_dir() and not any(entry.iterdir())
-    return entry.name in (_LOCK, ".writable", "inputs.json") or entry.suffix == ".tmp"
+    return entry.name in (LOCK, ".writable", "inputs.json") or entry.suffix == ".tmp"
 
 
 def _check_same(path: Path, config: Config) -> None:
@@ -337,17 +295,6 @@ def _check_same(path: Path, config: Config) -> None:
 
 def _digest_rows(rows: list[dict[str, Any]], cell: str) -> str:
     return files.digest_json([row for row in rows if row["cell"] == cell])
-
-
-def _make(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        # The permission bits would not show a read-only disk.
-        probe = path / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"--workdir {path} cannot be written: {error.strerror}") from error
 
 
 def _read_inputs(path: Path) -> dict[str, Any]:

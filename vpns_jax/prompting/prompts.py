@@ -3,6 +3,7 @@
 A prompt is a small immutable value, and the caller holds its parameters, a tree. Each kind is a class in `kinds`.
 """
 
+import abc
 import dataclasses
 import math
 from collections.abc import Callable
@@ -25,7 +26,7 @@ PARAMETRIZATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Prompt:
+class Prompt(abc.ABC):
     """What all kinds share; make one with `prompting.create`. Hashable, so it can be static under `jax.jit`.
 
     Attributes:
@@ -47,14 +48,15 @@ class Prompt:
     usual_parametrization: ClassVar[str]
 
     @classmethod
+    @abc.abstractmethod
     def largest(cls, canvas_size: int) -> int:
         """The largest size that fits a canvas."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def shapes(self) -> dict[str, Shape]:
         """The parameters' shapes [h, w, 3] by name."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def arrange(self, delta: dict[str, jax.Array], rng: jax.Array | None) -> jax.Array:
         """Puts the perturbation where it belongs.
 
@@ -65,7 +67,6 @@ class Prompt:
         Returns:
           Float32 [S, S, 3], zero outside the prompt.
         """
-        raise NotImplementedError
 
     @property
     def image_size(self) -> int | None:

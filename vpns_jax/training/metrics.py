@@ -10,6 +10,7 @@ from vpns_jax.training.calibration import CalibrationError
 
 
 @flax.struct.dataclass
+# clu makes the base class at run time, where mypy cannot follow.
 class Loss(clu.metrics.Average.from_output("loss")):  # type: ignore[misc]
     """The mean of the losses of examples."""
 
