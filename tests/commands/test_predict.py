@@ -107,6 +107,7 @@ def test_what_cannot_be_read_is_named_and_skipped(call, folder, tmp_path):
     assert len(told["images"]) == 10
     assert told["scores"]["images"] == 9
     assert "skipped images/a/broken.jpg" in err
+    assert "\n10 images in" in err
     assert "1 images are in folders that are called like no class" in err
     assert "notes.txt" in err
 

@@ -64,7 +64,8 @@ def _run(parsed: argparse.Namespace) -> None:
     answers = Answers.of(classified, gathered.labels(classifier.classes), classifier.classes)
     notes = (*gathered.notes, gathered.strangers(classifier.classes))
     notes += tuple(f"skipped {path}: {reason}" for path, reason in answers.skipped)
-    speed = f"{len(classified):,} images in {seconds:.1f} s, {len(classified) / seconds:,.0f} images/s"
+    read = len(classified) - len(answers.skipped)
+    speed = f"{read:,} images in {seconds:.1f} s, {read / seconds:,.3g} images/s"
     sys.stderr.writelines(f"{note}\n" for note in (*notes, speed) if note)
     if parsed.json:
         network = printable(parsed.network)
