@@ -1,6 +1,7 @@
 """Strict test sessions: rank promotion raises, and warnings are errors (see pyproject.toml)."""
 
 import importlib.metadata
+import logging
 import os
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -14,6 +15,8 @@ os.environ.setdefault(
 
 import jax
 import pytest
+
+from vpns_jax.parallel import startup
 
 # Simulated devices, so that sharding can be tested on a laptop.
 jax.config.update("jax_num_cpu_devices", 8)
@@ -32,6 +35,16 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     order = {name: place for place, name in enumerate(SLOWEST_FIRST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
+@pytest.fixture(autouse=True)
+def _loggers():
+    """Puts log levels back: a command that ran in this process silenced them, and a later test may read them."""
+    loggers = [logging.getLogger(name) for name in startup.SILENCED]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture

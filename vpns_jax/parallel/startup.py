@@ -7,6 +7,9 @@ import jax
 
 from vpns_jax import files
 
+# Loggers of which only errors are shown.
+SILENCED = ("absl", "orbax", "jax", "vpns_jax.data")
+
 
 def prepare() -> None:
     """Turns on the cache of compiled programs, and silences the log messages of libraries."""
@@ -16,5 +19,5 @@ def prepare() -> None:
     # Selection on several devices has a partitioning rule in Python. Its address differs from run to run, and would
     # otherwise be a part of the cache's key.
     jax.config.update("jax_remove_custom_partitioning_ptr_from_cache_key", True)
-    for name in ("absl", "orbax", "jax", "vpns_jax.data"):
+    for name in SILENCED:
         logging.getLogger(name).setLevel(logging.ERROR)
