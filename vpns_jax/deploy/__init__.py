@@ -4,5 +4,17 @@ from vpns_jax.deploy.classifier import Classifier, Predictions
 from vpns_jax.deploy.description import Description
 from vpns_jax.deploy.loading import load, save
 from vpns_jax.deploy.reading import Answer, classify_files
+from vpns_jax.deploy.shrinking import Size, shrink, size_of
 
-__all__ = ["Answer", "Classifier", "Description", "Predictions", "classify_files", "load", "save"]
+__all__ = [
+    "Answer",
+    "Classifier",
+    "Description",
+    "Predictions",
+    "Size",
+    "classify_files",
+    "load",
+    "save",
+    "shrink",
+    "size_of",
+]
