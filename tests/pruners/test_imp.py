@@ -58,8 +58,8 @@ def watched(monkeypatch):
     seen = []
     drop = imp.drop_smallest
 
-    def watch(problem, trained, density):
-        mask = drop(problem, trained, density)
+    def watch(problem, trained, *rest):
+        mask = drop(problem, trained, *rest)
         seen.append((trained, sum(int((~leaf).sum()) for leaf in jax.tree.leaves(mask)), mask))
         return mask
 

@@ -29,17 +29,6 @@ def test_only_what_is_still_kept_counts():
         sparsity.check_scores(scores, {"a": jnp.asarray([True, False, False])})
 
 
-def test_the_share_that_ties_decide_by_hand():
-    # In 3, 2, 2, 2, 1 three scores tie for two places. So ties decide two of the three kept weights.
-    scores = {"a": jnp.asarray([3.0, -2.0, 2.0]), "b": jnp.asarray([2.0, 1.0])}
-    mask = sparsity.prune_smallest(scores, 2)
-    assert sparsity.tied_share(scores, mask) == pytest.approx(2 / 3)
-    # With signs, -2 is pruned and ties with no other score.
-    signed = {"a": jnp.asarray([True, False, True]), "b": jnp.asarray([True, True])}
-    assert sparsity.tied_share(scores, signed, signed=True) == 0
-    assert sparsity.tied_share({"a": jnp.arange(4.0)}, {"a": jnp.arange(4) > 1}) == 0
-
-
 def test_what_is_kept_and_not_zero():
     weights = {"a": jnp.asarray([0.0, 1.0, -2.0, 0.0]), "b": jnp.ones(2)}
     mask = {"a": jnp.asarray([True, True, False, False])}

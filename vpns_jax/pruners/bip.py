@@ -58,4 +58,5 @@ def prune(problem: Problem, runner: Runner) -> Subnetwork:
         pattern=problem.pattern,
         gamma=options.gamma,
     )
-    return stage.subnetwork(runner.run("prune", stage, state, problem.prune.epochs))
+    state = runner.run("prune", stage, state, problem.prune.epochs)
+    return problem.learned(state.groups["scores"], stage.subnetwork(state), runner)

@@ -1,8 +1,7 @@
 """HYDRA and VPNs: scores are learned on the frozen network, without (HYDRA) or with (VPNs) a visual prompt.
 
 VPNs: arXiv 2312.01397, eq. 2. HYDRA: Sehwag et al., arXiv 2002.10509. HYDRA's own form has one threshold for each
-  layer;
-with one global threshold it is VPNs without the prompt.
+layer; with one global threshold it is VPNs without the prompt.
 """
 
 import dataclasses
@@ -39,7 +38,7 @@ def prune(problem: Problem, runner: Runner) -> Subnetwork:
         new_head=isinstance(problem.mapping, NewHead),
     )
     state = runner.run("prune", stage, state, problem.prune.epochs)
-    return stage.subnetwork(state)
+    return problem.learned(state.groups["scores"], stage.subnetwork(state), runner)
 
 
 def prune_layerwise(problem: Problem, runner: Runner) -> Subnetwork:

@@ -96,7 +96,7 @@ def prune(problem: Problem, runner: Runner) -> Subnetwork:
                 runner.skip("prune", stage, options.epochs)
                 continue
             state = runner.run("prune", stage, state, end, files, start=begin)
-            mask = drop_smallest(problem, stage.subnetwork(state), density)
+            mask = drop_smallest(problem, stage.subnetwork(state), density, runner)
     # The label mapping stays the one under which the rounds were trained.
     return dataclasses.replace(start, mask=mask)
 
@@ -121,19 +121,20 @@ def warm_up(problem: Problem, runner: Runner, recipe: Recipe) -> Subnetwork:
     return stage.subnetwork(state)
 
 
-def drop_smallest(problem: Problem, trained: Subnetwork, density: float) -> PyTree:
+def drop_smallest(problem: Problem, trained: Subnetwork, density: float, runner: Runner) -> PyTree:
     """Prunes the smallest weights that a mask still keeps, until a density is reached.
 
     Args:
       problem: the network and what is prunable.
       trained: the trained weights and the mask so far.
       density: the share of all weights to keep.
+      runner: takes a note if ties decided much.
 
     Returns:
       The new mask.
     """
     kernels = sparsity.subtree(trained.weights, problem.prunable)
-    return problem.keep_fewer(problem.pattern.magnitude(kernels), trained.mask, density)
+    return problem.keep_fewer(problem.pattern.magnitude(kernels), trained.mask, density, runner)
 
 
 def schedule(density: float, drop: float) -> tuple[float, ...]:

@@ -129,7 +129,7 @@ class Problem:
         Args:
           scores: a tree like `scored`.
           signed: whether the sign of a score counts; otherwise its magnitude does.
-          runner: takes a note if ties decided more than a tenth of the kept weights; None for no note.
+          runner: takes a note if ties decided more than a tenth of what is kept; None for no note.
 
         Returns:
           The mask, a tree of bool arrays; for channels it also has the arrays that end them.
@@ -140,41 +140,40 @@ class Problem:
         if self.density < 1:
             sparsity.check_scores(scores)
         kept = self.pattern.select(scores, self.pruned(self.density), signed=signed)
-        mask = self._mask(kept)
         if runner is not None:
-            self.note_ties(runner, scores, mask, signed=signed)
-        return mask
+            self._note_ties(runner, scores, kept, signed=signed)
+        return self._mask(kept)
 
-    def note_ties(self, runner: Runner, scores: PyTree, mask: PyTree, *, signed: bool = False) -> None:
-        """Adds a note to the runner if ties decided more than a tenth of the weights that one threshold keeps.
+    def learned(self, scores: PyTree, subnetwork: Subnetwork, runner: Runner) -> Subnetwork:
+        """Hands on a network whose mask was learned.
 
         Args:
-          runner: takes the note.
-          scores: a tree like `prunable`.
-          mask: the mask that the scores gave.
-          signed: whether the sign of a score counts.
-        """
-        if self.pattern.granularity.kind != "weight" or self.pattern.allocation != "global":
-            return
-        share = sparsity.tied_share(scores, mask, signed=signed)
-        if share > MOST_TIED:
-            runner.notes.append(
-                f"ties decided {share:.0%} of the weights that are kept: their scores equal those of pruned ones, and "
-                "the first in the order of layers went"
-            )
+          scores: the learned scores, a tree like `scored`.
+          subnetwork: the network, with the mask that they gave.
+          runner: takes a note if ties decided more than a tenth of what is kept.
 
-    def keep_fewer(self, scores: PyTree, mask: PyTree, density: float) -> PyTree:
+        Returns:
+          The network.
+        """
+        self._note_ties(runner, scores, self.pattern.kept(subnetwork.mask))
+        return subnetwork
+
+    def keep_fewer(self, scores: PyTree, mask: PyTree, density: float, runner: Runner) -> PyTree:
         """Keeps the groups with the largest |score| among those that a mask keeps.
 
         Args:
           scores: a tree like `scored`.
           mask: the mask so far.
           density: the share of all groups to keep.
+          runner: takes a note if this is the problem's density, and ties decided more than a tenth of what is kept.
 
         Returns:
           The new mask.
         """
-        return self._mask(self.pattern.select_further(scores, self.pattern.kept(mask), self.pruned(density)))
+        kept = self.pattern.select_further(scores, self.pattern.kept(mask), self.pruned(density))
+        if density == self.density:
+            self._note_ties(runner, scores, kept)
+        return self._mask(kept)
 
     def by_score(self, scores: PyTree, runner: Runner) -> Subnetwork:
         """Makes the source network that keeps the groups with the largest |score|; see `keep`.
@@ -190,6 +189,15 @@ class Problem:
           UserError: the scores are all equal, or not finite.
         """
         return self.sparse(self.keep(scores, runner=runner))
+
+    def _note_ties(self, runner: Runner, scores: PyTree, kept: PyTree, *, signed: bool = False) -> None:
+        share = sparsity.tied_share(scores, kept, self.pattern, signed=signed)
+        if share > MOST_TIED:
+            things = "weights" if self.pattern.granularity.kind in ("weight", "N:M") else "groups of weights"
+            runner.notes.append(
+                f"ties decided {share:.0%} of the {things} that are kept: their scores equal those of pruned ones, and "
+                "the first in the order of layers went"
+            )
 
     def _mask(self, kept: PyTree) -> PyTree:
         return self.pattern.mask(kept, self.source.weights)

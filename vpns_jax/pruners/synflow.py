@@ -69,8 +69,7 @@ def prune(problem: Problem, runner: Runner) -> Subnetwork:
         # Later, a few remaining weights may all have the same flow; in the dense network they may not.
         if round_ == 0 and density < 1:
             sparsity.check_scores(scores)
-        mask = problem.keep_fewer(scores, mask, density)
-    problem.note_ties(runner, scores, mask)
+        mask = problem.keep_fewer(scores, mask, density, runner)
     runner.spend("prune", len(densities))
     return problem.sparse(mask)
 

@@ -35,9 +35,9 @@ from vpns_jax.sparsity.scores import (
     level,
     magnitude,
     scaled_init,
-    tied_share,
 )
 from vpns_jax.sparsity.selection import kth_smallest
+from vpns_jax.sparsity.ties import tied_share
 from vpns_jax.trees import overlay, subtree
 
 __all__ = [

@@ -79,6 +79,11 @@ class ChannelPattern(Pattern):
     granularity: Granularity = CHANNEL
     channels: tuple[Channels, ...] = ()
 
+    @property
+    def ranking(self) -> Pattern:
+        """Ranks single scores; see `Pattern.ranking`."""
+        return Pattern(allocation=self.allocation)
+
     def layers(self, shapes: PyTree) -> tuple[Layer, ...]:
         """Lists the tensors whose channels are pruned, each with all kernels that lose a column with a channel.
 
@@ -135,7 +140,7 @@ class ChannelPattern(Pattern):
         Returns:
           A tree like `scores`, bool.
         """
-        return Pattern(allocation=self.allocation).select(scores, amount, signed=signed)
+        return self.ranking.select(scores, amount, signed=signed)
 
     def put(self, weights: PyTree, scored: PyTree) -> PyTree:
         """Applies the gates to the weights; see `Pattern.put`."""

@@ -51,6 +51,11 @@ class Pattern:
     granularity: Granularity = WEIGHT
     allocation: str = "global"
 
+    @property
+    def ranking(self) -> "Pattern":
+        """The pattern by which `select` ranks a tree like `scored`."""
+        return self
+
     def layers(self, shapes: PyTree) -> tuple[Layer, ...]:
         """Lists the layers that share the density.
 

@@ -124,20 +124,6 @@ def check_scores(scores: PyTree, mask: PyTree | None = None) -> None:
         )
 
 
-def tied_share(scores: PyTree, mask: PyTree, *, signed: bool = False) -> float:
-    """The share of kept weights that are kept only by their position: a pruned weight has as large a score.
-
-    Args:
-      scores: tree of float arrays; the largest magnitudes are kept.
-      mask: tree of bool arrays like `scores`.
-      signed: whether the largest scores are kept instead, signs included.
-
-    Returns:
-      The share, in [0, 1].
-    """
-    return float(_tied_share(scores if signed else jax.tree.map(jnp.abs, scores), mask))
-
-
 @jax.jit
 def _extremes(scores: PyTree, mask: PyTree) -> tuple[jax.Array, jax.Array, jax.Array]:
     pairs = list(zip(jax.tree.leaves(scores), jax.tree.leaves(mask), strict=True))
@@ -145,12 +131,3 @@ def _extremes(scores: PyTree, mask: PyTree) -> tuple[jax.Array, jax.Array, jax.A
     most = jnp.max(jnp.stack([jnp.max(jnp.where(keep, s, -jnp.inf)) for s, keep in pairs]))
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(jnp.where(keep, s, 0))) for s, keep in pairs]))
     return least, most, finite
-
-
-@jax.jit
-def _tied_share(scores: PyTree, mask: PyTree) -> jax.Array:
-    pairs = list(zip(jax.tree.leaves(scores), jax.tree.leaves(mask), strict=True))
-    largest_pruned = jnp.max(jnp.stack([jnp.max(jnp.where(keep, -jnp.inf, s)) for s, keep in pairs]))
-    tied = sum(jnp.sum(keep & (s <= largest_pruned), dtype=jnp.int32) for s, keep in pairs)
-    kept = sum(jnp.sum(keep, dtype=jnp.int32) for _, keep in pairs)
-    return tied / jnp.maximum(kept, 1)
