@@ -397,6 +397,20 @@ def test_a_jpeg_above_eight_times_the_side_is_refused():
         decode_image(data, Decoding(max_megapixels=23e-6))
 
 
+@pytest.mark.parametrize(("most", "shape"), [(6144, (64, 96)), (6143, (32, 48)), (1000, (16, 24))])
+def test_a_large_jpeg_2000_is_decoded_at_a_part_of_its_size(most, shape):
+    image = read_image(encode(Image.fromarray(row(64)[:, :96]), "JPEG2000"), Decoding(max_megapixels=most * 1e-6))
+    assert image.pixels.shape == (*shape, 3)
+    assert image.reduced == (shape != (64, 96))
+    np.testing.assert_allclose(image.pixels[0, [0, -1]].astype(int), COLORS[:2], atol=2)
+
+
+@pytest.mark.parametrize("size", [(97, 64), (96, 65)])
+def test_a_large_jpeg_2000_of_odd_size_is_refused(size):
+    with pytest.raises(UnreadableImageError, match=r"more than data\.max_megapixels"):
+        decode_image(encode(Image.new("RGB", size), "JPEG2000"), Decoding(max_megapixels=6143e-6))
+
+
 def test_no_warning_of_pillows_reaches_the_user(recwarn):
     # Between Pillow's limit, where it warns, and twice that, where it refuses.
     assert decode_image(encode(Image.new("L", (9500, 9500)), "JPEG")).shape == (4750, 4750, 3)

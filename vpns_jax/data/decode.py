@@ -6,9 +6,9 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, Jpeg2KImagePlugin
 
-from vpns_jax.data import heic, jpeg
+from vpns_jax.data import heic, jpeg, jpeg2000
 from vpns_jax.data.decoding import AS_STORED, FULL_RANGE, Decoding
 
 # Pillow warns of damaged metadata, such as EXIF, when it opens a file. Damaged metadata are ignored here, and a folder
@@ -18,6 +18,8 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 # Kinds that Pillow decodes inside this process. Pillow passes some other kinds to external programs (EPS to
 # Ghostscript), whatever the file's suffix is, so they are not read.
 KINDS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
+# Formats that can be decoded at a part of their size: the divisor that leaves so many pixels, or None.
+_PART = {"JPEG": jpeg.part, "MPO": jpeg.part, "JPEG2000": jpeg2000.part}
 # Pillow's modes for 16-bit grayscale in a PNG or TIFF. Pillow would clip levels above 255 instead of scaling them.
 _SIXTEEN_BITS = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _ORIENTATION = 0x0112
@@ -151,10 +153,13 @@ def _fit(image: ImageFile.ImageFile, max_megapixels: float) -> bool:
     most = max_megapixels * 1e6
     if w * h <= most:
         return False
-    part = jpeg.part(image, most) if image.format in ("JPEG", "MPO") else None
+    part = _PART[image.format](image, most) if image.format in _PART else None
     if part is None:
         raise UnreadableImageError(f"{w} x {h} pixels are more than data.max_megapixels = {max_megapixels:g} allows")
-    image.draft(None, (w // part, h // part))
+    if isinstance(image, Jpeg2KImagePlugin.Jpeg2KImageFile):
+        image.reduce = part.bit_length() - 1
+    else:
+        image.draft(None, (w // part, h // part))
     return True
 
 
