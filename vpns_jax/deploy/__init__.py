@@ -2,6 +2,7 @@
 
 from vpns_jax.deploy.classifier import Classifier, Predictions
 from vpns_jax.deploy.description import Description
+from vpns_jax.deploy.exports import Exported, export
 from vpns_jax.deploy.loading import load, save
 from vpns_jax.deploy.reading import Answer, classify_files
 from vpns_jax.deploy.shrinking import Size, shrink, size_of
@@ -10,9 +11,11 @@ __all__ = [
     "Answer",
     "Classifier",
     "Description",
+    "Exported",
     "Predictions",
     "Size",
     "classify_files",
+    "export",
     "load",
     "save",
     "shrink",

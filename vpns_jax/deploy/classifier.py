@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vpns_jax import models
+from vpns_jax import models, prompting
 from vpns_jax.deploy import images as preparing
 from vpns_jax.deploy.description import Description
 from vpns_jax.errors import UserError
@@ -76,6 +76,13 @@ class Classifier:
     def network(self) -> Network:
         """The static half of the network."""
         return self.description.network(int(self.subnetwork.weights[models.HEAD]["bias"].size))
+
+    def without_prompt(self) -> "Classifier":
+        """The same network with its prompt taken off: what it says of plain images."""
+        blank = prompting.create("none", canvas_size=self.description.prompt.canvas_size)
+        return Classifier(
+            dataclasses.replace(self.description, prompt=blank), dataclasses.replace(self.subnetwork, prompt={})
+        )
 
     def predict(self, images: Any, *, prompted: bool | None = None, batch_size: int = BATCH_SIZE) -> Predictions:
         """Classifies images.

@@ -1,0 +1,122 @@
+"""Finished networks in formats that other programs run: a file each, and a row in `FORMATS`.
+
+Whatever the format, the file is written under another name, read back and asked for its answers, and gets its own name
+only if they are the network's.
+"""
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+from vpns_jax.deploy import verifying
+from vpns_jax.deploy.classifier import Classifier
+from vpns_jax.deploy.exports.formats import Format, Option
+from vpns_jax.deploy.exports.stablehlo import STABLEHLO
+from vpns_jax.errors import UserError, check_name
+from vpns_jax.storage import storage_errors
+
+__all__ = ["FORMATS", "Exported", "Format", "Option", "check", "check_free", "export"]
+
+FORMATS = {each.name: each for each in (STABLEHLO,)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+      path: of the file or folder.
+      bytes: its size.
+      difference: of its answers to those of the network that it was made from.
+    """
+
+    path: Path
+    bytes: int
+    difference: verifying.Difference
+
+
+def export(classifier: Classifier, path: str | Path, *, format: str, **options: str) -> Exported:
+    """Writes a network in a format, once what was written has given the same answers to random images.
+
+    Args:
+      classifier: the network.
+      path: of the file or folder, which must not exist; its parent must.
+      format: a key of `FORMATS`.
+      **options: of the format, such as `dtype="float16"`.
+
+    Returns:
+      What was written.
+
+    Raises:
+      UserError: there is no such format or option, the path is taken, the format cannot hold the network, the file
+        does not answer as the network does, or the disk refuses.
+    """
+    chosen, values = check(path, format=format, **options)
+    path = Path(path)
+    # It ends as the file's own name does, because readers go by that.
+    unfinished = path.with_name(f"unfinished-{path.name}")
+    check_free(unfinished)
+    squares = verifying.images(classifier)
+    try:
+        with storage_errors(path.parent):
+            held = chosen.write(classifier, unfinished, **values)
+            answers = chosen.answers(unfinished, held, squares)
+            verifying.check(verifying.compare(answers, verifying.logits(held, squares)), held, f"the {format} file")
+            difference = verifying.compare(answers, verifying.logits(classifier, squares))
+            size = _size(unfinished)
+            unfinished.rename(path)
+    finally:
+        _remove(unfinished)
+    return Exported(path, size, difference)
+
+
+def check(path: str | Path, *, format: str, **options: str) -> tuple[Format, dict[str, Any]]:
+    """Checks what `export` is told, before a network is read.
+
+    Args:
+      path: of the file or folder to write.
+      format: a key of `FORMATS`.
+      **options: of the format.
+
+    Returns:
+      The format, and a value for each of its options.
+
+    Raises:
+      UserError: there is no such format or option, or the path is taken, has no folder, or ends otherwise than the
+        format's files do.
+    """
+    check_name("format", format, tuple(FORMATS))
+    chosen, path = FORMATS[format], Path(path)
+    values = chosen.read_options(options)
+    if not path.name.endswith(chosen.suffix) or path.name == chosen.suffix:
+        raise UserError(f"{path} has another suffix than files of format {format}, which is {chosen.suffix}")
+    check_free(path)
+    return chosen, values
+
+
+def check_free(*paths: Path) -> None:
+    """Checks that something new can be written to paths.
+
+    Args:
+      *paths: the paths.
+
+    Raises:
+      UserError: there is something already, or there is no folder to write it to.
+    """
+    for path in paths:
+        if path.exists() or path.is_symlink():
+            raise UserError(f"{path} exists already, and nothing is overwritten; name another, or remove it")
+        if not path.parent.is_dir():
+            raise UserError(f"{path} cannot be written: there is no folder {path.parent}; make it first")
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else (path,)))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,105 @@
+"""A finished network as a program for JAX: StableHLO, serialized by `jax.export`. Nothing of this library runs it.
+
+`jax.export.deserialize(bytes).call` maps uint8 [b, side, side, 3], for any b, to {"logits", "probabilities"}, each
+float32 [b, t]. The side is the network's `image_size`; prompt, clamp, normalization and label mapping are inside.
+"""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+from jax.sharding import AbstractDevice, AbstractMesh
+
+from vpns_jax import files
+from vpns_jax.deploy import verifying
+from vpns_jax.deploy.classifier import Classifier
+from vpns_jax.deploy.exports.formats import Format, Option
+from vpns_jax.sparsity import masks
+from vpns_jax.training.network import forward
+
+# The program is compared on the CPU, so that is always among its platforms.
+CPU = "cpu"
+
+
+def write(classifier: Classifier, path: Path, *, platforms: tuple[str, ...]) -> Classifier:
+    """Writes the program.
+
+    Args:
+      classifier: the network; its arrays are constants of the program.
+      path: of the file.
+      platforms: what the program can run on, beside the CPU.
+
+    Returns:
+      The network.
+
+    Raises:
+      UserError: the disk refuses.
+    """
+    side = classifier.description.image_size
+    (batch,) = export.symbolic_shape("b")
+    images = jax.ShapeDtypeStruct((batch, side, side, 3), jnp.uint8)
+    with _traced_for_accelerators():
+        exported = export.export(_program(classifier), platforms=sorted({CPU, *platforms}))(images)
+    files.write_whole(path, bytes(exported.serialize()))
+    return classifier
+
+
+def answers(path: Path, classifier: Classifier, squares: np.ndarray) -> np.ndarray:
+    """Runs the program that a file holds.
+
+    Args:
+      path: of the file.
+      classifier: the network that it was made from.
+      squares: uint8 [b, image_size, image_size, 3].
+
+    Returns:
+      Its logits, float32 [b, t].
+
+    Raises:
+      UserError: JAX was told to leave out the CPU.
+    """
+    del classifier
+    program = export.deserialize(bytearray(path.read_bytes()))
+    with verifying.on_cpu():
+        return np.asarray(jax.jit(program.call)(squares)["logits"])
+
+
+def _program(classifier: Classifier) -> jax.stages.Wrapped:
+    network, subnetwork = classifier.network, classifier.subnetwork
+    # Multiplied here, so that the mask takes no room in the file.
+    weights = masks.apply(subnetwork.weights, subnetwork.mask)
+    prompt = subnetwork.prompt if classifier.description.prompted else None
+
+    def classify(images: jax.Array) -> dict[str, jax.Array]:
+        logits, _ = forward(
+            network,
+            weights=weights,
+            mask={},
+            batch_stats=subnetwork.batch_stats,
+            prompt=prompt,
+            images=images,
+            mapping=subnetwork.mapping,
+            train=False,
+        )
+        logits = logits.astype(jnp.float32)
+        return {"logits": logits, "probabilities": jax.nn.softmax(logits, axis=-1)}
+
+    return jax.jit(classify)
+
+
+def _traced_for_accelerators() -> jax.sharding.use_abstract_mesh:
+    # On a CPU convolutions are cut to the size of its caches, for which the batch's size must be known.
+    device = AbstractDevice(device_kind="TPU v5 lite", num_cores=1, platform="tpu")
+    return jax.sharding.use_abstract_mesh(AbstractMesh((), (), abstract_device=device))
+
+
+STABLEHLO = Format(
+    name="stablehlo",
+    meaning="a program that JAX runs on CPUs, GPUs and TPUs, without this library",
+    suffix=".stablehlo",
+    write=write,
+    answers=answers,
+    options=(Option("platforms", "what it can run on; the CPU always", (CPU, "cuda", "tpu", "rocm"), several=True),),
+)
