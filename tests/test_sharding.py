@@ -44,7 +44,7 @@ def epoch_on(layout, learns, protocol):
         stage, state, data = begin_on(mesh, learns, protocol=protocol)
         state, metrics = run_epoch(stage, state, data, jax.random.key(3), jnp.int32(0))
         network = stage.subnetwork(state)
-        seen = evaluate(stage.network, network, data, batch_size=tiny.BATCH)
+        seen = evaluate(stage.network, network, data, batch_size=tiny.BATCH, confusion=True)
         return jax.device_get((network.mask, state.learned, state.batch_stats, metrics, seen))
 
 

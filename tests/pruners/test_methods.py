@@ -10,6 +10,7 @@ import pytest
 from tests.pruners import cells
 from tests.training import tiny
 from vpns_jax import sparsity
+from vpns_jax.analysis.confusion import Confusion
 from vpns_jax.errors import UserError
 from vpns_jax.experiment import budget, config
 from vpns_jax.experiment.cell import CellRun
@@ -57,6 +58,15 @@ def test_a_cell_from_start_to_end(name, tmp_path):
         assert (result[split]["best"]["prompted"] is not None) is prompted
     assert (result["calibration_error"]["prompted"] is not None) is prompted
     assert 0 <= result["calibration_error"]["plain"] <= 1
+    # The counts are those of the network whose accuracy is reported; each class has a third of the images.
+    for way, counts in result["confusion"].items():
+        confusion = None if counts is None else Confusion.from_json(counts)
+        assert (confusion is not None) is (prompted or way == "plain")
+        if confusion is not None:
+            assert confusion.accuracy == pytest.approx(result["test"]["best"][way])
+            assert confusion.images.tolist() == [tiny.IMAGES // tiny.CLASSES] * tiny.CLASSES
+            assert result["mean_class_accuracy"][way] == pytest.approx(confusion.accuracy)
+    assert result["majority_class"] == pytest.approx(1 / tiny.CLASSES)
     updates, passes = COSTS[base]
     assert result["optimizer_steps"] == ({"prune": updates} if updates else {}) | {"retrain": STEPS}
     assert result["forward_passes"] == ({"prune": passes} if passes else {}) | {"retrain": STEPS}

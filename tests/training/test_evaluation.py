@@ -28,9 +28,12 @@ def trained():
 def test_every_image_counts_once(trained, batch_size):
     network, subnetwork = trained
     data = tiny.split()
-    seen = evaluate(network, subnetwork, data, batch_size=batch_size)
+    seen = evaluate(network, subnetwork, data, batch_size=batch_size, confusion=True)
     for prompted, metrics in ((False, seen.plain), (True, seen.prompted)):
         source_logits = predict(network, subnetwork, data.images, prompted=prompted)
+        counts = np.zeros((tiny.CLASSES, tiny.CLASSES), int)
+        np.add.at(counts, (data.labels, np.asarray(source_logits)[:, [4, 0, 2]].argmax(1)), 1)
+        np.testing.assert_array_equal(metrics["confusion"], counts)
         right = np.asarray(source_logits)[:, [4, 0, 2]].argmax(1) == np.asarray(data.labels)
         assert float(metrics["accuracy"]) == np.float32(right.sum()) / np.float32(tiny.IMAGES)
         whole = Evaluated.of(logits=source_logits[:, [4, 0, 2]], labels=data.labels, mask=jnp.ones(tiny.IMAGES))
@@ -45,6 +48,7 @@ def test_a_network_without_a_prompt_is_evaluated_plain_only(trained):
     seen = evaluate(tiny.network("none"), dataclasses.replace(subnetwork, prompt={}), tiny.split(), batch_size=8)
     assert seen.prompted is None
     assert seen.both("accuracy")["prompted"] is None
+    assert "confusion" not in seen.plain
 
 
 @pytest.mark.parametrize("batch_size", [8, 7])

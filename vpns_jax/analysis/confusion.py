@@ -30,16 +30,23 @@ class Confusion:
         return cls(counts)
 
     @classmethod
-    def from_json(cls, triples: Iterable[Sequence[int]], classes: int) -> "Confusion":
-        """What `to_json` wrote, of so many classes."""
-        counts = np.zeros((classes, classes), np.int64)
-        for label, prediction, count in triples:
-            counts[label, prediction] = count
+    def from_json(cls, lines: Sequence[str]) -> "Confusion":
+        """What `to_json` wrote."""
+        counts = np.zeros((len(lines), len(lines)), np.int64)
+        for label, line in enumerate(lines):
+            for pair in line.split():
+                prediction, count = map(int, pair.split(":"))
+                counts[label, prediction] = count
         return cls(counts)
 
-    def to_json(self) -> list[list[int]]:
-        """[label, prediction, count] of each pair that there is: of a thousand classes most pairs never come."""
-        return [[*map(int, pair), int(self.counts[tuple(pair)])] for pair in np.argwhere(self.counts)]
+    def to_json(self) -> list[str]:
+        """A line for each label, such as "0:98 3:2": 98 of its images were taken for class 0, and 2 for class 3.
+
+        Pairs that never came are left out: of a thousand classes that is nearly all.
+        """
+        return [
+            " ".join(f"{prediction}:{row[prediction]}" for prediction in np.flatnonzero(row)) for row in self.counts
+        ]
 
     @property
     def images(self) -> np.ndarray:
@@ -66,6 +73,20 @@ class Confusion:
     def majority(self) -> float | None:
         """The accuracy of always answering with the most frequent class; None without images."""
         return _share(self.images.max(initial=0), self.counts.sum())
+
+    @property
+    def most_frequent(self) -> int | None:
+        """The class with the most images, of equals the first; None without images."""
+        return int(self.images.argmax()) if self.counts.any() else None
+
+    def worst(self, most: int) -> list[int]:
+        """The classes with images that are recognized least, the worst first, of equals the first.
+
+        Args:
+          most: how many to name at most.
+        """
+        known = [(share, label) for label, share in enumerate(self.recall) if share is not None]
+        return [label for _, label in sorted(known)[:most]]
 
     def mistakes(self, most: int) -> list[tuple[int, int, int]]:
         """The most frequent mistakes: (label, prediction, count), the most frequent first, of equals the first."""

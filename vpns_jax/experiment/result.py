@@ -9,11 +9,13 @@ import jax
 
 from vpns_jax import models, sparsity
 from vpns_jax.analysis import flops
+from vpns_jax.analysis.confusion import Confusion
 from vpns_jax.analysis.density import density_report
 from vpns_jax.errors import UserError
 from vpns_jax.experiment import target
 from vpns_jax.experiment.plan import CellPlan
 from vpns_jax.experiment.workdir import Workdir
+from vpns_jax.parallel import sharding
 from vpns_jax.training.batches import Split
 from vpns_jax.training.evaluation import evaluate
 from vpns_jax.training.network import Network, Subnetwork
@@ -39,10 +41,27 @@ class Tested:
     Attributes:
       accuracy: shares of correct predictions.
       calibration_error: expected calibration errors.
+      confusion: which classes are taken for which; None where the network has no prompt.
     """
 
     accuracy: Numbers
     calibration_error: Numbers
+    confusion: dict[str, Confusion | None]
+
+    def by_class(self) -> dict[str, Any]:
+        """What the accuracy does not say.
+
+        Returns:
+          Entries of the summary: the counts, the mean over classes of the share that is recognized, and the accuracy of
+          always answering with the most frequent class.
+        """
+        known = {way: confusion for way, confusion in self.confusion.items() if confusion is not None}
+        nothing = dict.fromkeys(self.confusion)
+        return {
+            "confusion": nothing | {way: confusion.to_json() for way, confusion in known.items()},
+            "mean_class_accuracy": nothing | {way: confusion.mean_class_accuracy for way, confusion in known.items()},
+            "majority_class": known["plain"].majority,
+        }
 
 
 def evaluated(network: Network, subnetwork: Subnetwork, test: Split, batch_size: int) -> Tested:
@@ -57,8 +76,13 @@ def evaluated(network: Network, subnetwork: Subnetwork, test: Split, batch_size:
     Returns:
       The metrics.
     """
-    seen = evaluate(network, subnetwork, test, batch_size=batch_size)
-    return Tested(_numbers(seen.both("accuracy")), _numbers(seen.both("calibration_error")))
+    seen = evaluate(network, subnetwork, test, batch_size=batch_size, confusion=True)
+    counts = seen.both("confusion")
+    return Tested(
+        accuracy=_numbers(seen.both("accuracy")),
+        calibration_error=_numbers(seen.both("calibration_error")),
+        confusion={way: None if x is None else Confusion(sharding.to_host(x)) for way, x in counts.items()},
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +180,7 @@ def entry(
         "val": rows.validation(),
         "test": {which: metrics.accuracy for which, metrics in tested.items()},
         "calibration_error": tested["best"].calibration_error,
+        **tested["best"].by_class(),
         **counts,
         **rows.seconds(),
     }

@@ -1,4 +1,4 @@
-"""Evaluates a network on whole splits, in eval mode: accuracy, calibration, and the counts for label mappings.
+"""Evaluates a network on whole splits, in eval mode: accuracy, calibration, and which classes are taken for which.
 
 The host starts one small program for each batch and does not wait for it. One program per network serves every split.
 """
@@ -20,7 +20,8 @@ class Evaluation(NamedTuple):
     """The metrics of a network on a split.
 
     Attributes:
-      plain: float32 scalars by name, without the prompt.
+      plain: by name, without the prompt: float32 scalars, and "confusion" if it was asked for, int32 [t, t], how many
+        images of each class (rows) were taken for each class.
       prompted: the same with the prompt; None for a network without a prompt.
     """
 
@@ -31,7 +32,7 @@ class Evaluation(NamedTuple):
         """Selects one metric.
 
         Args:
-          name: a field of `metrics.Evaluated`.
+          name: a field of `metrics.Evaluated`, or "confusion".
 
         Returns:
           Its values "plain" and "prompted".
@@ -39,7 +40,9 @@ class Evaluation(NamedTuple):
         return {"plain": self.plain[name], "prompted": None if self.prompted is None else self.prompted[name]}
 
 
-def evaluate(network: Network, subnetwork: Subnetwork, data: Split, *, batch_size: int) -> Evaluation:
+def evaluate(
+    network: Network, subnetwork: Subnetwork, data: Split, *, batch_size: int, confusion: bool = False
+) -> Evaluation:
     """Evaluates a network on a whole split: plain and, if it has a prompt, prompted. Every image counts once.
 
     Args:
@@ -47,17 +50,24 @@ def evaluate(network: Network, subnetwork: Subnetwork, data: Split, *, batch_siz
       subnetwork: the arrays.
       data: the split.
       batch_size: images in a batch; it changes only the last digits of the result.
+      confusion: whether to count which classes are taken for which.
 
     Returns:
       The metrics.
     """
     ways = (False, True) if network.prompted else (False,)
     totals = [Evaluated.empty() for _ in ways]
+    counts = [jnp.zeros((subnetwork.mapping.size,) * 2, jnp.int32) for _ in ways if confusion]
     for images, labels, weights in data.eval_batches(batch_size):
         for i, prompted in enumerate(ways):
             source_logits = predict(network, subnetwork, images, prompted=prompted)
             totals[i] = _add(totals[i], source_logits, subnetwork.mapping, labels, weights)
-    plain, *prompted_too = [total.compute() for total in totals]
+            if confusion:
+                counts[i] = _tally(counts[i], source_logits, subnetwork.mapping, labels, weights)
+    metrics = [total.compute() for total in totals]
+    for values, matrix in zip(metrics, counts, strict=False):
+        values["confusion"] = matrix
+    plain, *prompted_too = metrics
     return Evaluation(plain, *(prompted_too or [None]))
 
 
@@ -86,6 +96,15 @@ def _add(
 ) -> Evaluated:
     logits = label_mapping.apply(source_logits, mapping)
     return total.merge(Evaluated.of(logits=logits, labels=labels, mask=weights))
+
+
+@jax.jit
+def _tally(
+    counts: jax.Array, source_logits: jax.Array, mapping: jax.Array, labels: jax.Array, weights: jax.Array
+) -> jax.Array:
+    logits = label_mapping.apply(source_logits, mapping)
+    # What is counted is [prediction, label].
+    return counts + label_mapping.count_predictions(logits, labels, weights, mapping.size).T
 
 
 _count = functools.partial(jax.jit, static_argnames="target_classes")(label_mapping.count_predictions)
