@@ -71,6 +71,22 @@ def user_path(text: str, what: str) -> Path:
     return path
 
 
+def check_free(*paths: Path) -> None:
+    """Checks that something new can be written to paths.
+
+    Args:
+      *paths: the paths.
+
+    Raises:
+      UserError: there is something already, or there is no folder to write it to.
+    """
+    for path in paths:
+        if path.exists() or path.is_symlink():
+            raise UserError(f"{path} exists already, and nothing is overwritten; name another, or remove it")
+        if not path.parent.is_dir():
+            raise UserError(f"{path} cannot be written: there is no folder {path.parent}; make it first")
+
+
 @contextlib.contextmanager
 def whole(path: str | Path) -> Iterator[IO[bytes]]:
     """Opens a file that replaces `path` at the end of the block, unless the block raises an error.

@@ -160,6 +160,6 @@ def test_many_classes_fit_no_matrix():
 
 def test_unknown_commands_and_help(capsys):
     assert commands.main(["prdict"]) == 2
-    assert capsys.readouterr().err == "error: unknown command 'prdict'; known: run, predict, export, data\n"
+    assert capsys.readouterr().err == "error: unknown command 'prdict'; known: run, predict, shrink, export, data\n"
     assert commands.main([]) == commands.main(["--help"]) == 0
     assert "predict" in capsys.readouterr().out

@@ -7,6 +7,7 @@ import sys
 COMMANDS = {
     "run": "run or resume an experiment: --config=FILE --workdir=FOLDER",
     "predict": "classify images with a finished network: NETWORK IMAGES_OR_FOLDER...",
+    "shrink": "remove what is dead from a finished network: NETWORK --out=FILE",
     "export": "write a finished network for other programs: NETWORK --format=FORMAT --out=PATH",
     "data": "list data sets, or prepare one",
 }

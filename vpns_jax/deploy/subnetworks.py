@@ -55,7 +55,7 @@ def save(path: Path, name: str, subnetwork: Subnetwork, about: Mapping[str, Any]
         # Safetensors writes memory as it lies.
         content = {key: np.ascontiguousarray(x).reshape(np.shape(x)) for key, x in tensors.items()}
         metadata = {_ABOUT: json.dumps(told | {"about": files.digest_json(told)})}
-        files.write_whole(_task_path(path), safetensors.numpy.save(content, metadata))
+        files.write_whole(task_path(path), safetensors.numpy.save(content, metadata))
         # Last: where the network is, the rest is too.
         unfinished.replace(path)
 
@@ -87,10 +87,10 @@ def load(path: Path, name: str, *, image_size: int = 224, **options: Any) -> Sub
         elif kind == "prompt":
             prompt[rest] = jnp.asarray(tensor)
     if "mapping" not in tensors or not mask:
-        raise UserError(f"{_task_path(path)} holds no mask or no mapping; was it written beside {path.name}?")
+        raise UserError(f"{task_path(path)} holds no mask or no mapping; was it written beside {path.name}?")
     mapping, rows = tensors["mapping"], weights[f"{models.HEAD}/bias"].size
     if mapping.dtype != np.int32 or mapping.ndim != 1 or not np.all((mapping >= 0) & (mapping < rows)):
-        raise UserError(f"{_task_path(path)}: the mapping does not fit the {rows} classes of the head in {path.name}")
+        raise UserError(f"{task_path(path)}: the mapping does not fit the {rows} classes of the head in {path.name}")
     return Subnetwork(
         weights=variables["params"],
         mask=trees.unflatten(mask),
@@ -124,7 +124,7 @@ def digest(path: Path) -> str:
       UserError: one of them is missing or damaged.
     """
     about(path)
-    return f"{files.sha256(path)} {files.sha256(_task_path(path))}"
+    return f"{files.sha256(path)} {files.sha256(task_path(path))}"
 
 
 def load_bits(path: Path) -> dict[str, np.ndarray]:
@@ -142,23 +142,23 @@ def load_bits(path: Path) -> dict[str, np.ndarray]:
     tensors, _ = _read_task(path)
     bits = {key.removeprefix("mask/"): np.array(x) for key, x in tensors.items() if key.startswith("mask/")}
     if not bits or any(x.dtype != np.uint8 for x in bits.values()):
-        raise UserError(f"{_task_path(path)} holds no mask")
+        raise UserError(f"{task_path(path)} holds no mask")
     return bits
 
 
 def _unpack(path: Path, key: str, bits: np.ndarray, weights: dict[str, Any]) -> jax.Array:
     """A leaf of the mask, checked against the weight it is for."""
     if key not in weights or bits.dtype != np.uint8 or bits.shape != (-(-weights[key].size // 8),):
-        raise UserError(f"{_task_path(path)}: mask of {key} does not fit the network in {path.name}")
+        raise UserError(f"{task_path(path)}: mask of {key} does not fit the network in {path.name}")
     kept = np.unpackbits(bits, count=weights[key].size).astype(bool).reshape(weights[key].shape)
     if np.any(np.asarray(weights[key])[~kept]):
-        raise UserError(f"{_task_path(path)}: mask of {key} drops weights that {path.name} has; they are not one pair")
+        raise UserError(f"{task_path(path)}: mask of {key} drops weights that {path.name} has; they are not one pair")
     return jnp.asarray(kept)
 
 
 def _read_task(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The tensors beside a network, and what is told of it; they are as they were written."""
-    task = _task_path(path)
+    task = task_path(path)
     tensors = formats.read(task)
     with safetensors.safe_open(task, framework="np") as file:
         metadata = file.metadata() or {}
@@ -179,12 +179,13 @@ def _check_network(path: Path, told: Mapping[str, Any]) -> None:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     if told and files.sha256(path) != told["network"]:
-        raise UserError(f"{path} is damaged, or it and {_task_path(path).name} are not one pair; {_REMEDY}")
+        raise UserError(f"{path} is damaged, or it and {task_path(path).name} are not one pair; {_REMEDY}")
 
 
 def _digest(tensors: Mapping[str, np.ndarray]) -> str:
     return files.digest_arrays(sorted(tensors.items()))
 
 
-def _task_path(path: Path) -> Path:
+def task_path(path: Path) -> Path:
+    """The file beside a network's file."""
     return path.with_suffix(".task.safetensors")

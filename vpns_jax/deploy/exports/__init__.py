@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from vpns_jax import files
 from vpns_jax.deploy import verifying
 from vpns_jax.deploy.classifier import Classifier
 from vpns_jax.deploy.exports.formats import Format, Option
@@ -16,7 +17,7 @@ from vpns_jax.deploy.exports.stablehlo import STABLEHLO
 from vpns_jax.errors import UserError, check_name
 from vpns_jax.storage import storage_errors
 
-__all__ = ["FORMATS", "Exported", "Format", "Option", "check", "check_free", "export"]
+__all__ = ["FORMATS", "Exported", "Format", "Option", "check", "export"]
 
 FORMATS = {each.name: each for each in (STABLEHLO,)}
 
@@ -56,7 +57,7 @@ def export(classifier: Classifier, path: str | Path, *, format: str, **options: 
     path = Path(path)
     # It ends as the file's own name does, because readers go by that.
     unfinished = path.with_name(f"unfinished-{path.name}")
-    check_free(unfinished)
+    files.check_free(unfinished)
     squares = verifying.images(classifier)
     try:
         with storage_errors(path.parent):
@@ -91,24 +92,8 @@ def check(path: str | Path, *, format: str, **options: str) -> tuple[Format, dic
     values = chosen.read_options(options)
     if not path.name.endswith(chosen.suffix) or path.name == chosen.suffix:
         raise UserError(f"{path} has another suffix than files of format {format}, which is {chosen.suffix}")
-    check_free(path)
+    files.check_free(path)
     return chosen, values
-
-
-def check_free(*paths: Path) -> None:
-    """Checks that something new can be written to paths.
-
-    Args:
-      *paths: the paths.
-
-    Raises:
-      UserError: there is something already, or there is no folder to write it to.
-    """
-    for path in paths:
-        if path.exists() or path.is_symlink():
-            raise UserError(f"{path} exists already, and nothing is overwritten; name another, or remove it")
-        if not path.parent.is_dir():
-            raise UserError(f"{path} cannot be written: there is no folder {path.parent}; make it first")
 
 
 def _size(path: Path) -> int:
