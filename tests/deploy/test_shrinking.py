@@ -1,12 +1,14 @@
 """Finished networks, shrunk: the same answers from a smaller file."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
 from tests.deploy import families
 from tests.training.tiny import same
-from vpns_jax import deploy
+from vpns_jax import deploy, models, sparsity
 from vpns_jax.training.network import predict
 
 
@@ -45,6 +47,22 @@ def test_what_is_left_is_described_and_goes_through_a_file(tmp_path):
     assert read.description == after.description
     assert same(read.subnetwork, after.subnetwork)
     assert read.network == after.network
+
+
+def test_a_network_that_lost_channels():
+    """The mask of channels has the scale and bias of their batch normalization, and biases of layers without one."""
+    dense = families.classifier("small_vgg_bn", density=1.0)
+    model, weights = dense.network.model, dense.subnetwork.weights
+    pattern = sparsity.ChannelPattern(channels=models.channels(model))
+    kernels = models.prunable(weights, exclude=["head"])
+    mask = pattern.mask(pattern.select(pattern.magnitude(kernels), pattern.amount(kernels, 0.5)), weights)
+    assert {"bn1_1/scale", "bn1_1/bias", "fc1/bias"} <= families.flatten(mask).keys()
+    before = dataclasses.replace(dense, subnetwork=dataclasses.replace(dense.subnetwork, mask=mask))
+    after = deploy.shrink(before)
+    assert deploy.size_of(after).channels < deploy.size_of(before).channels
+    assert families.flatten(after.subnetwork.mask).keys() == families.flatten(mask).keys()
+    expected = logits(before, prompted=True)
+    np.testing.assert_allclose(logits(after, prompted=True), expected, rtol=0, atol=1e-5 * expected.std())
 
 
 def test_sizes_by_hand():

@@ -49,13 +49,14 @@ def shrink(classifier: Classifier, *, round_to: int = 1) -> Classifier:
     variables = {"params": masks.apply(old.weights, old.mask), "batch_stats": old.batch_stats}
     classes = np.asarray(old.mapping).tolist()
     shrunk = models.shrink(classifier.network.model, variables, classes=classes, round_to=round_to)
-    kernels = trees.flatten(models.prunable(shrunk.variables["params"]))
-    masked = trees.flatten(old.mask) or kernels
+    weights = trees.flatten(shrunk.variables["params"])
+    # A mask of channels has norms and biases, too.
+    masked = trees.flatten(old.mask or models.prunable(shrunk.variables["params"]))
     subnetwork = dataclasses.replace(
         old,
         weights=shrunk.variables["params"],
         # What a mask kept in a layer that is here no more is gone; what was folded away is zero.
-        mask=trees.unflatten({path: kernels[path] != 0 for path in masked}),
+        mask=trees.unflatten({path: weights[path] != 0 for path in masked}),
         batch_stats=shrunk.variables.get("batch_stats", {}),
         mapping=jnp.arange(len(classes), dtype=jnp.int32),
     )
