@@ -12,7 +12,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from tests.deploy import families
+from tests.deploy import families, finished
+from tests.experiment import small
 from vpns_jax import deploy, prompting
 from vpns_jax.deploy.exports import onnx_file, onnx_model
 from vpns_jax.errors import UserError
@@ -97,8 +98,8 @@ def test_an_image_without_prompt_and_canvas():
 
 def test_a_file_holds_probabilities_names_and_the_description(tmp_path):
     classifier = families.classifier("small_vit", origin={"seed": 7})
-    onnx_file.write(classifier, tmp_path / "small.onnx")
-    assert [path.name for path in tmp_path.iterdir()] == ["small.onnx"]
+    exported = deploy.export(classifier, tmp_path / "small.onnx", format="onnx")
+    assert exported.difference.largest <= 1e-5
     model = onnx.load(tmp_path / "small.onnx")
     onnx.checker.check_model(model, full_check=True)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
@@ -112,19 +113,16 @@ def test_a_file_that_computes_something_else_is_not_kept(tmp_path, monkeypatch):
     build = onnx_model.build
     other = families.classifier("small_vit", mean=(0.51, 0.4, 0.3))
     monkeypatch.setattr(onnx_model, "build", lambda classifier: build(other))
-    (tmp_path / "small.onnx").write_text("before")
-    with pytest.raises(
-        UserError, match=r"small\.onnx is not written: in ONNX Runtime its logits differ .* by [\d.e-]+"
-    ):
-        onnx_file.write(families.classifier("small_vit"), tmp_path / "small.onnx")
-    assert [path.read_text() for path in tmp_path.iterdir()] == ["before"]
+    with pytest.raises(UserError, match="the onnx file does not answer as the network does"):
+        deploy.export(families.classifier("small_vit"), tmp_path / "small.onnx", format="onnx")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_network_in_bfloat16_is_written_in_float32(tmp_path):
     classifier = families.classifier("small_vit")
-    options = {"dtype": "bfloat16"}
-    rounded = deploy.Classifier(dataclasses.replace(classifier.description, options=options), classifier.subnetwork)
-    onnx_file.write(rounded, tmp_path / "small.onnx")
+    rounded = dataclasses.replace(classifier.description, options={"dtype": "bfloat16"})
+    held = onnx_file.write(deploy.Classifier(rounded, classifier.subnetwork), tmp_path / "small.onnx")
+    assert held.network == classifier.network
     assert_computes(onnx.load(tmp_path / "small.onnx"), classifier, logits(classifier))
 
 
@@ -132,7 +130,7 @@ def test_a_network_in_bfloat16_is_written_in_float32(tmp_path):
 def test_without_the_packages_the_extra_is_named(package, tmp_path, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
-    with pytest.raises(UserError, match=rf"need {package}, .*: pip install 'vpns_jax\[deploy\]'"):
+    with pytest.raises(UserError, match=rf"format onnx needs {package}: pip install 'vpns_jax\[deploy\]'"):
         onnx_file.write(families.classifier("small_vit"), tmp_path / "small.onnx")
 
 
@@ -141,3 +139,8 @@ def test_what_a_file_cannot_hold_is_refused(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"an ONNX file holds at most .* export it as stablehlo"):
         onnx_file.write(families.classifier("small_vit"), tmp_path / "small.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_network_of_another_family_is_refused(tmp_path, monkeypatch):
+    with small.world(tmp_path, monkeypatch), pytest.raises(UserError, match="ONNX is written for ResNet, VGG, ViT"):
+        onnx_file.write(finished.classifier(), tmp_path / "small.onnx")
