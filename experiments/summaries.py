@@ -11,6 +11,7 @@ from vpns_jax.files import read_perhaps_sealed
 # The keys of a cell, with dots: those that it must have, and then those that it may have.
 NAMES = ("cell", "method")
 ACCURACIES = tuple(f"{split}.best.{kind}" for split in ("val", "test") for kind in ("plain", "prompted"))
+MEANS = tuple(f"mean_class_accuracy.{kind}" for kind in ("plain", "prompted"))
 SHARES = ("achieved_density", "density_without_head")
 # A larger count or number of seconds cannot be a measurement.
 LARGEST = 1e30
@@ -47,7 +48,7 @@ def _check_cell(cell: Mapping[str, Any], at: str) -> None:
     seed = cell.get("seed")
     _require(_is_number(seed, 0, 2**32 - 1) and isinstance(seed, int), cell, "seed", at, "an integer in [0, 2**32)")
     _require(_is_number(cell.get("density"), 0, 1) and cell["density"] > 0, cell, "density", at, "a number in (0, 1]")
-    for key in ACCURACIES:
+    for key in (*ACCURACIES, *MEANS):
         _require(_is_number_or_none(dig(cell, *key.split(".")), 0, 1), cell, key, at, "a number in [0, 1], or null")
     for split in ("val", "test"):
         known = any(dig(cell, split, "best", kind) is not None for kind in ("plain", "prompted"))

@@ -41,9 +41,10 @@ def test_plain_and_prompted_examples_stand_on_one_canvas(tmp_path, drawn, image_
     small = dataclasses.replace(data, images=data.images[:, :image_size, :image_size])
     examples = small.examples(report.EXAMPLES)
     folder = Workdir(tmp_path / "run", config.parse(quickstart.get_config().to_dict()))
-    report.draw_cell(folder, "cell", network, stage.subnetwork(state), examples, ("a", "b", "c"), ROWS)
+    result = {"cell": "cell", "confusion": {"plain": ["0:2", "", "0:1 2:1"], "prompted": None}}
+    report.draw_cell(folder, result, network, stage.subnetwork(state), examples, ("a", "b", "c"), ROWS)
     names = {path.name for path in folder.figures.iterdir()}
-    assert names == {"cell-curves.png", "cell-prompt.png", "cell-examples.png"}
+    assert names == {"cell-curves.png", "cell-confusion.png", "cell-prompt.png", "cell-examples.png"}
     plain, prompted = drawn[-1].axes[: report.EXAMPLES], drawn[-1].axes[report.EXAMPLES :]
     edge = (tiny.SIZE - image_size) // 2
     inside = slice(edge, tiny.SIZE - edge)

@@ -116,8 +116,15 @@ def test_a_bare_summary_is_reported_too(tmp_path):
     bare = {"name": "stopped", "cells": [{"cell": "vpns", "method": "vpns", "density": 0.2, "seed": 7}]}
     _, page = read(write_report(bare, [], tmp_path / "report.html"))
     assert "—" in page.text
-    assert text_table(bare).splitlines()[-1].split() == ["vpns", "80%", "1", *"———————"]
+    assert text_table(bare).splitlines()[-1].split() == ["vpns", "80%", "1", *"————————"]
     assert "| vpns | 80% | 1 |" in markdown_table(bare)
+
+
+def test_it_ends_with_what_to_do(tmp_path):
+    _, page = read(write_report(samples.summary(), [], tmp_path / "report.html", commands=[("Run:", "a 'b c' <d>")]))
+    assert [text for text in page.text if text.strip()][-3:] == ["What to do with it", "Run:", "a 'b c' <d>"]
+    _, page = read(write_report(samples.summary(), [], tmp_path / "report.html"))
+    assert "What to do with it" not in page.text
 
 
 def test_a_missing_figure_is_named_and_the_old_report_stays(tmp_path):

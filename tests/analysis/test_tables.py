@@ -29,9 +29,9 @@ def test_seeds_are_gathered_to_mean_and_sample_deviation():
 
 def test_table_cells():
     assert table_cells(samples.summary())[1:4] == [
-        ("vpns", "80%", "1", "95.0", "90.0", "20.00", "10.00", "1,207", "2,500", "6.2"),
-        ("hydra", "80%", "1", "—", "92.5", "20.00", "10.00", "1,207", "2,500", "6.2"),
-        ("vpns", "95%", "2", "75.0 ± 7.1", "55.0 ± 7.1", "5.00", "2.50", "1,207 to 1,209", "2,500", "6.2"),
+        ("vpns", "80%", "1", "95.0", "90.0", "—", "20.00", "10.00", "1,207", "2,500", "6.2"),
+        ("hydra", "80%", "1", "—", "92.5", "—", "20.00", "10.00", "1,207", "2,500", "6.2"),
+        ("vpns", "95%", "2", "75.0 ± 7.1", "55.0 ± 7.1", "—", "5.00", "2.50", "1,207 to 1,209", "2,500", "6.2"),
     ]
 
 
@@ -59,9 +59,9 @@ def test_no_cells_leave_only_the_headings():
 
 def test_markdown_table():
     first, second, dense, *_ = markdown_table(samples.summary()).splitlines()
-    assert first.startswith("| method | sparsity | seeds | test prompted % | test plain % | density % |")
+    assert first.startswith("| method | sparsity | seeds | test prompted % | test plain % | mean per class % |")
     assert second == "| :-- |" + " --: |" * (len(HEADINGS) - 1)
-    assert dense == "| dense | 0% | 1 | — | 97.5 | 100.00 | 50.00 | 1,207 | 2,500 | 6.2 |"
+    assert dense == "| dense | 0% | 1 | — | 97.5 | — | 100.00 | 50.00 | 1,207 | 2,500 | 6.2 |"
 
 
 def test_a_bar_in_a_name_does_not_split_a_markdown_cell():

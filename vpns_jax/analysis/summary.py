@@ -52,6 +52,11 @@ class Row:
         """A number of the cells, such as `estimate("test", "best", "plain")`, for the seeds that have it."""
         return _estimate(dig(cell, *keys) for cell in self.cells)
 
+    def headline(self, *keys: str) -> Estimate:
+        """Such a number prompted, or plain for cells without a prompt; `keys` lead to both."""
+        pairs = [[dig(cell, *keys, kind) for kind in ("prompted", "plain")] for cell in self.cells]
+        return _estimate(plain if prompted is None else prompted for prompted, plain in pairs)
+
     def total(self, key: str) -> Estimate:
         """A number that cells have for each stage, such as "seconds", summed over the stages."""
         return _estimate(total(cell, key) for cell in self.cells)

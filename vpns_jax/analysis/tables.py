@@ -12,6 +12,7 @@ HEADINGS = (
     "seeds",
     "test prompted\n%",
     "test plain\n%",
+    "mean per\nclass %",
     "density\n%",
     "density without\nhead %",
     "optimizer\nsteps",
@@ -19,7 +20,8 @@ HEADINGS = (
     "seconds",
 )
 NOTE = (
-    "Test accuracy of the weights that were best on validation. "
+    "Test accuracy of the weights that were best on validation; per class: the mean over classes of the share that is "
+    "recognized, prompted where there is a prompt. "
     "Where there is more than one seed: mean ± sample standard deviation for accuracy, "
     "the least and the most for steps and passes that differ, means for the rest."
 )
@@ -69,6 +71,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         str(len(row.cells)),
         _accuracy(row.estimate("test", "best", "prompted"), len(row.cells)),
         _accuracy(row.estimate("test", "best", "plain"), len(row.cells)),
+        _accuracy(row.headline("mean_class_accuracy"), len(row.cells)),
         percent(row.estimate("achieved_density").mean, digits=2),
         percent(row.estimate("density_without_head").mean, digits=2),
         _whole(row.total("optimizer_steps")),

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from vpns_jax import data
-from vpns_jax.analysis import details, figures
+from vpns_jax.analysis import classes, details, figures
 from vpns_jax.analysis.density import DensityReport
 from vpns_jax.analysis.report import text_table, write_report
 from vpns_jax.analysis.summary import collapse_lines
 from vpns_jax.analysis.tables import aligned
 from vpns_jax.data import augment
+from vpns_jax.experiment import usage
 from vpns_jax.experiment.config import Config
 from vpns_jax.experiment.result import versions
 from vpns_jax.experiment.workdir import Workdir
@@ -49,35 +50,41 @@ def report(config: Config, folder: Workdir, results: list[dict[str, Any]], about
         "cells": results,
     }
     write_sealed(folder.path / "summary.json", summary)
-    write_report(summary, _figures(config, folder, summary), folder.path / "report.html")
+    commands = usage.commands(summary["cells"], folder)
+    write_report(summary, _figures(config, folder, summary), folder.path / "report.html", commands=commands)
     for line in collapse_lines(summary):
         sys.stdout.write(f"warning: {line}\n")
     sys.stdout.write(f"\n{text_table(summary)}\n{aligned(details.HEADINGS, details.details_cells(summary))}\n")
-    sys.stdout.write(f"{details.speed_line(summary)}\nreport: {folder.path / 'report.html'}\n")
+    lines = [classes.baseline(summary), details.speed_line(summary), f"report: {folder.path / 'report.html'}"]
+    lines += [f"{what}\n    {command}" for what, command in commands]
+    sys.stdout.write("".join(f"{line}\n" for line in lines if line))
     return summary
 
 
 def draw_cell(
     folder: Workdir,
-    cell: str,
+    result: dict[str, Any],
     network: Network,
     subnetwork: Subnetwork,
     examples: tuple[Any, Any],
-    classes: tuple[str, ...],
+    names: tuple[str, ...],
     rows: list[dict[str, Any]],
 ) -> None:
-    """Draws a cell's training curves and, if it has a prompt, the prompt alone and on example images.
+    """Draws a cell's training curves, its confusions and, if it has a prompt, the prompt alone and on example images.
 
     Args:
       folder: the run's folder.
-      cell: the cell's name.
+      result: the cell's entry in the summary.
       network: the static half of the finished network.
       subnetwork: the finished network.
       examples: images, uint8 [b, h, w, c], and their labels, int32 [b].
-      classes: the names of the classes.
+      names: the names of the classes.
       rows: the cell's rows of metrics.jsonl.
     """
+    cell, confusion = result["cell"], classes.confusion_of(result)
     figures.curves_figure(rows, folder.figures / f"{cell}-curves.png")
+    if confusion is not None:
+        figures.confusion_figure(confusion, names, folder.figures / f"{cell}-confusion.png")
     if not network.prompted:
         return
     zeros = jax.tree.map(jnp.zeros_like, subnetwork.prompt)
@@ -94,7 +101,7 @@ def draw_cell(
     figures.examples_figure(
         np.asarray(plain),
         np.asarray(prompted),
-        [classes[label] for label in labels.tolist()],
+        [names[label] for label in labels.tolist()],
         folder.figures / f"{cell}-examples.png",
     )
 
@@ -138,6 +145,10 @@ def _figures(config: Config, folder: Workdir, summary: dict[str, Any]) -> list[t
         "examples": (
             "Prompted images",
             "Test images without and with the prompt; above each its label.",
+        ),
+        "confusion": (
+            "Which classes are taken for which",
+            "Test images, with the prompt if there is one; of many classes the worst and the most frequent mistakes.",
         ),
         "curves": ("Training", "Loss and validation accuracy, epoch by epoch."),
     }

@@ -204,7 +204,7 @@ def _finish_cell(setup: Setup, cell: Cell, run: CellRun) -> None:
     if result is not None:
         with jax.set_mesh(sharding.local_mesh()):
             rows = run.recorder.rows()
-            report.draw_cell(setup.folder, cell.name, run.network, best, examples, setup.classes, rows)
+            report.draw_cell(setup.folder, result, run.network, best, examples, setup.classes, rows)
             result["latency"] = run.latency(best, images)
         deploy.save(setup.folder.subnetwork(cell.name), Classifier(run.description(result), best))
         setup.folder.write_cell(cell.name, result)
