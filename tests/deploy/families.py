@@ -54,7 +54,7 @@ def classifier(name, *, prompt="pad", density=0.3, seed=0, **changes):
             keep[..., rng.random(keep.shape[-1]) < 0.5] = False
         if path == "block_0/attention/value/kernel":
             keep[:, :64] = False
-    weights = {path: leaf * mask[path] if path in mask else leaf for path, leaf in flatten(params).items()}
+    weights = {path: np.where(mask.get(path, True), leaf, np.float32(0)) for path, leaf in flatten(params).items()}
     subnetwork = Subnetwork(
         weights=jax.tree.map(jnp.asarray, unflatten(weights)),
         mask=jax.tree.map(jnp.asarray, unflatten(mask)),

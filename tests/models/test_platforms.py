@@ -38,7 +38,7 @@ def test_a_mesh_of_devices_says_what_for(monkeypatch):
 
 @pytest.mark.parametrize(("platform", "name"), [("tpu", "tpu"), ("gpu", "cuda")])
 def test_a_network_is_exported_for_other_devices(platform, name):
-    """The example of docs/your_own.md: the program uses that device's convolutions and pooling."""
+    """As exports as StableHLO do it: the program uses that device's convolutions and pooling."""
     model = models.create("resnet18", num_classes=10)
     images = jax.ShapeDtypeStruct((8, 32, 32, 3), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)

@@ -5,6 +5,7 @@ from pathlib import Path
 from vpns_jax.deploy import subnetworks
 from vpns_jax.deploy.classifier import Classifier
 from vpns_jax.deploy.description import Description
+from vpns_jax.deploy.exports import packed
 from vpns_jax.errors import LONGEST, UserError, shorten
 
 SUFFIX, TASK = ".safetensors", ".task.safetensors"
@@ -14,17 +15,22 @@ def load(path: str | Path, description: Description | None = None) -> Classifier
     """Reads a finished network.
 
     Args:
-      path: of its `CELL.safetensors`, with or without the suffix; `CELL.task.safetensors` lies beside it.
+      path: of its `CELL.safetensors`, with or without the suffix; `CELL.task.safetensors` lies beside it. Or of a
+        `CELL.packed.safetensors`, which is all there is.
       description: what the network is, for one that an older version wrote and that does not say it itself.
 
     Raises:
       UserError: a file is missing or damaged, or does not say what the network is, or says it and is told, too.
     """
     path = file_of(path)
+    if path.name.endswith(packed.SUFFIX):
+        if description is not None:
+            raise _told_twice(path)
+        return packed.read(path)
     told = subnetworks.about(path)
     if "label_names" in told:
         if description is not None:
-            raise UserError(f"{path} says itself what it is; leave the description out")
+            raise _told_twice(path)
         description = _read(path, told)
     elif description is None:
         raise UserError(
@@ -67,3 +73,7 @@ def _read(path: Path, told: dict) -> Description:
         return Description.from_json(told)
     except UserError as error:
         raise UserError(shorten(f"{path} does not say what it is: {error}", LONGEST)) from error
+
+
+def _told_twice(path: Path) -> UserError:
+    return UserError(f"{path} says itself what it is; leave the description out")

@@ -14,13 +14,14 @@ from vpns_jax.deploy import verifying
 from vpns_jax.deploy.classifier import Classifier
 from vpns_jax.deploy.exports.formats import Format, Option
 from vpns_jax.deploy.exports.onnx_file import ONNX
+from vpns_jax.deploy.exports.packed import PACKED
 from vpns_jax.deploy.exports.stablehlo import STABLEHLO
 from vpns_jax.errors import UserError, check_name
 from vpns_jax.storage import storage_errors
 
 __all__ = ["FORMATS", "Exported", "Format", "Option", "check", "export"]
 
-FORMATS = {each.name: each for each in (ONNX, STABLEHLO)}
+FORMATS = {each.name: each for each in (ONNX, PACKED, STABLEHLO)}
 
 
 @dataclasses.dataclass(frozen=True)

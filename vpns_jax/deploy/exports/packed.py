@@ -1,0 +1,220 @@
+"""A masked network small on disk: a bit for each weight and the weights that are kept, in one file.
+
+It is a safetensors file with these tensors, where PATH is ours, such as "layer1_0/conv1/kernel":
+
+    mask/PATH     uint8: whether each weight is kept, a bit each in C order, by `np.packbits` and then zlib: 0.36 bits
+                  are left of one where a twentieth is kept, 0.55 where a tenth is
+    kept/PATH     those that are, in C order; float32, float16 or bfloat16
+    whole/PATH    all other variables, after "params/" or "batch_stats/"
+    prompt/NAME   the prompt's parameters
+    mapping       int32 [t], the head's row of each class
+
+The metadata has one entry, "vpns_jax": a JSON object with the network's description (`Description.to_json`), "shapes"
+of the masked weights by path, and "checksum" of all that and the tensors.
+"""
+
+import dataclasses
+import json
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from vpns_jax import files, models, trees
+from vpns_jax.deploy import verifying
+from vpns_jax.deploy.classifier import Classifier
+from vpns_jax.deploy.description import Description
+from vpns_jax.deploy.exports.formats import Format, Option
+from vpns_jax.errors import LONGEST, UserError, short, shorten
+from vpns_jax.models import formats
+from vpns_jax.training.network import Subnetwork
+
+SUFFIX = ".packed.safetensors"
+DTYPES: dict[str, Any] = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+_ABOUT = "vpns_jax"
+
+
+def write(classifier: Classifier, path: Path, *, dtype: str) -> Classifier:
+    """Writes a network.
+
+    Args:
+      classifier: the network.
+      path: of the file.
+      dtype: of the kept weights, a key of `DTYPES`; all else is stored as it is.
+
+    Returns:
+      The network with its kept weights rounded to the dtype; of float32 it has the same bits.
+
+    Raises:
+      UserError: a weight is too large for the dtype, or the disk refuses.
+    """
+    subnetwork = jax.device_get(classifier.subnetwork)
+    whole, masks = _leaves(subnetwork), trees.flatten(subnetwork.mask)
+    tensors: dict[str, np.ndarray] = {"mapping": np.asarray(subnetwork.mapping, np.int32)}
+    tensors |= {f"prompt/{name}": np.asarray(leaf) for name, leaf in trees.flatten(subnetwork.prompt).items()}
+    rounded = dict(whole)
+    for name, mask in masks.items():
+        weights = np.asarray(whole.pop(f"params/{name}"))
+        tensors[f"mask/{name}"] = np.frombuffer(zlib.compress(np.packbits(mask).tobytes(), 9), np.uint8)
+        tensors[f"kept/{name}"] = _narrowed(name, weights[mask], dtype)
+        rounded[f"params/{name}"] = _spread(mask, tensors[f"kept/{name}"])
+    tensors |= {f"whole/{name}": np.asarray(leaf) for name, leaf in whole.items()}
+    told = classifier.description.to_json() | {"shapes": {name: list(mask.shape) for name, mask in masks.items()}}
+    told = files.plain(told)
+    told["checksum"] = _checksum(told, tensors)
+    # Safetensors writes memory as it lies.
+    content = {name: np.ascontiguousarray(x).reshape(x.shape) for name, x in tensors.items()}
+    files.write_whole(path, safetensors.numpy.save(content, {_ABOUT: json.dumps(told)}))
+    weights = trees.unflatten({name: jnp.asarray(leaf) for name, leaf in rounded.items()})["params"]
+    return dataclasses.replace(classifier, subnetwork=dataclasses.replace(classifier.subnetwork, weights=weights))
+
+
+def read(path: Path) -> Classifier:
+    """Reads a network that `write` wrote; its weights become float32.
+
+    Args:
+      path: of the file, which anyone may have written.
+
+    Raises:
+      UserError: the file is missing, damaged, or does not fit the network that it says it is.
+    """
+    tensors = formats.read(path)
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            told = json.loads((file.metadata() or {})[_ABOUT])
+        intact = told.pop("checksum") == _checksum(told, tensors)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        intact = False
+    if not intact:
+        raise UserError(f"{path} is damaged, or no packed network: it does not match its checksum; export it again")
+    try:
+        return _classifier(Description.from_json(told), told.get("shapes"), tensors)
+    except UserError as error:
+        raise UserError(shorten(f"{path} does not hold what it says: {error}", LONGEST)) from error
+
+
+def answers(path: Path, classifier: Classifier, squares: np.ndarray) -> np.ndarray:
+    """The logits of the network that a file holds.
+
+    Args:
+      path: of the file.
+      classifier: the network that it was made from.
+      squares: uint8 [b, image_size, image_size, 3].
+
+    Returns:
+      float32 [b, t].
+    """
+    del classifier
+    return verifying.logits(read(path), squares)
+
+
+def _classifier(description: Description, shapes: Any, tensors: Mapping[str, np.ndarray]) -> Classifier:
+    groups: dict[str, dict[str, np.ndarray]] = {"mask": {}, "kept": {}, "whole": {}, "prompt": {}, "mapping": {}}
+    for name, tensor in tensors.items():
+        kind, _, rest = name.partition("/")
+        if kind not in groups:
+            raise UserError(f"it has a tensor {short(name)}")
+        groups[kind][rest] = tensor
+    expected = _expected(description, groups["whole"], groups["mapping"].get(""))
+    masks = {name: _bits(name, bits, expected) for name, bits in groups["mask"].items()}
+    if shapes != {name: list(mask.shape) for name, mask in masks.items()} or groups["kept"].keys() != masks.keys():
+        raise UserError("masks, shapes and kept weights are not of the same layers")
+    leaves = dict(groups["whole"])
+    for name, mask in masks.items():
+        kept = groups["kept"][name]
+        if kept.shape != (np.count_nonzero(mask),) or kept.dtype not in DTYPES.values():
+            raise UserError(f"the weights of {name} do not fit its mask")
+        leaves[f"params/{name}"] = _spread(mask, kept)
+    _check_leaves(leaves, expected)
+    wanted, held = description.prompt.shapes(), {name: leaf.shape for name, leaf in groups["prompt"].items()}
+    if held != wanted:
+        raise UserError(f"its {description.prompt} has parameters {wanted}, and it holds {held}")
+    variables = trees.unflatten({name: jnp.asarray(leaves[name]) for name in expected})
+    subnetwork = Subnetwork(
+        weights=variables["params"],
+        mask=trees.unflatten({name: jnp.asarray(mask) for name, mask in masks.items()}),
+        batch_stats=variables.get("batch_stats", {}),
+        prompt={name: jnp.asarray(leaf) for name, leaf in groups["prompt"].items()},
+        mapping=jnp.asarray(groups["mapping"][""]),
+    )
+    return Classifier(description, subnetwork)
+
+
+def _expected(description: Description, whole: Mapping[str, np.ndarray], mapping: np.ndarray | None) -> dict[str, Any]:
+    """Shapes and dtypes of the network's variables by path."""
+    head = whole.get(f"params/{models.HEAD}/bias")
+    if head is None or mapping is None:
+        raise UserError("it has no head, or no mapping")
+    if mapping.dtype != np.int32 or mapping.ndim != 1 or not np.all((mapping >= 0) & (mapping < head.size)):
+        raise UserError(f"the mapping does not fit the {head.size} classes of the head")
+    side = description.input_size
+    model = description.network(head.size).model
+    return trees.flatten(jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, side, side, 3))))
+
+
+def _bits(name: str, packed: np.ndarray, expected: Mapping[str, Any]) -> np.ndarray:
+    leaf = expected.get(f"params/{name}")
+    if leaf is None or packed.dtype != np.uint8:
+        raise UserError(f"the mask of {short(name)} does not fit the network")
+    size = -(-leaf.size // 8)
+    try:
+        # No more than that, whatever the bytes would grow to.
+        bits = np.frombuffer(zlib.decompressobj().decompress(packed.tobytes(), size + 1), np.uint8)
+    except zlib.error as error:
+        raise UserError(f"the mask of {name} cannot be read: {error}") from error
+    if bits.size != size:
+        raise UserError(f"the mask of {name} does not fit the network")
+    return np.unpackbits(bits, count=leaf.size).astype(bool).reshape(leaf.shape)
+
+
+def _check_leaves(leaves: Mapping[str, np.ndarray], expected: Mapping[str, Any]) -> None:
+    def form(tree: Mapping[str, Any], name: str) -> str:
+        return f"{tree[name].dtype} {list(tree[name].shape)}" if name in tree else "missing"
+
+    for name in sorted(expected.keys() | leaves):
+        if form(leaves, name) != form(expected, name):
+            raise UserError(f"{short(name)} is {form(leaves, name)} in it, and {form(expected, name)} in the network")
+        if not np.all(np.isfinite(leaves[name])):
+            raise UserError(f"{name} has values that are not finite")
+
+
+def _leaves(subnetwork: Subnetwork) -> dict[str, np.ndarray]:
+    """All variables by path."""
+    return trees.flatten({"params": subnetwork.weights, "batch_stats": subnetwork.batch_stats})
+
+
+def _spread(mask: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """The weights, float32: zero where they are not kept."""
+    weights = np.zeros(mask.shape, np.float32)
+    weights[mask] = kept.astype(np.float32)
+    return weights
+
+
+def _narrowed(name: str, kept: np.ndarray, dtype: str) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        narrow = kept.astype(DTYPES[dtype])
+    if not np.all(np.isfinite(narrow.astype(np.float32))):
+        largest = np.max(np.abs(kept))
+        raise UserError(f"a weight of {name} is {largest:g}, which is too large for {dtype}; take bfloat16 or float32")
+    return narrow
+
+
+def _checksum(told: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
+    return f"{files.digest_json(told)} {files.digest_arrays(sorted(tensors.items()))}"
+
+
+PACKED = Format(
+    name="packed",
+    meaning="the masked network small on disk, in one file: a bit a weight, and the weights that are kept",
+    suffix=SUFFIX,
+    write=write,
+    answers=answers,
+    options=(Option("dtype", "of the kept weights", tuple(DTYPES)),),
+)
