@@ -39,6 +39,25 @@ def interleaved(functions: Mapping[str, Callable[[], Any]], repeats: int) -> dic
     return least
 
 
+def turns(functions: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    """Times functions in turns, after a first call of each that does not count; every other turn goes backwards.
+
+    Args:
+      functions: functions by name; each returns the arrays to wait for.
+      repeats: how many times each runs.
+
+    Returns:
+      The seconds of each function in each turn.
+    """
+    taken: dict[str, list[float]] = {name: [] for name in functions}
+    for function in functions.values():
+        jax.block_until_ready(function())
+    for turn in range(repeats):
+        for name in list(functions)[:: -1 if turn % 2 else 1]:
+            taken[name].append(_seconds(functions[name]))
+    return taken
+
+
 def _seconds(function: Callable[[], Any]) -> float:
     start = time.perf_counter()
     jax.block_until_ready(function())
@@ -57,7 +76,7 @@ def facts() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in ("jax", "jaxlib", "flax", "numpy", "torch")},
+        "versions": {name: _version(name) for name in ("jax", "jaxlib", "flax", "numpy", "onnxruntime", "torch")},
     }
 
 

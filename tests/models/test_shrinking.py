@@ -191,6 +191,14 @@ def test_widths_round_up_to_what_is_asked_by_keeping_the_best_of_the_dead():
     check_equal(network, variables, models.shrink(NETWORKS[network], variables, round_to=2))
 
 
+@pytest.mark.parametrize(("round_to", "width"), [(8, HEAD_DIM), (HEAD_DIM, HEAD_DIM), (3 * HEAD_DIM, 2 * HEAD_DIM)])
+def test_a_head_is_many_channels_at_once(round_to, width):
+    leaves = drawn("vit", np.random.default_rng(4))
+    leaves["params/block_0/attention/out/kernel"][:HEAD_DIM] = 0
+    shrunk = models.shrink(NETWORKS["vit"], unflatten(leaves), round_to=round_to)
+    assert shrunk.kept["block_0/attention/value"].size == width
+
+
 def test_a_mask_of_single_weights_leaves_dead_channels_too():
     network, model = "basic", NETWORKS["basic"]
     leaves, rng = drawn(network, np.random.default_rng(6)), np.random.default_rng(6)

@@ -5,6 +5,7 @@ same without it. Both are recognized by zero weights, whether a mask of channels
 Removing channels can make other channels dead, before and after them. So this is repeated until nothing changes.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -44,8 +45,8 @@ def shrink(
       model: a network of this package.
       variables: its variables, in which pruned weights are zero.
       classes: the logits to keep, in this order; None keeps all.
-      round_to: widths (for attention: the numbers of heads) become multiples of this, if that does not exceed the old
-        width; some dead channels are kept for that.
+      round_to: widths become multiples of this, if that does not exceed the old width; some dead channels are kept for
+        that. An attention head has 64 channels.
 
     Returns:
       The smaller network.
@@ -115,7 +116,9 @@ def _is_read(each: Channels, leaves: folding.Leaves) -> np.ndarray:
 def _keep(each: Channels, read: np.ndarray, norms: np.ndarray, round_to: int) -> np.ndarray:
     """Indices of the channels to keep: those that are read, and the largest of the others to fill up the width."""
     wanted = max(int(read.sum()), least_width(each) // each.width)
-    wanted = min(-(-wanted // round_to) * round_to, read.size)
+    # Several units fill a multiple, or one unit fills several.
+    step = round_to // math.gcd(round_to, each.width)
+    wanted = min(-(-wanted // step) * step, read.size)
     order = np.lexsort((-norms, ~read))
     units = np.sort(order[:wanted])
     return (units[:, None] * each.width + np.arange(each.width)).reshape(-1)

@@ -1,0 +1,55 @@
+"""The benchmark compares networks of equal cost that answer equally in both runtimes. Tests do not check times."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import deploy
+from tests.deploy import families
+from vpns_jax.deploy import size_of
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    families.register(monkeypatch)
+
+
+def test_networks_cost_what_was_asked_for():
+    compared = deploy.networks("small_basic", 32, 0.5)
+    cost = {each: size_of(network).multiply_adds for each, network in compared.items()}
+    assert cost[deploy.MASKED] == cost[deploy.DENSE]
+    assert cost[deploy.SHRUNK] <= cost[deploy.ROUNDED]
+    for each in (deploy.SHRUNK, deploy.NARROW):
+        assert 0.45 * cost[deploy.DENSE] < cost[each] <= 0.5 * cost[deploy.DENSE]
+
+
+def test_narrow_networks_have_the_same_widths_in_all_blocks():
+    dense = deploy.classifier("small_vit", 32)
+    # One of two heads. The embedding of 16 patches and the head of 10 classes stay; 17 tokens go through two blocks.
+    least = 16 * 192 * 128 + 128 * 10 + 2 * 17 * 4 * 128 * 64
+    hidden = (size_of(dense).multiply_adds / 2 - least) / (2 * 17 * 2 * 128)
+    assert hidden == pytest.approx(233.3, abs=0.1)
+    assert deploy.narrow_widths(dense, 0.5) == {
+        **{f"block_{i}/attention/value": 64 for i in range(2)},
+        **{f"block_{i}/mlp/fc1": 233 for i in range(2)},
+    }
+
+
+def test_every_network_is_measured_and_written_down(capsys, tmp_path):
+    arguments = ["--model", "small_vit", "--image-size", "32", "--batch", "2", "--repeats", "1"]
+    deploy.main([*arguments, "--json", str(tmp_path / "found.json")])
+    rows = {row.pop("network"): row for row in json.loads((tmp_path / "found.json").read_text())["rows"]}
+    assert list(rows) == [deploy.DENSE, deploy.MASKED, deploy.SHRUNK, deploy.ROUNDED, deploy.NARROW]
+    for runtime in ("JAX", "ONNX Runtime"):
+        assert rows[deploy.DENSE][f"{runtime} 2, times as fast"] == 1
+        assert all(row[f"{runtime} 2, ms"] > 0 for row in rows.values())
+    # A mask takes room beside the weights, and none in an ONNX file.
+    assert rows[deploy.MASKED]["MB"] > rows[deploy.DENSE]["MB"] > rows[deploy.SHRUNK]["MB"]
+    assert rows[deploy.MASKED]["ONNX, MB"] == rows[deploy.DENSE]["ONNX, MB"] > rows[deploy.SHRUNK]["ONNX, MB"]
+    assert "| shrunk, multiples of 8 |" in capsys.readouterr().out
+
+
+def test_networks_that_differ_between_runtimes_are_not_timed():
+    with pytest.raises(AssertionError, match="dense: JAX and ONNX Runtime differ"):
+        deploy.check("dense", np.asarray([[0.5, 0.5]]), np.asarray([[0.51, 0.49]]))
