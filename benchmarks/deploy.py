@@ -42,6 +42,9 @@ DENSE, MASKED, SHRUNK, ROUNDED, NARROW = (
 )
 
 
+RUNTIMES = ("JAX", "ONNX Runtime")
+
+
 def networks(model: str, image_size: int, share: float) -> dict[str, Classifier]:
     """The compared networks.
 
@@ -151,12 +154,12 @@ def times(compared: Mapping[str, Classifier], batch: int, repeats: int) -> dict[
     """
     side = next(iter(compared.values())).description.image_size
     images = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
-    # One runtime after the other, because idle threads of the one spin for a while and would disturb the other.
     in_jax = {name: functools.partial(each.probabilities, list(images), None, batch) for name, each in compared.items()}
     in_onnx = {name: in_onnx_runtime(each, images) for name, each in compared.items()}
     for name in compared:
         check(name, in_jax[name](), in_onnx[name]())
-    return {"JAX": measure.turns(in_jax, repeats), "ONNX Runtime": measure.turns(in_onnx, repeats)}
+    # One runtime after the other, because idle threads of the one spin for a while and would disturb the other.
+    return dict(zip(RUNTIMES, (measure.turns(in_jax, repeats), measure.turns(in_onnx, repeats)), strict=True))
 
 
 def check(name: str, in_jax: np.ndarray, in_onnx: np.ndarray) -> None:
@@ -224,10 +227,21 @@ def rows(compared: Mapping[str, Classifier], batches: list[int], repeats: int) -
             for name, taken in seconds.items():
                 ratios = [before / after for before, after in zip(seconds[first], taken, strict=True)]
                 table[name] |= {
-                    f"{runtime} {batch}, ms": 1e3 * statistics.median(taken),
-                    f"{runtime} {batch}, times as fast": statistics.median(ratios),
+                    column(runtime, batch, "ms"): 1e3 * statistics.median(taken),
+                    column(runtime, batch, "times as fast"): statistics.median(ratios),
                 }
     return list(table.values())
+
+
+def column(runtime: str, batch: int, what: str) -> str:
+    """The heading of a column of times.
+
+    Args:
+      runtime: one of `RUNTIMES`.
+      batch: images in a batch.
+      what: "ms" or "times as fast".
+    """
+    return f"{runtime} {batch}, {what}"
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import deploy
+from benchmarks import deploy, deploy_run
 from tests.deploy import families
-from vpns_jax.deploy import size_of
+from vpns_jax.deploy import save, size_of
 
 
 @pytest.fixture(autouse=True)
@@ -53,3 +53,33 @@ def test_every_network_is_measured_and_written_down(capsys, tmp_path):
 def test_networks_that_differ_between_runtimes_are_not_timed():
     with pytest.raises(AssertionError, match="dense: JAX and ONNX Runtime differ"):
         deploy.check("dense", np.asarray([[0.5, 0.5]]), np.asarray([[0.51, 0.49]]))
+
+
+def test_the_networks_of_a_run_are_drawn_by_accuracy_and_latency(capsys, tmp_path, drawn):
+    for density, test in ((0.3, {"plain": 0.5, "prompted": 0.75}), (0.2, {"plain": 0.5, "prompted": None})):
+        origin = {"method": "vpns", "accuracy": {"test": test}}
+        save(
+            tmp_path / "subnetworks" / f"vpns-{density}",
+            families.classifier("small_vit", density=density, origin=origin),
+        )
+    arguments = [str(tmp_path), "--batch", "2", "--repeats", "1", "--json", str(tmp_path / "found.json")]
+    deploy_run.main([*arguments, "--figure", str(tmp_path / "latency.png")])
+    rows = {row["network"]: row for row in json.loads((tmp_path / "found.json").read_text())["rows"]}
+    assert {name: row["accuracy, %"] for name, row in rows.items()} == {
+        deploy_run.WHOLE: None,
+        "vpns-0.2": 50,
+        "vpns-0.3": 75,
+    }
+    assert rows["vpns-0.3"]["M multiply-adds"] < rows[deploy_run.WHOLE]["M multiply-adds"]
+    (figure,) = drawn
+    for axes, runtime in zip(figure.axes, deploy.RUNTIMES, strict=True):
+        points = {tuple(line.get_xydata()[0]) for line in axes.lines if line.get_label() == "vpns"}
+        assert points == {
+            (row[f"{runtime} 2, ms"], row["accuracy, %"]) for name, row in rows.items() if name != deploy_run.WHOLE
+        }
+
+
+def test_a_folder_without_networks_is_named(capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        deploy_run.main([str(tmp_path)])
+    assert f"{tmp_path} has no finished network" in capsys.readouterr().err
