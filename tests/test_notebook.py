@@ -1,35 +1,128 @@
-"""The notebook: its code compiles, and its config is valid."""
+"""The notebooks: each is executed as it stands, in a kernel of its own, with a tiny network and a few images."""
 
-import json
+import base64
+import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
-from vpns_jax.experiment import config
+import nbformat
+import pytest
+from nbclient import NotebookClient
 
-NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "vpns.ipynb"
+from vpns_jax import deploy
+from vpns_jax.models.registry import ENTRIES
 
+ROOT = Path(__file__).parent.parent
+NAMES = ("own_images", "vpns")
+# A ResNet-18 of two blocks, because most of the time is tracing and compiling.
+SHALLOW = """
+from tests.test_notebook import ENTRIES, shallow
 
-def code_cells():
-    cells = json.loads(NOTEBOOK.read_text())["cells"]
-    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-
-
-def test_its_code_compiles():
-    cells = code_cells()
-    assert len(cells) == 5
-    for source in cells:
-        plain = "\n".join(line for line in source.splitlines() if not line.startswith("%"))
-        compile(plain, "cell", "exec")
-
-
-def test_its_config_is_one(monkeypatch):
-    """Executes the cell without the run itself."""
-    (source,) = [source for source in code_cells() if "config.parse" in source]
-    names = {}
-    exec(source.split("startup.prepare()")[0], names)
-    assert isinstance(names["parsed"], config.Config)
-    assert names["parsed"].densities == (0.1,)
+ENTRIES["resnet18"] = shallow()
+"""
+SMALL = {"SIZE": 16, "EPOCHS": 1, "METHODS": ("vpns",)}
+CHANGES = {"model.options.width": 1 / 32, "pretrain.data": "digits", "prompt.pad_size": 2}
 
 
-def test_it_was_saved_without_outputs():
-    cells = json.loads(NOTEBOOK.read_text())["cells"]
-    assert all(cell["outputs"] == [] for cell in cells if cell["cell_type"] == "code")
+def shallow():
+    entry = ENTRIES["resnet18"]
+    return dataclasses.replace(entry, architecture=entry.architecture | {"depths": (1, 1)})
+
+
+def read(name):
+    return nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+
+
+def codes(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+@pytest.fixture
+def execute(tmp_path, tmp_path_factory, monkeypatch, request):
+    """Executes a notebook with other settings; returns what it printed, and how many pictures it shows."""
+    # Both start from the same source network, so the second finds it.
+    monkeypatch.setenv("VPNS_JAX_CACHE", str(tmp_path_factory.getbasetemp() / "notebooks"))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(request.config.cache.mkdir("compiled")))
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    # As in a notebook of a user's, where pictures stand in the page.
+    monkeypatch.delenv("MPLBACKEND", raising=False)
+
+    def run(name, **settings):
+        notebook = read(name)
+        (place,) = [i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", ())]
+        lines = [f"{key} = {value!r}" for key, value in {**SMALL, "WORKDIR": str(tmp_path / "run"), **settings}.items()]
+        notebook.cells.insert(place + 1, nbformat.v4.new_code_cell("\n".join(lines) + SHALLOW))
+        NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(ROOT / "notebooks")}}).execute()
+        outputs = [output for cell in codes(notebook) for output in cell.outputs]
+        pictures = [output.data["image/png"] for output in outputs if "image/png" in output.get("data", {})]
+        assert all(base64.b64decode(picture).startswith(b"\x89PNG") for picture in pictures)
+        return "".join(output.text for output in outputs if output.output_type == "stream"), len(pictures)
+
+    return run
+
+
+def test_own_images_from_a_folder_to_a_file(execute, tmp_path, monkeypatch):
+    printed, pictures = execute("own_images", PROMPT=2, SAMPLES=400, CHANGES=CHANGES | {"target": "macs:0.6"})
+    # Three rows of images, four figures of the report, and the widths.
+    assert pictures == 8
+    assert "320 images for training and validation, 80 for the test" in printed
+    assert "the same answer for 100.00% of 80 test images" in printed
+    monkeypatch.setitem(ENTRIES, "resnet18", shallow())
+    (small,) = (tmp_path / "run").glob("*-small.safetensors")
+    before = deploy.load(tmp_path / "run" / "subnetworks" / small.name.replace("-small", ""))
+    assert deploy.size_of(deploy.load(small)).multiply_adds <= 0.6 * deploy.size_of(before).multiply_adds
+    assert small.with_suffix(".onnx").exists()
+
+
+def test_the_experiment_of_the_other_notebook(execute):
+    printed, pictures = execute("vpns", DATA="digits", CHANGES=CHANGES)
+    assert pictures == 5
+    assert "accuracy on 500 test images: " in printed
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_was_saved_without_outputs(name):
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in codes(read(name)))
+
+
+def test_all_install_in_the_same_way():
+    first, *others = (codes(read(name))[0].source for name in NAMES)
+    assert all(other == first for other in others)
+
+
+@pytest.mark.parametrize("given", ["inside", "path", "address"])
+@pytest.mark.parametrize("installed", [True, False])
+def test_what_is_installed_is_the_clone(tmp_path, monkeypatch, given, installed):
+    """From within a clone, from its path, and from a Git address; a second time changes nothing."""
+    clone = tmp_path / "clone"
+    (clone / "vpns_jax").mkdir(parents=True)
+    (clone / "vpns_jax" / "__init__.py").touch()
+    (clone / "notebooks").mkdir()
+    git = ["git", "-C", str(clone), "-c", "user.name=a", "-c", "user.email=b"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "c"]):
+        subprocess.run([*git, *words], check=True)
+    started, run = [], subprocess.run
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(clone / "notebooks" if given == "inside" else tmp_path)
+    if not installed:
+        monkeypatch.setattr("importlib.metadata.distributions", lambda: iter(()))
+
+    def keep(words, **options):
+        started.append(words)
+        return run(words, **options) if words[0] == "git" else None
+
+    monkeypatch.setattr(subprocess, "run", keep)
+    value = {"inside": "", "path": str(clone), "address": f"file://{clone}"}[given]
+    source = codes(read("own_images"))[0].source
+    assert 'REPOSITORY = ""' in source
+    for _ in range(2):
+        exec(source.replace('REPOSITORY = ""', f"REPOSITORY = {value!r}"), {})
+    place = tmp_path / "home" / "vpns_jax" if given == "address" else clone
+    assert Path.cwd() == place
+    assert sys.path[0] == str(place)
+    assert (place / "vpns_jax" / "__init__.py").exists()
+    assert [words[1] for words in started if words[0] == "git"] == ["clone"] * (given == "address")
+    pip = [sys.executable, "-m", "pip", "install", "-q", "-e", ".[bundled,deploy]"]
+    assert [words for words in started if words[0] != "git"] == ([] if installed else [pip] * 2)
