@@ -18,6 +18,7 @@ HEADINGS = (
     "calibration error\nplain %",
     "masked\nms a batch",
     "dense\nms a batch",
+    "channels cut out\nms a batch",
 )
 NOTE = (
     "Means over seeds. Multiply-adds of all kernels for one image, on an ideal device that skips every pruned weight; "
@@ -51,7 +52,17 @@ def speed_line(summary: Mapping[str, Any]) -> str:
         )
     if faster:
         lines.append(f"Masks that do, in every pair of batches timed: {', '.join(faster)}.")
-    return " ".join(lines)
+    return " ".join([*lines, *_cut_out(summary)])
+
+
+def _cut_out(summary: Mapping[str, Any]) -> list[str]:
+    """How fast the networks of the cells are without their pruned channels, where that was measured."""
+    timed = [(cell["cell"], dig(cell, "shrunk", "latency")) for cell in summary["cells"]]
+    known = [
+        f"{name} {times['speedup']:.2f} ({times['least']:.2f} to {times['most']:.2f})" for name, times in timed if times
+    ]
+    what = "Without their pruned channels, dense over their time in the median (and in single pairs of batches) is"
+    return [f"{what}: {', '.join(known)}."] if known else []
 
 
 def share(cell: Mapping[str, Any], *, without_head: bool) -> float | None:
@@ -97,6 +108,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         *(percent(_known(values), 2) for values in (*shares, [shrunk_share(cell) for cell in row.cells])),
         *(percent(error.mean) for error in errors),
         *(_number(row.estimate("latency", which), 1e3) for which in ("masked", "dense")),
+        _number(row.estimate("shrunk", "latency", "shrunk"), 1e3),
     )
 
 

@@ -2,15 +2,16 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from vpns_jax import data, models, sparsity
+from vpns_jax import data, deploy, models, sparsity
 from vpns_jax.analysis import latency
 from vpns_jax.data.decoding import AS_STORED, Decoding
-from vpns_jax.deploy import Description
+from vpns_jax.deploy import Classifier, Description
 from vpns_jax.experiment import pruning, result
 from vpns_jax.experiment.config import Config
 from vpns_jax.experiment.plan import Cell, network, plan
@@ -280,15 +281,32 @@ class CellRun:
         """
         if not self.plan.method.sparse:
             return None
-        # Distributed as in evaluation, so that its compiled program is used again.
-        best = sharding.replicate(best, jax.sharding.get_mesh())
-        images = jax.device_put(images, sharding.batch_sharding())
-        # Both networks multiply their kernels by a mask; only the values of the masks differ.
-        whole = dataclasses.replace(best, mask=jax.tree.map(jnp.ones_like, best.mask))
-        dense, masked = (
-            functools.partial(predict, self.network, subnetwork, images, prompted=False) for subnetwork in (whole, best)
+        times = latency.compare(
+            self._timed(self.network, _whole(best), images), self._timed(self.network, best, images)
         )
-        return latency.compare(dense, masked) | {"batch_size": len(images)}
+        return times | {"batch_size": len(images)}
+
+    def shrunk_latency(self, finished: Classifier, images: Any) -> dict[str, Any]:
+        """Measures the speed of a plain batch without the pruned channels, which are cut out.
+
+        Args:
+          finished: the network.
+          images: uint8 [b, h, w, c].
+
+        Returns:
+          The times of `latency.compare`, with those of the smaller network as "shrunk".
+        """
+        small = deploy.shrink(finished)
+        dense = self._timed(self.network, _whole(finished.subnetwork), images)
+        times = latency.compare(dense, self._timed(small.network, small.subnetwork, images))
+        return times | {"shrunk": times.pop("masked"), "batch_size": len(images)}
+
+    @staticmethod
+    def _timed(network: Network, subnetwork: Subnetwork, images: Any) -> Callable[[], Any]:
+        """A plain batch through a network, distributed as in evaluation, so that its compiled program is used again."""
+        subnetwork = sharding.replicate(subnetwork, jax.sharding.get_mesh())
+        images = jax.device_put(images, sharding.batch_sharding())
+        return functools.partial(predict, network, subnetwork, images, prompted=False)
 
     @property
     def _iterations(self) -> int:
@@ -310,3 +328,8 @@ class CellRun:
         if self.plan.mapping == "random":
             return RandomMapping(self._keys["mapping"], self._setup.source_classes)
         return FrequencyMapping(sparse=self.plan.sparse_mapping)
+
+
+def _whole(subnetwork: Subnetwork) -> Subnetwork:
+    """The network with nothing pruned, which multiplies its kernels by a mask, too: only its values differ."""
+    return dataclasses.replace(subnetwork, mask=jax.tree.map(jnp.ones_like, subnetwork.mask))

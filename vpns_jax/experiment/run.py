@@ -206,6 +206,9 @@ def _finish_cell(setup: Setup, cell: Cell, run: CellRun) -> None:
             rows = run.recorder.rows()
             report.draw_cell(setup.folder, result, run.network, best, examples, setup.classes, rows)
             result["latency"] = run.latency(best, images)
-        deploy.save(setup.folder.subnetwork(cell.name), Classifier(run.description(result), best))
+            finished = Classifier(run.description(result), best)
+            if "shrunk" in result:
+                result["shrunk"]["latency"] = run.shrunk_latency(finished, images)
+        deploy.save(setup.folder.subnetwork(cell.name), finished)
         setup.folder.write_cell(cell.name, result)
         setup.progress.say(report.one_line(result))
