@@ -28,7 +28,7 @@ from benchmarks import measure
 from benchmarks.step import frame_width
 from vpns_jax import deploy, models, prompting, sparsity, trees
 from vpns_jax.deploy import Classifier, Description
-from vpns_jax.deploy.exports import onnx_model
+from vpns_jax.deploy.exports import onnx_model, packed
 from vpns_jax.experiment import target
 from vpns_jax.training.network import Subnetwork
 
@@ -184,7 +184,10 @@ def in_onnx_runtime(network: Classifier, images: np.ndarray) -> Callable[[], np.
       A function that computes the images' probabilities.
     """
     content = onnx_model.build(network).SerializeToString()
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    # By default it has a thread for each core of the machine, even where `taskset` allows fewer cores.
+    options.intra_op_num_threads = measure.cores()
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     return lambda: session.run(["probabilities"], {"images": images})[0]
 
 
@@ -195,14 +198,18 @@ def size(network: Classifier) -> dict[str, float]:
       network: the network.
 
     Returns:
-      Megabytes of the two files of `deploy.save` and of the ONNX file, and millions of parameters and multiply-adds.
+      Megabytes of the two files of `deploy.save`, packed and as an ONNX file; millions of parameters and multiply-adds.
     """
     counted = deploy.size_of(network)
     with tempfile.TemporaryDirectory() as folder:
         deploy.save(Path(folder) / "network", network)
         written = sum(path.stat().st_size for path in Path(folder).iterdir())
+        small = Path(folder) / f"network{packed.SUFFIX}"
+        packed.write(network, small, dtype="float32")
+        packed_size = small.stat().st_size
     return {
         "MB": written / 1e6,
+        "packed, MB": packed_size / 1e6,
         "ONNX, MB": onnx_model.build(network).ByteSize() / 1e6,
         "M parameters": counted.parameters / 1e6,
         "M multiply-adds": counted.multiply_adds / 1e6,

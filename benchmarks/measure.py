@@ -73,11 +73,16 @@ def facts() -> dict[str, Any]:
         "devices": jax.device_count(),
         "platform": device.platform,
         "cpu": cpus[0] if cpus else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in ("jax", "jaxlib", "flax", "numpy", "onnxruntime", "torch")},
     }
+
+
+def cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _lines(path: str) -> list[str]:

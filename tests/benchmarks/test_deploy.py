@@ -44,7 +44,8 @@ def test_every_network_is_measured_and_written_down(capsys, tmp_path):
     for runtime in ("JAX", "ONNX Runtime"):
         assert rows[deploy.DENSE][f"{runtime} 2, times as fast"] == 1
         assert all(row[f"{runtime} 2, ms"] > 0 for row in rows.values())
-    # A mask takes room beside the weights, and none in an ONNX file.
+    # A mask takes room beside the weights, saves much of it if packed, and does nothing for an ONNX file.
+    assert rows[deploy.MASKED]["packed, MB"] < 0.2 * rows[deploy.DENSE]["packed, MB"]
     assert rows[deploy.MASKED]["MB"] > rows[deploy.DENSE]["MB"] > rows[deploy.SHRUNK]["MB"]
     assert rows[deploy.MASKED]["ONNX, MB"] == rows[deploy.DENSE]["ONNX, MB"] > rows[deploy.SHRUNK]["ONNX, MB"]
     assert "| shrunk, multiples of 8 |" in capsys.readouterr().out
