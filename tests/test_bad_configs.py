@@ -115,6 +115,7 @@ def takes(key, value):
     )
 
 
+@pytest.mark.slow
 def test_each_ends_in_one_short_line():
     accepted, crashed, long = [], [], []
     for done, tree in bad_trees():

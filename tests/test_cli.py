@@ -198,6 +198,7 @@ def test_no_config(call):
     assert_refused(call(base=()), "--config", "configs/quickstart.py")
 
 
+@pytest.mark.slow
 def test_more_target_than_source_classes(call, tmp_path):
     mapped = ("--config.data.name=mnist5k", "--config.mapping.kind=frequency", "--config.model.options.num_classes=5")
     assert_refused(call(*mapped), "num_classes")
@@ -229,6 +230,7 @@ def test_a_network_that_cannot_do_what_is_asked(call, tmp_path, changes, words):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_vit_cannot_run_plain_images_at_their_own_size(call):
     base = (
         "--config=configs/vit_imagenet.py:ti",
@@ -289,6 +291,7 @@ def test_a_damaged_source_network_in_the_cache(call, monkeypatch, tmp_path):
     assert_refused(call(), str(path), "damaged", "remove it")
 
 
+@pytest.mark.slow
 def test_the_program_itself_exits_with_2():
     done = subprocess.run(
         [sys.executable, "main.py", "--config=configs/quickstart.py", "--config.densities=(2.0,)"],

@@ -54,6 +54,7 @@ def shapes(name, options, size):
     return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))["params"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_has_its_network_and_something_to_prune(name):
     parsed = config.parse(CONFIGS[name]().to_dict())
@@ -87,6 +88,7 @@ FEW_LAYERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FEW_LAYERS)
 def test_a_prune_and_a_retrain_step_compile(name, monkeypatch, tmp_path):
     tree = CONFIGS[name]().to_dict()

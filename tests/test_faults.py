@@ -1,8 +1,12 @@
 """A few cases of each family of bad input; `make faults` tries hundreds."""
 
+import pytest
+
 from tests.faults.families import tallies
 from tests.faults.tally import Case, Outcome, count
 from vpns_jax.errors import UserError
+
+pytestmark = pytest.mark.slow
 
 
 def test_each_family_is_refused_or_read_right(tmp_path):

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.pruners import cells
-from tests.test_resume import outcome, rows
+from tests.test_resume import PATIENCE, outcome, rows
 from tests.training import tiny
 from vpns_jax import data
 from vpns_jax.errors import UserError
@@ -143,7 +143,7 @@ def run(tmp_path, count, launch, *folders, kill=False):
         workers = start(count, launch, command, [files.enter_context(log.open("w")) for log in logs])
     try:
         # The first process decides when the processes are killed.
-        codes = [worker.wait(timeout=300) for worker in (workers[:1] if kill else workers)]
+        codes = [worker.wait(timeout=PATIENCE) for worker in (workers[:1] if kill else workers)]
         expected = -signal.SIGKILL if kill else 0
         assert set(codes) == {expected}, "\n".join(log.read_text()[-2000:] for log in logs)
     finally:
@@ -167,6 +167,7 @@ def assert_close(workdir, expected):
         np.testing.assert_allclose(network[0][name], network[1][name], rtol=1e-4, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_by_two_or_by_one(tmp_path, monkeypatch):
     prepare(tmp_path, monkeypatch)
     run(tmp_path, 2, by_flags, "unbroken", "two", kill=True)
@@ -183,25 +184,37 @@ def test_killed_and_resumed_by_two_or_by_one(tmp_path, monkeypatch):
     assert len(list((tmp_path / "unbroken" / "tensorboard" / CELL).iterdir())) == 1
 
 
-# main.py until the processes have joined; then it prints which process this is.
-JOINED = """
+# Once the processes have joined, each prints which one it is.
+TELL = """
 import sys, time
-import jax, main
-from vpns_jax.experiment import run
+import jax
 
-def wait(*_):
+def tell(*_):
     gpus = jax.config.values["jax_cuda_visible_devices"]
     print("process", jax.process_index(), jax.process_count(), len(jax.devices()), gpus, flush=True)
-    time.sleep(60)
+    time.sleep(3600)
+"""
+BY_MAIN = f"""{TELL}
+import main
+from vpns_jax.experiment import run
 
-run.run = wait
+run.run = tell
 sys.exit(main.main(["main.py", "--config=configs/quickstart.py", *sys.argv[1:]]))
+"""
+# What main.py calls, without all that it imports.
+BY_JOIN = f"""{TELL}
+from vpns_jax.parallel import processes
+
+coordinators = [flag.removeprefix("--coordinator=") for flag in sys.argv[1:]]
+processes.join(*(coordinators or [None]), None, None)
+tell()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launch", [by_flags, by_slurm, by_open_mpi_4, by_open_mpi_5])
 def test_launchers_tell_who_is_who_and_sigterm_ends_all(launch):
-    command = [sys.executable, "-c", JOINED]
+    command = [sys.executable, "-c", BY_MAIN if launch is by_flags else BY_JOIN]
     workers = start(2, launch, command, [subprocess.PIPE, subprocess.PIPE])
     try:
         # A process of a launcher takes the GPU with its number on its machine.
@@ -211,7 +224,7 @@ def test_launchers_tell_who_is_who_and_sigterm_ends_all(launch):
             assert who == [str(number), "2", "2", gpus[number]]
         for worker in workers:
             worker.terminate()
-        assert [worker.wait(timeout=20) for worker in workers] == [-signal.SIGTERM] * 2
+        assert [worker.wait(timeout=PATIENCE) for worker in workers] == [-signal.SIGTERM] * 2
     finally:
         end(workers)
         for worker in workers:

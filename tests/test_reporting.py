@@ -32,6 +32,7 @@ ROWS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("image_size", [tiny.SIZE, tiny.SIZE - 2])
 def test_plain_and_prompted_examples_stand_on_one_canvas(tmp_path, drawn, image_size):
     stage, state = tiny.begin("weights")

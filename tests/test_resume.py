@@ -9,51 +9,55 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from tests.pruners import cells
+
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 CELL = "vpns-s70-seed7"
-# main.py with a ResNet-18 of two blocks, because half of the time of a start is tracing and compiling.
-SHALLOW = """
-import dataclasses, sys
-from vpns_jax.models import registry
+# Seconds: only a process that hangs takes as long, on however busy a machine.
+PATIENCE = 1800
+# What is drawn anew in every epoch and every batch must come again too.
+CONFIG = cells.tree(
+    densities=(0.3,),
+    pretrain__data="digits",
+    pretrain__epochs=1,
+    data__name="digits",
+    data__batch_size=64,
+    mapping__kind="iterative",
+    prune__epochs=3,
+    retrain__epochs=3,
+    checkpoint_every_epochs=2,
+)
+# main.py, which knows the tiny network here: tracing is most of what a start takes.
+PROGRAM = """
+import sys
+from tests.pruners import cells
+from vpns_jax.models import layouts, registry
 import main
 
-entry = registry.ENTRIES["resnet18"]
-registry.ENTRIES["resnet18"] = dataclasses.replace(entry, architecture=entry.architecture | {"depths": (1, 1)})
+registry.ENTRIES["tiny"] = cells.ENTRY
+layouts.LAYOUTS[cells.tiny.Tiny] = (layouts.resnet_torchvision,)
 sys.exit(main.main(["main.py", *sys.argv[1:]]))
 """
-COMMAND = [
-    sys.executable,
-    "-c",
-    SHALLOW,
-    "--config=configs/quickstart.py",
-    "--config.methods=('vpns',)",
-    "--config.densities=(0.3,)",
-    "--config.model.options.width=0.03125",
-    "--config.pretrain.data=digits",
-    "--config.pretrain.epochs=1",
-    "--config.data.name=digits",
-    "--config.data.image_size=16",
-    "--config.prompt.canvas_size=16",
-    "--config.prompt.pad_size=2",
-    # Random numbers of every epoch and every batch must repeat, too.
-    "--config.mapping.kind=iterative",
-    "--config.prune.epochs=3",
-    "--config.retrain.epochs=3",
-    "--config.checkpoint_every_epochs=2",
-]
 
 
 def start(cache, workdir):
     # One compilation cache, so that later starts are quick and run the same programs.
-    environment = os.environ | {"XDG_CACHE_HOME": str(cache), "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {"XDG_CACHE_HOME": str(cache), "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    config = workdir.parent / "config.py"
+    config.write_text(
+        f"from ml_collections import ConfigDict\n\n\ndef get_config():\n    return ConfigDict({CONFIG})\n"
+    )
+    command = [sys.executable, "-c", PROGRAM, f"--config={config}", f"--workdir={workdir}"]
     with (workdir.parent / f"{workdir.name}.log").open("a") as log:
-        return subprocess.Popen(
-            [*COMMAND, f"--workdir={workdir}"], cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
-        )
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
 
 def finish(cache, workdir):
-    code = start(cache, workdir).wait(timeout=240)
+    code = start(cache, workdir).wait(timeout=PATIENCE)
     assert code == 0, (workdir.parent / f"{workdir.name}.log").read_text()[-2000:]
 
 
@@ -66,7 +70,7 @@ def rows(workdir, cell=CELL):
 def kill_after(cache, workdir, cell, count):
     """Kills the run as soon as it has logged `count` epochs of a cell: before, during or after writing a checkpoint."""
     process = start(cache, workdir)
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + PATIENCE
     path = workdir / "metrics.jsonl"
     while path.read_text().count(f'"{cell}"') < count if path.exists() else True:
         assert process.poll() is None, "the run ended before it could be killed"

@@ -63,6 +63,7 @@ def test_a_constant_head_is_refused_unless_a_new_one_is_made(folder, constant):
     experiment.check(parsed(folder, mapping__kind="head"))
 
 
+@pytest.mark.slow
 def test_what_inputs_are_normalized_by_is_said_kept_and_used(folder, capsys):
     keys = run(folder, "keys", model__mean=MEAN, model__std=STD)
     assert "inputs normalized by mean (0.1, 0.2, 0.3), std (0.2, 0.25, 0.3), as configured" in capsys.readouterr().out
@@ -87,6 +88,7 @@ def test_what_inputs_are_normalized_by_is_said_kept_and_used(folder, capsys):
     assert default["source"]["normalization"]["mean"] != keys["source"]["normalization"]["mean"]
 
 
+@pytest.mark.slow
 def test_what_was_unwrapped_is_said_and_kept(folder, capsys):
     save(folder, tiny.variables(), rename="module.")
     note = "took wrappers such as 'module.' off 7 names"

@@ -1,5 +1,6 @@
 """Communication and memory of compiled steps, for programs in which they are known."""
 
+import dataclasses
 import importlib.util
 import math
 
@@ -10,6 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from benchmarks import compiled
 from benchmarks.selection import prunable_shapes
+from vpns_jax.models import registry
 from vpns_jax.parallel import sharding
 
 # The format of the compiler for TPUs: an asynchronous collective names its channel twice; a reduce-scatter is a
@@ -105,6 +107,16 @@ def test_without_the_compiler_nothing_is_begun(topology, package, install, monke
     assert f'there is no compiler for {topology}; pip install "{install}"' in capsys.readouterr().err
 
 
+@pytest.fixture
+def shallow(monkeypatch):
+    """Leaves the ViT two of its twelve blocks."""
+    entry = registry.ENTRIES["vit_ti32"]
+    two_blocks = dataclasses.replace(entry, architecture=entry.architecture | {"depth": 2})
+    monkeypatch.setitem(registry.ENTRIES, "vit_ti32", two_blocks)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("shallow")
 def test_a_step_is_compiled_without_arrays():
     """Compiled for CPUs, because other compilers are not installed."""
     mesh = sharding.make_mesh(8, data=2, fsdp=4)
@@ -118,6 +130,8 @@ def test_a_step_is_compiled_without_arrays():
     assert row["others"] == 0
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("shallow")
 def test_selection_sends_counts():
     row = compiled.row(
         "selection", compiled.compile_selection(sharding.make_mesh(8, fsdp=8), model="vit_ti32", options={})

@@ -10,6 +10,8 @@ import pytest
 from benchmarks import conv, input, step, vs_torch
 from vpns_jax import models
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.usefixtures("small_network")
 def test_every_step_is_measured_and_written_down(capsys, tmp_path, monkeypatch):

@@ -32,6 +32,7 @@ def test_crops_are_windows_of_the_image(flip):
     assert len(seen) == (8 if flip else 4)
 
 
+@pytest.mark.slow
 def test_crop_is_a_function_of_the_key_and_jits():
     images = jnp.asarray(numbered(16, 12, 12))
     crop = jax.jit(augment.random_crop_flip, static_argnames=("size", "flip"))

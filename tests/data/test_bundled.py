@@ -23,6 +23,7 @@ def originals():
 SIZES = {"digits": (None, None), "fonts62": (96, 30), "mnist5k": (250, 250)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(registry.BUNDLED))
 def test_bundled_sets(originals, name):
     original = originals[name]
@@ -86,6 +87,7 @@ def test_a_missing_package_names_the_command(monkeypatch, name, package):
         registry.BUNDLED[name]()
 
 
+@pytest.mark.slow
 def test_fonts_are_quick_to_render_and_the_same_each_time(originals):
     start = time.process_time()
     again = fonts.fonts62()

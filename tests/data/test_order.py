@@ -13,6 +13,7 @@ KEY = jax.random.key(7)
 
 
 # A shape is a compilation: few examples.
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(n=st.integers(1, 50), batch_size=st.integers(1, 50))
 def test_an_epoch_is_a_permutation_less_its_remainder(n, batch_size):
@@ -56,6 +57,7 @@ def test_padded_batches_by_hand():
     assert weights.dtype == np.float32
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(n=st.integers(1, 60), batch_size=st.integers(1, 60))
 def test_padded_batches_see_every_image_once(n, batch_size):

@@ -57,6 +57,7 @@ def test_batches_are_the_plan_decoded_at_each_passes_size():
             np.testing.assert_array_equal(large_labels, 3 * large[:, 5, 5, 1].astype(int))
 
 
+@pytest.mark.slow
 def test_workers_change_nothing():
     with train() as stream, train(workers=2) as shared, train(threads=1) as alone:
         expected = [shades(batch) for batch in itertools.islice(stream, 9)]
@@ -90,6 +91,7 @@ def test_a_closed_stream_goes_on_where_it_was():
     stream.close()
 
 
+@pytest.mark.slow
 def test_resume_from_records_on_disk_with_workers(tmp_path):
     build_cifar10(tmp_path)
     options = {"image_size": 24, "batch_size": 8, "augmented": (True,), "seed": 1}
@@ -192,6 +194,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_an_unreadable_image_leaves_one_line_and_no_shared_memory(tmp_path):
     (tmp_path / "program.py").write_text(PROGRAM)
     done = subprocess.run(
@@ -237,6 +240,7 @@ def test_device_streams_state_is_of_what_was_given_not_of_what_was_fetched(shard
         assert [shades(next(second)) for _ in range(4)] == expected[6:]
 
 
+@pytest.mark.slow
 def test_an_augmented_pass_end_to_end(sharding):
     with DeviceStream(train(augmented=(True,)), sharding) as device:
         images, _ = next(device)[0]

@@ -17,6 +17,8 @@ from vpns_jax.data.folder import open_folder
 from vpns_jax.deploy import Predictions
 from vpns_jax.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _world(tmp_path, monkeypatch):

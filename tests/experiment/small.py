@@ -30,9 +30,7 @@ def world(tmp_path, monkeypatch):
     monkeypatch.setenv("VPNS_JAX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setitem(registry.ENTRIES, "tiny", cells.ENTRY)
     monkeypatch.setitem(layouts.LAYOUTS, tiny.Tiny, (layouts.resnet_torchvision,))
-    jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def parsed(data, **changes):

@@ -15,6 +15,8 @@ from vpns_jax.deploy import subnetworks
 from vpns_jax.errors import UserError
 from vpns_jax.experiment import config, run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _world(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from vpns_jax.analysis.style import looks
 MEANS = {0.1: {"hydra": 91.0, "vpns": 93.0, "magnitude": 81.0}, 0.05: {"hydra": 90.0, "vpns": 93.0}}
 
 
+@pytest.mark.slow
 def test_every_sparsity_has_its_figure(tmp_path, drawn):
     (tmp_path / "summary.json").write_text(json.dumps(summary()))
     paths = figures.draw(tmp_path)

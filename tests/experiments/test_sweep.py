@@ -41,6 +41,7 @@ def go(folder):
     return code
 
 
+@pytest.mark.slow
 def test_a_broken_cell_is_named_and_done_when_it_can_be(tmp_path, capsys):
     folder = tmp_path / "sweep"
     assert go(folder) == 1

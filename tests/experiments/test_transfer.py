@@ -20,6 +20,8 @@ from vpns_jax.experiment import run as experiment
 from vpns_jax.experiment.workdir import Workdir
 from vpns_jax.training.network import Subnetwork
 
+pytestmark = pytest.mark.slow
+
 
 def parsed(**changes):
     tree = quickstart.get_config().to_dict() | {"methods": ("vpns", "hydra"), "densities": (0.1, 0.05), "seeds": (7, 9)}

@@ -87,6 +87,7 @@ def test_winograd_is_xlas_convolution(h: int, w: int, padding: int) -> None:
 
 
 # A chunk may hold two images.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kernel_size", "stride", "padding", "room"), [(3, 1, 1, 150_000), (3, 2, 1, 80_000), (7, 2, 3, 400_000)]
 )

@@ -87,6 +87,7 @@ def random_like(tree, seed=0):
     return jax.tree.unflatten(structure, [jnp.asarray(rng.normal(size=leaf.shape), jnp.float32) for leaf in leaves])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("allocation", ["global", "uniform", "erk"])
 def test_coupled_channels_share_masks_exactly(allocation):
     model = ResNet(depths=(1, 1), block="bottleneck", width=1 / 8)

@@ -18,6 +18,8 @@ from tests.models import torch_files
 from vpns_jax import models
 from vpns_jax.models import formats
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = Path(recipe.__file__).parent
 CASES = json.loads((GOLDEN / "logits.json").read_text())
 AUGREG = json.loads((GOLDEN / "augreg_ti16.json").read_text())

@@ -158,6 +158,7 @@ def test_vits_in_other_layouts(layout: str, make: Callable[[], Tensors], tmp_pat
     assert all(np.array_equal(written[key], read[key]) for key in read)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_resnets_in_transformers_layout(name: str, tmp_path: Path) -> None:
     ours = state_dict(name, layouts.resnet_torchvision, **NARROW)
@@ -214,6 +215,7 @@ def test_names_that_would_become_one_are_refused(tmp_path: Path) -> None:
         load(tmp_path, tensors)
 
 
+@pytest.mark.slow
 def test_ignore_takes_names_with_and_without_the_prefix(tmp_path: Path) -> None:
     tensors = {f"model.{key}": tensor for key, tensor in narrow().items()} | {"loss.weight": np.ones(3, np.float32)}
     for pattern in ("loss.*", "loss.weight"):
@@ -222,6 +224,7 @@ def test_ignore_takes_names_with_and_without_the_prefix(tmp_path: Path) -> None:
         load(tmp_path, tensors | {"model.fc.weight": np.ones(1)}, ignore=("loss.*", pattern), dont_load=("head",))
 
 
+@pytest.mark.slow
 def test_of_two_networks_in_one_file_one_has_to_be_named(tmp_path: Path) -> None:
     ones = {key: np.ones_like(tensor) for key, tensor in narrow().items()}
     tensors = {f"student.net.{key}": tensor for key, tensor in narrow().items()}

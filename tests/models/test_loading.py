@@ -91,6 +91,7 @@ def test_as_many_classes_as_the_file_has(tmp_path: Path) -> None:
         load(tmp_path, {"fc.bias": None}, num_classes=None)
 
 
+@pytest.mark.slow
 def test_a_fresh_head_by_name(tmp_path: Path) -> None:
     whole = load(tmp_path, {})
     fresh = load(tmp_path, {"fc.bias": None}, num_classes=3, dont_load=("head",), seed=1)
@@ -127,6 +128,7 @@ def test_loaded_arrays_do_not_depend_on_the_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(variables["params"]["head"]["bias"], before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "layout", "options"),
     [
@@ -204,6 +206,7 @@ def test_resized_positions_are_torchs() -> None:
     assert loading.resize_positions(embedding, (1, 10, 1)) is embedding
 
 
+@pytest.mark.slow
 def test_a_vit_loads_for_another_canvas(tmp_path: Path) -> None:
     tensors = state_dict("vit_ti32", layouts.vit_timm, num_classes=10)
     np.savez(tmp_path / "w.npz", **tensors)

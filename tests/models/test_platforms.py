@@ -36,6 +36,7 @@ def test_a_mesh_of_devices_says_what_for(monkeypatch):
         assert jax.jit(lambda x: x + (platforms.traced_for() == "cpu"))(1) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("platform", "name"), [("tpu", "tpu"), ("gpu", "cuda")])
 def test_a_network_is_exported_for_other_devices(platform, name):
     """As exports as StableHLO do it: the program uses that device's convolutions and pooling."""

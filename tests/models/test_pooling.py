@@ -20,6 +20,7 @@ def test_max_pool_leaves_out_windows_that_do_not_fit() -> None:
     np.testing.assert_array_equal(pooling.max_pool(x, window=2, stride=2)[0, :, :, 0], [[6, 8], [16, 18]])
 
 
+@pytest.mark.slow
 def test_the_first_maximum_of_a_window_gets_its_gradient() -> None:
     x = jnp.array([[1.0, 3.0, 3.0, 0.0], [3.0, 2.0, 0.0, 5.0]]).reshape(1, 2, 4, 1)
     y, pull = jax.vjp(lambda x: pooling.max_pool(x, window=2, stride=2), x)

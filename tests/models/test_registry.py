@@ -63,6 +63,7 @@ def drawn(shapes: Any) -> Any:
     return unflatten({path: draw(path, leaf) for path, leaf in flatten(shapes).items()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FACTS)
 def test_parameters_kernels_head_and_logits(name: str) -> None:
     logits, variables = traced(name, 224)
@@ -166,6 +167,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", SMALL)
 def test_bfloat16_computes_in_it_with_float32_parameters_statistics_and_logits(family: str) -> None:
     images = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype(np.float32)
@@ -184,6 +186,7 @@ def test_bfloat16_computes_in_it_with_float32_parameters_statistics_and_logits(f
     assert sum(":bf16[" in line for line in products) >= len(kernels)
 
 
+@pytest.mark.slow
 def test_train_mode_draws_dropout_and_moves_statistics() -> None:
     model = models.create("vgg16_bn", width=1 / 16, num_classes=5)
     images = jnp.asarray(np.random.default_rng(0).standard_normal((2, 32, 32, 3)), jnp.float32)
@@ -204,6 +207,7 @@ def test_a_vit_refuses_images_that_patches_do_not_tile() -> None:
     assert abstract("vit_ti16", 48)["params"]["pos_embedding"].shape == (1, 10, 192)
 
 
+@pytest.mark.slow
 def test_models_import_alone() -> None:
     code = (
         "import sys; from vpns_jax import models; "

@@ -11,6 +11,8 @@ from vpns_jax.training import passes
 from vpns_jax.training.metrics import cross_entropy
 from vpns_jax.training.network import forward
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(3)
 
 

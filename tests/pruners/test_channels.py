@@ -17,6 +17,8 @@ from vpns_jax.pruners import METHODS, scoring
 from vpns_jax.pruners.given_mask import check
 from vpns_jax.training.network import predict
 
+pytestmark = pytest.mark.slow
+
 
 def kept(mask):
     """Which of the four channels are; fails if one is kept in part."""

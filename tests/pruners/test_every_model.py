@@ -14,6 +14,8 @@ from vpns_jax.models.vit import ViT
 from vpns_jax.pruners import scoring, synflow
 from vpns_jax.training.network import Network, Subnetwork
 
+pytestmark = pytest.mark.slow
+
 SIZE = 32
 # For each kind of module, a network that is quick to trace.
 MODELS = {

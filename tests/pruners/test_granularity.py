@@ -14,6 +14,8 @@ from vpns_jax.errors import UserError
 from vpns_jax.experiment import config
 from vpns_jax.pruners import METHODS
 
+pytestmark = pytest.mark.slow
+
 # All methods except the one with a given mask.
 SPARSE = [name for name, method in METHODS.items() if method.sparse and not method.given]
 # The convolution of the tiny network has 3 x 4 kernels of 2 x 2 weights; its head has none.

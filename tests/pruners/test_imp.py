@@ -15,6 +15,8 @@ from tests.training.test_runner import StoppedError, StoppingRecorder, streamed
 from vpns_jax import sparsity
 from vpns_jax.pruners import imp
 
+pytestmark = pytest.mark.slow
+
 N = 68
 
 

@@ -18,6 +18,8 @@ from vpns_jax.experiment.plan import Cell
 from vpns_jax.parallel import sharding
 from vpns_jax.pruners import METHODS, method
 
+pytestmark = pytest.mark.slow
+
 N = 68  # prunable weights of the tiny network: 2 x 2 x 3 x 4 and 4 x 5
 STEPS = cells.ITERATIONS
 # The cost of stage prune: (optimizer steps, forward passes).
@@ -97,20 +99,19 @@ def test_on_all_devices_and_again_from_the_checkpoints(tmp_path):
 
 
 def test_timing_runs_what_evaluation_compiled(tmp_path, caplog):
-    # Programs that other tests compiled would hide the difference.
-    jax.clear_caches()
+    # Programs that other tests compiled would hide the difference: no other has such batches.
     with caplog.at_level("WARNING"), jax.log_compiles():
-        done = cells.finish(cells.cell(tmp_path, "random"))
+        done = cells.finish(cells.cell(tmp_path, "random", data__batch_size=tiny.IMAGES // 2))
         assert "Compiling jit(predict)" in caplog.text
         caplog.clear()
         timed = _timed(done)
         assert "Compiling jit(predict)" not in caplog.text
-    assert timed["batch_size"] == tiny.BATCH
+    assert timed["batch_size"] == tiny.IMAGES // 2
     assert min(timed["dense"], timed["masked"]) > 0
 
 
 def _timed(done):
-    best, (images, _) = sharding.to_host((done.best, tiny.split(seed=2).examples(tiny.BATCH)))
+    best, (images, _) = sharding.to_host((done.best, tiny.split(seed=2).examples(tiny.IMAGES // 2)))
     return done.run.latency(best, images)
 
 

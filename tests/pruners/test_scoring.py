@@ -14,6 +14,8 @@ from vpns_jax import sparsity
 from vpns_jax.pruners import METHODS, scoring
 from vpns_jax.sparsity import bilevel_gradient, connection_sensitivity, gradient_flow
 
+pytestmark = pytest.mark.slow
+
 
 def test_scores_by_hand():
     w, g = {"a": jnp.asarray([2.0, -3.0, 0.5])}, {"a": jnp.asarray([-1.0, -2.0, 4.0])}

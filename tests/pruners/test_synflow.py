@@ -109,6 +109,7 @@ def test_scores_by_hand():
     np.testing.assert_allclose(scores["a"]["kernel"], np.asarray([[0, 1], [0, 1.5], [4, 0]]) / 4)
 
 
+@pytest.mark.slow
 def test_what_flows_into_a_unit_flows_out_of_it():
     """Theorem 1 for each unit of a masked chain."""
     weights = chain()
@@ -122,6 +123,7 @@ def test_what_flows_into_a_unit_flows_out_of_it():
         assert not np.any(np.asarray(leaf)[~np.asarray(keep)])
 
 
+@pytest.mark.slow
 def test_no_layer_is_emptied_before_it_must_be(run, problem):
     """Theorem 3: SynFlow keeps one path until the end; other criteria have emptied a layer long before."""
     mask = synflow.prune(problem, run.runner).mask
@@ -154,6 +156,7 @@ def test_the_schedule_is_exponential_and_ends_at_the_target(density, rounds):
     np.testing.assert_allclose(np.diff(np.log([1.0, *left])), np.log(density) / rounds)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vgg", "vit"])
 def test_flow_is_conserved_from_layer_to_layer(name):
     """Flow is conserved also with biases, attention and layer normalization."""
@@ -176,6 +179,7 @@ def test_flow_is_conserved_from_layer_to_layer(name):
             assert min(inside.values()) > 0.2 * inside["out"]
 
 
+@pytest.mark.slow
 def test_a_softmax_that_is_not_known_is_refused(problem):
     class Gated(nn.Module):
         @nn.compact
@@ -190,5 +194,5 @@ def test_a_softmax_that_is_not_known_is_refused(problem):
     # The chain has no softmax, and SynFlow knows the attention of a ViT.
     synflow.check_linear(problem.network.model, problem.source, canvas_size=2)
     vit = MODELS["vit"]
-    variables = vit.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    variables = jax.eval_shape(vit.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     synflow.check_linear(vit, subnetwork(variables["params"]), canvas_size=32)

@@ -89,6 +89,7 @@ def test_output_and_input_channels_by_hand():
     assert mask.tolist() == [[False] * 3, [True] * 3]
 
 
+@pytest.mark.slow
 def test_groups_of_different_size_compare_by_the_mean_of_their_weights():
     scores = {"large": jnp.tile(jnp.array([[1.0, 2.0]]), (9, 1)), "small": jnp.array([[1.5, 1.25], [-1.5, 1.25]])}
     mask = sparsity.structured_mask(scores, 0.5, pattern("channel"))
@@ -119,6 +120,7 @@ def test_n_of_m_groups_inputs_at_one_place_and_output():
 # --- properties ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", SERVED)
 @settings(max_examples=25, deadline=None)
 @given(values=VALUES, density=st.floats(0.1, 1))
@@ -157,6 +159,7 @@ def test_every_m_weights_keep_exactly_n_of_the_largest(values, pair):
         assert (np.where(keep, 0, x).max(-2) <= np.where(keep, x, np.inf).min(-2)).all()
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(values=VALUES, density=st.floats(0.1, 1))
 def test_the_default_pattern_is_the_global_top_k(values, density):
@@ -164,6 +167,7 @@ def test_the_default_pattern_is_the_global_top_k(values, density):
     assert tiny.same(sparsity.structured_mask(scores, density, Pattern()), sparsity.topk_mask(scores, density))
 
 
+@pytest.mark.slow
 def test_bfloat16_and_any_tree():
     scores = [jnp.array([1.0, -3.0], jnp.bfloat16), (jnp.array(2.0),)]
     assert jax.tree.map(lambda m: m.tolist(), sparsity.structured_mask(scores, 0.6, Pattern())) == [
@@ -241,6 +245,7 @@ def test_erk_masks_keep_its_densities_exactly(values):
 # --- learning --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_groups_mean_score_moves_by_its_mean_mask_gradient():
     """The same update as with one mask variable for each group g: d mean|s| = sum_g dm / |g|."""
     scores, c = jnp.array([[1.0, -3.0], [2.0, 5.0]]), jnp.array([[1.0, 2.0], [-4.0, 6.0]])
@@ -256,6 +261,7 @@ def test_a_groups_mean_score_moves_by_its_mean_mask_gradient():
     np.testing.assert_allclose(moved, -0.1 * c.mean(0), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "density", "exclude"),
     [

@@ -66,6 +66,7 @@ def test_what_was_pruned_stays_so_where_a_score_is_nan():
     assert Pattern().select_further(scores, mask, 2)["w"].tolist() == [False, False, True, True]
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.sampled_from([0.0, -0.0, 0.5, -0.5, 1.0, 1e-45, np.inf]), min_size=20, max_size=20), st.floats(0.01, 1)

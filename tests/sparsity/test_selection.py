@@ -39,6 +39,7 @@ def select(tree, k, algorithm):
     return selection.key_to_float(key, leaves[0].dtype)
 
 
+@pytest.mark.slow
 @every_search
 @settings(max_examples=100, deadline=None)
 @given(values=st.lists(FLOATS, min_size=LENGTH, max_size=LENGTH), k=st.integers(1, LENGTH))
@@ -85,6 +86,7 @@ def distribution(name):
     return drawn[name].astype(np.float32)
 
 
+@pytest.mark.slow
 @every_search
 @pytest.mark.parametrize("name", ["normal", "any scale", "two clusters", "seven values", "equal", "biased sample"])
 def test_distributions(name, algorithm):
@@ -120,6 +122,7 @@ def test_float16_and_mixed_dtypes():
     assert kth == np.float32(half[0])
 
 
+@pytest.mark.slow
 def test_keys_are_odd_and_ordered():
     x = np.array([0.0, 1e-45, 1e-38, 1.0, 3.4028235e38, np.inf], np.float32)
     key = np.asarray(selection.order_key(jnp.asarray(x)))
@@ -131,6 +134,7 @@ def test_keys_are_odd_and_ordered():
     assert (np.asarray(selection.key_to_float(jnp.asarray(-key[1:]))).view(np.uint32) == (-x[1:]).view(np.uint32)).all()
 
 
+@pytest.mark.slow
 @every_search
 def test_where_64_bits_are_enabled(algorithm):
     x = np.random.default_rng(0).standard_normal((50, 4)).astype(np.float32)

@@ -1,5 +1,6 @@
 """Selection on sharded trees: only counts leave a device, and masks do not depend on how many devices there are."""
 
+import itertools
 import math
 import re
 
@@ -13,8 +14,9 @@ from vpns_jax import sparsity
 from vpns_jax.sparsity import selection
 from vpns_jax.sparsity.selection import search
 
+pytestmark = pytest.mark.slow
+
 SEARCHES = [search.interpolation, search.bisection, search.bisection_by_rows]
-every_search = pytest.mark.parametrize("algorithm", SEARCHES, ids=lambda algorithm: algorithm.__name__)
 # How the leaves of `scores` are split over a mesh with the axes "data" and "fsdp".
 LAYOUTS = {
     "first axes": ("fsdp", (None, None, "fsdp"), "fsdp", "fsdp"),
@@ -62,8 +64,11 @@ def test_communication_is_found_where_there_is_some():
     assert {"all-gather", "sort"} <= set(shunned)
 
 
-@every_search
-@pytest.mark.parametrize("layout", LAYOUTS)
+# The first search on all layouts, the others on the two that differ most from one another.
+pairs = [*((layout, SEARCHES[0]) for layout in LAYOUTS), *itertools.product(("both mesh axes", "some"), SEARCHES[1:])]
+
+
+@pytest.mark.parametrize(("layout", "algorithm"), pairs)
 def test_only_counts_are_sent(layout, algorithm):
     tree = put(scores(), layout, (2, 4))
     select = jax.jit(lambda tree: sparsity.prune_smallest(tree, 1000, algorithm))
@@ -99,11 +104,14 @@ def test_masks_do_not_depend_on_the_devices(shape, axis_type):
         np.testing.assert_array_equal(np.concatenate([np.asarray(leaf).ravel() for leaf in mask]), expected)
 
 
-@every_search
 @pytest.mark.parametrize(
-    ("layout", "axis_type"), [*((name, AxisType.Auto) for name in LAYOUTS), ("both mesh axes", AxisType.Explicit)]
+    ("layout", "algorithm", "axis_type"),
+    [
+        *((layout, algorithm, AxisType.Auto) for layout, algorithm in pairs),
+        *(("both mesh axes", algorithm, AxisType.Explicit) for algorithm in SEARCHES),
+    ],
 )
-def test_every_search_finds_the_same_in_parts(layout, axis_type, algorithm):
+def test_every_search_finds_the_same_in_parts(layout, algorithm, axis_type):
     tree = scores()
     flat = np.concatenate([leaf.ravel() for leaf in tree])
     parts = put(tree, layout, (2, 4), axis_type)

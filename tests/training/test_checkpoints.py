@@ -145,6 +145,7 @@ def damages():
     yield lambda path: path.rename(path.with_name("another"))
 
 
+@pytest.mark.slow
 def test_any_damage_to_any_file_is_one_line_that_names_it_and_offers_the_older_one(tmp_path):
     save_three(tmp_path / "whole")
     names = [path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*") if path.is_file()]

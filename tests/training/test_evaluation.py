@@ -24,6 +24,7 @@ def trained():
 
 
 # 24 images, with batch sizes that divide 24, that do not, and that are larger.
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [8, 7, 40])
 def test_every_image_counts_once(trained, batch_size):
     network, subnetwork = trained

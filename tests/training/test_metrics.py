@@ -17,6 +17,7 @@ def test_cross_entropy_is_the_mean():
     assert cross_entropy(logits=LOGITS, labels=LABELS) == pytest.approx(LOSSES.mean())
 
 
+@pytest.mark.slow
 def test_gradient_is_softmax_minus_one_hot_over_the_batch():
     gradient = jax.grad(lambda x: cross_entropy(logits=x, labels=LABELS))(LOGITS)
     expected = np.array([[-1 / 4, 1 / 4], [3 / 4, -3 / 4], [1 / 2, -1 / 2]]) / 3
@@ -37,6 +38,7 @@ def test_padding_counts_nothing_whatever_it_holds():
     jax.tree.map(np.testing.assert_array_equal, masked, whole)
 
 
+@pytest.mark.slow
 def test_parts_merge_to_the_whole():
     merged = Metrics.empty()
     for part in (slice(0, 1), slice(1, 3)):

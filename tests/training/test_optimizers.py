@@ -79,6 +79,7 @@ def test_schedules(schedule, update, expected):
     assert float(rate) == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_an_epoch_begins_with_its_own_rate_whatever_its_length():
     # They include numbers for which float32 rounds n * k * (1 / n) to less than k.
     for updates in (*range(1, 9), 41, 47, 61, 82, 94, 109, 115, 122, 351, 390):

@@ -24,6 +24,7 @@ def iterate(stage, state, batches=None, key=KEY):
     return jax.jit(passes.iterate, static_argnums=0)(stage, state, batches or tiny.batches(stage), key)
 
 
+@pytest.mark.slow
 def test_prune_moves_scores_and_prompt_and_nothing_else():
     stage, state = tiny.begin()
     after, (metrics,) = iterate(stage, state)
@@ -36,6 +37,7 @@ def test_prune_moves_scores_and_prompt_and_nothing_else():
     assert int(metrics.loss.count) == tiny.BATCH
 
 
+@pytest.mark.slow
 def test_scores_get_the_gradient_that_the_paper_gives_them():
     """ds = sign(s) * dL/dm, also for pruned weights."""
     stage, state = tiny.begin(optimizers={"scores": tiny.optimizer("sgd", 1.0, decay="none", momentum=0.0)})
@@ -82,6 +84,7 @@ def test_pruned_weights_only_decay():
     np.testing.assert_allclose(decayed, 1 - 0.1 * 1e-2, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", ["scores", "weights"])
 def test_a_plain_pass_leaves_the_prompt_and_its_optimizer_alone(group):
     stage, state = tiny.begin(group, protocol="reference")
@@ -161,6 +164,7 @@ def test_one_compilation_serves_every_density():
     assert len(traced) == 1
 
 
+@pytest.mark.slow
 def test_a_new_head_is_learned_beside_the_scores_and_never_masked():
     stage, state = tiny.begin(new_head=True)
     after, _ = iterate(stage, state)

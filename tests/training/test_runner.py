@@ -20,6 +20,8 @@ from vpns_jax.training.recorder import Progress, Recorder
 from vpns_jax.training.runner import Files, Runner
 from vpns_jax.training.writers import MetricLog
 
+pytestmark = pytest.mark.slow
+
 EPOCHS, ITERATIONS = 4, tiny.IMAGES // tiny.BATCH
 
 

@@ -35,6 +35,7 @@ def subnetwork():
     )
 
 
+@pytest.mark.slow
 def test_all_of_it_comes_back(subnetwork, tmp_path):
     path = tmp_path / "vpns-s99.5-seed7.safetensors"
     subnetworks.save(path, "resnet18", subnetwork)
