@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKDIR ?= runs/quickstart
 
-.PHONY: quickstart test faults check format clean
+.PHONY: quickstart test test-fast faults check format clean
 
 # The main job, on data that come with Python packages; see README.md for what it prints.
 quickstart: .venv/bundled
@@ -11,6 +11,10 @@ quickstart: .venv/bundled
 
 test: check
 	$(BIN)/python -m pytest
+
+# While working: all tests but those marked `slow`.
+test-fast: .venv/test
+	$(BIN)/python -m pytest -m "not slow"
 
 # Hundreds of bad configs, folders, weight files and flipped bits: docs/reliability.md has what it prints.
 faults: .venv/test
