@@ -141,6 +141,7 @@ def test_curves_are_of_one_cell(tmp_path):
         figures.curves_figure([*samples.log(), {"cell": "other"}], tmp_path / "c.png")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", [2, 50])
 def test_layers_figure(tmp_path, drawn, layers):
     reports = {"vpns": report(layers), "hydra": report(layers, collapsed=0)}
@@ -224,6 +225,7 @@ def test_sparsity_figure_of_few_cells(tmp_path, drawn, cells, lines, legend):
     assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == legend
 
 
+@pytest.mark.slow
 def test_a_seed_that_diverged_is_drawn_around(tmp_path, drawn):
     summary = samples.summary()
     summary["cells"][0]["test"]["best"]["plain"] = float("nan")

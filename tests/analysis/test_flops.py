@@ -48,6 +48,7 @@ VIT = 196 * 16 * 16 * 3 * 768 + 12 * 197 * 12 * 768 * 768
 
 
 # The last column has the known sizes: 1.81, 4.09, 15.47 and 16.85 billion.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "body", "head", "all_of_it"),
     [

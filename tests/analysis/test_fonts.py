@@ -45,6 +45,7 @@ def ink(title: str, path) -> int:
     return int((np.asarray(drawn) < 90).sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shown"),
     [

@@ -53,6 +53,7 @@ def folder(tmp_path, network):
     return [(f"images/{'abc'[i % 3]}/{i}.png", network.predict(pictures[i])) for i in range(9)]
 
 
+@pytest.mark.slow
 def test_a_table(call, folder):
     code, out, _ = call("net.safetensors", "images")
     assert code == 0

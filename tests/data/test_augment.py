@@ -68,6 +68,7 @@ def test_to_float_takes_only_bytes():
         augment.to_float(jnp.zeros((1, 1, 1, 3), jnp.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(8, 8), (37, 64), (90, 50), (224, 200)])
 @pytest.mark.parametrize("size", [7, 32, 64])
 def test_resize_agrees_with_pil(shape, size):

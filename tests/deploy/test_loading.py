@@ -30,6 +30,7 @@ def refused(path, *words, **arguments):
         assert word in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompt", ["pad", "expand", "corner", "random", "none"])
 def test_all_of_it_comes_back(tmp_path, prompt):
     saved = finished.classifier(prompt)

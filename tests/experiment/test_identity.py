@@ -42,6 +42,7 @@ def test_what_changes_no_number_is_free(key):
     assert identity(tree(**{key: FREE[key]}), METHODS) == identity(tree(), METHODS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "value", "methods"),
     [

@@ -26,6 +26,7 @@ def dense(name, **options):
     return model, {target.key(kind): size for kind, size in counted.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "vgg16_bn"])
 def test_half_of_all_channels_cost_what_a_network_of_half_the_width_does(name):
     model, whole = dense(name, width=1 / 8)
@@ -34,6 +35,7 @@ def test_half_of_all_channels_cost_what_a_network_of_half_the_width_does(name):
     assert found == {key: {"dense": whole[key], "shrunk": half[key]} for key in whole}
 
 
+@pytest.mark.slow
 def test_a_vit_by_hand():
     """Of 3 heads two are kept, of 768 hidden units half; the 192 channels of the residual stream all are."""
     model, whole = dense("vit_ti32")
@@ -50,6 +52,7 @@ def test_published_sizes():
     assert sparsity.cost(target.terms("params", model, image_size=224), {}) == 11_689_512
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", target.COSTS)
 def test_a_resnet18_comes_within_two_percent_of_its_target(kind):
     model = models.create("resnet18")
@@ -78,6 +81,7 @@ def test_targets_are_read(text, expected):
     assert found is None if expected is None else (found.kind, found.share) == expected
 
 
+@pytest.mark.slow
 def test_what_is_counted_is_what_shrinking_leaves():
     """A third of all channels, the first ones of each tensor, cut out of random weights."""
     model, _ = dense("resnet18", width=1 / 16)

@@ -81,6 +81,7 @@ def test_a_call_with_fewer_cells_loses_none(tmp_path, monkeypatch):
         assert [cell["cell"] for cell in cells] == ["dense-s0-seed7", "vpns-s90-seed7", "vpns-s95-seed7"]
 
 
+@pytest.mark.slow
 def test_a_damaged_result_is_named_and_written_anew_once_it_is_removed(tmp_path):
     (tmp_path / "sweep" / "runs").mkdir(parents=True)
     (tmp_path / "sweep" / "runs" / "mended").write_text("")

@@ -21,6 +21,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", models.names())
 def test_every_kernel_is_written_once_and_read_once(name):
     model, params = shapes(name)
@@ -51,6 +52,7 @@ def ends(writer):
     return [path for path in (writer.kernel, writer.bias) if path]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
 def test_what_is_cut_does_not_matter(network):
     """The other weights of a zero channel do not change the logits."""

@@ -28,6 +28,7 @@ def test_mean_over_tiles_worked_by_hand() -> None:
     np.testing.assert_array_equal(tiles, [[2.5, 4.5], [10.5, 12.5]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "kernel_size", "stride", "padding"),
     [
@@ -68,6 +69,7 @@ def test_winograds_planes_worked_by_hand() -> None:
 
 
 # Even and odd sides, an odd batch, one tile and less than one.
+@pytest.mark.slow
 @pytest.mark.parametrize(("h", "w", "padding"), [(8, 8, 1), (7, 9, 1), (6, 5, 0), (2, 3, 1), (3, 3, 0), (5, 4, 2)])
 def test_winograd_is_xlas_convolution(h: int, w: int, padding: int) -> None:
     rng = np.random.default_rng(h * w)
@@ -142,6 +144,7 @@ def test_taps_that_meet_nothing_but_zeros_are_cropped() -> None:
     assert cropped(3, 7, 2, 3) == ([1, 2, 3, 4, 5], (2, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2, 3])
 @pytest.mark.parametrize(("kernel_size", "stride", "padding"), [(3, 1, 1), (3, 2, 1), (7, 2, 3), (5, 1, 2)])
 def test_images_smaller_than_their_kernels(size: int, kernel_size: int, stride: int, padding: int) -> None:

@@ -117,6 +117,7 @@ def channel_mask(model, weights, density, allocation="global"):
     return pattern.mask(pattern.select(pattern.magnitude(found), counts), weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", ["basic", "bottleneck"])
 def test_a_pruned_channel_is_exactly_zero_after_every_residual_sum(block):
     """Whatever the input and the normalisations' biases; a mask on kernels alone leaves these behind."""

@@ -62,6 +62,7 @@ def test_a_truncated_file_is_refused_wherever_it_ends(file: str, write: Any, tmp
             formats.read(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("file", "write"), WRITERS)
 def test_no_damaged_byte_does_worse_than_a_user_error(file: str, write: Any, tmp_path: Path) -> None:
     path = tmp_path / file

@@ -134,6 +134,7 @@ def separate(tensors: Tensors) -> Tensors:
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layout", "make"),
     [
@@ -182,6 +183,7 @@ def test_a_model_without_its_head_has_no_prefix(tmp_path: Path) -> None:
 # Wrappers and prefixes of training scripts.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prefix", "note"),
     [
@@ -294,6 +296,7 @@ W, B = np.ones((10, 32), np.float32), np.ones(10, np.float32)
 NEW_HEAD = r"mapping\.kind=head, or dont_load=\('head',\), makes a new one"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "cause"),
     [
@@ -334,6 +337,7 @@ def test_variants_of_vits_are_named(changes: dict[str, Any], what: str, tmp_path
         load(tmp_path, changed(changes, vit()), "vit_ti32", num_classes=None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "cause"),
     [

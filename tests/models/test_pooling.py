@@ -29,6 +29,7 @@ def test_the_first_maximum_of_a_window_gets_its_gradient() -> None:
     np.testing.assert_array_equal(gradient[0, :, :, 0], [[0, 10, 0, 0], [0, 0, 0, 20]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("window", "stride", "padding"), [(3, 2, 1), (2, 2, 0), (3, 1, 1)])
 @pytest.mark.parametrize("chunked", [False, True])
 def test_max_pool_is_xlas(

@@ -86,6 +86,7 @@ def check_equal(network, variables, shrunk, classes=slice(None)):
     np.testing.assert_allclose(after, before, rtol=0, atol=1e-5 * before.std())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("network", NETWORKS)
 def test_any_pattern_of_dead_channels_shrinks_to_equal_logits(network, seed):
@@ -141,6 +142,7 @@ def test_one_constant_stands_in_for_all_where_zeros_lie_around_an_image(constant
     check_equal(network, unflatten(leaves), shrunk)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["basic", "bottleneck", "vit"])
 def test_a_branch_that_is_dead_is_gone(network):
     leaves = drawn(network, np.random.default_rng(2))

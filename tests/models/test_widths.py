@@ -23,6 +23,7 @@ SHRUNK = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", SHRUNK)
 def test_widths_are_those_of_the_layers_named_and_no_name_changes(family):
     model, widths = SHRUNK[family]

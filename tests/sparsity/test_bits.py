@@ -27,6 +27,7 @@ def test_packing_columns_worked_by_hand():
     np.testing.assert_array_equal(sparsity.unpack(packed), keep)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 1), (7, 3), (8, 3), (9, 3), (3, 3, 2, 64), (10, 5), (1000, 4)])
 def test_what_was_packed_comes_back(shape):
     keep = jnp.asarray(np.random.default_rng(0).random(shape) < 0.3)

@@ -59,6 +59,7 @@ def test_a_channel_is_as_large_as_the_mean_of_all_its_weights():
     assert lists(PATTERN.scored(found)) == {"a/kernel": [1.0, 1.0, 1.0], "v/kernel": [1.0, 1.0]}
 
 
+@pytest.mark.slow
 def test_the_first_mask_of_learned_scores_keeps_the_same_share_of_every_layer():
     """However little magnitudes differ within a layer, or between layers."""
     rng = np.random.default_rng(0)
@@ -79,6 +80,7 @@ def test_the_first_mask_of_learned_scores_keeps_the_same_share_of_every_layer():
     assert sum(float(leaf.sum()) for leaf in jax.tree.leaves(scores)) == pytest.approx(total, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_gate_and_mask_by_hand():
     """The gate is on what ends a channel, the mask on all that is its own; what is fixed is in neither."""
     values = {"a": {"kernel": jnp.array([1.0, 0.0, 2.0])}, "v": {"kernel": jnp.array([0.0, 3.0])}}
@@ -102,6 +104,7 @@ def test_gate_and_mask_by_hand():
     assert set(trees.flatten(sparsity.counted(mask))) == {"a/kernel", "b/kernel", "v/kernel", "q/kernel"}
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     values=st.lists(st.sampled_from([0.0, -0.5, 0.5, 1.0, -2.0]), min_size=5, max_size=5),
@@ -188,6 +191,7 @@ def net():
         yield params, pattern, jax.jit(loss)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [False, True])
 def test_the_gates_gradient_is_that_of_finite_differences(net, closed):
     """Of open gates and of closed ones: a pruned channel is told, too, how the loss would like it."""
@@ -218,6 +222,7 @@ def test_a_mask_on_the_normalised_kernel_has_no_gradient(net):
     assert float(jnp.abs(jax.jit(jax.grad(loss))(jnp.ones(3, images.dtype))).max()) < 1e-3
 
 
+@pytest.mark.slow
 def test_learned_scores_get_the_gates_gradient_straight_through(net):
     _, pattern, loss = net
     values = {"a": {"kernel": [0.3, -0.1, -0.9]}, "v": {"kernel": [-0.2, 0.5]}}

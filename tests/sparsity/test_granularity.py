@@ -81,6 +81,7 @@ def test_kernels_by_hand():
     assert mask[0, 0].tolist() == mask[0, 1].tolist() == [[False, False], [True, True]]
 
 
+@pytest.mark.slow
 def test_output_and_input_channels_by_hand():
     dense = jnp.array([[1.0, -2.0, 0.0], [0.5, 0.0, -4.0]])
     # The means are 0.75, 1, 2 by output and 1, 1.5 by input.
@@ -135,6 +136,7 @@ def test_exactly_so_many_groups_are_kept_and_none_smaller_than_a_pruned_one(text
         assert means[~keep].max() <= means[keep].min() + 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", SERVED)
 @settings(max_examples=15, deadline=None)
 @given(values=VALUES, density=st.floats(0.25, 1))
@@ -178,6 +180,7 @@ def test_bfloat16_and_any_tree():
     assert sparsity.structured_mask(half, 0.5, pattern("channel"))["k"].tolist() == [[False, True]] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "allocation", "densities"),
     [

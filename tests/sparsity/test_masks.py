@@ -18,6 +18,7 @@ def kept(mask):
     return int(sum(leaf.sum() for leaf in jax.tree.leaves(mask)))
 
 
+@pytest.mark.slow
 def test_six_weights_by_hand():
     mask = sparsity.topk_mask(SIX, 0.5)
     assert mask["a"].tolist() == [False, True, False]
@@ -48,6 +49,7 @@ def test_nan_is_pruned_first():
     assert (mask["a"].tolist(), mask["b"].tolist()) == ([True, False, True], [False, True, False])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("granularity", ["weight", "kernel", "channel", "2:4", "block:2x2"])
 def test_groups_with_nan_are_pruned_first(granularity):
     shape = (4, 6) if granularity in ("2:4", "block:2x2") else (1, 1, 4, 6)

@@ -53,6 +53,7 @@ def test_equals_partition(algorithm, values, k):
         assert kth.view(np.uint32) == expected.view(np.uint32)
 
 
+@pytest.mark.slow
 @every_search
 @settings(max_examples=50, deadline=None)
 @given(patterns=st.lists(st.integers(0, 2**16 - 1), min_size=LENGTH, max_size=LENGTH), k=st.integers(1, LENGTH))
@@ -96,6 +97,7 @@ def test_distributions(name, algorithm):
         assert select(tree, k, algorithm) == np.partition(x, k - 1)[k - 1]
 
 
+@pytest.mark.slow
 @every_search
 def test_rank_among_ties(algorithm):
     leaves = [jnp.array([2.0, 1.0, 2.0]), jnp.array([[2.0, 3.0]])]

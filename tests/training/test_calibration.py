@@ -14,6 +14,7 @@ LOGITS = jnp.log(jnp.asarray(np.stack([SURE, 1 - SURE], axis=1), jnp.float32))
 LABELS, ONES = jnp.array([0, 1, 0, 1]), jnp.ones(4, bool)
 
 
+@pytest.mark.slow
 def test_gaps_and_their_mean():
     seen = CalibrationError.from_model_output(logits=LOGITS, labels=LABELS, mask=ONES)
     expected = np.zeros(15)
@@ -22,6 +23,7 @@ def test_gaps_and_their_mean():
     assert seen.compute() == pytest.approx((0.82 + 0.38 + 0.58) / 4, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_one_who_is_sure_and_always_right_has_no_error():
     seen = CalibrationError.from_model_output(
         logits=jnp.array([[200.0, 0.0]] * 3), labels=jnp.array([0, 0, 0]), mask=jnp.ones(3, bool)
@@ -34,6 +36,7 @@ def test_one_who_is_sure_and_always_right_has_no_error():
     assert float(wrong.gap[14]) == -3
 
 
+@pytest.mark.slow
 def test_batches_merge_to_the_whole_and_padding_weighs_nothing():
     logits = jnp.concatenate([LOGITS[2:], jnp.array([[jnp.nan, jnp.inf]])])
     first = CalibrationError.from_model_output(logits=LOGITS[:2], labels=LABELS[:2], mask=ONES[:2])

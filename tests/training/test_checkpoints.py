@@ -53,6 +53,7 @@ def test_the_newest_and_the_best_are_kept_and_come_back_bit_for_bit(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "3"]
 
 
+@pytest.mark.slow
 def test_of_equals_the_earliest_is_best_whatever_they_are(tmp_path):
     small = {"step": jnp.int32(0)}
     for number, accuracy in enumerate((0.7, 0.1, 1 / 3, 0.24686191976070404, 1.0, 0.0)):
@@ -81,6 +82,7 @@ def test_a_best_checkpoint_that_is_gone_or_damaged_is_noticed_before_training_go
         checkpoints.newest(LIKE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("saved", "restored"), [((4, 2), (1, 1)), ((1, 1), (2, 4)), ((1, 4), (2, 2))])
 def test_another_layout_gets_the_same_bits_and_its_own_shards(tmp_path, saved, restored):
     def place(tree, layout):

@@ -143,6 +143,7 @@ def test_bad_optimizers(field, value, message):
         optimizer(**{field: value})
 
 
+@pytest.mark.slow
 def test_any_optimizer_of_optax_by_its_name():
     """An optimizer of optax gets the scheduled rate, its arguments and, if it has one, the configured weight decay."""
     gradients = [0.5, -1.0, 0.25, 2.0]

@@ -119,6 +119,7 @@ def test_without_a_prompt_the_reference_protocol_is_hydras_one_pass():
 
 
 # (whether the prompted pass updates the running statistics, whether the plain one does)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("choice", "moves"), [("update", (True, True)), ("prompted", (True, False)), ("frozen", (False, False))]
 )
