@@ -16,38 +16,42 @@ def get_config() -> ConfigDict:
       A new config, which the caller may change.
     """
     config = ConfigDict()
-    # The title of the report; where --workdir is not given, the run's folder is runs/NAME.
+    # The title of the report; without --workdir also the run's folder, runs/NAME.
     config.name = "default"
-    # What is run, each at every density with every seed: dense, random, magnitude, snip, grasp, synflow, imp, hydra,
-    # hydra_layerwise, bip, transfer, vpns. With +prompt after its name a method learns a prompt, too, as vpns does;
-    # with +posthoc a prompt is fitted on the finished network.
+    # The methods to compare, each at every density with every seed: dense, random, magnitude, snip, grasp, synflow,
+    # imp, hydra, hydra_layerwise, bip, transfer, vpns. METHOD+prompt also learns a prompt, as vpns does; METHOD+posthoc
+    # fits a prompt to the finished network.
     config.methods = ("vpns",)
-    # The shares of weights that are kept.
+    # The shares of the prunable weights, or of their groups, that are kept.
     config.densities = (0.1,)
-    # Everything is run once with each; the order of the images and all that is drawn by lot follow from it.
+    # The seeds of random numbers, such as those for the order of the images; every method is run once with each.
     config.seeds = (7,)
-    # "paper": one prompted, augmented batch an iteration. "reference": the released code's two batches.
+    # What an iteration uses. "paper": one prompted, augmented batch. "reference", as in the released code: a prompted
+    # batch without augmentation, then a plain, augmented one.
     config.protocol = "paper"
-    # "own": every method's stages are as long as below. "matched": all methods get VPNs' passes through the network.
+    # "own": each method trains for the epochs given below. "matched": all methods get as many passes through the
+    # network as VPNs.
     config.budget = "own"
-    # What is kept or pruned: "weight" by weight, or a "kernel" (h x w), "channel" (output; coupled ones as one),
-    # "input_channel", "2:4" (any N of M inputs), "block:4x4" (dense layers) at a time. Densities are shares of these.
+    # Which weights are kept or pruned together, as one group: "weight" (each alone), "kernel" (h x w), "channel" (an
+    # output channel in all layers that share it), "input_channel", "2:4" (N of every M inputs) or "block:4x4" (in dense
+    # layers). Densities are shares of groups.
     config.granularity = "weight"
-    # "global" (one threshold), "uniform" (each layer at the density) or "erk" (large layers sparser).
+    # How layers share the density: "global" (one threshold for all), "uniform" (every layer has the density) or "erk"
+    # (small layers keep a larger share).
     config.allocation = "global"
-    # With granularity "channel": what the network may cost once pruned channels are cut out, such as "macs:0.5", half
-    # the dense multiply-adds, or "params:0.5", half the parameters. The share takes the place of densities.
+    # With granularity "channel": the allowed cost of the network without its pruned channels, such as "macs:0.5" (half
+    # of the dense multiply-adds) or "params:0.5" (half of the parameters). The share takes the place of densities.
     config.target = ""
-    # Epochs between checkpoints to resume from.
+    # Epochs between checkpoints. A killed run loses the epochs since the newest one.
     config.checkpoint_every_epochs = 5
-    # Within epochs too, where the data stream in from the host; 0 for none.
+    # Steps between checkpoints within an epoch, for images that are streamed from the host; 0 for none.
     config.checkpoint_every_steps = 500
 
-    # The network, its weights, and what of it may be pruned.
+    # The network, its weights, and which of them may be pruned.
     config.model = ConfigDict()
     # A network of docs/models.md.
     config.model.name = "resnet18"
-    # Options of the network, where they are set; docs/models.md says which networks take which.
+    # Options of the network; docs/models.md lists those of each network. Options that are not set have defaults.
     config.model.options = ConfigDict()
     config.model.options.width = placeholder(float)
     config.model.options.stem = placeholder(str)
@@ -73,7 +77,7 @@ def get_config() -> ConfigDict:
     # Globs over paths of kernels that stay dense.
     config.model.prune_exclude = ()
 
-    # Only read where model.weights is "pretrain".
+    # How the source network is trained. Only read if model.weights is "pretrain".
     config.pretrain = ConfigDict()
     # The source data set; it must have at least as many classes as the downstream one.
     config.pretrain.data = "fonts62"
@@ -111,15 +115,15 @@ def get_config() -> ConfigDict:
     # Processes that decode streamed images; 0 decodes in threads of the main process.
     config.data.workers = 0
 
-    # The devices as a grid, with -1 for what the other leaves. Batches are split over both; over fsdp so are weights,
-    # scores, masks and the optimizers' moments. A run may go on with other values, and on another number of devices.
+    # The devices as a grid, data x fsdp. Batches are split over both axes; weights, scores, masks and optimizer moments
+    # over fsdp only. A run may be resumed with other values, and on another number of devices.
     config.mesh = ConfigDict()
-    # Devices over which only batches are split; -1 for all that fsdp leaves.
+    # Devices on the axis over which only batches are split; -1 divides all devices by fsdp.
     config.mesh.data = -1
-    # Devices over which weights are split, too; -1 for all that data leaves.
+    # Devices on the axis over which weights are split, too; -1 divides all devices by data.
     config.mesh.fsdp = 1
 
-    # The visual prompt of the methods that have one.
+    # The visual prompt, for the methods that have one.
     config.prompt = ConfigDict()
     # "pad": A frame of pad_size pixels along the canvas's edges, over the image if that is as large. "expand": A frame
     # of pad_size pixels around a smaller image; both together fill the canvas. "corner": A square of side patch_size
@@ -140,15 +144,15 @@ def get_config() -> ConfigDict:
     # then dropped).
     config.prompt.stage = "both"
 
-    # Which pretrained class speaks for each class of the data set.
+    # Which source class stands for each class of the data set.
     config.mapping = ConfigDict()
     # "frequency" (the source class that is predicted most often), "iterative" (the same, again every epoch), "random",
     # "head" (a new linear layer, which is never pruned).
     config.mapping.kind = "frequency"
-    # The network whose predictions retraining's mapping is estimated from: "sparse" or "dense".
+    # The network that predicts the classes for the mapping used in retraining: "sparse" or "dense".
     config.mapping.network = "sparse"
 
-    # Stage 1: scores and prompt, weights frozen.
+    # Stage 1: scores and prompt are learned; the weights are frozen.
     config.prune = ConfigDict()
     # Epochs of learning the scores.
     config.prune.epochs = 30
@@ -197,7 +201,7 @@ def get_config() -> ConfigDict:
     # The file CELL.safetensors of an earlier run of the same network, on any data.
     config.transfer.mask = ""
 
-    # Stage 2: weights and prompt, mask frozen.
+    # Stage 2: weights and prompt are learned; the mask is frozen.
     config.retrain = ConfigDict()
     # Epochs of training under the mask.
     config.retrain.epochs = 30
@@ -206,7 +210,7 @@ def get_config() -> ConfigDict:
     # The optimizer of the prompt.
     config.retrain.prompt = sgd(0.01)
 
-    # Read by experiments.sweep: values for methods to choose from, on validation.
+    # Hyper-parameters that experiments.sweep chooses on validation.
     config.tuning = ConfigDict()
     # The density at which values are tried.
     config.tuning.density = 0.1

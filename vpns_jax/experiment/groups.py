@@ -24,7 +24,8 @@ class ModelConfig:
 
     name: str = option("resnet18", "A network of docs/models.md.", _model_name)
     options: dict[str, Any] = option(
-        {}, "Options of the network, where they are set; docs/models.md says which networks take which."
+        {},
+        "Options of the network; docs/models.md lists those of each network. Options that are not set have defaults.",
     )
     weights: str = option(
         "default",
@@ -170,8 +171,12 @@ class DataConfig:
 class MeshConfig:
     """The grid of devices; see `sharding.make_mesh`."""
 
-    data: int = option(-1, "Devices over which only batches are split; -1 for all that fsdp leaves.", ranges.DEVICES)
-    fsdp: int = option(1, "Devices over which weights are split, too; -1 for all that data leaves.", ranges.DEVICES)
+    data: int = option(
+        -1, "Devices on the axis over which only batches are split; -1 divides all devices by fsdp.", ranges.DEVICES
+    )
+    fsdp: int = option(
+        1, "Devices on the axis over which weights are split, too; -1 divides all devices by data.", ranges.DEVICES
+    )
 
     def check(self, path: str) -> None:
         """Checks that the grid has devices.
@@ -262,7 +267,7 @@ class MappingConfig:
     )
     network: str = option(
         "sparse",
-        'The network whose predictions retraining\'s mapping is estimated from: "sparse" or "dense".',
+        'The network that predicts the classes for the mapping used in retraining: "sparse" or "dense".',
         ("sparse", "dense"),
     )
 

@@ -1,7 +1,7 @@
-"""A configuration: of each key the type, the default, what it means, and what is allowed, here and in `groups`.
+"""The keys of a configuration. One field, here or in `groups`, holds the type, default, meaning and allowed values.
 
-`configs/default.py` is the list that users copy from; a test holds it to what stands here. Values are immutable once
-made, and no module below the constructors reads a config by key.
+`configs/default.py` is the readable list that users copy from; a test checks that it agrees with the fields. Values are
+immutable, and no module below `experiment` reads a config by key.
 """
 
 import dataclasses
@@ -57,78 +57,90 @@ class Config:
 
     name: str = option(
         "default",
-        "The title of the report; where --workdir is not given, the run's folder is runs/NAME.",
+        "The title of the report; without --workdir also the run's folder, runs/NAME.",
         ranges.run_name,
     )
     methods: tuple[str, ...] = option(
         ("vpns",),
-        f"What is run, each at every density with every seed: {', '.join(METHODS)}. With +prompt after its name a "
-        "method learns a prompt, too, as vpns does; with +posthoc a prompt is fitted on the finished network.",
+        f"The methods to compare, each at every density with every seed: {', '.join(METHODS)}. METHOD+prompt also "
+        "learns a prompt, as vpns does; METHOD+posthoc fits a prompt to the finished network.",
         _method,
     )
-    densities: tuple[float, ...] = option((0.1,), "The shares of weights that are kept.", sparsity.DENSITY)
+    densities: tuple[float, ...] = option(
+        (0.1,), "The shares of the prunable weights, or of their groups, that are kept.", sparsity.DENSITY
+    )
     seeds: tuple[int, ...] = option(
         (7,),
-        "Everything is run once with each; the order of the images and all that is drawn by lot follow from it.",
+        "The seeds of random numbers, such as those for the order of the images; every method is run once with each.",
         ranges.SEED,
     )
     protocol: str = option(
         "paper",
-        '"paper": one prompted, augmented batch an iteration. "reference": the released code\'s two batches.',
+        'What an iteration uses. "paper": one prompted, augmented batch. "reference", as in the released code: a '
+        "prompted batch without augmentation, then a plain, augmented one.",
         tuple(passes.PROTOCOLS),
     )
     budget: str = option(
         "own",
-        '"own": every method\'s stages are as long as below. "matched": all methods get VPNs\' passes through the '
-        "network.",
+        '"own": each method trains for the epochs given below. "matched": all methods get as many passes through the '
+        "network as VPNs.",
         ("own", "matched"),
     )
     granularity: str = option(
         "weight",
-        'What is kept or pruned: "weight" by weight, or a "kernel" (h x w), "channel" (output; coupled ones as one), '
-        '"input_channel", "2:4" (any N of M inputs), "block:4x4" (dense layers) at a time. Densities are shares of '
-        "these.",
+        'Which weights are kept or pruned together, as one group: "weight" (each alone), "kernel" (h x w), "channel" '
+        '(an output channel in all layers that share it), "input_channel", "2:4" (N of every M inputs) or "block:4x4" '
+        "(in dense layers). Densities are shares of groups.",
         _granularity,
     )
     allocation: str = option(
         "global",
-        '"global" (one threshold), "uniform" (each layer at the density) or "erk" (large layers sparser).',
+        'How layers share the density: "global" (one threshold for all), "uniform" (every layer has the density) or '
+        '"erk" (small layers keep a larger share).',
         tuple(sparsity.allocation.ALLOCATIONS),
     )
     target: str = option(
         "",
-        'With granularity "channel": what the network may cost once pruned channels are cut out, such as "macs:0.5", '
-        'half the dense multiply-adds, or "params:0.5", half the parameters. The share takes the place of densities.',
+        'With granularity "channel": the allowed cost of the network without its pruned channels, such as "macs:0.5" '
+        '(half of the dense multiply-adds) or "params:0.5" (half of the parameters). The share takes the place of '
+        "densities.",
         _target,
     )
     checkpoint_every_epochs: int = option(
-        5, "Epochs between checkpoints to resume from.", Range(1, 1_000_000, "no stage has that many epochs")
+        5,
+        "Epochs between checkpoints. A killed run loses the epochs since the newest one.",
+        Range(1, 1_000_000, "no stage has that many epochs"),
     )
     checkpoint_every_steps: int = option(
         500,
-        "Within epochs too, where the data stream in from the host; 0 for none.",
+        "Steps between checkpoints within an epoch, for images that are streamed from the host; 0 for none.",
         Range(0, 2**31 - 1, "steps are counted in 32 bits"),
     )
-    model: ModelConfig = option(ModelConfig(), "The network, its weights, and what of it may be pruned.")
-    pretrain: PretrainConfig = option(PretrainConfig(), 'Only read where model.weights is "pretrain".')
+    model: ModelConfig = option(ModelConfig(), "The network, its weights, and which of them may be pruned.")
+    pretrain: PretrainConfig = option(
+        PretrainConfig(), 'How the source network is trained. Only read if model.weights is "pretrain".'
+    )
     data: DataConfig = option(DataConfig(), "The downstream data set.")
     mesh: MeshConfig = option(
         MeshConfig(),
-        "The devices as a grid, with -1 for what the other leaves. Batches are split over both; over fsdp so are "
-        "weights, scores, masks and the optimizers' moments. A run may go on with other values, and on another number "
-        "of devices.",
+        "The devices as a grid, data x fsdp. Batches are split over both axes; weights, scores, masks and optimizer "
+        "moments over fsdp only. A run may be resumed with other values, and on another number of devices.",
     )
-    prompt: PromptConfig = option(PromptConfig(), "The visual prompt of the methods that have one.")
-    mapping: MappingConfig = option(MappingConfig(), "Which pretrained class speaks for each class of the data set.")
-    prune: PruneConfig = option(PruneConfig(), "Stage 1: scores and prompt, weights frozen.")
-    retrain: RetrainConfig = option(RetrainConfig(), "Stage 2: weights and prompt, mask frozen.")
+    prompt: PromptConfig = option(PromptConfig(), "The visual prompt, for the methods that have one.")
+    mapping: MappingConfig = option(MappingConfig(), "Which source class stands for each class of the data set.")
+    prune: PruneConfig = option(PruneConfig(), "Stage 1: scores and prompt are learned; the weights are frozen.")
+    retrain: RetrainConfig = option(RetrainConfig(), "Stage 2: weights and prompt are learned; the mask is frozen.")
     tuning: TuningConfig = option(
         TuningConfig(),
-        "Read by experiments.sweep: values for methods to choose from, on validation.",
+        "Hyper-parameters that experiments.sweep chooses on validation.",
     )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain nested dicts, as written beside the results."""
+        """Converts the configuration for config.json.
+
+        Returns:
+          Nested dicts of plain values.
+        """
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
     def with_value(self, key: str, value: float) -> "Config":
@@ -147,27 +159,45 @@ class Config:
         return _with_value(self, key.split("."), value, f"config.{key}")
 
     def options(self, method: Method) -> Any:
-        """The group of options that a method reads: an instance of `method.options`, or None."""
+        """Selects the group of options that a method reads.
+
+        Args:
+          method: the method.
+
+        Returns:
+          An instance of `method.options`; None if the method has no options.
+        """
         return getattr(self, method.options.group) if method.options else None
 
     @property
     def transferred_mask(self) -> str:
-        """The file whose mask method "transfer" takes; "" for none."""
+        """The file of the mask of method "transfer"; "" for none."""
         return self.options(method("transfer")).mask
 
     def make_prompt(self) -> Prompt:
-        """The configured prompt."""
+        """Makes the configured prompt; see `PromptConfig.make`.
+
+        Returns:
+          The prompt.
+        """
         return self.prompt.make()
 
     def check(self, path: str) -> None:
-        """Raises `UserError` if groups do not go together."""
+        """Checks that the groups fit together.
+
+        Args:
+          path: the name of the configuration, such as "config".
+
+        Raises:
+          UserError: they do not.
+        """
         self._check_cells(path)
         self._check_methods(path)
         self._check_data(path)
         self._check_grids(path)
 
     def _check_cells(self, path: str) -> None:
-        """Raises `UserError` if methods, densities and seeds make no grid, or one that nobody can run."""
+        """Raises `UserError` if methods, densities or seeds are empty, repeat a value, or make too many cells."""
         for name in ("methods", "densities", "seeds"):
             values = getattr(self, name)
             if not values or len(set(values)) != len(values):
@@ -179,7 +209,7 @@ class Config:
             )
 
     def _check_methods(self, path: str) -> None:
-        """Raises `UserError` for a method that the rest of the config leaves nothing to do, or too much."""
+        """Raises `UserError` for a method that does not work with the rest of the config."""
         grain = sparsity.parse_granularity(self.granularity)
         if self.target and (grain.kind != "channel" or self.allocation != "global"):
             raise UserError(
@@ -187,25 +217,25 @@ class Config:
                 f"found {self.granularity} and {self.allocation}"
             )
         for name in self.methods:
-            found = method(name)
-            if found.prompted and not found.training and self.prompt.stage == "prune":
+            chosen = method(name)
+            if chosen.prompted and not chosen.training and self.prompt.stage == "prune":
                 raise UserError(
                     f"{path}.prompt.stage is 'prune', where {name} learns nothing; it allows 'retrain' and 'both'"
                 )
-            if found.given and not self.transferred_mask:
+            if chosen.given and not self.transferred_mask:
                 raise UserError(f"{path}.transfer.mask is ''; {name} takes the CELL.safetensors of an earlier run")
-            if self.target and (found.given or found.layerwise):
+            if self.target and (chosen.given or chosen.layerwise):
                 raise UserError(
                     f"{path}.target is {self.target}, which takes one threshold of scores; {name} has none, use another"
                 )
-            if grain.kind == "N:M" and found.gradual:
+            if grain.kind == "N:M" and chosen.gradual:
                 raise UserError(f"{path}.granularity {grain} has one density, and {name} gets there by others")
-            if found.training and found.training.rounds:
-                options = self.options(found)
+            if chosen.training and chosen.training.rounds:
+                options = self.options(chosen)
                 options.check_rounds(min(self.densities), f"{path}.{options.group}")
 
     def _check_data(self, path: str) -> None:
-        """Raises `UserError` if images do not fit the canvas, or batches no memory."""
+        """Raises `UserError` if images do not fit the canvas, or a batch is too large for any memory."""
         if self.mapping.kind != "head" and models.covers_head(self.model.dont_load):
             raise UserError(
                 f"{path}.model.dont_load is {short(self.model.dont_load)}: a label mapping needs the weights' own "
@@ -232,7 +262,7 @@ class Config:
                 )
 
     def _check_grids(self, path: str) -> None:
-        """Raises `UserError` if a method chooses twice, or a value to choose makes no configuration."""
+        """Raises `UserError` if two grids choose the same key of a method, or if a value in a grid is not allowed."""
         tuning = self.tuning
         named: list[tuple[str, str]] = []
         for grid in tuning.grids:
@@ -251,10 +281,10 @@ class Config:
 def _with_value(group: Any, path: list[str], value: float, key: str) -> Any:
     name, *rest = path
     known = [field.name for field in dataclasses.fields(group)] if dataclasses.is_dataclass(group) else []
-    found = getattr(group, name) if name in known else None
-    if rest and dataclasses.is_dataclass(found):
-        value = _with_value(found, rest, value, key)
-    elif rest or not isinstance(found, float):
+    present = getattr(group, name) if name in known else None
+    if rest and dataclasses.is_dataclass(present):
+        value = _with_value(present, rest, value, key)
+    elif rest or not isinstance(present, float):
         raise UserError(
             f"a grid over {key[:80]}: there is no such key that holds a float; configs/default.py lists all keys"
         )

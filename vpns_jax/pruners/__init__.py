@@ -1,4 +1,4 @@
-"""Pruners, one file each: a pruner makes a `Problem` sparse and trains what it has to. The rest all methods share."""
+"""Pruners, one file each: from a `Problem` to a sparse network. All methods share the stages that follow."""
 
 import dataclasses
 
@@ -21,10 +21,10 @@ METHODS = {
     "hydra_layerwise": Method(hydra.prune_layerwise, training=hydra.TRAINING, layerwise=True),
     "bip": Method(bip.prune, options=bip.Options, training=bip.TRAINING),
     "transfer": Method(given_mask.prune, options=given_mask.Options, given=True),
-    # The paper's: hydra+prompt by its own name.
+    # The paper's method: the same as hydra+prompt.
     "vpns": Method(hydra.prune, training=hydra.TRAINING, prompted=True),
 }
-# The config's groups of options that pruners read, by name.
+# The dataclasses of pruners' options, by their names in the config.
 OPTIONS = {row.options.group: row.options for row in METHODS.values() if row.options}
 
 
@@ -32,7 +32,7 @@ def method(name: str) -> Method:
     """Looks up a method by its name.
 
     Args:
-      name: a name in `METHODS`, or the name of a method without a prompt and "+prompt" or "+posthoc".
+      name: a key of `METHODS`; or a key without a prompt, followed by "+prompt" or "+posthoc".
 
     Returns:
       The method.

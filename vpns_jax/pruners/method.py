@@ -1,4 +1,4 @@
-"""What a pruner tells of itself: a row of the registry."""
+"""The description of a pruner: a row of the registry."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,17 +8,17 @@ from vpns_jax.pruners.problem import Problem
 from vpns_jax.training.network import Subnetwork
 from vpns_jax.training.runner import Runner
 
-# Makes a network sparse. It trains what it has to by the runner; whatever follows is shared by all methods.
+# Makes a network sparse, and trains with the runner if it has to. The stages that follow are the same for all methods.
 Pruner = Callable[[Problem, Runner], Subnetwork]
 
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """What a pruner trains in stage prune, before the retraining that all methods share: what it costs.
+    """The cost of a pruner's own training, in stage prune.
 
     Attributes:
       levels: passes of an iteration for each pass of the protocol.
-      rounds: (options, density) -> how many rounds it trains; None for one that trains once.
+      rounds: a function from (options, density) to the number of rounds; None for a pruner that trains once.
     """
 
     levels: int = 1
@@ -27,19 +27,19 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A row of the results: a pruner, and what of the configured prompt goes with it.
+    """A row of the results: a pruner, and how it uses the configured prompt.
 
     Attributes:
       prune: the pruner.
-      options: the dataclass of its options, whose `group` is their name in the config and whose docstring begins
-        with what they are; None for a pruner without. The config gets a group for each such class.
-      training: what it trains in stage prune; None where it does not train.
-      sparse: false for one that keeps every weight, so that densities make no difference.
-      prompted: the prompt is learned where the pruner trains, and in retraining (`config.prompt.stage` says which).
-      posthoc: the prompt is fitted alone, on the finished network.
-      gradual: it gets to a density by way of larger ones.
-      given: the mask is one that the config names.
-      layerwise: every layer gets the density by itself.
+      options: the dataclass of its options, whose `group` is its name in the config and whose docstring is its meaning;
+        None for a pruner without options. The config gets a group for each such class.
+      training: the cost of its training in stage prune; None if it does not train.
+      sparse: False for a method that keeps every weight, so that it runs at one density only.
+      prompted: whether it learns the prompt while it trains, and in retraining; see `config.prompt.stage`.
+      posthoc: whether a prompt alone is fitted to the finished network.
+      gradual: whether it passes through larger densities on the way.
+      given: whether the config names its mask.
+      layerwise: whether every layer has the density by itself.
     """
 
     prune: Pruner
