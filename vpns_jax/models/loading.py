@@ -18,7 +18,7 @@ from vpns_jax.errors import LONGEST, UserError, several, shorten
 from vpns_jax.models import fitting, formats, hub, layouts, misfit
 from vpns_jax.models.formats import Contents
 from vpns_jax.models.head import HEAD
-from vpns_jax.models.layouts import Rule, Shape
+from vpns_jax.models.layouts import Layout, Rule, Shape
 from vpns_jax.models.registry import create, default_source
 
 POSITIONS = "params/pos_embedding"
@@ -286,8 +286,8 @@ def check_export(name: str) -> None:
         )
 
 
-def export(name: str, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Variables as a state dict in torchvision's layout (ResNet, VGG) or timm's (ViT).
+def export(name: str, variables: Mapping[str, Any], *, layout: Layout | None = None) -> dict[str, np.ndarray]:
+    """Variables as a state dict in torchvision's layout (ResNet, VGG) or timm's (ViT), or in the given one.
 
     Variables that `load_pretrained` read from a file of that layout are exported bit for bit as they were. If the
     file lacked the `num_batches_tracked` of batch normalization, zeros are exported for them.
@@ -295,6 +295,7 @@ def export(name: str, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     Args:
       name: one of `names()`, or timm's name for it.
       variables: variables of that network, with any number of classes, width and image size.
+      layout: another layout, such as `layouts.TIMM[VGG]`.
 
     Returns:
       Fresh NumPy arrays by name, float32 (counts: int64), for `save_safetensors`.
@@ -311,5 +312,6 @@ def export(name: str, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
             f"not the variables of {name}: missing [{several(missing)}], unknown [{several(unknown)}]",
             details=[*(f"{path} is missing" for path in missing), *(f"{path} is unknown" for path in unknown)],
         )
-    rules = layouts.LAYOUTS[type(model)][0]({path: leaf.shape for path, leaf in leaves.items()})
+    layout = layout or layouts.LAYOUTS[type(model)][0]
+    rules = layout({path: leaf.shape for path, leaf in leaves.items()})
     return {rule.name: rule.to_file(leaves) for rule in rules}

@@ -16,12 +16,14 @@ from vpns_jax.deploy.exports.formats import Format, Option
 from vpns_jax.deploy.exports.onnx_file import ONNX
 from vpns_jax.deploy.exports.packed import PACKED
 from vpns_jax.deploy.exports.stablehlo import STABLEHLO
+from vpns_jax.deploy.exports.state_dict import SAFETENSORS
+from vpns_jax.deploy.exports.timm_folder import TIMM
 from vpns_jax.errors import UserError, check_name
 from vpns_jax.storage import storage_errors
 
 __all__ = ["FORMATS", "Exported", "Format", "Option", "check", "export"]
 
-FORMATS = {each.name: each for each in (ONNX, PACKED, STABLEHLO)}
+FORMATS = {each.name: each for each in (ONNX, STABLEHLO, TIMM, SAFETENSORS, PACKED)}
 
 
 @dataclasses.dataclass(frozen=True)

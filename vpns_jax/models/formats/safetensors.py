@@ -29,6 +29,7 @@ DTYPES: dict[str, np.dtype] = {
 FIELDS = {"dtype", "shape", "data_offsets"}
 # The format has no checksum. `save_safetensors` writes one under this key of the metadata, which other readers ignore.
 CHECKSUM = "vpns_jax_sha256"
+EMPTY: Mapping[str, str] = {}
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
@@ -91,12 +92,15 @@ def _sort_metadata(path: Path) -> None:
         file.write(ordered)
 
 
-def save_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> None:
+def save_safetensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] = EMPTY
+) -> None:
     """Writes tensors to a safetensors file with a checksum, whole or not at all.
 
     Args:
       path: the file; its folder must exist. An old file is replaced.
       tensors: arrays by name, of dtypes that the format has. Equal tensors make equal files.
+      metadata: what else is to stand in the header.
 
     Raises:
       UserError: a tensor has a dtype that `read_safetensors` does not read.
@@ -109,9 +113,9 @@ def save_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, np.ndar
     target = Path(path)
     unfinished = target.with_name(f"{target.name}.part")
     # "pt" tells other readers that the tensors have torch's layouts.
-    metadata = {"format": "pt", CHECKSUM: digest_arrays(arrays.items())}
+    header = {"format": "pt", CHECKSUM: digest_arrays(arrays.items()), **metadata}
     try:
-        safetensors.numpy.save_file(arrays, unfinished, metadata=metadata)
+        safetensors.numpy.save_file(arrays, unfinished, metadata=header)
         _sort_metadata(unfinished)
         unfinished.replace(target)
     finally:

@@ -19,6 +19,7 @@ from vpns_jax.models.vit import ViT
 
 __all__ = [
     "LAYOUTS",
+    "TIMM",
     "Layout",
     "Rule",
     "Shape",
@@ -40,3 +41,5 @@ LAYOUTS: dict[type[nn.Module], tuple[Layout, ...]] = {
     VGG: (vgg_torchvision, vgg_timm),
     ViT: (vit_timm, vit_augreg, vit_torchvision, vit_torchvision_old, vit_transformers, vit_transformers_5),
 }
+# The layout of timm's networks, which reads the same files for some and not for others.
+TIMM: dict[type[nn.Module], Layout] = {ResNet: resnet_torchvision, VGG: vgg_timm, ViT: vit_timm}

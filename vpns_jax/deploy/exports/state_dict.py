@@ -1,0 +1,106 @@
+"""A finished network's weights as one safetensors file in torchvision's layout, which needs nothing beside it.
+
+It differs from the `CELL.safetensors` of a run: the head has a row for each class, in the order of the class names,
+and what the network is stands in the metadata, under "vpns_jax", as JSON (`Description.to_json`).
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vpns_jax import models
+from vpns_jax.deploy import verifying
+from vpns_jax.deploy.classifier import Classifier
+from vpns_jax.deploy.exports.formats import Format
+from vpns_jax.errors import UserError
+from vpns_jax.models.layouts import Layout
+from vpns_jax.sparsity import masks
+from vpns_jax.storage import storage_errors
+from vpns_jax.training.network import Subnetwork
+
+_ABOUT = "vpns_jax"
+
+
+def write(classifier: Classifier, path: Path) -> Classifier:
+    """Writes a file.
+
+    Args:
+      classifier: the network.
+      path: of the file.
+
+    Returns:
+      The network.
+
+    Raises:
+      UserError: the network has a prompt or no layout, or the disk refuses.
+    """
+    models.check_export(classifier.description.model)
+    tensors = state_dict(classifier)
+    with storage_errors(path.parent):
+        models.save_safetensors(path, tensors, {_ABOUT: json.dumps(classifier.description.to_json())})
+    return classifier
+
+
+def answers(path: Path, classifier: Classifier, squares: np.ndarray) -> np.ndarray:
+    """The logits of a network with the weights of a file.
+
+    Args:
+      path: of the file.
+      classifier: the network that it was made from.
+      squares: uint8 [b, image_size, image_size, 3].
+
+    Returns:
+      float32 [b, t].
+    """
+    description = classifier.description
+    classes = len(description.classes)
+    variables = models.load_pretrained(
+        description.model, path, num_classes=classes, image_size=description.input_size, **description.options
+    )
+    subnetwork = Subnetwork(
+        weights=variables["params"],
+        mask={},
+        batch_stats=variables.get("batch_stats", {}),
+        prompt={},
+        mapping=jnp.arange(classes, dtype=jnp.int32),
+    )
+    return verifying.logits(dataclasses.replace(classifier, subnetwork=subnetwork), squares)
+
+
+def state_dict(classifier: Classifier, layout: Layout | None = None) -> dict[str, np.ndarray]:
+    """The weights in a library's layout, pruned ones zero, with a row of the head for each class.
+
+    Args:
+      classifier: the network.
+      layout: of the library; torchvision's (of ViTs timm's) by default.
+
+    Returns:
+      Arrays by the library's names.
+
+    Raises:
+      UserError: the network has a prompt.
+    """
+    if classifier.description.prompted:
+        raise UserError(
+            "weights alone cannot hold a prompt, and this network has one: leave it off with --plain (in Python: "
+            "network.without_prompt()), or take format onnx, stablehlo or packed"
+        )
+    subnetwork = jax.device_get(classifier.subnetwork)
+    weights = masks.apply(subnetwork.weights, subnetwork.mask)
+    head = {name: np.asarray(leaf)[..., subnetwork.mapping] for name, leaf in weights[models.HEAD].items()}
+    variables = {"params": weights | {models.HEAD: head}}
+    variables |= {"batch_stats": subnetwork.batch_stats} if subnetwork.batch_stats else {}
+    return models.export(classifier.description.model, variables, layout=layout)
+
+
+SAFETENSORS = Format(
+    name="safetensors",
+    meaning="the weights alone in torchvision's layout, zeros included, with a row of the head for each class",
+    suffix=".safetensors",
+    write=write,
+    answers=answers,
+)
