@@ -1,6 +1,8 @@
-"""The kinds of prompt, a class each (VPNs, section 3 and figure 3; "corner" is the released code's "fix").
+"""The kinds of prompt, one class each (VPNs, section 3 and figure 3; "corner" is the released code's "fix").
 
-A new kind is one more class, listed in `KINDS`.
+A new kind is a class here and an entry in `KINDS`. The first line of its docstring explains it to users, also in the
+comment above `config.prompt.kind` in configs/default.py. Its size is `pad_size` or `patch_size`; for a size of another
+name, `create`, `PromptConfig` and `deploy.description` need one more argument.
 """
 
 import jax

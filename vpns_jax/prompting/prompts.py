@@ -41,10 +41,11 @@ class Prompt(abc.ABC):
     parametrization: str
     clamp: str
 
-    # A kind's name, the argument of `prompting.create` that holds its size, and the parametrization that it has in the
-    # released code.
+    # The kind's name, as in the config.
     kind: ClassVar[str]
+    # The argument of `prompting.create` that is this kind's size: "pad_size", "patch_size", or "" for no size.
     size_name: ClassVar[str]
+    # The parametrization that the released code uses for this kind.
     usual_parametrization: ClassVar[str]
 
     @classmethod
@@ -105,7 +106,7 @@ class Prompt(abc.ABC):
         return self.arrange({name: activate(theta) for name, theta in params.items()}, rng)
 
     def apply(self, params: PyTree, images: jax.Array, rng: jax.Array | None = None) -> jax.Array:
-        """Prompts `images`.
+        """Prompts a batch: puts the images on the canvas, adds the perturbation, and clips to [0, 1].
 
         Args:
           params: the tree of `init`.
@@ -132,9 +133,9 @@ class Prompt(abc.ABC):
 
 
 def _clip(x: jax.Array) -> jax.Array:
-    """Clips to [0, 1] with gradient one on the closed interval.
+    """Clips to [0, 1], with gradient 1 on the closed interval and 0 outside.
 
-    `jnp.clip` gives half a gradient at the ends, where a black or white pixel under a zero prompt lies.
+    `jnp.clip` has gradient 1/2 at 0 and 1, which are the values of black and white pixels under a prompt that is zero.
     """
     inside = (x >= 0) & (x <= 1)
     return jnp.where(inside, x, jax.lax.stop_gradient(jnp.clip(x, 0.0, 1.0)))
@@ -142,6 +143,7 @@ def _clip(x: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def _clip_straight_through(x: jax.Array) -> jax.Array:
+    """Clips to [0, 1], with gradient 1 everywhere."""
     return _clip(x)
 
 

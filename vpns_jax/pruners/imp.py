@@ -71,7 +71,9 @@ class Options:
 
 
 def prune(problem: Problem, runner: Runner) -> Subnetwork:
-    """Runs the rounds: each trains the remaining weights, prunes the smallest, and rewinds everything but the mask.
+    """Runs the rounds: each trains the remaining weights, prunes the smallest, and rewinds the others.
+
+    After a round, only its mask is kept. The next round starts again from the weights that the rounds rewind to.
 
     Args:
       problem: the network, data and density.
@@ -84,7 +86,7 @@ def prune(problem: Problem, runner: Runner) -> Subnetwork:
     recipe = dataclasses.replace(problem.retrain, epochs=options.epochs)
     start = warm_up(problem, runner, recipe)
     mask = start.mask
-    # The rounds share one folder: the newest checkpoint holds its round's mask.
+    # The rounds share one folder of checkpoints. Epochs are counted on over the warm-up and all rounds.
     with runner.open("prune") as files:
         for number, density in enumerate(schedule(problem.density, options.drop)):
             begin = options.rewind_epochs + number * options.epochs
@@ -92,12 +94,12 @@ def prune(problem: Problem, runner: Runner) -> Subnetwork:
             masked = dataclasses.replace(start, mask=mask)
             stage, state = learn_weights(problem.network, masked, recipe, problem.iterations)
             if files.checkpoints.newest_epoch() > end:
-                # This round is finished, and the checkpoint of a later round already holds its mask.
+                # An earlier run finished this round. The newest checkpoint is of a later one, and holds its mask.
                 runner.skip("prune", stage, options.epochs)
                 continue
             state = runner.run("prune", stage, state, end, files, start=begin)
             mask = drop_smallest(problem, stage.subnetwork(state), density, runner)
-    # The label mapping stays the one under which the rounds were trained.
+    # The label mapping stays that with which the rounds were trained.
     return dataclasses.replace(start, mask=mask)
 
 

@@ -154,17 +154,19 @@ def straight_through(scores: PyTree, density: float) -> PyTree:
 
 
 def attach_gradient(scores: PyTree, mask: PyTree) -> PyTree:
-    """The bool `mask` as floats of the scores' dtype, with the straight-through gradient for the scores."""
+    """Gives any bool mask the straight-through gradient for the scores, and their dtype; see `straight_through`."""
     return jax.tree.map(_step, scores, mask)
 
 
 @jax.custom_jvp
 def _step(score: jax.Array, keep: jax.Array) -> jax.Array:
+    """The step function of |score| at the threshold: 1 where a weight is kept, 0 where it is pruned."""
     return keep.astype(score.dtype)
 
 
 @_step.defjvp
 def _step_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+    """The straight-through gradient: 1 for the step function, times sign(score), the derivative of |score|."""
     score, keep = primals
     return _step(score, keep), jnp.sign(score) * tangents[0]
 

@@ -25,7 +25,8 @@ class Network:
       model: a Linen module that maps images, float [b, h, w, 3], to source logits [b, s]. If it has a `dtype`, it casts
         its kernels to that.
       prompt: the prompt of prompted passes.
-      plain: how plain passes place images: a prompt of kind "none", or None to keep the images' own size.
+      plain: what plain passes apply instead: a prompt of kind "none", which only puts images on the canvas; or None, to
+        keep the images' own size.
       mean: the mean of each channel, subtracted after the prompt is applied and clamped.
       std: the standard deviation of each channel.
     """
@@ -38,7 +39,7 @@ class Network:
 
     @property
     def prompted(self) -> bool:
-        """Whether the network has a prompt with parameters."""
+        """Whether the network has a prompt with parameters. Even then, plain passes do not apply it."""
         return self.prompt.is_learned
 
     @property
@@ -96,6 +97,7 @@ def forward(
     """
     place_key, dropout_key = (None, None) if rng is None else jax.random.split(rng)
     x = augment.to_float(images)
+    # The prompt changes pixels in [0, 1], so it comes before normalization.
     if prompt is not None:
         x = network.prompt.apply(sharding.gather_parameters(prompt), x, place_key)
     elif network.plain is not None:
