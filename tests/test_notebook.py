@@ -66,9 +66,9 @@ def test_own_images_from_a_folder_to_a_file(execute, tmp_path, monkeypatch):
     printed, pictures = execute("own_images", PROMPT=2, SAMPLES=400, CHANGES=CHANGES | {"target": "macs:0.6"})
     # Three rows of images, four figures of the report, and the widths.
     assert pictures == 8
-    assert "320 images for training and validation, 80 for the test" in printed
+    assert "360 images for training and validation, 90 for the test\n10 classes: 0, 1, 2, 3" in printed
     assert "Without their pruned channels, dense over their time" in printed
-    assert "the same answer for 100.00% of 80 test images" in printed
+    assert "the same answer for 100.00% of 90 test images" in printed
     monkeypatch.setitem(ENTRIES, "resnet18", shallow())
     (small,) = (tmp_path / "run").glob("*-small.safetensors")
     before = deploy.load(tmp_path / "run" / "subnetworks" / small.name.replace("-small", ""))
