@@ -4,7 +4,7 @@
 
 All networks have random weights and the paper's prompt. `weights masked` keeps a random tenth of the weights. `shrunk`
 lost random channels until the target was reached, as `config.target` prunes them, and was cut by `deploy.shrink`; the
-row below it has rounded widths. `narrow` has the same share of channels in all layers, and costs as much as `shrunk`.
+row below it costs as much with rounded widths. `narrow` does with the same share of channels in all layers.
 What is timed is a batch from uint8 pixels to probabilities, in turns; `times as fast` is the median of the ratios to
 the dense network in the same turn.
 """
@@ -57,12 +57,11 @@ def networks(model: str, image_size: int, share: float) -> dict[str, Classifier]
       The networks by name; the dense network is the first.
     """
     dense = classifier(model, image_size)
-    channels = masked(dense, channel_mask(dense, share))
     return {
         DENSE: dense,
         MASKED: masked(dense, weight_mask(dense)),
-        SHRUNK: deploy.shrink(channels),
-        ROUNDED: deploy.shrink(channels, round_to=ROUND_TO),
+        SHRUNK: deploy.shrink(masked(dense, channel_mask(dense, share))),
+        ROUNDED: deploy.shrink(masked(dense, channel_mask(dense, share, ROUND_TO)), round_to=ROUND_TO),
         NARROW: classifier(model, image_size, widths=narrow_widths(dense, share)),
     }
 
@@ -107,20 +106,43 @@ def weight_mask(dense: Classifier) -> Any:
     return jax.tree.map(lambda score: score < DENSITY, _uniform(models.prunable(dense.subnetwork.weights)))
 
 
-def channel_mask(dense: Classifier, share: float) -> Any:
-    """A mask of random channels that leaves at most a share of the multiply-adds, as `config.target` finds it."""
+def channel_mask(dense: Classifier, share: float, round_to: int = 1) -> Any:
+    """A mask of random channels, chosen as `config.target` chooses them.
+
+    Args:
+      dense: the network.
+      share: of the multiply-adds that are left, at most, when the masked channels are cut out.
+      round_to: what the widths are rounded up to then.
+
+    Returns:
+      The mask.
+    """
     model, weights = dense.network.model, dense.subnetwork.weights
-    pattern = sparsity.BudgetPattern(channels=models.channels(model), terms=_terms(dense), target="macs")
-    free = {path for channels in models.channels(model) if not channels.fixed for path in channels.kernels}
-    kernels = trees.unflatten({path: leaf for path, leaf in trees.flatten(weights).items() if path in free})
-    scores = _uniform(pattern.scored(kernels))
-    return pattern.mask(pattern.select(scores, pattern.amount(kernels, share)), weights)
+    free, terms = _free(dense), _terms(dense)
+    pattern = sparsity.BudgetPattern(channels=models.channels(model), terms=terms, target="macs")
+    paths = {path for channels in free for path in channels.kernels}
+    kernels = trees.unflatten({path: leaf for path, leaf in trees.flatten(weights).items() if path in paths})
+    scores, steps = _uniform(pattern.scored(kernels)), {each.name: _step(each, round_to) for each in free}
+    for less in np.arange(share, 0, -0.005):
+        keep = pattern.select(scores, pattern.amount(kernels, float(less)))
+        kept = {name: (_round_up(leaf, steps[name]), leaf.size) for name, leaf in trees.flatten(keep).items()}
+        if sparsity.cost(terms, kept) <= share * sparsity.cost(terms, {}):
+            break
+    return pattern.mask(keep, weights)
+
+
+def _step(channels: models.Channels, round_to: int) -> int:
+    """How many units of channels there must be a multiple of, as in `models.shrink`."""
+    return round_to // math.gcd(round_to, channels.width)
+
+
+def _round_up(keep: Any, step: int) -> int:
+    return min(-(-int(keep.sum()) // step) * step, keep.size)
 
 
 def narrow_widths(dense: Classifier, share: float) -> dict[str, int]:
     """Widths with the same share of channels in all layers, that leave at most a share of the multiply-adds."""
-    leaves, terms = trees.flatten(dense.subnetwork.weights), _terms(dense)
-    free = [channels for channels in models.channels(dense.network.model) if not channels.fixed]
+    leaves, terms, free = trees.flatten(dense.subnetwork.weights), _terms(dense), _free(dense)
     units = {channels.name: leaves[channels.name].shape[-1] // channels.width for channels in free}
 
     def kept(of_each: float) -> dict[str, tuple[int, int]]:
@@ -130,6 +152,10 @@ def narrow_widths(dense: Classifier, share: float) -> dict[str, int]:
     of_each = max(x for x in np.linspace(0.01, 1, 1000) if sparsity.cost(terms, kept(x)) <= most)
     width = {channels.name: channels.width for channels in free}
     return {name.removesuffix("/kernel"): width[name] * count for name, (count, _) in kept(of_each).items()}
+
+
+def _free(dense: Classifier) -> list[models.Channels]:
+    return [channels for channels in models.channels(dense.network.model) if not channels.fixed]
 
 
 def _terms(dense: Classifier) -> tuple[sparsity.Term, ...]:

@@ -19,8 +19,9 @@ def test_networks_cost_what_was_asked_for():
     compared = deploy.networks("small_basic", 32, 0.5)
     cost = {each: size_of(network).multiply_adds for each, network in compared.items()}
     assert cost[deploy.MASKED] == cost[deploy.DENSE]
-    assert cost[deploy.SHRUNK] <= cost[deploy.ROUNDED]
-    for each in (deploy.SHRUNK, deploy.NARROW):
+    widths = compared[deploy.ROUNDED].description.options["widths"].values()
+    assert all(width % deploy.ROUND_TO == 0 for width in widths)
+    for each in (deploy.SHRUNK, deploy.ROUNDED, deploy.NARROW):
         assert 0.45 * cost[deploy.DENSE] < cost[each] <= 0.5 * cost[deploy.DENSE]
 
 
