@@ -1,4 +1,4 @@
-"""What becomes of a finished network: files that know what they hold, and answers from the file alone."""
+"""Finished networks: files that describe what they hold, and predictions, smaller networks and exports from them."""
 
 from vpns_jax.deploy.classifier import Classifier, Predictions
 from vpns_jax.deploy.description import Description

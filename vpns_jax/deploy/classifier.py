@@ -1,4 +1,4 @@
-"""A finished network that answers: images in, probabilities and class names out."""
+"""A finished network as a classifier: from images to probabilities and class names."""
 
 import dataclasses
 import functools
@@ -22,7 +22,7 @@ BATCH_SIZE = 32
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a network says of some images.
+    """A network's predictions for some images.
 
     Attributes:
       probabilities: float32 [b, t].
@@ -34,17 +34,17 @@ class Predictions:
 
     @property
     def labels(self) -> np.ndarray:
-        """The likeliest class of each image, int [b], an index into `classes`; of equals the first."""
+        """The likeliest class of each image, int [b], an index into `classes`; the first if several are equal."""
         return np.argmax(self.probabilities, axis=-1)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The likeliest class of each image by name."""
+        """The name of the likeliest class of each image."""
         return tuple(self.classes[label] for label in self.labels.tolist())
 
     def top(self, count: int) -> list[list[tuple[str, float]]]:
-        """For each image the `count` likeliest classes with their probabilities, the likeliest first."""
-        # Stable: of equals the first.
+        """The `count` likeliest classes of each image with their probabilities, the likeliest first."""
+        # A stable sort keeps classes of equal probability in order.
         likeliest = np.argsort(-self.probabilities, axis=-1, kind="stable")[:, :count]
         shares = np.take_along_axis(self.probabilities, likeliest, axis=-1)
         names = [[self.classes[label] for label in row] for row in likeliest.tolist()]
@@ -53,10 +53,10 @@ class Predictions:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Classifier:
-    """A finished network with all that is needed to run it; `deploy.load` reads one, `deploy.save` writes it.
+    """A finished network with everything needed to run it. `deploy.load` reads one, `deploy.save` writes one.
 
     Attributes:
-      description: what the arrays do not say.
+      description: everything but the arrays.
       subnetwork: the arrays.
     """
 
@@ -79,7 +79,7 @@ class Classifier:
         return self.description.network(int(self.subnetwork.weights[models.HEAD]["bias"].size))
 
     def without_prompt(self) -> "Classifier":
-        """The same network with its prompt taken off: what it says of plain images."""
+        """The same network without its prompt; it then gets plain images."""
         blank = prompting.create("none", canvas_size=self.description.prompt.canvas_size)
         return Classifier(
             dataclasses.replace(self.description, prompt=blank), dataclasses.replace(self.subnetwork, prompt={})
@@ -88,17 +88,16 @@ class Classifier:
     def predict(self, images: Any, *, prompted: bool | None = None, batch_size: int = BATCH_SIZE) -> Predictions:
         """Classifies images.
 
-        Only two shapes are ever compiled, whatever comes: one image, and `batch_size` of them, to which others are
-        padded.
+        Only two shapes are compiled: a single image, and a batch of `batch_size`. Smaller batches are padded.
 
         Args:
-          images: uint8 [b, h, w, 3] or [h, w, 3], or a list of [h, w, 3], each of a size of its own. Grey images may
-            have one channel.
-          prompted: with the prompt on, or plain; by default prompted where the network has a prompt.
-          batch_size: how many images run at once.
+          images: uint8 [b, h, w, 3] or [h, w, 3], or a list of [h, w, 3] of different sizes. Gray images may have one
+            channel.
+          prompted: whether the prompt is applied; by default it is if the network has one.
+          batch_size: images in a batch.
 
         Raises:
-          UserError: the images are of another kind, or the network has no prompt to put on.
+          UserError: the images have another dtype or shape, or `prompted` is True and the network has no prompt.
         """
         separate = preparing.separate(images)
         size = 1 if len(separate) == 1 else batch_size
@@ -108,29 +107,29 @@ class Classifier:
         return Predictions(np.concatenate([np.zeros((0, len(self.classes)), np.float32), *rows]), self.classes)
 
     def probabilities(self, squares: list[np.ndarray], prompted: bool | None, size: int) -> np.ndarray:
-        """Classifies one batch of images that `preparing.square` has made, padded to `size` of them.
+        """Classifies one batch of images from `preparing.square`, which is padded to `size` images.
 
         Args:
           squares: uint8 [image_size, image_size, 3], at least one and at most `size`.
-          prompted: as `predict` has it.
-          size: of the batch that is computed.
+          prompted: whether the prompt is applied; see `predict`.
+          size: images in the padded batch.
 
         Returns:
-          Float32 [b, t].
+          Float32 [b, t], without the padding.
 
         Raises:
-          UserError: the network has no prompt to put on.
+          UserError: `prompted` is True and the network has no prompt.
         """
         prompted = self.description.prompted if prompted is None else prompted
         if prompted and not self.description.prompted:
             raise UserError("this network has no prompt: it was trained without one; leave prompted out")
         batch = np.stack([*squares, *squares[:1] * (size - len(squares))])
-        source_logits = predict(self.network, self._multiplied, batch, prompted=prompted)
+        source_logits = predict(self.network, self._masked, batch, prompted=prompted)
         return np.asarray(_softmax(source_logits, self.subnetwork.mapping))[: len(squares)]
 
     @functools.cached_property
-    def _multiplied(self) -> Subnetwork:
-        """The arrays with the mask applied to the weights, which would otherwise take time in every batch."""
+    def _masked(self) -> Subnetwork:
+        """The arrays, with the mask applied to the weights once instead of in every batch."""
         weights = masks.apply(self.subnetwork.weights, self.subnetwork.mask)
         return dataclasses.replace(self.subnetwork, weights=weights, mask={})
 

@@ -1,6 +1,6 @@
-"""What a finished network's arrays do not say: what becomes of an image before them, and what their answers are called.
+"""Describes a finished network: everything but its arrays, such as how images are prepared, and the names of classes.
 
-As JSON it goes into the network's file, under timm's names where timm has one.
+The network's file holds the description as JSON. Keys that timm has, too, have timm's names.
 """
 
 import dataclasses
@@ -16,28 +16,28 @@ from vpns_jax.prompting import Prompt
 from vpns_jax.training.network import Network
 
 T = TypeVar("T")
-# As in a run's config: one image of that side takes 0.8 GB in float32.
+# The longest side of an image or a canvas, as in a config: such an image takes 0.8 GB in float32.
 MOST_SIDE = 8192
-# How images are resized: `data.materialize.resize`, in timm's words. "squash" leaves the aspect ratio aside.
+# How images are resized (`data.materialize.resize`), in timm's words. "squash" does not keep the aspect ratio.
 _RESIZING = {"interpolation": "bilinear", "crop_pct": 1.0, "crop_mode": "squash"}
 _KEYS = ("model", "options", "prompt", "plain_on_canvas", "image_size", "decoding", "label_names", "pretrained_cfg")
 
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What a network is, beside its arrays.
+    """Everything about a network but its arrays.
 
     Attributes:
-      model: its name, as in `models.names()`.
-      options: of the model, such as {"width": 0.5}; what JSON has.
-      prompt: what is done to images by default; of kind "none" for a network that was trained without one.
-      image_size: the side that images are resized to, in pixels.
-      mean, std: what images in [0, 1] are normalized by, a value a channel.
+      model: the model's name, one of `models.names()`.
+      options: options of the model, such as {"width": 0.5}; values that JSON can hold.
+      prompt: the prompt that images get by default; of kind "none" for a network that was trained without one.
+      image_size: the side to which images are resized, in pixels.
+      mean, std: the mean and the standard deviation of each channel, by which images in [0, 1] are normalized.
       classes: names of the target classes, in the order of the mapping.
-      plain_on_canvas: whether an image without prompt is put on the canvas, too (protocol paper), or goes in as it is.
+      plain_on_canvas: whether plain images are also put on the canvas, as in protocol paper, or keep their size.
       decoding: how image files become pixels.
-      origin: where the network is from, for whoever reads the file: method, density, seed, data set, accuracies,
-        versions; what JSON has.
+      origin: how the network was made, for readers of the file: method, density, seed, data set, accuracies, versions;
+        values that JSON can hold.
     """
 
     model: str
@@ -58,14 +58,14 @@ class Description:
 
     @property
     def input_size(self) -> int:
-        """The side of what the model takes by default, in pixels."""
+        """The side of the model's input by default, in pixels: the canvas, or the image without one."""
         return self.prompt.canvas_size if self.prompted or self.plain_on_canvas else self.image_size
 
     def network(self, source_classes: int) -> Network:
         """The static half of the network.
 
         Args:
-          source_classes: the rows of its head.
+          source_classes: the number of classes of the head.
 
         Raises:
           UserError: there is no such model, or it does not take the options.
@@ -80,7 +80,7 @@ class Description:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, which `from_json` takes back."""
+        """Converts the description to a JSON object, for `from_json`."""
         side, prompt = self.input_size, dataclasses.asdict(self.prompt)
         return files.plain(
             {
@@ -100,13 +100,13 @@ class Description:
 
     @classmethod
     def from_json(cls, tree: Mapping[str, Any]) -> "Description":
-        """What `to_json` wrote.
+        """Makes a description from the JSON object of `to_json`.
 
         Args:
-          tree: parsed JSON, which anyone may have written; keys that are not known are passed over.
+          tree: the parsed JSON. It is not trusted: all known keys are checked, and unknown ones are ignored.
 
         Raises:
-          UserError: a key is missing, or holds what cannot be.
+          UserError: a key is missing, or its value is not allowed.
         """
         missing = [key for key in _KEYS if key not in tree]
         if missing:
@@ -157,7 +157,7 @@ def _side(tree: Mapping[str, Any], key: str) -> int:
 
 def _typed(tree: Mapping[str, Any], key: str, kind: type[T]) -> T:
     value = tree.get(key)
-    # A bool is an int to Python; here it is not.
+    # In Python a bool is also an int; here it is not.
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise UserError(f"{key} is {short(value)}; it must be of type {kind.__name__}")
     return value

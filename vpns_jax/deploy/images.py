@@ -1,4 +1,4 @@
-"""Images of any size to what a network takes: uint8 squares of three channels, as evaluation resizes them."""
+"""Prepares images of any size for a network: uint8 squares of three channels, resized as in evaluation."""
 
 import collections
 import concurrent.futures
@@ -16,16 +16,16 @@ R = TypeVar("R")
 
 
 def separate(images: Any) -> Sequence[np.ndarray]:
-    """A batch, a list or one image as a sequence of images.
+    """Splits a batch, a list or one image into single images.
 
     Args:
-      images: uint8 [b, h, w, c] or [h, w, c], or a list of [h, w, c], each of a size of its own; c in {1, 3}.
+      images: uint8 [b, h, w, c] or [h, w, c], or a list of [h, w, c] of different sizes; c is 1 or 3.
 
     Returns:
       Arrays uint8 [h, w, c].
 
     Raises:
-      UserError: they are something else.
+      UserError: the images have another dtype or shape.
     """
     if isinstance(images, list | tuple):
         separated = [np.asarray(image) for image in images]
@@ -45,7 +45,7 @@ def square(image: np.ndarray, size: int) -> np.ndarray:
     """Resizes an image to a square, without keeping the aspect ratio; a gray channel is copied to three channels.
 
     Args:
-      image: uint8 `[h, w, c]`, c in {1, 3}.
+      image: uint8 `[h, w, c]`, c is 1 or 3.
       size: side of the result in pixels.
 
     Returns:
@@ -77,7 +77,7 @@ def in_order(function: Callable[[T], R], items: Iterable[T], *, ahead: int) -> I
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """The items in lists of `size`, the last one shorter."""
+    """Yields the items in lists of `size`; the last list may be shorter."""
     batch: list[T] = []
     for item in items:
         batch.append(item)

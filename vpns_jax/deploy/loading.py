@@ -1,4 +1,4 @@
-"""A finished network from its path alone, and back into its two files."""
+"""Reads a finished network, given only its path, and writes one to its two files."""
 
 from pathlib import Path
 
@@ -15,22 +15,22 @@ def load(path: str | Path, description: Description | None = None) -> Classifier
     """Reads a finished network.
 
     Args:
-      path: of its `CELL.safetensors`, with or without the suffix; `CELL.task.safetensors` lies beside it. Or of a
-        `CELL.packed.safetensors`, which is all there is.
-      description: what the network is, for one that an older version wrote and that does not say it itself.
+      path: the path of `CELL.safetensors`, with or without the suffix, beside `CELL.task.safetensors`; or the path of
+        `CELL.packed.safetensors`, a single file.
+      description: the network's description, only for files of an older version, which do not hold it.
 
     Raises:
-      UserError: a file is missing or damaged, or does not say what the network is, or says it and is told, too.
+      UserError: a file is missing or damaged; or the description is neither in the file nor given, or both.
     """
     path = file_of(path)
     if path.name.endswith(packed.SUFFIX):
         if description is not None:
-            raise _told_twice(path)
+            raise _described_twice(path)
         return packed.read(path)
     told = subnetworks.about(path)
     if "label_names" in told:
         if description is not None:
-            raise _told_twice(path)
+            raise _described_twice(path)
         description = _read(path, told)
     elif description is None:
         raise UserError(
@@ -51,7 +51,7 @@ def save(path: str | Path, classifier: Classifier) -> None:
     """Writes a finished network; `load` reads it.
 
     Args:
-      path: of the file to write, with or without ".safetensors"; `.task.safetensors` is put beside it.
+      path: the file to write, with or without ".safetensors"; `.task.safetensors` is written beside it.
       classifier: the network.
 
     Raises:
@@ -62,7 +62,7 @@ def save(path: str | Path, classifier: Classifier) -> None:
 
 
 def file_of(path: str | Path) -> Path:
-    """The `CELL.safetensors` that a path means: itself, its name without the suffix, or the file beside it."""
+    """The `CELL.safetensors` of a network, given its path, its path without the suffix, or `CELL.task.safetensors`."""
     path = Path(path)
     name = path.name.removesuffix(TASK).removesuffix(SUFFIX)
     return path.with_name(f"{name}{SUFFIX}")
@@ -75,5 +75,5 @@ def _read(path: Path, told: dict) -> Description:
         raise UserError(shorten(f"{path} does not say what it is: {error}", LONGEST)) from error
 
 
-def _told_twice(path: Path) -> UserError:
+def _described_twice(path: Path) -> UserError:
     return UserError(f"{path} says itself what it is; leave the description out")

@@ -1,4 +1,4 @@
-"""A finished network on image files: decoded as the run decoded them, ahead of the network, in threads."""
+"""Classifies image files with a finished network. Threads decode them ahead, in the same way as the run did."""
 
 import dataclasses
 import functools
@@ -16,12 +16,12 @@ from vpns_jax.deploy.description import Description
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Answer:
-    """What a network says of one file.
+    """A network's answer for one file.
 
     Attributes:
-      path: of the file.
-      probabilities: float32 [t]; None if it is unreadable.
-      reason: why it is; empty if it can be read.
+      path: the file.
+      probabilities: float32 [t]; None if the file is unreadable.
+      reason: why the file is unreadable; "" if it is readable.
     """
 
     path: Path
@@ -32,16 +32,16 @@ class Answer:
 def classify_files(
     classifier: Classifier, paths: Iterable[Path], *, prompted: bool | None = None, batch_size: int = BATCH_SIZE
 ) -> Iterator[Answer]:
-    """Classifies image files, in order; no more than a few batches are held at once.
+    """Classifies image files in order, and holds only a few batches in memory.
 
     Args:
       classifier: the network.
-      paths: of the files.
-      prompted: as `Classifier.predict` has it.
-      batch_size: how many images run at once.
+      paths: the files.
+      prompted: whether the prompt is applied; see `Classifier.predict`.
+      batch_size: images in a batch.
 
     Yields:
-      An answer for each file, an unreadable one's too.
+      An answer for each file, also for unreadable ones.
     """
     read = functools.partial(_read, description=classifier.description)
     for batch in images.batched(images.in_order(read, paths, ahead=3 * batch_size), batch_size):
@@ -52,7 +52,7 @@ def classify_files(
 
 
 def _read(path: Path, description: Description) -> tuple[Path, np.ndarray | str]:
-    """The file's image as the network takes it, or why there is none."""
+    """The path, and the image as the network takes it or the reason why the file is unreadable."""
     try:
         return path, images.square(decode_image(path.read_bytes(), description.decoding), description.image_size)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""From a finished network to a smaller one that answers the same, and how much smaller it is."""
+"""Makes a finished network smaller with the same logits, and measures its size."""
 
 import dataclasses
 from typing import Any
@@ -15,13 +15,13 @@ from vpns_jax.sparsity import masks
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """How large a network is.
+    """The size of a network.
 
     Attributes:
-      channels: outputs of all convolutions and dense layers but the head, hidden units and attention's among them.
-      parameters: numbers that are learned; the prompt's are left out.
-      multiply_adds: of the kernels, for one image at the network's own size, zeros included.
-      bytes: of the weights in float32, running statistics among them.
+      channels: the outputs of all convolutions and dense layers except the head.
+      parameters: the number of weights, without the prompt's parameters.
+      multiply_adds: the multiply-adds of all kernels for one image at the model's input size; zeros count, too.
+      bytes: the size of the weights and running statistics in float32.
     """
 
     channels: int
@@ -31,19 +31,20 @@ class Size:
 
 
 def shrink(classifier: Classifier, *, round_to: int = 1) -> Classifier:
-    """Removes what is dead: channels, hidden units, attention heads, and rows of the head that no class is mapped to.
+    """Removes dead channels, hidden units and attention heads, and classes of the head that no target class maps to.
 
-    The logits of all classes stay equal up to rounding, prompted and plain.
+    Except for rounding, the logits of all target classes stay the same, prompted and plain.
 
     Args:
       classifier: the network; its mask says which weights are zero.
-      round_to: keep so many of the dead that widths are multiples of this, or as they were.
+      round_to: keeps some dead channels, so that each width is a multiple of this number or unchanged.
 
     Returns:
-      The same network with `options["widths"]`, a head of as many rows as there are classes, and a mask of its own.
+      The smaller network. Its widths are in `options["widths"]`, its head has one output for each target class, and its
+      mask has the new shapes.
 
     Raises:
-      UserError: what reads and writes the channels of such a model is not known.
+      UserError: it is not known which layers of this model share channels.
     """
     old = classifier.subnetwork
     variables = {"params": masks.apply(old.weights, old.mask), "batch_stats": old.batch_stats}
@@ -55,7 +56,7 @@ def shrink(classifier: Classifier, *, round_to: int = 1) -> Classifier:
     subnetwork = dataclasses.replace(
         old,
         weights=shrunk.variables["params"],
-        # What a mask kept in a layer that is here no more is gone; what was folded away is zero.
+        # Layers that were removed have no mask. Weights that were folded into others are zero, so not kept.
         mask=trees.unflatten({path: weights[path] != 0 for path in masked}),
         batch_stats=shrunk.variables.get("batch_stats", {}),
         mapping=jnp.arange(len(classes), dtype=jnp.int32),
@@ -65,7 +66,7 @@ def shrink(classifier: Classifier, *, round_to: int = 1) -> Classifier:
 
 
 def size_of(classifier: Classifier) -> Size:
-    """How large a network is.
+    """Measures the size of a network.
 
     Args:
       classifier: the network.

@@ -1,8 +1,8 @@
-"""A finished sparse network as files: what others load, in PyTorch too, and what belongs to it here.
+"""The two files of a finished sparse network: one that other libraries load, PyTorch too, and one for this library.
 
-CELL.safetensors        the network in torchvision's or timm's layout, its pruned weights true zeros
-CELL.task.safetensors   its mask (a bit a weight), prompt and label mapping; in its metadata what the network is made
-                        from, and checksums of both files
+CELL.safetensors        the network in torchvision's or timm's layout; its pruned weights are true zeros
+CELL.task.safetensors   its mask (one bit for each weight), prompt and label mapping; in the metadata its description,
+                        and checksums of both files
 """
 
 import json
@@ -23,7 +23,7 @@ from vpns_jax.sparsity import masks
 from vpns_jax.storage import storage_errors
 from vpns_jax.training.network import Subnetwork
 
-# The one entry of the metadata. What has it not was written before there were checksums, by `save_safetensors`.
+# The only entry of the metadata. Files without it are older than the checksums, and have the metadata `_BEFORE`.
 _ABOUT = "vpns_jax"
 _BEFORE = {"format": "pt"}
 _REMEDY = "restore both files, or remove them and cells/CELL.json beside their folder and run that cell again"
@@ -33,10 +33,10 @@ def save(path: Path, name: str, subnetwork: Subnetwork, about: Mapping[str, Any]
     """Writes both files.
 
     Args:
-      path: ends in `.safetensors`; `.task.safetensors` is put beside it.
-      name: of the model, as in `models.names()`.
+      path: the path of the first file, which ends in `.safetensors`; `.task.safetensors` is written beside it.
+      name: the model's name, one of `models.names()`.
       subnetwork: weights, mask, batch statistics, prompt and mapping.
-      about: what else to tell of it, all that JSON has, such as what it was made from.
+      about: the network's description, a JSON object.
 
     Raises:
       UserError: the disk refuses.
@@ -52,11 +52,11 @@ def save(path: Path, name: str, subnetwork: Subnetwork, about: Mapping[str, Any]
         models.save_safetensors(unfinished, models.export(name, jax.device_get(variables)))
         told = files.plain(about or {}) | {"model": name}
         told |= {"network": files.sha256(unfinished), "task": _digest(tensors)}
-        # Safetensors writes memory as it lies.
+        # Safetensors writes an array's memory, so its memory must be in C order.
         content = {key: np.ascontiguousarray(x).reshape(np.shape(x)) for key, x in tensors.items()}
         metadata = {_ABOUT: json.dumps(told | {"about": files.digest_json(told)})}
         files.write_whole(task_path(path), safetensors.numpy.save(content, metadata))
-        # Last: where the network is, the rest is too.
+        # The network comes last: if its file exists, the other file exists, too.
         unfinished.replace(path)
 
 
@@ -66,14 +66,14 @@ def load(path: Path, name: str, *, image_size: int = 224, **options: Any) -> Sub
     Args:
       path: the network's file.
       name: the name of the network's model.
-      image_size: side of its images in pixels.
-      **options: as for `models.create`.
+      image_size: the side of the model's input, in pixels.
+      **options: the model's options; see `models.create`.
 
     Returns:
       The network.
 
     Raises:
-      UserError: a file is missing or damaged, or is not of that network.
+      UserError: a file is missing or damaged, or belongs to another network.
     """
     tensors, told = _read_task(path)
     _check_network(path, told)
@@ -101,10 +101,13 @@ def load(path: Path, name: str, *, image_size: int = 224, **options: Any) -> Sub
 
 
 def about(path: Path) -> dict[str, Any]:
-    """What `save` was told of a network, beside "model"; {} of one that was written before that was kept.
+    """Reads the description that `save` was given, with the name as "model".
 
     Args:
-      path: the network's.
+      path: the network's file.
+
+    Returns:
+      The description; {} for files of versions that did not keep it.
 
     Raises:
       UserError: one of the two files is missing or damaged.
@@ -115,10 +118,13 @@ def about(path: Path) -> dict[str, Any]:
 
 
 def digest(path: Path) -> str:
-    """Names the contents of both files of a network, wherever they lie.
+    """Computes a digest of both files, which does not depend on their folder.
 
     Args:
-      path: the network's.
+      path: the network's file.
+
+    Returns:
+      The SHA-256 of each file.
 
     Raises:
       UserError: one of them is missing or damaged.
@@ -134,7 +140,7 @@ def load_bits(path: Path) -> dict[str, np.ndarray]:
       path: the network's file.
 
     Returns:
-      By layer, uint8 with eight weights a byte, in the layout of `np.packbits`.
+      For each layer its mask as uint8, eight weights in a byte, in the layout of `np.packbits`.
 
     Raises:
       UserError: the file beside it is missing or damaged, or holds no mask.
@@ -147,7 +153,7 @@ def load_bits(path: Path) -> dict[str, np.ndarray]:
 
 
 def _unpack(path: Path, key: str, bits: np.ndarray, weights: dict[str, Any]) -> jax.Array:
-    """A leaf of the mask, checked against the weight it is for."""
+    """Unpacks a leaf of the mask, and checks that it fits its weights and that pruned weights are zero."""
     if key not in weights or bits.dtype != np.uint8 or bits.shape != (-(-weights[key].size // 8),):
         raise UserError(f"{task_path(path)}: mask of {key} does not fit the network in {path.name}")
     kept = np.unpackbits(bits, count=weights[key].size).astype(bool).reshape(weights[key].shape)
@@ -157,7 +163,7 @@ def _unpack(path: Path, key: str, bits: np.ndarray, weights: dict[str, Any]) -> 
 
 
 def _read_task(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The tensors beside a network, and what is told of it; they are as they were written."""
+    """Reads the second file, and checks it; returns its tensors and its metadata."""
     task = task_path(path)
     tensors = formats.read(task)
     with safetensors.safe_open(task, framework="np") as file:
@@ -175,7 +181,7 @@ def _read_task(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def _check_network(path: Path, told: Mapping[str, Any]) -> None:
-    """Raises `UserError` if the network is not the one that was written with what is beside it."""
+    """Raises `UserError` if the two files were not written together."""
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     if told and files.sha256(path) != told["network"]:
@@ -187,5 +193,5 @@ def _digest(tensors: Mapping[str, np.ndarray]) -> str:
 
 
 def task_path(path: Path) -> Path:
-    """The file beside a network's file."""
+    """The path of the second file, beside the network's."""
     return path.with_suffix(".task.safetensors")

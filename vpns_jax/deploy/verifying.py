@@ -1,4 +1,4 @@
-"""Whether a network's smaller copy, or its file, answers as the network does: on random images, before it is kept."""
+"""Checks on random images that a smaller network, or an exported file, has the logits of the network it is from."""
 
 import contextlib
 import dataclasses
@@ -14,21 +14,21 @@ from vpns_jax.errors import UserError
 from vpns_jax.training.network import predict
 
 IMAGES = 8
-# The largest difference, in standard deviations of the logits. Another order of additions makes 1e-6 of it in float32;
-# what is wrong with a layer makes 1e-1 and more.
+# The largest difference that is allowed, in standard deviations of the logits. In float32, another order of additions
+# changes logits by 1e-6; a wrong layer changes them by 1e-1 or more.
 TOLERANCE = 1e-4
-# The same for networks that compute in 16 bits, where the order of additions makes 1e-2.
+# The same for networks that compute in 16 bits, where another order of additions changes logits by 1e-2.
 TOLERANCE_16_BITS = 1e-1
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """How far apart the answers of two networks are.
+    """The difference between the logits of two networks.
 
     Attributes:
-      largest: difference of two logits, divided by the standard deviation of all logits.
-      agreement: the share of images whose likeliest class is the same.
-      images: how many were compared.
+      largest: the largest difference of two logits, divided by the standard deviation of all logits.
+      agreement: the share of images for which the likeliest class is the same.
+      images: the number of images.
     """
 
     largest: float
@@ -43,11 +43,11 @@ class Difference:
 
 
 def images(classifier: Classifier, count: int = IMAGES) -> np.ndarray:
-    """Random images, from coarse to fine; the same ones in every call.
+    """Draws random images, from coarse to fine; every call gives the same ones.
 
     Args:
-      classifier: the network that they are for.
-      count: how many.
+      classifier: the network that will get them.
+      count: the number of images.
 
     Returns:
       uint8 [count, side, side, 3], where side is the network's `image_size`.
@@ -59,7 +59,7 @@ def images(classifier: Classifier, count: int = IMAGES) -> np.ndarray:
 
 
 def logits(classifier: Classifier, squares: np.ndarray) -> np.ndarray:
-    """The logits of a network, prompted where it has a prompt, computed on the CPU in full precision.
+    """Computes a network's logits on the CPU in full precision, prompted if it has a prompt.
 
     Args:
       classifier: the network.
@@ -79,7 +79,7 @@ def logits(classifier: Classifier, squares: np.ndarray) -> np.ndarray:
 
 @contextlib.contextmanager
 def on_cpu() -> Iterator[jax.Device]:
-    """Runs the block's computations on the CPU; accelerators multiply float32 with fewer bits by default.
+    """Runs the block's computations on the CPU, because accelerators multiply float32 with fewer bits by default.
 
     Yields:
       The device.
@@ -96,11 +96,11 @@ def on_cpu() -> Iterator[jax.Device]:
 
 
 def compare(answers: np.ndarray, expected: np.ndarray) -> Difference:
-    """How far apart logits are.
+    """Compares logits.
 
     Args:
-      answers: the logits to be judged, [b, t].
-      expected: what they should be, [b, t].
+      answers: the logits to check, [b, t].
+      expected: the correct logits, [b, t].
 
     Returns:
       The difference; infinite if shapes differ or a value is not finite.
@@ -109,25 +109,25 @@ def compare(answers: np.ndarray, expected: np.ndarray) -> Difference:
     if answers.shape != expected.shape or not np.all(np.isfinite(answers)) or not np.all(np.isfinite(expected)):
         return Difference(np.inf, 0.0, len(expected))
     same = np.argmax(answers, axis=-1) == np.argmax(expected, axis=-1)
-    # Of a network that answers the same to all, there is no deviation to measure by.
+    # If all logits are equal, their deviation is zero, and the difference is not divided.
     scale = expected.std() or 1.0
     return Difference(float(np.abs(answers - expected).max() / scale), float(same.mean()), len(expected))
 
 
 def check(difference: Difference, classifier: Classifier, what: str) -> None:
-    """Refuses what does not answer as the network does.
+    """Checks that a difference is no more than rounding.
 
     Args:
-      difference: to the network's logits.
-      classifier: the network, whose dtype says how much rounding there may be.
-      what: is judged, for the error.
+      difference: the difference to the network's logits.
+      classifier: the network, whose dtype decides how much rounding is allowed.
+      what: the name of what is checked, for the error.
 
     Raises:
       UserError: the difference is more than rounding.
     """
     narrow = jnp.dtype(classifier.network.dtype or jnp.float32).itemsize < 4
     tolerance = TOLERANCE_16_BITS if narrow else TOLERANCE
-    # A NaN is no small difference.
+    # Written with `not`, so that NaN is refused, too.
     if not difference.largest <= tolerance:
         raise UserError(
             f"{what} does not answer as the network does, so nothing was written: {difference}; at most {tolerance:g} "
