@@ -1,7 +1,6 @@
-"""Finished networks in formats that other programs run: a file each, and a row in `FORMATS`.
+"""Exports finished networks in formats that other programs run. Each format has a module, and an entry in `FORMATS`.
 
-Whatever the format, the file is written under another name, read back and asked for its answers, and gets its own name
-only if they are the network's.
+A file is first written under another name, then read and run. It gets its name only if its logits are the network's.
 """
 
 import dataclasses
@@ -28,12 +27,12 @@ FORMATS = {each.name: each for each in (ONNX, STABLEHLO, TIMM, SAFETENSORS, PACK
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """A file or folder that was written.
 
     Attributes:
-      path: of the file or folder.
+      path: the file or folder.
       bytes: its size.
-      difference: of its answers to those of the network that it was made from.
+      difference: the difference of its logits to those of the network it was made from.
     """
 
     path: Path
@@ -42,13 +41,13 @@ class Exported:
 
 
 def export(classifier: Classifier, path: str | Path, *, format: str, **options: str) -> Exported:
-    """Writes a network in a format, once what was written has given the same answers to random images.
+    """Writes a network in a format, and checks that the file has the network's logits on random images.
 
     Args:
       classifier: the network.
-      path: of the file or folder, which must not exist; its parent must.
+      path: the file or folder, which must not exist; its parent must.
       format: a key of `FORMATS`.
-      **options: of the format, such as `dtype="float16"`.
+      **options: options of the format, such as `dtype="float16"`.
 
     Returns:
       What was written.
@@ -59,7 +58,7 @@ def export(classifier: Classifier, path: str | Path, *, format: str, **options: 
     """
     chosen, values = check(path, format=format, **options)
     path = Path(path)
-    # It ends as the file's own name does, because readers go by that.
+    # The suffix stays at the end, because readers tell formats by it.
     unfinished = path.with_name(f"unfinished-{path.name}")
     files.check_free(unfinished)
     squares = verifying.images(classifier)
@@ -77,12 +76,12 @@ def export(classifier: Classifier, path: str | Path, *, format: str, **options: 
 
 
 def check(path: str | Path, *, format: str, **options: str) -> tuple[Format, dict[str, Any]]:
-    """Checks what `export` is told, before a network is read.
+    """Checks the arguments of `export`, before a network is read.
 
     Args:
-      path: of the file or folder to write.
+      path: the file or folder to write.
       format: a key of `FORMATS`.
-      **options: of the format.
+      **options: options of the format.
 
     Returns:
       The format, and a value for each of its options.

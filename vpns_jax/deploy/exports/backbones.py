@@ -1,4 +1,4 @@
-"""The three families of networks as ONNX graphs, from normalized images `[b, 3, h, w]` to logits `[b, s]`.
+"""Writes each family of networks as an ONNX graph, from normalized images `[b, 3, h, w]` to logits `[b, s]`.
 
 Batch normalization is folded into the convolution before it. This is exact, because zeros are padded before the
 convolution. A branch without channels is left out, except for the constant that it adds.
@@ -31,7 +31,7 @@ def backbone(graph: Graph, model: nn.Module, leaves: Leaves, x: str, size: int) 
       model: the network's module.
       leaves: its variables by path.
       x: the normalized images, `[b, 3, size, size]`.
-      size: side of the images in pixels.
+      size: the side of the images, in pixels.
 
     Returns:
       The name of the logits, `[b, s]`.
@@ -89,7 +89,7 @@ def _vgg(graph: Graph, model: VGG, leaves: Leaves, x: str, size: int) -> str:
         x = graph.node("MatMul", graph.constant(matrix), graph.node("MatMul", x, graph.constant(matrix.T)))
     x = graph.node("Flatten", x, axis=1)
     kernel, bias = _layer(leaves, "fc1")
-    # Here channels come before rows and columns.
+    # ONNX flattens channels before rows and columns, and this library after them.
     kernel = kernel.reshape(POOLED_SIZE**2, -1, bias.size).transpose(1, 0, 2).reshape(kernel.shape)
     x = graph.node("Relu", graph.dense(x, kernel, bias))
     return graph.node("Relu", graph.dense(x, *_layer(leaves, "fc2")))

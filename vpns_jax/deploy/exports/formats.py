@@ -1,4 +1,4 @@
-"""What a format of exported networks is: a name, how its file is written, and how the file is asked for its answers."""
+"""A format of exported networks: its name, how its file is written, and how the file is run to check it."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -13,13 +13,13 @@ from vpns_jax.errors import UserError, check_name, short
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """A choice that a format offers.
+    """An option of a format.
 
     Attributes:
-      name: of the choice, such as "dtype"; `--dtype=` on the command line.
-      meaning: what it chooses, in a line.
-      allowed: the values; the first is the default.
-      several: whether several values can be chosen, with commas between them; the default is then all of them.
+      name: the option's name, such as "dtype"; on the command line `--dtype=`.
+      meaning: one line of explanation.
+      allowed: the allowed values; the first is the default.
+      several: whether several values can be given, separated by commas; the default is then all of them.
     """
 
     name: str
@@ -28,13 +28,13 @@ class Option:
     several: bool = False
 
     def read(self, text: str | None) -> str | tuple[str, ...]:
-        """What a text chooses.
+        """Parses the option's value.
 
         Args:
-          text: as on a command line; None for the default.
+          text: the text from the command line; None for the default.
 
         Returns:
-          A value, or a tuple of values if there can be several.
+          A value, or a tuple of values if `several` is True.
 
         Raises:
           UserError: a value is not allowed.
@@ -52,15 +52,15 @@ class Format:
     """A format.
 
     Attributes:
-      name: of the format.
-      meaning: what it is for, in a line.
-      suffix: what the names of its files end with; "" for a folder.
-      write: writes a network to a path that does not exist yet, with a value for each of `options` by name. It returns
-        the network that the file holds: the given one, or one that differs from it, such as in rounded weights. It
-        raises `UserError`, before it writes, for what the format cannot hold.
-      answers: reads what was written, and runs it: from the path, the network and uint8 [b, image_size, image_size, 3]
-        to logits, float [b, t]. It runs the file itself in its own runtime where there is one.
-      options: what can be chosen.
+      name: the format's name.
+      meaning: one line of explanation.
+      suffix: the end of its files' names; "" for a folder.
+      write: a function of (network, path, value of each option by name) that writes a path that does not exist yet. It
+        returns the network that the file holds, which may differ from the given one, such as by rounded weights. It
+        raises `UserError`, before it writes, for a network that the format cannot hold.
+      answers: a function of (path, network that `write` returned, uint8 [b, image_size, image_size, 3]) that reads the
+        file, runs it in its own runtime if there is one, and returns logits, float [b, t].
+      options: the format's options.
     """
 
     name: str
@@ -71,13 +71,16 @@ class Format:
     options: tuple[Option, ...] = ()
 
     def read_options(self, given: Mapping[str, str]) -> dict[str, Any]:
-        """A value for each option.
+        """Parses the values of all options.
 
         Args:
-          given: texts by option; those that are not given have their defaults.
+          given: texts by option; options that are not given have their defaults.
+
+        Returns:
+          The value of each option by name.
 
         Raises:
-          UserError: an option is not of this format, or its value is not allowed.
+          UserError: this format has no such option, or a value is not allowed.
         """
         names = tuple(option.name for option in self.options)
         for name in given:

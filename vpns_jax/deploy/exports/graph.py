@@ -1,4 +1,4 @@
-"""An ONNX graph that is being written: nodes in order and arrays, both referred to by name."""
+"""Builds an ONNX graph: nodes in order, and arrays; both have names."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,8 +7,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-# The first operator set with layer normalization, and the oldest file format that has it: newer ones are refused by
-# older runtimes.
+# The first operator set with layer normalization, and the first file format with that operator set. Older runtimes
+# refuse newer ones.
 OPSET, IR_VERSION = 17, 8
 
 
@@ -35,7 +35,7 @@ class Graph:
         """Adds an operation with one output.
 
         Args:
-          kind: the name that ONNX has for it, such as "Relu".
+          kind: its name in ONNX, such as "Relu".
           *inputs: the names of its inputs.
           **attributes: its attributes.
         """
@@ -95,9 +95,9 @@ class Graph:
 
         Args:
           image: the graph's input; its first axis is "batch".
-          outputs: the graph's outputs by the names that they get, each float32 `[batch, classes]`.
+          outputs: the names of results by the output names that they get; each is float32 `[batch, classes]`.
           classes: the number of classes.
-          metadata: text for whoever reads the file, by key.
+          metadata: text by key, for readers of the file.
 
         Returns:
           The model.

@@ -1,4 +1,4 @@
-"""A finished network as an ONNX file, for ONNX Runtime and all others that read ONNX; see `onnx_model.build`."""
+"""Writes a finished network as an ONNX file, for ONNX Runtime and other programs; see `onnx_model.build`."""
 
 import dataclasses
 import importlib.util
@@ -12,7 +12,7 @@ from vpns_jax.deploy.classifier import Classifier
 from vpns_jax.deploy.exports.formats import Format
 from vpns_jax.errors import UserError
 
-# A file is one protobuf message, which has no more bytes; a little is left for what is not weights.
+# A file is one protobuf message, of at most 2 GiB. 16 MiB of it are left for all that is not weights.
 MOST_BYTES = 2**31 - 2**24
 
 
@@ -24,11 +24,11 @@ def write(classifier: Classifier, path: Path) -> Classifier:
       path: the file.
 
     Returns:
-      The network in float32, whatever it computes in.
+      The same network, but computing in float32.
 
     Raises:
-      UserError: a package is not installed, the network is too large or of a family that ONNX is not written for, or
-        the disk refuses.
+      UserError: a package is not installed, the network is too large, its family has no ONNX graph, or the disk
+        refuses.
     """
     missing = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
@@ -62,7 +62,7 @@ def answers(path: Path, classifier: Classifier, squares: np.ndarray) -> np.ndarr
 
     del classifier
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    # In batches of two sizes, because the file takes any.
+    # Two batches of different sizes, to check that the file takes any size.
     batches = [squares[:1], squares[1:]]
     return np.concatenate([session.run(["logits"], {"images": batch})[0] for batch in batches])
 

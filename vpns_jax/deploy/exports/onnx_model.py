@@ -1,4 +1,4 @@
-"""A finished network as an ONNX model: images in, probabilities and logits out, and everything between them inside."""
+"""Builds the ONNX model of a finished network, from uint8 images to probabilities and logits."""
 
 import json
 from typing import Any
@@ -28,7 +28,7 @@ def build(classifier: Classifier) -> onnx.ModelProto:
       description under "vpns_jax".
 
     Raises:
-      UserError: the network is of a family that ONNX is not written for.
+      UserError: the network's family has no ONNX graph; see `backbones.FAMILIES`.
     """
     description = classifier.description
     graph, side = Graph(), description.image_size
@@ -49,7 +49,7 @@ def build(classifier: Classifier) -> onnx.ModelProto:
 
 
 def _leaves(classifier: Classifier) -> dict[str, np.ndarray]:
-    """The network's variables by path: masked, and with only those rows of the head that the classes are mapped to."""
+    """The network's masked variables by path. The head has one output for each target class."""
     subnetwork = jax.device_get(classifier.subnetwork)
     variables = {"params": masks.apply(subnetwork.weights, subnetwork.mask), "batch_stats": subnetwork.batch_stats}
     leaves = {path: np.asarray(leaf) for path, leaf in trees.flatten(variables).items()}
@@ -58,7 +58,7 @@ def _leaves(classifier: Classifier) -> dict[str, np.ndarray]:
 
 
 def _prompted(graph: Graph, classifier: Classifier, x: str) -> str:
-    """Puts images `[b, 3, h, w]` in [0, 1] on the canvas and under the prompt, as the network has them."""
+    """Puts images `[b, 3, h, w]` in [0, 1] on the canvas and applies the prompt, if the network has them."""
     description = classifier.description
     room = description.input_size - description.image_size
     if room:

@@ -1,16 +1,16 @@
-"""A masked network small on disk: a bit for each weight and the weights that are kept, in one file.
+"""Stores a masked network in one small file: the mask with one bit for each weight, and the weights that are kept.
 
-It is a safetensors file with these tensors, where PATH is ours, such as "layer1_0/conv1/kernel":
+It is a safetensors file with these tensors, where PATH is a path in this library, such as "layer1_0/conv1/kernel":
 
-    mask/PATH     uint8: whether each weight is kept, a bit each in C order, by `np.packbits` and then zlib: 0.36 bits
-                  are left of one where a twentieth is kept, 0.55 where a tenth is
-    kept/PATH     those that are, in C order; float32, float16 or bfloat16
-    whole/PATH    all other variables, after "params/" or "batch_stats/"
+    mask/PATH     uint8: one bit for each weight in C order, 1 if it is kept, by `np.packbits`; then compressed by zlib
+                  (to 0.36 bits for each weight at density 0.05, and to 0.55 at density 0.1)
+    kept/PATH     the kept weights in C order; float32, float16 or bfloat16
+    whole/PATH    all other variables; their paths begin with "params/" or "batch_stats/"
     prompt/NAME   the prompt's parameters
-    mapping       int32 [t], the head's row of each class
+    mapping       int32 [t], the source class of each target class
 
 The metadata has one entry, "vpns_jax": a JSON object with the network's description (`Description.to_json`), "shapes"
-of the masked weights by path, and "checksum" of all that and the tensors.
+of the masked weights by path, and "checksum", that of the other keys and the tensors.
 """
 
 import dataclasses
@@ -46,11 +46,11 @@ def write(classifier: Classifier, path: Path, *, dtype: str) -> Classifier:
 
     Args:
       classifier: the network.
-      path: of the file.
-      dtype: of the kept weights, a key of `DTYPES`; all else is stored as it is.
+      path: the file.
+      dtype: the dtype of the kept weights, a key of `DTYPES`; everything else is stored unchanged.
 
     Returns:
-      The network with its kept weights rounded to the dtype; of float32 it has the same bits.
+      The network with its kept weights rounded to the dtype; with float32 they are unchanged.
 
     Raises:
       UserError: a weight is too large for the dtype, or the disk refuses.
@@ -69,7 +69,7 @@ def write(classifier: Classifier, path: Path, *, dtype: str) -> Classifier:
     told = classifier.description.to_json() | {"shapes": {name: list(mask.shape) for name, mask in masks.items()}}
     told = files.plain(told)
     told["checksum"] = _checksum(told, tensors)
-    # Safetensors writes memory as it lies.
+    # Safetensors writes an array's memory, so its memory must be in C order.
     content = {name: np.ascontiguousarray(x).reshape(x.shape) for name, x in tensors.items()}
     files.write_whole(path, safetensors.numpy.save(content, {_ABOUT: json.dumps(told)}))
     weights = trees.unflatten({name: jnp.asarray(leaf) for name, leaf in rounded.items()})["params"]
@@ -80,10 +80,13 @@ def read(path: Path) -> Classifier:
     """Reads a network that `write` wrote; its weights become float32.
 
     Args:
-      path: of the file, which anyone may have written.
+      path: the file. It is not trusted: everything in it is checked.
+
+    Returns:
+      The network.
 
     Raises:
-      UserError: the file is missing, damaged, or does not fit the network that it says it is.
+      UserError: the file is missing or damaged, or its tensors do not fit its description.
     """
     tensors = formats.read(path)
     try:
@@ -101,11 +104,11 @@ def read(path: Path) -> Classifier:
 
 
 def answers(path: Path, classifier: Classifier, squares: np.ndarray) -> np.ndarray:
-    """The logits of the network that a file holds.
+    """Computes the logits of the network in a file.
 
     Args:
-      path: of the file.
-      classifier: the network that it was made from.
+      path: the file.
+      classifier: the network that it was made from, which is not used.
       squares: uint8 [b, image_size, image_size, 3].
 
     Returns:
@@ -165,7 +168,7 @@ def _bits(name: str, packed: np.ndarray, expected: Mapping[str, Any]) -> np.ndar
         raise UserError(f"the mask of {short(name)} does not fit the network")
     size = -(-leaf.size // 8)
     try:
-        # No more than that, whatever the bytes would grow to.
+        # At most one byte too many is decompressed, because a hostile file could grow without end.
         bits = np.frombuffer(zlib.decompressobj().decompress(packed.tobytes(), size + 1), np.uint8)
     except zlib.error as error:
         raise UserError(f"the mask of {name} cannot be read: {error}") from error

@@ -1,4 +1,4 @@
-"""A finished network as a program for JAX: StableHLO, serialized by `jax.export`. Nothing of this library runs it.
+"""Writes a finished network as a StableHLO program, serialized by `jax.export`. JAX runs it without this library.
 
 `jax.export.deserialize(bytes).call` maps uint8 [b, side, side, 3], for any b, to {"logits", "probabilities"}, each
 float32 [b, t]. The side is the network's `image_size`; prompt, clamp, normalization and label mapping are inside.
@@ -19,7 +19,7 @@ from vpns_jax.deploy.exports.formats import Format, Option
 from vpns_jax.sparsity import masks
 from vpns_jax.training.network import forward
 
-# The program is compared on the CPU, so that is always among its platforms.
+# The program is checked on the CPU, so the CPU is always one of its platforms.
 CPU = "cpu"
 
 
@@ -27,9 +27,9 @@ def write(classifier: Classifier, path: Path, *, platforms: tuple[str, ...]) -> 
     """Writes the program.
 
     Args:
-      classifier: the network; its arrays are constants of the program.
-      path: of the file.
-      platforms: what the program can run on, beside the CPU.
+      classifier: the network; its arrays become constants of the program.
+      path: the file.
+      platforms: the platforms that the program can run on, in addition to the CPU.
 
     Returns:
       The network.
@@ -50,8 +50,8 @@ def answers(path: Path, classifier: Classifier, squares: np.ndarray) -> np.ndarr
     """Runs the program that a file holds.
 
     Args:
-      path: of the file.
-      classifier: the network that it was made from.
+      path: the file.
+      classifier: the network that it was made from, which is not used.
       squares: uint8 [b, image_size, image_size, 3].
 
     Returns:
@@ -68,7 +68,7 @@ def answers(path: Path, classifier: Classifier, squares: np.ndarray) -> np.ndarr
 
 def _program(classifier: Classifier) -> jax.stages.Wrapped:
     network, subnetwork = classifier.network, classifier.subnetwork
-    # Multiplied here, so that the mask takes no room in the file.
+    # The mask is applied here, so that it takes no space in the file.
     weights = masks.apply(subnetwork.weights, subnetwork.mask)
     prompt = subnetwork.prompt if classifier.description.prompted else None
 
@@ -90,7 +90,7 @@ def _program(classifier: Classifier) -> jax.stages.Wrapped:
 
 
 def _traced_for_accelerators() -> jax.sharding.use_abstract_mesh:
-    # On a CPU convolutions are cut to the size of its caches, for which the batch's size must be known.
+    # On a CPU, convolutions are split to fit its caches, for which the size of the batch must be known.
     device = AbstractDevice(device_kind="TPU v5 lite", num_cores=1, platform="tpu")
     return jax.sharding.use_abstract_mesh(AbstractMesh((), (), abstract_device=device))
 

@@ -1,7 +1,7 @@
-"""A finished network's weights as one safetensors file in torchvision's layout, which needs nothing beside it.
+"""Writes a finished network's weights as a single safetensors file in torchvision's layout.
 
-It differs from the `CELL.safetensors` of a run: the head has a row for each class, in the order of the class names,
-and what the network is stands in the metadata, under "vpns_jax", as JSON (`Description.to_json`).
+It differs from the `CELL.safetensors` of a run in two ways. The head has one output for each target class, in the order
+of the class names. The metadata holds the network's description under "vpns_jax", as JSON (`Description.to_json`).
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ def write(classifier: Classifier, path: Path) -> Classifier:
 
     Args:
       classifier: the network.
-      path: of the file.
+      path: the file.
 
     Returns:
       The network.
@@ -46,10 +46,10 @@ def write(classifier: Classifier, path: Path) -> Classifier:
 
 
 def answers(path: Path, classifier: Classifier, squares: np.ndarray) -> np.ndarray:
-    """The logits of a network with the weights of a file.
+    """Computes the logits of a network with the weights in a file.
 
     Args:
-      path: of the file.
+      path: the file.
       classifier: the network that it was made from.
       squares: uint8 [b, image_size, image_size, 3].
 
@@ -72,11 +72,11 @@ def answers(path: Path, classifier: Classifier, squares: np.ndarray) -> np.ndarr
 
 
 def state_dict(classifier: Classifier, layout: Layout | None = None) -> dict[str, np.ndarray]:
-    """The weights in a library's layout, pruned ones zero, with a row of the head for each class.
+    """Converts the weights to a library's layout, with zeros where weights are pruned, and one output for each class.
 
     Args:
       classifier: the network.
-      layout: of the library; torchvision's (of ViTs timm's) by default.
+      layout: the library's layout; by default torchvision's, or timm's for ViTs.
 
     Returns:
       Arrays by the library's names.

@@ -1,9 +1,9 @@
-"""A finished network as a folder that timm opens: `timm.create_model("local-dir:FOLDER", pretrained=True)`.
+"""Writes a finished network as a folder that timm opens: `timm.create_model("local-dir:FOLDER", pretrained=True)`.
 
-config.json         architecture, classes and what becomes of images, in timm's words
+config.json         the architecture, the classes and how images are prepared, in timm's words
 model.safetensors   the weights by timm's names, zeros included
-shapes.txt          only of a network that timm cannot create, because layers have widths of their own: what
-                    `timm.models.adapt_model_from_string` takes
+shapes.txt          the input of `timm.models.adapt_model_from_string`; only for a network that timm cannot create
+                    otherwise, because its layers have other widths
 """
 
 from pathlib import Path
@@ -30,13 +30,13 @@ def write(classifier: Classifier, path: Path) -> Classifier:
 
     Args:
       classifier: the network.
-      path: of the folder.
+      path: the folder.
 
     Returns:
       The network.
 
     Raises:
-      UserError: timm has no such network, or cannot do with images what this one does, or the disk refuses.
+      UserError: timm has no such network, timm cannot prepare images in the same way, or the disk refuses.
     """
     description, model = classifier.description, classifier.network.model
     _check(classifier)
@@ -55,10 +55,10 @@ def write(classifier: Classifier, path: Path) -> Classifier:
 
 
 def answers(path: Path, classifier: Classifier, squares: np.ndarray) -> np.ndarray:
-    """The logits of a network with the weights of a folder; timm itself, which needs PyTorch, is not asked.
+    """Computes the logits of a network with the weights in a folder, but without timm, which needs PyTorch.
 
     Args:
-      path: of the folder.
+      path: the folder.
       classifier: the network that it was made from.
       squares: uint8 [b, image_size, image_size, 3].
 
@@ -83,7 +83,7 @@ def _check(classifier: Classifier) -> None:
         raise UserError(f"timm has no {name} with a small stem: {_OTHERWISE}")
     if is_vit and _has_own_widths(description):
         raise UserError(f"timm has no {name} whose layers have widths of their own: {_OTHERWISE}")
-    # It takes the mean over places, where torchvision and this library first pool to this many.
+    # timm averages over all positions; torchvision and this library first pool to POOLED_SIZE x POOLED_SIZE.
     if isinstance(model, VGG) and side // 2 ** len(model.stages) > POOLED_SIZE:
         raise UserError(f"timm's {name} computes something else for images of {side} px: {_OTHERWISE}")
 
