@@ -1,13 +1,13 @@
-"""The commands of `python -m vpns_jax`, a file each: every one has `main(arguments)`, which returns the exit code."""
+"""The commands of `python -m vpns_jax`. Each has a module with `main(arguments)`, which returns the exit code."""
 
 import importlib
 import sys
 
-# What each does, in a line. A command's module is imported when it is called.
+# One line about each command. Its module is imported only when it is called.
 COMMANDS = {
     "run": "run or resume an experiment: --config=FILE --workdir=FOLDER",
     "predict": "classify images with a finished network: NETWORK IMAGES_OR_FOLDER...",
-    "shrink": "remove what is dead from a finished network: NETWORK --out=FILE",
+    "shrink": "remove the dead parts of a finished network: NETWORK --out=FILE",
     "export": "write a finished network for other programs: NETWORK --format=FORMAT --out=PATH",
     "data": "list data sets, or prepare one",
 }
@@ -17,10 +17,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Calls a command.
 
     Args:
-      arguments: its name, and what it is given; by default the command line.
+      arguments: the command's name and its arguments; by default those of the command line.
 
     Returns:
-      The exit code: 0, or 2 for something that the caller can mend.
+      The exit code: 0, or 2 after an error that the user can fix.
     """
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("-h", "--help"):

@@ -1,4 +1,4 @@
-"""A network's answers to image files, as a table, CSV or JSON."""
+"""Formats a network's answers for image files as a table, CSV or JSON."""
 
 import csv
 import dataclasses
@@ -23,13 +23,13 @@ Row = tuple[str, str | None, list[tuple[str, float]]]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Answers:
-    """What a network says of the files that can be read, and which cannot.
+    """A network's answers for the readable files, and a list of the unreadable ones.
 
     Attributes:
-      paths: of the files that can.
-      labels: the class of each; None where it is not known.
-      predictions: for them, in the same order.
-      skipped: path and reason of the others.
+      paths: the readable files.
+      labels: the class of each file; None if it is not known.
+      predictions: the network's predictions, in the same order.
+      skipped: the unreadable files, each with the reason.
     """
 
     paths: tuple[str, ...]
@@ -42,12 +42,15 @@ class Answers:
         """Gathers the answers to some files.
 
         Args:
-          answers: one for each file.
-          labels: as many.
+          answers: an answer for each file.
+          labels: the class of each file; None if it is not known.
           classes: the names of the classes.
 
+        Returns:
+          The answers.
+
         Raises:
-          UserError: not one of the files can be read.
+          UserError: none of the files can be read.
         """
         skipped = tuple((printable(str(answer.path)), answer.reason) for answer in answers if answer.reason)
         if len(skipped) == len(answers):
@@ -64,13 +67,13 @@ class Answers:
 
     @functools.cached_property
     def confusion(self) -> Confusion | None:
-        """Of the images whose classes are known; None if there are none."""
+        """The confusion matrix of the images whose classes are known; None if there are none."""
         pairs = zip(self.labels, self.predictions.labels.tolist(), strict=True)
         known = [(label, prediction) for label, prediction in pairs if label is not None]
         return Confusion.of(known, len(self.predictions.classes)) if known else None
 
     def as_table(self, count: int) -> str:
-        """A table with the `count` likeliest classes of each image."""
+        """Makes a table with the `count` likeliest classes of each image."""
         rows = list(self._rows(count))
         labelled = any(label is not None for label in self.labels)
         places = [f"{k + 1}." if count > 1 else "class" for k in range(len(rows[0][2]))]
@@ -87,7 +90,7 @@ class Answers:
         return aligned(headings, body)
 
     def as_csv(self, count: int) -> str:
-        """The same as CSV; probabilities lie in [0, 1]."""
+        """Makes CSV with the `count` likeliest classes of each image; probabilities lie in [0, 1]."""
         rows, text = list(self._rows(count)), io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         places = range(1, len(rows[0][2]) + 1)
@@ -97,12 +100,15 @@ class Answers:
         return text.getvalue()
 
     def as_json(self, count: int, *, network: str, prompted: bool) -> str:
-        """The same as JSON, with the scores.
+        """Makes JSON with the `count` likeliest classes of each image, and with the accuracies.
 
         Args:
-          count: how many classes to name for each image.
-          network: its path.
-          prompted: whether the prompt was on.
+          count: the number of classes for each image.
+          network: the network's path.
+          prompted: whether the prompt was applied.
+
+        Returns:
+          The text.
         """
         classes, confusion = self.predictions.classes, self.confusion
         answer = {

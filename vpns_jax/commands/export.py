@@ -1,7 +1,7 @@
 """Writes a finished network in a format that other programs run.
 
-What was written is read back, and its answers to random images are compared with the network's before it gets its
-name. Nothing is written if they differ.
+The file is read back and run on random images. It gets its name only if its logits are the network's; otherwise
+nothing is written.
 """
 
 import argparse
@@ -19,10 +19,10 @@ def main(arguments: list[str]) -> int:
     """Runs `python -m vpns_jax export`.
 
     Args:
-      arguments: what follows.
+      arguments: the arguments after the command's name.
 
     Returns:
-      The exit code: 0, or 2 for something that the caller can mend.
+      The exit code: 0, or 2 after an error that the user can fix.
     """
     return cli.end(lambda: _run(_parser().parse_args(arguments)))
 
@@ -44,7 +44,7 @@ def _parser() -> Parser:
 
 
 def _options() -> dict[str, str]:
-    """All formats' options, with their meaning."""
+    """The options of all formats, each with its meaning."""
     options: dict[str, str] = {}
     for each in exports.FORMATS.values():
         for option in each.options:

@@ -1,4 +1,4 @@
-"""The image files that a command line names, and the classes that their folders say they are of."""
+"""Finds the image files that a command line names, and their classes, by the names of their folders."""
 
 import collections
 import dataclasses
@@ -17,9 +17,9 @@ class Gathered:
     """The files to read.
 
     Attributes:
-      paths: of the files.
-      folders: for each the sub-folder of a named folder that it lies in; "" where it lies in none.
-      notes: what was passed over, a line each.
+      paths: the files.
+      folders: for each file the name of its sub-folder in the folder that was named; "" if there is none.
+      notes: a line about each file that was ignored.
     """
 
     paths: tuple[Path, ...]
@@ -27,12 +27,12 @@ class Gathered:
     notes: tuple[str, ...]
 
     def labels(self, classes: Sequence[str]) -> tuple[int | None, ...]:
-        """The class of each file: the one that its folder is called like; None where there is no such class."""
+        """The class of each file: that with the name of its folder; None if there is no such class."""
         numbers = {name: number for number, name in enumerate(classes)}
         return tuple(numbers.get(folder) for folder in self.folders)
 
-    def strangers(self, classes: Sequence[str]) -> str:
-        """A line on the sub-folders that are called like no class; empty if there are none."""
+    def unknown_folders(self, classes: Sequence[str]) -> str:
+        """A line about the sub-folders that have no class's name; "" if there are none."""
         counts = collections.Counter(folder for folder in self.folders if folder and folder not in classes)
         if not counts:
             return ""
@@ -43,13 +43,16 @@ class Gathered:
 
 
 def gather(named: Sequence[str]) -> Gathered:
-    """Finds the images; opens none.
+    """Finds the images, without opening them.
 
     Args:
-      named: files, and folders, in which images are found at any depth.
+      named: files and folders. In folders, images are found at any depth.
+
+    Returns:
+      The files.
 
     Raises:
-      UserError: there is no such file, or no image in a folder.
+      UserError: a file does not exist, or a folder has no images.
     """
     paths: list[Path] = []
     folders: list[str] = []

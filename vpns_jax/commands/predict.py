@@ -1,4 +1,4 @@
-"""Classifies images with a finished network, from its file alone.
+"""Classifies images with a finished network, given only its files.
 
 NETWORK is a CELL.safetensors that a run has written, with its CELL.task.safetensors beside it. A folder whose
 sub-folders are named like the classes also gives accuracy, per-class recall and a confusion matrix.
@@ -29,10 +29,10 @@ def main(arguments: list[str]) -> int:
     """Runs `python -m vpns_jax predict`.
 
     Args:
-      arguments: what follows.
+      arguments: the arguments after the command's name.
 
     Returns:
-      The exit code: 0, or 2 for something that the caller can mend.
+      The exit code: 0, or 2 after an error that the user can fix.
     """
     return cli.end(lambda: _run(_parse(arguments)))
 
@@ -62,7 +62,7 @@ def _run(parsed: argparse.Namespace) -> None:
     prompted = classifier.description.prompted and not parsed.plain
     classified, seconds = _classify(classifier, gathered, prompted=prompted, batch_size=parsed.batch_size)
     answers = Answers.of(classified, gathered.labels(classifier.classes), classifier.classes)
-    notes = (*gathered.notes, gathered.strangers(classifier.classes))
+    notes = (*gathered.notes, gathered.unknown_folders(classifier.classes))
     notes += tuple(f"skipped {path}: {reason}" for path, reason in answers.skipped)
     read = len(classified) - len(answers.skipped)
     speed = f"{read:,} images in {seconds:.1f} s, {read / seconds:,.3g} images/s"
@@ -73,7 +73,7 @@ def _run(parsed: argparse.Namespace) -> None:
         return
     sys.stdout.write(answers.as_csv(parsed.top_k) if parsed.csv else answers.as_table(parsed.top_k))
     if answers.confusion is not None:
-        # CSV is for a program to read.
+        # A program that reads the CSV from standard output must not find other text there.
         place = sys.stderr if parsed.csv else sys.stdout
         place.write(f"\n{scores.as_text(answers.confusion, classifier.classes)}")
 
@@ -81,7 +81,7 @@ def _run(parsed: argparse.Namespace) -> None:
 def _classify(
     classifier: Classifier, gathered: Gathered, *, prompted: bool, batch_size: int
 ) -> tuple[list[Answer], float]:
-    """The answers, with a progress bar on a terminal, and the seconds that they took."""
+    """Classifies the files, with a progress bar on a terminal; returns the answers and the seconds."""
     count, began = len(gathered.paths), time.perf_counter()
     batch_size = min(batch_size, count)
     answers = deploy.classify_files(classifier, gathered.paths, prompted=prompted, batch_size=batch_size)

@@ -22,12 +22,12 @@ def main(arguments: list[str]) -> int:
     """Runs `python -m vpns_jax run`.
 
     Args:
-      arguments: what follows.
+      arguments: the arguments after the command's name.
 
     Returns:
-      The exit code: 0, or 2 for something that the caller can mend.
+      The exit code: 0, or 2 after an error that the user can fix.
     """
-    # A config builds on another one in the same checkout, and a console script does not look there.
+    # Configs import other configs of the checkout, which a console script does not have on its path.
     if not {"", str(Path.cwd())}.intersection(sys.path):
         sys.path.insert(0, str(Path.cwd()))
     return start(["python", "-m", "vpns_jax", "run"], arguments)
@@ -37,11 +37,11 @@ def start(program: list[str], arguments: list[str]) -> int:
     """Runs or resumes an experiment.
 
     Args:
-      program: how this was called, for the report.
-      arguments: what followed.
+      program: the words of the command before its arguments, for the report.
+      arguments: the arguments.
 
     Returns:
-      The exit code.
+      The exit code: 0, or 2 after an error that the user can fix.
     """
 
     def run() -> None:

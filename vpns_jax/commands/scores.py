@@ -1,4 +1,4 @@
-"""How well a network did on images whose classes are known, as text and as JSON."""
+"""Formats accuracies on images whose classes are known, as text and as JSON."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -6,16 +6,19 @@ from typing import Any
 from vpns_jax.analysis.confusion import Confusion
 from vpns_jax.analysis.tables import aligned, percent
 
-# A larger matrix fits no screen: then the most frequent mistakes are listed.
+# A larger confusion matrix does not fit a screen; the most frequent mistakes are listed instead.
 MOST_COLUMNS, MOST_MISTAKES = 12, 10
 
 
 def as_json(confusion: Confusion, classes: Sequence[str]) -> dict[str, Any]:
-    """Plain values.
+    """Converts accuracies and the confusion matrix to a JSON object.
 
     Args:
       confusion: the counts.
       classes: the names of the classes.
+
+    Returns:
+      Plain values.
     """
     return {
         "images": int(confusion.counts.sum()),
@@ -28,11 +31,14 @@ def as_json(confusion: Confusion, classes: Sequence[str]) -> dict[str, Any]:
 
 
 def as_text(confusion: Confusion, classes: Sequence[str]) -> str:
-    """Accuracies, recall by class, and the confusion matrix or the most frequent mistakes.
+    """Lists accuracies, the recall of each class, and the confusion matrix or the most frequent mistakes.
 
     Args:
       confusion: the counts.
       classes: the names of the classes.
+
+    Returns:
+      The text.
     """
     return "\n".join(_parts(confusion, classes))
 

@@ -1,7 +1,7 @@
-"""Removes what is dead from a finished network: a smaller file with the same answers, which runs faster everywhere.
+"""Removes the dead parts of a finished network: a smaller file with the same logits, which runs faster everywhere.
 
-Dead are channels, hidden units and attention heads that nothing reads or that are constant, and rows of the head that
-no class is mapped to. The answers of both networks to random images are compared before anything is written.
+Dead parts are channels, hidden units and attention heads that are constant or that no layer reads, and outputs of the
+head that no class is mapped to. The logits of both networks on random images are compared before a file is written.
 """
 
 import argparse
@@ -23,10 +23,10 @@ def main(arguments: list[str]) -> int:
     """Runs `python -m vpns_jax shrink`.
 
     Args:
-      arguments: what follows.
+      arguments: the arguments after the command's name.
 
     Returns:
-      The exit code: 0, or 2 for something that the caller can mend.
+      The exit code: 0, or 2 after an error that the user can fix.
     """
     return cli.end(lambda: _run(_parse(arguments)))
 
@@ -40,7 +40,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         type=int,
         default=1,
         metavar="N",
-        help="keep so many of the dead that widths divide by N; 8 suits most devices (default: 1)",
+        help="keep some dead channels, so that widths are multiples of N; 8 suits most devices (default: 1)",
     )
     parsed = parser.parse_args(arguments)
     if not 1 <= parsed.round_to <= MOST_OUTPUTS:
