@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.special import ndtr
 
 from tests.models.test_coupling import quickly
@@ -96,6 +98,50 @@ def test_any_pattern_of_dead_channels_shrinks_to_equal_logits(network, seed):
     variables = unflatten(leaves)
     shrunk = models.shrink(NETWORKS[network], variables, classes=(3, 1), round_to=int(rng.choice([1, 2, 4])))
     check_equal(network, variables, shrunk, [3, 1])
+
+
+def spread(network, shrunk):
+    """A smaller network's variables in a network of the old size, zero elsewhere: so nothing is compiled anew."""
+    leaves = {path: np.asarray(leaf) for path, leaf in flatten(shrunk.variables).items()}
+
+    def put(path, places, size, axis):
+        leaf = np.moveaxis(leaves[path], axis, 0)
+        assert len(leaf) == len(places)
+        wide = np.zeros((size, *leaf.shape[1:]), leaf.dtype)
+        wide[places] = leaf
+        leaves[path] = np.moveaxis(wide, 0, axis)
+
+    for each in models.channels(NETWORKS[network]):
+        if each.fixed:
+            continue
+        kept, size = (
+            shrunk.kept[each.name.removesuffix("/kernel")],
+            flatten(shapes(network))[f"params/{each.name}"].shape[-1],
+        )
+        for reader in each.readers:
+            rows = (np.arange(reader.positions)[:, None] * size + kept).reshape(-1)
+            put(f"params/{reader.kernel}", rows, reader.positions * size, -2)
+        for writer in (*each.writers, *each.companions):
+            paths = [f"params/{path}" for path in (writer.kernel, writer.bias) if path]
+            if writer.norm:
+                paths += [f"params/{writer.norm}/{leaf}" for leaf in ("scale", "bias")]
+                paths += [f"batch_stats/{writer.norm}/{leaf}" for leaf in ("mean", "var")]
+            for path in paths:
+                put(path, kept, size, -1)
+    return unflatten(leaves)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), share=st.floats(0, 1), round_to=st.sampled_from([1, 2, 3, 8]))
+def test_what_is_left_computes_the_same_whatever_is_dead(network, seed, share, round_to):
+    rng = np.random.default_rng(seed)
+    leaves = drawn(network, rng)
+    silence(network, leaves, rng, share)
+    before = np.asarray(compiled(network)(unflatten(leaves), images()))
+    shrunk = models.shrink(NETWORKS[network], unflatten(leaves), round_to=round_to)
+    after = np.asarray(compiled(network)(spread(network, shrunk), images()))
+    np.testing.assert_allclose(after, before, rtol=0, atol=1e-5 * before.std())
 
 
 def test_a_hidden_unit_that_says_a_constant_is_in_the_bias_of_what_read_it():
