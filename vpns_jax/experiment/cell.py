@@ -1,4 +1,4 @@
-"""One cell of an experiment: prune, retrain, evaluate, from the start or from where it was interrupted."""
+"""One cell of an experiment: prune, retrain, evaluate. It starts, or resumes from its newest checkpoints."""
 
 import dataclasses
 import functools
@@ -26,6 +26,7 @@ from vpns_jax.training.runner import Runner
 from vpns_jax.training.stage import learn_prompt, learn_weights
 
 PyTree = Any
+# The names of the independent random keys of a cell.
 KEYS = ("prune", "retrain", "mapping", "head", "random", "posthoc")
 
 
@@ -41,9 +42,9 @@ class Setup:
       train: the training split.
       val: the validation split.
       test: the test split.
-      source: variables of the pretrained network, with its own head.
-      source_accuracy: its accuracy on its own test split; None if that is not known.
-      normalization: the mean and deviation by which images are normalized.
+      source: variables of the pretrained network, with its pretrained head.
+      source_accuracy: the test accuracy of the pretrained network on its own data; None if it is not known.
+      normalization: the mean and the standard deviation by which images are normalized.
       mask: the mask of method "transfer"; None if no method needs one.
       source_notes: remarks from reading the weights.
       decoding: how the downstream images become pixels.
@@ -94,12 +95,12 @@ class Setup:
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """The outcome of training the weights, or a prompt alone.
+    """The networks after a stage that trains the weights, or a prompt alone.
 
     Attributes:
       last: the network after the last epoch.
       best: the network with the best validation accuracy.
-      epoch: the epoch of `best`.
+      epoch: the number of the epoch after which `best` was saved.
     """
 
     last: Subnetwork
@@ -108,7 +109,7 @@ class Trained:
 
 
 class CellRun:
-    """A running cell: its plan, its networks, its random keys and its runner."""
+    """One cell while it runs: its plan, the network of each stage, its random keys and its runner."""
 
     def __init__(self, setup: Setup, cell: Cell) -> None:
         """Plans a cell and makes its runner.
@@ -168,7 +169,7 @@ class CellRun:
         )
 
     def prune(self) -> Subnetwork:
-        """Runs stage 1, in the way of the cell's method.
+        """Runs stage 1 with the cell's pruner.
 
         Returns:
           The pruned network.
@@ -185,7 +186,7 @@ class CellRun:
           The trained networks.
         """
         network = self._networks["retrain"]
-        # The prompt of stage 1 is kept, unless the config says that one of the stages has no prompt.
+        # The prompt learned in stage 1 is kept, unless one of the stages has no prompt (`config.prompt.stage`).
         if network.prompt != self._networks["prune"].prompt:
             start = dataclasses.replace(start, prompt=network.prompt.init())
         stage, state = learn_weights(network, start, self.plan.retrain, self._iterations)
@@ -206,7 +207,7 @@ class CellRun:
         return Trained(stage.subnetwork(state), best, epoch)
 
     def result(self, trained: Trained) -> dict[str, Any] | None:
-        """Evaluates the networks on the test split, which is used only here.
+        """Evaluates the networks on the test split, which is used nowhere else.
 
         Args:
           trained: the trained networks.
@@ -238,7 +239,7 @@ class CellRun:
         }
 
     def description(self, entry: dict[str, Any]) -> Description:
-        """Describes the finished network for its file.
+        """Describes the finished network; the description is written to its file.
 
         Args:
           entry: the cell's entry in the summary.
@@ -270,7 +271,7 @@ class CellRun:
         )
 
     def latency(self, best: Subnetwork, images: Any) -> dict[str, Any] | None:
-        """Measures the cell's speed on a plain batch.
+        """Measures how long the masked and the dense network take for a plain batch.
 
         Args:
           best: the network.
@@ -287,14 +288,14 @@ class CellRun:
         return times | {"batch_size": len(images)}
 
     def shrunk_latency(self, finished: Classifier, images: Any) -> dict[str, Any]:
-        """Measures the speed of a plain batch without the pruned channels, which are cut out.
+        """Measures how long the network without its pruned channels and the dense network take for a plain batch.
 
         Args:
           finished: the network.
           images: uint8 [b, h, w, c].
 
         Returns:
-          The times of `latency.compare`, with those of the smaller network as "shrunk".
+          The times of `latency.compare`, those of the smaller network under "shrunk".
         """
         small = deploy.shrink(finished)
         dense = self._timed(self.network, _whole(finished.subnetwork), images)
@@ -303,7 +304,7 @@ class CellRun:
 
     @staticmethod
     def _timed(network: Network, subnetwork: Subnetwork, images: Any) -> Callable[[], Any]:
-        """A plain batch through a network, distributed as in evaluation, so that its compiled program is used again."""
+        """A function that runs a plain batch, distributed as in evaluation, so that the compiled program is reused."""
         subnetwork = sharding.replicate(subnetwork, jax.sharding.get_mesh())
         images = jax.device_put(images, sharding.batch_sharding())
         return functools.partial(predict, network, subnetwork, images, prompted=False)
@@ -331,5 +332,5 @@ class CellRun:
 
 
 def _whole(subnetwork: Subnetwork) -> Subnetwork:
-    """The network with nothing pruned, which multiplies its kernels by a mask, too: only its values differ."""
+    """The network with a mask that keeps everything. It does the same multiplications, so times can be compared."""
     return dataclasses.replace(subnetwork, mask=jax.tree.map(jnp.ones_like, subnetwork.mask))

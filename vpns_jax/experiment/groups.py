@@ -1,4 +1,4 @@
-"""The groups of a configuration. Each key has its type, default, meaning and allowed values in one field."""
+"""The groups of a configuration. One field for each key holds its type, default, meaning and allowed values."""
 
 import dataclasses
 from typing import Any
@@ -64,8 +64,8 @@ class ModelConfig:
           path: the name of this group, such as "config.model".
 
         Raises:
-          UserError: the model does not take an option, only one of `mean` and `std` is set, or a key is set that
-            only matters for a file while no file is read.
+          UserError: the model does not take an option, only one of `mean` and `std` is set, or a key about a file of
+            weights is set although no file is read.
         """
         with at(f"{path}.options"):
             models.create(self.name, **self.options)
@@ -179,7 +179,7 @@ class MeshConfig:
     )
 
     def check(self, path: str) -> None:
-        """Checks that the grid has devices.
+        """Checks the lengths of the axes.
 
         Args:
           path: the name of this group, such as "config.mesh".
@@ -324,7 +324,7 @@ class GridConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TuningConfig:
-    """Hyper-parameters that a sweep chooses on validation before it runs; see `experiments.tuning`."""
+    """Hyper-parameters that a sweep chooses by validation accuracy before it runs; see `experiments.tuning`."""
 
     density: float = option(0.1, "The density at which values are tried.", DENSITY)
     seed: int = option(0, "The seed with which values are tried.", ranges.SEED)

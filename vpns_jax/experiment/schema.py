@@ -171,7 +171,7 @@ class Config:
 
     @property
     def transferred_mask(self) -> str:
-        """The file of the mask of method "transfer"; "" for none."""
+        """The file with the mask for method "transfer"; "" if there is none."""
         return self.options(method("transfer")).mask
 
     def make_prompt(self) -> Prompt:
