@@ -45,19 +45,21 @@ def accuracy(network: Classifier) -> float | None:
     return told.get("plain") if told.get("prompted") is None else told["prompted"]
 
 
-def rows(found: Mapping[str, Classifier], batch: int, repeats: int) -> list[dict[str, Any]]:
+def rows(found: Mapping[str, Classifier], batch: int, repeats: int, round_to: int) -> list[dict[str, Any]]:
     """Measures the networks of a run.
 
     Args:
       found: the networks by cell.
       batch: images in a batch.
       repeats: how many times each runs.
+      round_to: widths become multiples of this.
 
     Returns:
       A row of the table for one network as it is, and for each network shrunk.
     """
-    shrunk = {name: deploy.shrink(network) for name, network in found.items()}
-    table = measuring.rows({WHOLE: next(iter(found.values())), **shrunk}, [batch], repeats)
+    shrunk = {name: deploy.shrink(network, round_to=round_to) for name, network in found.items()}
+    largest = max(found.values(), key=lambda network: deploy.size_of(network).multiply_adds)
+    table = measuring.rows({WHOLE: largest, **shrunk}, [batch], repeats)
     return [{"accuracy, %": _percent(found.get(row["network"])), **row} for row in table]
 
 
@@ -106,6 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("run", type=Path, help="the folder of a finished run")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--round-to", type=int, default=measuring.ROUND_TO)
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--json")
     chosen = parser.parse_args(arguments)
@@ -113,7 +116,7 @@ def main(arguments: list[str] | None = None) -> None:
         found = networks(chosen.run)
     except UserError as error:
         parser.error(str(error))
-    table = rows(found, chosen.batch, chosen.repeats)
+    table = rows(found, chosen.batch, chosen.repeats, chosen.round_to)
     print(measure.table(table))
     print(measure.facts())
     if chosen.figure:
