@@ -97,3 +97,12 @@ def test_without_a_prompt():
     assert not plain.description.prompted
     assert np.array_equal(plain.predict(images).probabilities, classifier.predict(images, prompted=False).probabilities)
     assert dataclasses.replace(plain.description, prompt=classifier.description.prompt) == classifier.description
+
+
+def test_without_a_cpu_nothing_is_compared(tmp_path, monkeypatch):
+    def devices(_):
+        raise RuntimeError("Unknown backend cpu")
+
+    monkeypatch.setattr(verifying.jax, "devices", devices)
+    refused("JAX_PLATFORMS leaves out", finished.classifier(), tmp_path / "a.notes", format="notes")
+    assert not list(tmp_path.iterdir())
