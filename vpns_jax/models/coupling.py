@@ -156,7 +156,7 @@ def _vit(model: ViT) -> list[Channels]:
 
 
 def _normed(block: str, conv: str) -> Writer:
-    """A ResNet's convolution and the batch normalization after it."""
+    """A convolution and the batch normalization after it, which has the same name with "bn" for "conv"."""
     return Writer(f"{block}{conv}/kernel", norm=block + conv.replace("conv", "bn"))
 
 

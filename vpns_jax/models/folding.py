@@ -139,20 +139,23 @@ def _inputs(reader: Reader, leaves: Leaves, count: int) -> np.ndarray:
 
 
 def _is_padded(reader: Reader, leaves: Leaves) -> bool:
-    """Whether a layer pads its input with zeros. In these networks, all convolutions except 1x1 ones do."""
+    """Whether a layer pads its input with zeros: in all families of this package, every convolution larger than 1x1."""
     kernel = leaves[f"params/{reader.kernel}"]
     return kernel.ndim == 4 and kernel.shape[0] > 1
 
 
 def _activation(model: nn.Module, channels: Channels) -> Activation:
-    """The function between writers and readers, applied to constants; pooling and attention do not change constants."""
+    """The function between writers and readers, applied to constants, which pooling and attention do not change.
+
+    It is the exact GELU for ViTs and ReLU for all other families.
+    """
     if channels.companions:
         return lambda x: x
     return (lambda x: x * ndtr(x)) if isinstance(model, ViT) else (lambda x: np.maximum(x, 0))
 
 
 def _block(path: str) -> tuple[float, int]:
-    """The place of a ResNet's block, (stage, number). The stem comes before all blocks, the head after them."""
+    """The place of a layer by its name: (stage, number) of a ResNet's block. "conv1" is first; all others come last."""
     module = path.partition("/")[0]
     if module.startswith("layer"):
         stage, number = module.removeprefix("layer").split("_")

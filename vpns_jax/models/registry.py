@@ -1,4 +1,4 @@
-"""All networks by name: their modules, options and default weights."""
+"""All networks by name: their modules, options and default weights. CONTRIBUTING.md says what else a new one needs."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -74,9 +74,9 @@ class Entry:
     """A network.
 
     Attributes:
-      module: its class.
-      architecture: the fields of `module` that make it this network.
-      options: names of the fields a caller may set, beside `num_classes`.
+      module: the class of its module, which stands for its family.
+      architecture: the values of the module's fields that define this network.
+      options: names of the fields that a caller may set, in addition to `num_classes`.
       source: hub id of its default weights; None if no weights were published.
       normalization: per-channel (mean, std) of the inputs that those weights expect.
     """
@@ -141,7 +141,7 @@ def names() -> tuple[str, ...]:
 
 
 def timm_name(name: str) -> str:
-    """What timm calls a network, or what it is called here where timm has none like it."""
+    """The name of a network in timm; its name here if timm does not have it."""
     return next((timm for timm, ours in ALIASES.items() if ours == ALIASES.get(name)), name)
 
 
