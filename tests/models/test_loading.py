@@ -163,6 +163,17 @@ def test_export_refuses_another_network(tmp_path: Path) -> None:
         models.export("resnet34", load(tmp_path, {}))
 
 
+def test_a_network_without_a_layout_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(layouts.LAYOUTS, type(models.create("resnet18")))
+    for attempt in (
+        lambda: models.load_pretrained("resnet18", tmp_path / "none.safetensors"),
+        lambda: models.export("resnet18", {}),
+        lambda: models.check_layout("resnet18"),
+    ):
+        with pytest.raises(UserError, match=r"resnet18 has no weight layout, .* models\.layouts\.LAYOUTS"):
+            attempt()
+
+
 def test_timms_vgg_is_torchvisions_with_dense_layers_as_convolutions(tmp_path: Path) -> None:
     tensors = state_dict("vgg16_bn", layouts.vgg_torchvision, **NARROW)
     # 512 / 16 channels and 4096 / 16 hidden units in the narrow network.

@@ -5,8 +5,8 @@ from vpns_jax.models.formats import save_safetensors
 from vpns_jax.models.head import HEAD
 from vpns_jax.models.loading import (
     Pretrained,
-    check_export,
     check_head,
+    check_layout,
     covers_head,
     export,
     load_pretrained,
@@ -27,8 +27,8 @@ __all__ = [
     "Shrunk",
     "Writer",
     "channels",
-    "check_export",
     "check_head",
+    "check_layout",
     "check_normalization",
     "covers_head",
     "create",

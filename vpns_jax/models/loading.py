@@ -99,9 +99,11 @@ def read_pretrained(
       The variables, and how they were read.
 
     Raises:
-      UserError: the file cannot be downloaded or read, or does not fit. `details` then lists all problems.
+      UserError: the network has no weight layout, or the file cannot be downloaded or read, or does not fit.
+        `details` then lists all problems.
     """
-    # Options are checked before anything is downloaded.
+    # Layout and options are checked before anything is downloaded.
+    check_layout(name)
     model = create(name, num_classes=1 if num_classes is None else num_classes, **options)
     file = hub.resolve(default_source(name) if source is None else source)
     contents = formats.read_contents(file, weights_key)
@@ -271,8 +273,8 @@ def initialize(model: nn.Module, images: jax.Array, rng: jax.Array, wanted: set[
     return jax.jit(init)(rng)
 
 
-def check_export(name: str) -> None:
-    """Checks that a network's weights can be exported.
+def check_layout(name: str) -> None:
+    """Checks that a network's weights can be read from files and written to them.
 
     Args:
       name: one of `names()`.
@@ -282,7 +284,7 @@ def check_export(name: str) -> None:
     """
     if type(create(name)) not in layouts.LAYOUTS:
         raise UserError(
-            f"{name} has no weight layout, so no trained network can be exported; add one to models.layouts.LAYOUTS"
+            f"{name} has no weight layout, so its weights cannot be read or written; add one to models.layouts.LAYOUTS"
         )
 
 
@@ -301,8 +303,10 @@ def export(name: str, variables: Mapping[str, Any], *, layout: Layout | None = N
       Fresh NumPy arrays by name, float32 (counts: int64), for `save_safetensors`.
 
     Raises:
-      UserError: these are not the variables of that network.
+      UserError: these are not the variables of that network, or it has no weight layout.
     """
+    if layout is None:
+        check_layout(name)
     model = create(name)
     leaves = {path: np.asarray(leaf) for path, leaf in trees.flatten(variables).items()}
     expected = _leaves(name)
