@@ -212,6 +212,7 @@ def test_data_that_is_not_prepared_says_what_to_do(call, tmp_path):
     assert_refused(call(*missing), "python -m vpns_jax.data prepare cifar10")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -62,6 +62,7 @@ def execute(tmp_path, tmp_path_factory, monkeypatch, request):
     return run
 
 
+@pytest.mark.slow
 def test_own_images_from_a_folder_to_a_file(execute, tmp_path, monkeypatch):
     printed, pictures = execute("own_images", PROMPT=2, SAMPLES=400, CHANGES=CHANGES | {"target": "macs:0.6"})
     # Three rows of images, four figures of the report, and the widths.
@@ -76,6 +77,7 @@ def test_own_images_from_a_folder_to_a_file(execute, tmp_path, monkeypatch):
     assert small.with_suffix(".onnx").exists()
 
 
+@pytest.mark.slow
 def test_the_experiment_of_the_other_notebook(execute):
     printed, pictures = execute("vpns", DATA="digits", CHANGES=CHANGES)
     assert pictures == 5

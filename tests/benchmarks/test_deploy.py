@@ -15,6 +15,7 @@ def _small(monkeypatch):
     families.register(monkeypatch)
 
 
+@pytest.mark.slow
 def test_networks_cost_what_was_asked_for():
     compared = deploy.networks("small_basic", 32, 0.5)
     cost = {each: size_of(network).multiply_adds for each, network in compared.items()}
@@ -37,6 +38,7 @@ def test_narrow_networks_have_the_same_widths_in_all_blocks():
     }
 
 
+@pytest.mark.slow
 def test_every_network_is_measured_and_written_down(capsys, tmp_path):
     arguments = ["--model", "small_vit", "--image-size", "32", "--batch", "2", "--repeats", "1"]
     deploy.main([*arguments, "--json", str(tmp_path / "found.json")])
@@ -57,6 +59,7 @@ def test_networks_that_differ_between_runtimes_are_not_timed():
         deploy.check("dense", np.asarray([[0.5, 0.5]]), np.asarray([[0.51, 0.49]]))
 
 
+@pytest.mark.slow
 def test_the_networks_of_a_run_are_drawn_by_accuracy_and_latency(capsys, tmp_path, drawn):
     for density, test in ((0.3, {"plain": 0.5, "prompted": 0.75}), (0.2, {"plain": 0.5, "prompted": None})):
         origin = {"method": "vpns", "accuracy": {"test": test}}

@@ -27,6 +27,7 @@ def call(capsys):
     return run
 
 
+@pytest.mark.slow
 def test_a_file_is_written(call, tmp_path):
     code, out, err = call("net", "--format=stablehlo", "--out=net.stablehlo", "--platforms=cpu")
     assert (code, err) == (0, "")

@@ -26,6 +26,7 @@ def call(capsys):
     return run
 
 
+@pytest.mark.slow
 def test_a_smaller_pair_is_written(call, tmp_path):
     before = families.classifier("small_vgg_bn")
     deploy.save("net", before)

@@ -54,6 +54,7 @@ def test_test_images_are_not_trained_on(originals, name):
     assert not train & test
 
 
+@pytest.mark.slow
 def test_load_is_deterministic_and_stratified():
     first, second = (data.load("digits", image_size=10, val_fraction=0.2, seed=5) for _ in range(2))
     for split, again in ((first.train, second.train), (first.val, second.val), (first.test, second.test)):

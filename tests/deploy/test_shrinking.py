@@ -22,6 +22,7 @@ def logits(classifier, *, prompted):
     return np.asarray(source)[:, np.asarray(classifier.subnetwork.mapping)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", families.SMALL)
 def test_the_logits_are_equal_prompted_and_plain(name):
     before = families.classifier(name)
@@ -49,6 +50,7 @@ def test_what_is_left_is_described_and_goes_through_a_file(tmp_path):
     assert read.network == after.network
 
 
+@pytest.mark.slow
 def test_a_network_that_lost_channels():
     """The mask of channels has the scale and bias of their batch normalization, and biases of layers without one."""
     dense = families.classifier("small_vgg_bn", density=1.0)

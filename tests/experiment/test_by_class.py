@@ -17,6 +17,7 @@ def _world(tmp_path, monkeypatch):
         yield
 
 
+@pytest.mark.slow
 def test_a_run_counts_and_goes_on_where_an_older_version_did_not(tmp_path, capsys):
     data, run = small.images(tmp_path / "images"), tmp_path / "run"
     small.go(run, data)

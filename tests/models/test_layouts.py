@@ -321,6 +321,7 @@ def test_another_head_gets_the_sentence_that_helps(changes: dict[str, Any], caus
 X = np.ones((1, 1, 192), np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "what"),
     [

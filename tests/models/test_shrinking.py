@@ -131,6 +131,7 @@ def spread(network, shrunk):
     return unflatten(leaves)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), share=st.floats(0, 1), round_to=st.sampled_from([1, 2, 3, 8]))

@@ -7,6 +7,7 @@ from vpns_jax import sparsity
 from vpns_jax.errors import UserError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scores", "message"),
     [

@@ -15,6 +15,7 @@ def share(scores, density, *, signed=False, **pattern):
     return sparsity.tied_share(scores, kept, pattern, signed=signed)
 
 
+@pytest.mark.slow
 def test_single_weights_under_one_threshold():
     # In 3, 2, 2, 2, 1 three scores tie for two places. So ties decide two of the three kept weights.
     scores = {"a": jnp.asarray([3.0, -2.0, 2.0]), "b": jnp.asarray([2.0, 1.0])}
@@ -24,6 +25,7 @@ def test_single_weights_under_one_threshold():
     assert share({"a": jnp.arange(4.0)}, 0.5) == 0
 
 
+@pytest.mark.slow
 def test_a_tie_between_layers_does_not_count_where_each_has_a_threshold():
     scores = {"a": jnp.asarray([[1.0], [2.0]]), "b": jnp.asarray([[2.0], [3.0]])}
     assert share(scores, 0.5) == pytest.approx(1 / 2)

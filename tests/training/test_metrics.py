@@ -31,6 +31,7 @@ def test_loss_and_accuracy_by_hand():
     assert computed["accuracy"] == pytest.approx(1 / 3)
 
 
+@pytest.mark.slow
 def test_padding_counts_nothing_whatever_it_holds():
     padded = jnp.concatenate([LOGITS, jnp.array([[jnp.nan, jnp.inf]])])
     masked = Evaluated.of(logits=padded, labels=jnp.append(LABELS, 0), mask=jnp.array([True, True, True, False]))

@@ -173,6 +173,7 @@ def by_optax(transformation, gradients, start=2.0):
     return values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", optimizers.known())
 def test_every_known_optimizer_makes_a_step(name):
     value = run(optimizer(name, schedule="cosine_steps", decay="coupled"), [1.0])[0]

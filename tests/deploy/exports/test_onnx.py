@@ -47,6 +47,7 @@ def operations(model):
     return Counter(node.op_type for node in model.graph.node)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", families.SMALL)
 def test_logits_are_equal_dense_and_shrunk(name):
     classifier = families.classifier(name)

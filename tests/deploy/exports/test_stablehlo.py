@@ -18,6 +18,7 @@ def _small(monkeypatch):
     jax.config.update("jax_disable_most_optimizations", False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", families.SMALL)
 def test_every_family_shrunk_and_prompted(tmp_path, name):
     classifier = deploy.shrink(families.classifier(name))
@@ -26,6 +27,7 @@ def test_every_family_shrunk_and_prompted(tmp_path, name):
     assert exported.difference.agreement == 1
 
 
+@pytest.mark.slow
 def test_a_program_takes_any_number_of_images_on_any_platform(tmp_path):
     classifier = families.classifier("small_basic", prompt="expand")
     path = tmp_path / "a.stablehlo"
