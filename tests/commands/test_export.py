@@ -4,27 +4,16 @@ import pytest
 
 from tests.deploy import finished
 from tests.experiment import small
-from vpns_jax import commands, deploy
+from vpns_jax import deploy
+
+COMMAND = "export"
 
 
 @pytest.fixture(autouse=True)
 def _world(tmp_path, monkeypatch):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "already chosen")
     with small.world(tmp_path, monkeypatch):
-        monkeypatch.chdir(tmp_path)
         deploy.save("net", finished.classifier())
         yield
-
-
-@pytest.fixture
-def call(capsys):
-    """Runs the command: (exit code, stdout, stderr)."""
-
-    def run(*arguments):
-        code = commands.main(["export", *arguments])
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.mark.slow

@@ -12,12 +12,12 @@ from tests.deploy import finished
 from tests.experiment import small
 from vpns_jax import commands, deploy
 
+COMMAND = "predict"
+
 
 @pytest.fixture(autouse=True)
 def _world(tmp_path, monkeypatch):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "already chosen")
     with small.world(tmp_path, monkeypatch):
-        monkeypatch.chdir(tmp_path)
         yield
 
 
@@ -26,17 +26,6 @@ def network():
     classifier = finished.classifier(classes=("a", "b", "c"))
     deploy.save("net", classifier)
     return classifier
-
-
-@pytest.fixture
-def call(capsys):
-    """Runs the command: (exit code, stdout, stderr)."""
-
-    def run(*arguments):
-        code = commands.main(["predict", *arguments])
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def write(path, image):

@@ -4,26 +4,15 @@ import numpy as np
 import pytest
 
 from tests.deploy import families
-from vpns_jax import commands, deploy
+from vpns_jax import deploy
+
+COMMAND = "shrink"
 
 
 @pytest.fixture(autouse=True)
 def _world(tmp_path, monkeypatch):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "already chosen")
     monkeypatch.setenv("VPNS_JAX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
     families.register(monkeypatch)
-
-
-@pytest.fixture
-def call(capsys):
-    """Runs the command: (exit code, stdout, stderr)."""
-
-    def run(*arguments):
-        code = commands.main(["shrink", *arguments])
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.mark.slow

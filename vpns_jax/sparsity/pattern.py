@@ -22,10 +22,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from vpns_jax.errors import UserError, check_name
-from vpns_jax.sparsity import allocation, masks, selection
+from vpns_jax.sparsity import allocation, masks, n_of_m
 from vpns_jax.sparsity.density import check_density
 from vpns_jax.sparsity.granularity import WEIGHT, Granularity
 from vpns_jax.sparsity.layers import Layer, layers
@@ -292,7 +291,7 @@ def prune_groups(scores: PyTree, pruned: Counts, pattern: Pattern, *, signed: bo
     """
     if pattern.granularity.kind == "N:M":
         _, m = pattern.granularity.size
-        return jax.tree.map(lambda leaf: _prune_in_each(leaf if signed else jnp.abs(leaf), m, pruned), scores)
+        return jax.tree.map(lambda leaf: n_of_m.prune(leaf if signed else jnp.abs(leaf), m, pruned), scores)
     leaves, structure = jax.tree.flatten(scores)
     all_layers = pattern.layers(scores)
     prune = masks.prune_lowest if signed else masks.prune_smallest
@@ -315,21 +314,6 @@ def _remaining(scores: PyTree, kept: PyTree) -> PyTree:
     tiny = 2 * jnp.finfo(jnp.float32).tiny
     # Kept scores may be zero or no number, too.
     return jax.tree.map(lambda s, keep: jnp.where(keep, jnp.fmax(jnp.abs(s), tiny), 0), scores, kept)
-
-
-def _prune_in_each(scores: jax.Array, m: int, pruned: Any) -> jax.Array:
-    """The mask that drops the `pruned` lowest of every `m` consecutive inputs; of equal ones, the first."""
-    *lead, rows, columns = scores.shape
-    keys = selection.order_rank(scores).reshape(*lead, rows // m, m, columns)
-    position = lax.broadcasted_iota(jnp.int32, keys.shape, keys.ndim - 2)
-
-    def count_before(j: int, rank: jax.Array) -> jax.Array:
-        other = lax.dynamic_index_in_dim(keys, j, axis=keys.ndim - 2)
-        return rank + ((other < keys) | ((other == keys) & (position > j)))
-
-    # Each is compared with all others: sorting many short rows takes ten times as long.
-    rank = lax.fori_loop(0, m, count_before, jnp.zeros(keys.shape, jnp.int32))
-    return (rank >= pruned).reshape(scores.shape)
 
 
 def _pruned(groups: int, density: float) -> int:

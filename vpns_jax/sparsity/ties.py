@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vpns_jax.sparsity import n_of_m
 from vpns_jax.sparsity.pattern import Pattern
 
 PyTree = Any
@@ -61,8 +62,7 @@ def _rankings(scores: PyTree, kept: PyTree, pattern: Pattern, *, signed: bool) -
 
 def _rows(kernel: jax.Array, m: int) -> jax.Array:
     """Every `m` consecutive inputs as a row."""
-    *lead, rows, columns = kernel.shape
-    return jnp.moveaxis(kernel.reshape(*lead, rows // m, m, columns), -2, -1).reshape(-1, m)
+    return jnp.moveaxis(n_of_m.split(kernel, m), -2, -1).reshape(-1, m)
 
 
 def _largest_pruned(values: jax.Array, keep: jax.Array) -> jax.Array:
