@@ -5,6 +5,7 @@ import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
 from flax import traverse_util
 
 from vpns_jax.errors import LONGEST, UserError, several, shorten
@@ -71,3 +72,30 @@ def overlay(tree: PyTree, part: PyTree) -> PyTree:
     if not isinstance(part, dict):
         return part
     return {key: overlay(value, part[key]) if key in part else value for key, value in tree.items()}
+
+
+def named_leaves(tree: PyTree) -> dict[str, Any]:
+    """The leaves of any pytree by "/"-joined path, in the tree's order; for nested dicts it is `flatten`.
+
+    A Flax NNX variable has the path of the variable, since optimizers see it once as a variable and once as an array.
+    """
+    return {_joined(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+
+def like(tree: PyTree, leaves: Mapping[str, Any]) -> PyTree:
+    """A tree with the structure of `tree` and with other leaves.
+
+    Args:
+      tree: any pytree.
+      leaves: leaves by "/"-joined path, as `named_leaves` gives them.
+
+    Returns:
+      The tree; None stands where `leaves` has nothing.
+    """
+    return jax.tree.unflatten(jax.tree.structure(tree), [leaves.get(path) for path in named_leaves(tree)])
+
+
+def _joined(path: tuple[Any, ...]) -> str:
+    *_, last = path or (None,)
+    variable = isinstance(last, jax.tree_util.GetAttrKey) and last.name == "value"
+    return jax.tree_util.keystr(path[:-1] if variable else path, simple=True, separator="/")

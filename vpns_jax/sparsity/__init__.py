@@ -6,6 +6,7 @@ from vpns_jax.sparsity.channels import ChannelPattern, channel_parts
 from vpns_jax.sparsity.density import DENSITY, check_density
 from vpns_jax.sparsity.granularity import Granularity
 from vpns_jax.sparsity.granularity import parse as parse_granularity
+from vpns_jax.sparsity.keeping import KeepMaskState, keep_mask
 from vpns_jax.sparsity.masks import (
     apply,
     attach_gradient,
@@ -46,6 +47,7 @@ __all__ = [
     "BudgetPattern",
     "ChannelPattern",
     "Granularity",
+    "KeepMaskState",
     "Pattern",
     "Term",
     "apply",
@@ -60,6 +62,7 @@ __all__ = [
     "counted",
     "density",
     "gradient_flow",
+    "keep_mask",
     "kth_smallest",
     "level",
     "magnitude",
