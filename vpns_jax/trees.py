@@ -60,6 +60,27 @@ def select(paths: Iterable[str], patterns: Sequence[str], *, what: str) -> set[s
     return chosen
 
 
+def narrow(paths: Sequence[str], *, include: Sequence[str], exclude: Sequence[str]) -> set[str]:
+    """The paths that are included and not excluded; see `select`.
+
+    Args:
+      paths: "/"-joined paths.
+      include: globs; if there are any, only paths that match one of them are taken.
+      exclude: globs of paths to leave out.
+
+    Returns:
+      The paths, at least one.
+
+    Raises:
+      UserError: a pattern matches no path, or no path is left.
+    """
+    kept = select(paths, include, what="include") if include else set(paths)
+    kept -= select(paths, exclude, what="exclude")
+    if not kept:
+        raise UserError(f"no kernel is left to prune: include={list(include)}, exclude={list(exclude)}")
+    return kept
+
+
 def subtree(tree: PyTree, like: PyTree) -> PyTree:
     """The leaves of `tree` that `like` has, in the layout of `like`; both are nested dicts."""
     if not isinstance(like, dict):

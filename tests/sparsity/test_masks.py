@@ -130,11 +130,11 @@ def test_apply_masks_what_is_named_and_nothing_else():
 
 
 def test_apply_refuses_strangers():
-    with pytest.raises(ValueError, match=r"\['konv'\] at the top level; the weights have \['conv'\]"):
+    with pytest.raises(UserError, match="it names konv; the weights have conv; make the mask from these weights"):
         sparsity.apply({"conv": jnp.ones(2)}, {"konv": jnp.ones(2, bool)})
-    with pytest.raises(ValueError, match=r"conv has shape \(3,\), the weight \(2,\)"):
+    with pytest.raises(UserError, match=r"at conv it has shape \(3,\), the weight \(2,\)"):
         sparsity.apply({"conv": jnp.ones(2)}, {"conv": jnp.ones(3, bool)})
-    with pytest.raises(ValueError, match="branch at conv"):
+    with pytest.raises(UserError, match="it names conv/kernel; the weights have conv"):
         sparsity.apply({"conv": jnp.ones(2)}, {"conv": {"kernel": jnp.ones(2, bool)}})
 
 

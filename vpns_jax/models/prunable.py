@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vpns_jax import trees
-from vpns_jax.errors import UserError
 
 
 def prunable(params: Mapping[str, Any], *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> dict[str, Any]:
@@ -27,8 +26,5 @@ def prunable(params: Mapping[str, Any], *, include: Sequence[str] = (), exclude:
       UserError: a pattern matches no kernel (the error lists the kernels), or no kernel is left.
     """
     kernels = {p: leaf for p, leaf in trees.flatten(params).items() if p.rsplit("/", 1)[-1] == "kernel"}
-    kept = trees.select(kernels, include, what="include") if include else set(kernels)
-    kept -= trees.select(kernels, exclude, what="exclude")
-    if not kept:
-        raise UserError(f"no kernel is left to prune: include={list(include)}, exclude={list(exclude)}")
+    kept = trees.narrow(list(kernels), include=include, exclude=exclude)
     return trees.unflatten({p: leaf for p, leaf in kernels.items() if p in kept})

@@ -1,7 +1,6 @@
 """Random masks: the baseline that every other pruner should beat."""
 
-import jax
-
+from vpns_jax import sparsity
 from vpns_jax.pruners.problem import Problem
 from vpns_jax.training.network import Subnetwork
 from vpns_jax.training.runner import Runner
@@ -17,7 +16,4 @@ def prune(problem: Problem, runner: Runner) -> Subnetwork:
     Returns:
       The sparse network.
     """
-    leaves, structure = jax.tree.flatten(problem.scored)
-    keys = jax.random.split(problem.key, len(leaves))
-    scores = [jax.random.uniform(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
-    return problem.by_score(jax.tree.unflatten(structure, scores), runner)
+    return problem.by_score(sparsity.random(problem.scored, problem.key), runner)

@@ -3,7 +3,9 @@
 from vpns_jax.sparsity.bits import Bits, pack, unpack
 from vpns_jax.sparsity.budget import BudgetPattern, Term, cost
 from vpns_jax.sparsity.channels import ChannelPattern, channel_parts
+from vpns_jax.sparsity.choosing import is_kernel, prunable
 from vpns_jax.sparsity.density import DENSITY, check_density
+from vpns_jax.sparsity.gradual import GradualState, current_mask, gradual
 from vpns_jax.sparsity.granularity import Granularity
 from vpns_jax.sparsity.granularity import parse as parse_granularity
 from vpns_jax.sparsity.keeping import KeepMaskState, keep_mask
@@ -28,6 +30,7 @@ from vpns_jax.sparsity.pattern import (
     structured_mask,
     validate,
 )
+from vpns_jax.sparsity.rules import SET, GradualMagnitude, Moves, RigL
 from vpns_jax.sparsity.scores import (
     bilevel_gradient,
     check_scores,
@@ -35,6 +38,7 @@ from vpns_jax.sparsity.scores import (
     gradient_flow,
     level,
     magnitude,
+    random,
     scaled_init,
 )
 from vpns_jax.sparsity.selection import kth_smallest
@@ -43,12 +47,17 @@ from vpns_jax.trees import overlay, subtree
 
 __all__ = [
     "DENSITY",
+    "SET",
     "Bits",
     "BudgetPattern",
     "ChannelPattern",
+    "GradualMagnitude",
+    "GradualState",
     "Granularity",
     "KeepMaskState",
+    "Moves",
     "Pattern",
+    "RigL",
     "Term",
     "apply",
     "attach_gradient",
@@ -60,8 +69,11 @@ __all__ = [
     "connection_sensitivity",
     "cost",
     "counted",
+    "current_mask",
     "density",
     "gradient_flow",
+    "gradual",
+    "is_kernel",
     "keep_mask",
     "kth_smallest",
     "level",
@@ -70,11 +82,13 @@ __all__ = [
     "overlay",
     "pack",
     "parse_granularity",
+    "prunable",
     "prune_groups",
     "prune_lowest",
     "prune_smallest",
     "pruned_count",
     "pruned_groups",
+    "random",
     "scaled_init",
     "straight_through",
     "structured_mask",

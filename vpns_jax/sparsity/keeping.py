@@ -10,7 +10,7 @@ import optax
 from vpns_jax import trees
 from vpns_jax.errors import UserError
 from vpns_jax.sparsity import bits
-from vpns_jax.sparsity.matching import match, zero_pruned
+from vpns_jax.sparsity.matching import match_bool, zero_pruned
 
 PyTree = Any
 
@@ -51,7 +51,7 @@ def keep_mask(tx: optax.GradientTransformation, mask: PyTree) -> optax.GradientT
     inner = optax.with_extra_args_support(tx)
 
     def init(params: PyTree) -> KeepMaskState:
-        keep = match(mask, params)
+        keep = match_bool(mask, params)
         return KeepMaskState(stored(keep), inner.init(zero_pruned(params, keep)))
 
     def update(

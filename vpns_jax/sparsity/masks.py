@@ -1,6 +1,6 @@
 """From scores to masks: the global top-k mask, its straight-through gradient, and its use on weights.
 
-A mask is a nested dict of bool arrays, True where a weight is kept. It has leaves only where weights are prunable.
+A mask is a tree of bool arrays, True where a weight is kept. It has leaves only where weights are prunable.
 
 The number of kept weights is exact, with ties and without: of N scores, the `pruned_count` smallest magnitudes are
 pruned. Scores of equal magnitude at the threshold are pruned in the order of the tree's leaves, and within a leaf in
@@ -16,9 +16,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from vpns_jax import xla
+from vpns_jax import trees, xla
 from vpns_jax.sparsity import selection
 from vpns_jax.sparsity.density import check_density
+from vpns_jax.sparsity.matching import match
 from vpns_jax.sparsity.scores import bilevel_gradient
 from vpns_jax.trees import flatten, subtree, unflatten
 
@@ -248,30 +249,18 @@ def apply(weights: PyTree, mask: PyTree) -> PyTree:
     """Multiplies the weights that `mask` names by it, and leaves the others as they are.
 
     Args:
-      weights: nested dict of arrays.
-      mask: nested dict of bool or float arrays, a subtree of `weights`; an empty dict masks nothing.
+      weights: any pytree of arrays.
+      mask: bool or float arrays: a tree like `weights`, with None where nothing is masked, or a nested dict of the
+        masked leaves alone; an empty dict masks nothing.
 
     Returns:
       The masked weights, in the layout of `weights`.
 
     Raises:
-      ValueError: `mask` has a key that `weights` lacks, or a leaf of another shape.
+      UserError: `mask` names a leaf that `weights` lacks, or has a leaf of another shape.
     """
-    return _apply(weights, mask, ())
-
-
-def _apply(weights: PyTree, mask: PyTree, path: tuple[str, ...]) -> PyTree:
-    where = "/".join(path) or "the top level"
-    if not isinstance(mask, dict):
-        if jnp.shape(weights) != jnp.shape(mask):
-            raise ValueError(f"mask at {where} has shape {jnp.shape(mask)}, the weight {jnp.shape(weights)}")
-        return weights * mask.astype(weights.dtype)
-    if not isinstance(weights, dict):
-        raise ValueError(f"mask has a branch at {where}, where the weights have an array")
-    unknown = mask.keys() - weights.keys()
-    if unknown:
-        raise ValueError(f"mask names {sorted(unknown)} at {where}; the weights have {sorted(weights)}")
-    return {key: _apply(value, mask[key], (*path, key)) if key in mask else value for key, value in weights.items()}
+    named, masked = trees.named_leaves(weights), match(mask, weights)
+    return trees.like(weights, {p: w * masked[p].astype(w.dtype) if p in masked else w for p, w in named.items()})
 
 
 def _flat_indices(leaves: list[jax.Array], first: jax.Array) -> list[jax.Array]:

@@ -21,14 +21,14 @@ def match(mask: PyTree, weights: PyTree) -> dict[str, jax.Array]:
     """Finds the weights that a mask is for.
 
     Args:
-      mask: any pytree of bool arrays.
+      mask: any pytree of bool or float arrays.
       weights: any pytree of arrays.
 
     Returns:
       The mask's leaves by the path of their weight, in the order of the weights.
 
     Raises:
-      UserError: the mask names a leaf that the weights lack, or has a leaf of another shape or dtype.
+      UserError: the mask names a leaf that the weights lack, or has a leaf of another shape.
     """
     keep, arrays = trees.named_leaves(mask), trees.named_leaves(weights)
     if unknown := [path for path in keep if path not in arrays]:
@@ -42,9 +42,16 @@ def match(mask: PyTree, weights: PyTree) -> dict[str, jax.Array]:
                 f"the mask is of another tree: at {path or 'the top'} it has shape {jnp.shape(leaf)}, the weight "
                 f"{jnp.shape(arrays[path])}"
             )
+    return {path: keep[path] for path in arrays if path in keep}
+
+
+def match_bool(mask: PyTree, weights: PyTree) -> dict[str, jax.Array]:
+    """Finds the weights that a mask is for, and checks that it is one; see `match`."""
+    keep = match(mask, weights)
+    for path, leaf in keep.items():
         if jnp.result_type(leaf) != jnp.bool_.dtype:
             raise UserError(f"the mask at {path or 'the top'} is {jnp.result_type(leaf)}; masks are bool, True is kept")
-    return {path: keep[path] for path in arrays if path in keep}
+    return keep
 
 
 def zero_pruned(tree: PyTree, keep: Mapping[str, jax.Array]) -> PyTree:

@@ -194,6 +194,10 @@ class Pattern:
         return mask
 
 
+# Single weights under one threshold.
+SINGLE = Pattern()
+
+
 def validate(pattern: Pattern, shapes: PyTree, density: float) -> None:
     """Checks that kernels can be pruned with a pattern to a density.
 

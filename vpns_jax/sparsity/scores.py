@@ -52,6 +52,23 @@ def magnitude(weights: PyTree) -> PyTree:
     return jax.tree.map(jnp.abs, weights)
 
 
+def random(weights: PyTree, key: jax.Array) -> PyTree:
+    """Random scores, uniform in [0, 1).
+
+    Args:
+      weights: tree of arrays.
+      key: the random key; each leaf gets one of its own.
+
+    Returns:
+      Scores shaped as `weights`, float32.
+    """
+    leaves, structure = jax.tree.flatten(weights)
+    keys = jax.random.split(key, len(leaves))
+    return jax.tree.unflatten(
+        structure, [jax.random.uniform(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=True)]
+    )
+
+
 def connection_sensitivity(weights: PyTree, gradient: PyTree) -> PyTree:
     """|w g| = |dL/dm| at m = 1: how sensitive the loss is to a weight's mask (SNIP, Lee et al., arXiv 1810.02340).
 
