@@ -11,8 +11,6 @@ from vpns_jax.errors import UserError, several
 PyTree = Any
 # The names of weights: Flax's, PyTorch's and Equinox's, and Haiku's.
 NAMES = ("kernel", "weight", "w")
-# Tables of vectors, and norms over several axes, are called `weight`, too; the module's name tells them apart.
-_NO_LAYERS = ("embed", "norm")
 
 
 def is_kernel(path: str, leaf: Any) -> bool:
@@ -29,6 +27,7 @@ def is_kernel(path: str, leaf: Any) -> bool:
     *modules, name = path.split("/")
     if name not in NAMES or not _is_float(leaf) or len(leaf.shape) < 2:
         return False
+    # Elsewhere than in Flax, tables of vectors and norms over several axes are called so, too.
     module = modules[-1].lower() if modules and name != "kernel" else ""
     return not ("norm" in module or ("embed" in module and len(leaf.shape) == 2))
 
