@@ -8,6 +8,7 @@ import pytest
 
 from vpns_jax import models, sparsity
 from vpns_jax.errors import UserError
+from vpns_jax.models.coupling import gelu, identity, relu
 from vpns_jax.models.resnet import ResNet
 from vpns_jax.models.vit import HEAD_DIM
 from vpns_jax.trees import flatten
@@ -46,12 +47,25 @@ def test_resnet50_by_hand():
     assert not any("conv1/kernel" in paths for paths in groups)
 
 
+def test_in_a_residual_sum_a_reader_sees_the_writers_before_it():
+    stage, *_ = [each for each in models.channels(models.create("resnet18")) if each.name.startswith("layer2_0/down")]
+    assert [(reader.kernel, reader.padded, reader.sums) for reader in stage.readers] == [
+        ("layer2_1/conv1/kernel", True, 2),
+        ("layer3_0/conv1/kernel", True, 3),
+        ("layer3_0/downsample_conv/kernel", False, 3),
+    ]
+
+
 def test_vgg_by_hand():
     first, *_, last, head = models.channels(models.create("vgg16_bn"))
     assert first == models.Channels(
-        (models.Writer("conv1_1/kernel", "conv1_1/bias", "bn1_1"),), (models.Reader("conv1_2/kernel"),)
+        (models.Writer("conv1_1/kernel", "conv1_1/bias", "bn1_1"),),
+        (models.Reader("conv1_2/kernel", padded=True),),
+        activation=relu,
     )
-    assert last == models.Channels((models.Writer("fc2/kernel", "fc2/bias"),), (models.Reader("head/kernel"),))
+    assert last == models.Channels(
+        (models.Writer("fc2/kernel", "fc2/bias"),), (models.Reader("head/kernel"),), activation=relu
+    )
     assert head.fixed == "its output channels are the classes"
     plain = {each.name: each for each in models.channels(models.create("vgg16"))}
     assert plain["conv5_3/kernel"].writers == (models.Writer("conv5_3/kernel", "conv5_3/bias"),)
@@ -65,6 +79,7 @@ def test_vit_has_heads_and_hidden_units_and_a_residual_stream_that_stays():
     assert heads[3].kernels == kernels("block_3/attention/value block_3/attention/query block_3/attention/key")
     assert heads[3].readers == (models.Reader("block_3/attention/out/kernel"),)
     assert hidden[3].kernels == kernels("block_3/mlp/fc1")
+    assert (heads[3].activation, hidden[3].activation) == (identity, gelu)
     assert len(stream.kernels) == 25
     assert stream.fixed
     assert head.fixed

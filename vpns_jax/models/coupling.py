@@ -8,12 +8,31 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import numpy as np
+from scipy.special import ndtr
 
 from vpns_jax.errors import UserError
 from vpns_jax.models.head import HEAD
 from vpns_jax.models.resnet import BLOCKS, ResNet
 from vpns_jax.models.vgg import POOLED_SIZE, VGG
 from vpns_jax.models.vit import HEAD_DIM, ViT
+
+Activation = Callable[[np.ndarray], np.ndarray]
+
+
+def identity(x: np.ndarray) -> np.ndarray:
+    """The activation of channels that readers see as writers leave them."""
+    return x
+
+
+def relu(x: np.ndarray) -> np.ndarray:
+    """max(x, 0)."""
+    return np.maximum(x, 0)
+
+
+def gelu(x: np.ndarray) -> np.ndarray:
+    """The exact GELU, x * Phi(x)."""
+    return x * ndtr(x)
 
 
 class Writer(NamedTuple):
@@ -38,25 +57,31 @@ class Reader(NamedTuple):
     Attributes:
       kernel: path of the kernel `[..., c, o]`; the channels are its last axis but one.
       positions: how many times that axis repeats all channels; above 1 for a feature map that was flattened.
+      padded: whether it is a convolution that pads its input with zeros.
+      sums: how many writers, from the first on, add to what it reads; None for all.
     """
 
     kernel: str
     positions: int = 1
+    padded: bool = False
+    sums: int | None = None
 
 
 class Channels(NamedTuple):
     """The channels of one tensor between layers. A channel is pruned for all its writers and readers, or for none.
 
     A channel that all its writers leave zero is zero for its readers, too, for any input: between writers and readers
-    there are only sums, ReLU or GELU, pooling and dropout. So the channel can be removed from writers and readers.
+    there are only sums, an activation that keeps zero, pooling, attention's weighted means and dropout. So the channel
+    can be removed from writers and readers. All but sums and activation keep a constant channel as it is.
 
     Attributes:
-      writers: the layers that write the channels; if there are several, their outputs are added.
+      writers: the layers that write the channels; if there are several, their outputs are added in this order.
       readers: the layers that read the channels; none are listed where no channel may be pruned.
       width: how many consecutive channels are pruned together, such as those of an attention head.
       companions: layers whose outputs are useless without these channels, although they do not write to them: queries
         and keys are companions of a head's values. They have as many outputs as there are channels.
       fixed: why no channel may be pruned; "" if channels may be pruned.
+      activation: the function between writers and readers; in a residual sum, it follows each point that is read.
     """
 
     writers: tuple[Writer, ...]
@@ -64,6 +89,7 @@ class Channels(NamedTuple):
     width: int = 1
     companions: tuple[Writer, ...] = ()
     fixed: str = ""
+    activation: Activation = identity
 
     @property
     def name(self) -> str:
@@ -101,23 +127,28 @@ def channels(model: nn.Module) -> tuple[Channels, ...]:
 def _resnet(model: ResNet) -> list[Channels]:
     """In each stage, all blocks write to one sum, and so does the stem or the shortcut with a convolution."""
     expansion = BLOCKS[model.block].expansion
-    inner = ("conv1",) if model.block == "basic" else ("conv1", "conv2")
+    basic = model.block == "basic"
+    inner = ("conv1",) if basic else ("conv1", "conv2")
     last = f"conv{len(inner) + 1}"
+    # All convolutions larger than 1x1 pad.
+    padded = {"conv1": basic, "conv2": True, "conv3": False}
     # The sums, and the channels inside of blocks.
     sums: list[tuple[list[Writer], list[Reader]]] = [([_normed("", "conv1")], [])]
     inside: list[Channels] = []
     for stage, depth in enumerate(model.depths):
         for i in range(depth):
             block = f"layer{stage + 1}_{i}/"
-            sums[-1][1].append(Reader(f"{block}conv1/kernel"))
+            written = len(sums[-1][0])
+            sums[-1][1].append(Reader(f"{block}conv1/kernel", padded=padded["conv1"], sums=written))
             if i == 0 and (stage > 0 or expansion > 1):
-                sums[-1][1].append(Reader(f"{block}downsample_conv/kernel"))
+                sums[-1][1].append(Reader(f"{block}downsample_conv/kernel", sums=written))
                 sums.append(([_normed(block, "downsample_conv")], []))
             for before, after in zip(inner, (*inner[1:], last), strict=True):
-                inside.append(Channels((_normed(block, before),), (Reader(f"{block}{after}/kernel"),)))
+                reader = Reader(f"{block}{after}/kernel", padded=padded[after])
+                inside.append(Channels((_normed(block, before),), (reader,), activation=relu))
             sums[-1][0].append(_normed(block, last))
     sums[-1][1].append(Reader(f"{HEAD}/kernel"))
-    return [*(Channels(tuple(writers), tuple(readers)) for writers, readers in sums), *inside]
+    return [*(Channels(tuple(writers), tuple(readers), activation=relu) for writers, readers in sums), *inside]
 
 
 def _vgg(model: VGG) -> list[Channels]:
@@ -128,12 +159,12 @@ def _vgg(model: VGG) -> list[Channels]:
         *(Writer(f"{name}/kernel", f"{name}/bias") for name in ("fc1", "fc2")),
     ]
     readers = [
-        *(Reader(f"conv{name}/kernel") for name in names[1:]),
+        *(Reader(f"conv{name}/kernel", padded=True) for name in names[1:]),
         Reader("fc1/kernel", positions=POOLED_SIZE**2),
         Reader("fc2/kernel"),
         Reader(f"{HEAD}/kernel"),
     ]
-    return [Channels((writer,), (reader,)) for writer, reader in zip(layers, readers, strict=True)]
+    return [Channels((writer,), (reader,), activation=relu) for writer, reader in zip(layers, readers, strict=True)]
 
 
 def _vit(model: ViT) -> list[Channels]:
@@ -149,7 +180,7 @@ def _vit(model: ViT) -> list[Channels]:
         query, key, value = (_dense(f"{attention}/{name}") for name in ("query", "key", "value"))
         out = Reader(f"{attention}/out/kernel")
         inside.append(Channels((value,), (out,), width=HEAD_DIM, companions=(query, key)))
-        inside.append(Channels((_dense(f"{mlp}/fc1"),), (Reader(f"{mlp}/fc2/kernel"),)))
+        inside.append(Channels((_dense(f"{mlp}/fc1"),), (Reader(f"{mlp}/fc2/kernel"),), activation=gelu))
         stream += [_dense(f"{attention}/out"), _dense(f"{mlp}/fc2")]
     reason = "it writes to the residual stream, which embeddings and layer normalization couple across all blocks"
     return [*inside, Channels(tuple(stream), fixed=reason)]

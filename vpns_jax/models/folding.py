@@ -7,19 +7,15 @@ But there one constant channel can replace all other constant channels, with pro
 All functions work in place on leaves by path, "params/..." and "batch_stats/...": kernels are float32, vectors float64.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
-import flax.linen as nn
 import numpy as np
-from scipy.special import ndtr
 
 from vpns_jax.models.coupling import Channels, Reader, Writer
 from vpns_jax.models.norm import EPSILON
-from vpns_jax.models.vit import ViT
 
 Leaves = dict[str, np.ndarray]
-Activation = Callable[[np.ndarray], np.ndarray]
 
 
 class Reading(NamedTuple):
@@ -34,28 +30,22 @@ class Reading(NamedTuple):
     value: np.ndarray
 
 
-def readings(model: nn.Module, channels: Channels, leaves: Leaves) -> list[Reading]:
+def readings(channels: Channels, leaves: Leaves) -> list[Reading]:
     """Finds the constant channels that each reader sees.
 
     Args:
-      model: the network.
       channels: the channels of one tensor, an entry of `models.channels`.
       leaves: the network's leaves.
 
     Returns:
       A reading for each reader.
     """
-    activation = _activation(model, channels)
-    if len(channels.writers) == 1:
-        value = activation(_emitted(channels.writers[0], leaves))
-        return [Reading(reader, value) for reader in channels.readers]
-    # A residual sum: each block first reads it, and then adds to it.
-    value, seen = np.zeros(leaves[f"params/{channels.name}"].shape[-1]), []
-    paths = (*(writer.kernel for writer in channels.writers), *(reader.kernel for reader in channels.readers))
-    for block in sorted({_block(path) for path in paths}):
-        seen += [Reading(reader, value) for reader in channels.readers if _block(reader.kernel) == block]
-        written = [_emitted(writer, leaves) for writer in channels.writers if _block(writer.kernel) == block]
-        value = activation(value + sum(written)) if written else value
+    value, written, seen = np.zeros(leaves[f"params/{channels.name}"].shape[-1]), 0, []
+    sums = [len(channels.writers) if reader.sums is None else reader.sums for reader in channels.readers]
+    for count in sorted(set(sums)):
+        emitted = [_emitted(writer, leaves) for writer in channels.writers[written:count]]
+        value, written = channels.activation(value + sum(emitted)), count
+        seen += [Reading(reader, value) for reader, sum_ in zip(channels.readers, sums, strict=True) if sum_ == count]
     return seen
 
 
@@ -84,7 +74,7 @@ def fold(seen: list[Reading], ends: Mapping[str, Writer], leaves: Leaves) -> boo
     Returns:
       Whether anything was folded.
     """
-    padded = [reading.value for reading in seen if _is_padded(reading.reader, leaves)]
+    padded = [reading.value for reading in seen if reading.reader.padded]
     # The constant channel to keep: the largest one that is constant for all padded readers.
     size = np.min(np.abs(np.nan_to_num(padded)), axis=0) if padded else np.zeros(0)
     changed = False
@@ -96,7 +86,7 @@ def fold(seen: list[Reading], ends: Mapping[str, Writer], leaves: Leaves) -> boo
         changed |= silent.size > 0
         if not told.size:
             continue
-        if not _is_padded(reader, leaves):
+        if not reader.padded:
             _shift(ends[reader.kernel], value[told] @ weights[:, told].sum(axis=0, dtype=np.float64), leaves)
         else:
             keep = int(np.argmax(size)) if size.any() else told[np.argmax(np.abs(value[told]))]
@@ -136,28 +126,3 @@ def _inputs(reader: Reader, leaves: Leaves, count: int) -> np.ndarray:
     """A view of a kernel as `[taps or positions, channels, outputs]`."""
     kernel = leaves[f"params/{reader.kernel}"]
     return kernel.reshape(kernel.size // max(count * kernel.shape[-1], 1), count, kernel.shape[-1])
-
-
-def _is_padded(reader: Reader, leaves: Leaves) -> bool:
-    """Whether a layer pads its input with zeros: in all families of this package, every convolution larger than 1x1."""
-    kernel = leaves[f"params/{reader.kernel}"]
-    return kernel.ndim == 4 and kernel.shape[0] > 1
-
-
-def _activation(model: nn.Module, channels: Channels) -> Activation:
-    """The function between writers and readers, applied to constants, which pooling and attention do not change.
-
-    It is the exact GELU for ViTs and ReLU for all other families.
-    """
-    if channels.companions:
-        return lambda x: x
-    return (lambda x: x * ndtr(x)) if isinstance(model, ViT) else (lambda x: np.maximum(x, 0))
-
-
-def _block(path: str) -> tuple[float, int]:
-    """The place of a layer by its name: (stage, number) of a ResNet's block. "conv1" is first; all others come last."""
-    module = path.partition("/")[0]
-    if module.startswith("layer"):
-        stage, number = module.removeprefix("layer").split("_")
-        return float(stage), int(number)
-    return (0.0, 0) if module == "conv1" else (np.inf, 0)

@@ -97,7 +97,7 @@ def _settle(model: nn.Module, table: list[Channels], leaves: folding.Leaves) -> 
     while changed:
         changed = False
         for each in table:
-            changed |= folding.fold(folding.readings(model, each, leaves), ends, leaves)
+            changed |= folding.fold(folding.readings(each, leaves), ends, leaves)
         for each in reversed(table):
             unread = np.repeat(~_is_read(each, leaves), each.width)
             for path in each.kernels:
