@@ -7,6 +7,7 @@ installed. All must find the same number, bit for bit. A tenth of the weights is
 """
 
 import argparse
+import functools
 import importlib.util
 import math
 from collections.abc import Callable
@@ -18,12 +19,21 @@ import numpy as np
 
 from benchmarks import measure
 from vpns_jax import models, sparsity
+from vpns_jax.sparsity import selection
+from vpns_jax.sparsity.selection import counting, search
 
 PyTree = Any
 Shapes = list[tuple[int, ...]]
 
 DENSITY = 0.1
-OURS = "kth_smallest"
+OURS, READ = "kth_smallest", "reading once"
+# Ways to search and to count, of which `kth_smallest` takes the one that suits the platform.
+WAYS: dict[str, selection.Search] = {
+    "bisection, counted apart": search.bisection,
+    "bisection, by rows": search.bisection_by_rows,
+    "bisection, together": functools.partial(search.bisection, count=counting.count_together),
+    "interpolation, together": search.interpolation,
+}
 
 
 def prunable_shapes(name: str) -> Shapes:
@@ -73,12 +83,29 @@ def contenders(scores: list[np.ndarray]) -> dict[str, Callable[[], Any]]:
     if importlib.util.find_spec("torch"):
         import torch
 
-        on_host = torch.from_numpy(flat)
-        functions["torch.kthvalue"] = lambda: torch.kthvalue(on_host, k).values.numpy()
+        theirs = torch.from_numpy(flat).to("cuda" if torch.cuda.is_available() else "cpu")
+        functions["torch.kthvalue"] = lambda: torch.kthvalue(theirs, k).values.cpu().numpy()
     functions["jnp.sort"] = compiled(lambda flat: jnp.sort(flat)[k - 1], on_device)
     # The threshold is the largest pruned score, the next after those that are kept.
     functions["lax.top_k"] = compiled(lambda flat: jax.lax.top_k(flat, kept + 1)[0][-1], on_device)
     return functions
+
+
+def ways(scores: list[np.ndarray]) -> dict[str, Callable[[], Any]]:
+    """The ways to search for the threshold by name, compiled; and reading all scores once, which none can be below."""
+    tree, k = jax.device_put(scores), jnp.int32(sparsity.pruned_count(scores, DENSITY))
+
+    def compiled(way: selection.Search) -> Callable[[], Any]:
+        def threshold(tree: PyTree, k: jax.Array) -> jax.Array:
+            return selection.key_to_float(selection.kth_smallest_key(tree, k, way)[0], jnp.float32.dtype)
+
+        return functools.partial(jax.jit(threshold).lower(tree, k).compile(), tree, k)
+
+    flat = jnp.concatenate([leaf.ravel() for leaf in tree])
+    return {
+        READ: functools.partial(jax.jit(jnp.max).lower(flat).compile(), flat),
+        **{name: compiled(way) for name, way in WAYS.items()},
+    }
 
 
 def check(results: dict[str, Any], scores: list[np.ndarray]) -> None:
@@ -87,6 +114,8 @@ def check(results: dict[str, Any], scores: list[np.ndarray]) -> None:
     k = sparsity.pruned_count(scores, DENSITY)
     expected = np.partition(flat, k - 1)[k - 1]
     for name, value in results.items():
+        if name == READ:
+            continue
         if name == "topk_mask":
             kept = sum(int(np.count_nonzero(leaf)) for leaf in value)
             if kept != flat.size - k:

@@ -100,6 +100,11 @@ def iteration(
     return dataclasses.replace(state, frozen={}), metrics
 
 
+def losses(metrics: tuple[Metrics, ...]) -> list[float]:
+    """The mean loss of each pass."""
+    return [float(seen.loss.compute()) for seen in metrics]
+
+
 STEP = jax.jit(iteration, static_argnums=0, donate_argnums=1)
 
 

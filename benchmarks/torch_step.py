@@ -17,8 +17,20 @@ class TorchCase:
     """A step with its state, which each call updates in place."""
 
     def __init__(
-        self, name: str, variables: dict[str, Any], *, model: str, image_size: int, batch: int, dtype: str
+        self,
+        name: str,
+        variables: dict[str, Any],
+        *,
+        model: str,
+        image_size: int,
+        batch: int,
+        dtype: str,
+        compiled: bool = False,
     ) -> None:
+        if torch.cuda.is_available():
+            # As XLA does: the fastest convolution is searched for, and float32 is multiplied as tf32.
+            torch.backends.cudnn.benchmark = True
+            torch.set_float32_matmul_precision("high")
         self._kind = kind = CASES[name]
         self._network, (mean, std) = NETWORKS[model], models.normalization(model)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -43,6 +55,7 @@ class TorchCase:
         self._frame, self._prompt = frame.to(self._device), self._prompt.to(self._device).requires_grad_()
         self._optimizers = [self._optimizer(learned)] + ([self._optimizer([self._prompt])] if kind.prompted else [])
 
+        self._loss = torch.compile(self._loss_of) if compiled else self._loss_of
         images, labels = map(np.array, make_batch(batch, image_size))
         # The memory layout is "channels last", which is fast in PyTorch.
         self._images = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2)
@@ -65,15 +78,18 @@ class TorchCase:
         """Runs one forward and backward pass, and returns the loss; the gradients are in the tensors' `grad`."""
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
+        loss = self._loss(prompted)
+        loss.backward()
+        return loss.detach()
+
+    def _loss_of(self, prompted: bool) -> torch.Tensor:
         x = self._images.float() / 255
         if prompted:
             x = torch.clamp(x + self._prompt * self._frame, 0, 1)
         x = ((x - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
         with self._precision:
             logits = self._network(self._masked(), x)
-        loss = F.cross_entropy(logits.float(), self._labels)
-        loss.backward()
-        return loss.detach()
+        return F.cross_entropy(logits.float(), self._labels)
 
     def _run_pass(self, prompted: bool) -> torch.Tensor:
         loss = self.gradient(prompted=prompted)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import measure
-from benchmarks.step import CASES, DENSITY, Case, make_batch, make_network, make_variables
+from benchmarks.step import CASES, DENSITY, Case, losses, make_batch, make_network, make_variables
 from vpns_jax import models, sparsity
 from vpns_jax.analysis import flops
 from vpns_jax.training.metrics import cross_entropy
@@ -90,7 +90,7 @@ def step_pair(name: str, variables: dict[str, Any], sizes: Sizes) -> Pair:
     theirs = TorchCase(name, variables, **dataclasses.asdict(sizes))
     # Only the first losses are compared: Adam's first update is of one size for all weights, and where gradients
     # vanish, rounding decides its sign.
-    check(name, [metrics.loss for metrics in ours()], [loss.item() for loss in theirs()], sizes.dtype)
+    check(name, losses(ours()), [loss.item() for loss in theirs()], sizes.dtype)
     return Pair(ours, _waited(theirs), ours.passes, (ours.bytes(), theirs.bytes()))
 
 
@@ -140,21 +140,29 @@ def _waited(function: Callable[[], Any]) -> Callable[[], None]:
     return run
 
 
-def row(name: str, pair: Pair, sizes: Sizes, operations: int, repeats: int) -> dict[str, Any]:
+def operations(sizes: Sizes) -> int:
+    """The floating-point operations of one forward and backward pass for one image, in the network's kernels."""
+    network = make_network(sizes.model, prompted=False, image_size=sizes.image_size, dtype=sizes.dtype).model
+    # A multiplication and an addition, once in the forward pass and twice in the backward pass.
+    kernels = flops.kernels(network, image_size=sizes.image_size)
+    return 2 * 3 * sum(kernel.size * kernel.positions for kernel in kernels)
+
+
+def row(name: str, pair: Pair, sizes: Sizes, a_pass: int, repeats: int) -> dict[str, Any]:
     """Times a pair.
 
     Args:
       name: the pair's name.
       pair: the pair.
       sizes: the sizes.
-      operations: floating-point operations of one forward and backward pass for one image.
+      a_pass: see `operations`.
       repeats: how many times each runs.
 
     Returns:
       A row of the table: times, ratios and rates.
     """
     seconds = measure.interleaved({"ours": pair.ours, "theirs": pair.theirs}, repeats)
-    work = pair.passes * sizes.batch * operations / 1e12
+    work = pair.passes * sizes.batch * a_pass / 1e12
     ours, theirs = pair.memory
     return {
         "step": name,
@@ -183,12 +191,8 @@ def main(arguments: list[str] | None = None) -> None:
     # Both need memory on one device.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     sizes = Sizes(chosen.model, chosen.image_size, chosen.batch, chosen.dtype)
-    variables = make_variables(sizes.model, sizes.image_size)
-    network = make_network(sizes.model, prompted=False, image_size=sizes.image_size, dtype=sizes.dtype).model
-    # A multiplication and an addition, once in the forward pass and twice in the backward pass.
-    kernels = flops.kernels(network, image_size=sizes.image_size)
-    operations = 2 * 3 * sum(kernel.size * kernel.positions for kernel in kernels)
-    rows = [row(name, pair, sizes, operations, chosen.repeats) for name, pair in pairs(variables, sizes)]
+    variables, a_pass = make_variables(sizes.model, sizes.image_size), operations(sizes)
+    rows = [row(name, pair, sizes, a_pass, chosen.repeats) for name, pair in pairs(variables, sizes)]
     print(measure.table(rows))
     print(measure.facts())
     if chosen.json:

@@ -4,11 +4,13 @@ import json
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from benchmarks import conv, input, step, vs_torch
 from vpns_jax import models
+from vpns_jax.training.metrics import Metrics
 
 pytestmark = pytest.mark.slow
 
@@ -66,6 +68,11 @@ def test_convolutions_that_differ_are_not_timed():
     conv.check(shape, results)
     with pytest.raises(AssertionError, match="4 px, 2 to 3, 3x3 / 1: conv2d and lax differ"):
         conv.check(shape, results | {conv.OURS: (results[conv.OURS][0] + 1, *results[conv.OURS][1:])})
+
+
+def test_losses_of_passes_are_numbers():
+    logits, labels = jnp.zeros((2, 4)), jnp.zeros(2, int)
+    assert step.losses((Metrics.of(logits=logits, labels=labels),)) == [pytest.approx(np.log(4))]
 
 
 def test_steps_that_differ_are_not_timed():

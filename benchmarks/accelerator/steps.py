@@ -1,0 +1,80 @@
+"""Training steps, beside the same step of the dense network and of PyTorch."""
+
+import concurrent.futures
+import dataclasses
+import functools
+import gc
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks import measure, step
+from benchmarks.accelerator import machine, sizes
+from benchmarks.accelerator.rows import Row, attempt, tried
+from benchmarks.vs_torch import Sizes, operations
+
+# With TF32 and bfloat16 the first losses agree to this share.
+_TOLERANCE = 2e-2
+
+
+def rows(*, tiny: bool, model: str, dtype: str, names: Sequence[str], compiled: bool = False) -> Iterator[Row]:
+    """The part.
+
+    Args:
+      tiny: whether to rehearse.
+      model: the network's name.
+      dtype: the computation's dtype.
+      names: names in `benchmarks.step.CASES`, the dense step first.
+      compiled: whether PyTorch's step is compiled.
+    """
+    chosen, names = sizes.of(model, dtype, tiny=tiny), names[:2] if tiny else names
+    caption = f"{chosen.model}, {chosen.image_size} px, batch {chosen.batch}, {dtype}"
+    variables = step.make_variables(chosen.model, chosen.image_size)
+    making = concurrent.futures.ThreadPoolExecutor(4)
+    cases = {name: making.submit(step.Case, name, variables, **dataclasses.asdict(chosen)) for name in names}
+    dense: dict[str, float] = {}
+    for name in names:
+        row = functools.partial(_row, cases.pop(name).result, dense, name, chosen, variables, compiled)
+        yield tried(caption, {"step": name}, row)
+        gc.collect()
+    if compiled:
+        yield Row(caption, "PyTorch's loss is compiled by `torch.compile`.")
+
+
+def _row(
+    made: Callable[[], step.Case], dense: dict[str, float], name: str, chosen: Sizes, variables: Any, compiled: bool
+) -> dict[str, Any]:
+    case = made()
+    # The first losses are compared: later ones differ, because rounding decides the sign of some of Adam's updates.
+    losses = step.losses(case())
+    seconds = measure.paced({name: case}, goes=3, least=0.5)[name]
+    a_pass, rate = seconds / case.passes, case.passes * chosen.batch * operations(chosen) / seconds
+    dense.setdefault("seconds", a_pass)
+    ours = {
+        "ms": 1e3 * seconds,
+        "as dense": a_pass / dense["seconds"],
+        "images/s": chosen.batch / seconds,
+        "TFLOP/s": rate / 1e12,
+        "of peak, %": machine.share_of_peak(rate, chosen.dtype),
+        "compiled, MB": case.bytes() / 1e6,
+        "most seen so far, MB": machine.most_used(),
+        "loss": losses[0],
+    }
+    if not importlib.util.find_spec("torch"):
+        return ours
+    theirs = attempt(functools.partial(_theirs, name, chosen, variables, compiled, losses))
+    ratio = {"PyTorch / ours": theirs["PyTorch, ms"] / ours["ms"]} if "PyTorch, ms" in theirs else {}
+    return {**ours, **theirs, **ratio}
+
+
+def _theirs(name: str, chosen: Sizes, variables: Any, compiled: bool, losses: list[float]) -> dict[str, Any]:
+    from benchmarks.torch_step import TorchCase
+
+    case = TorchCase(name, variables, **dataclasses.asdict(chosen), compiled=compiled)
+    first = [loss.item() for loss in case()]
+    np.testing.assert_allclose(losses, first, rtol=_TOLERANCE, err_msg="the losses of ours and PyTorch's differ")
+    seconds = measure.paced({name: case}, goes=3, least=0.5)[name]
+    most = case.bytes()
+    return {"PyTorch, ms": 1e3 * seconds, "PyTorch, MB": most and most / 1e6, "PyTorch's loss": first[0]}
