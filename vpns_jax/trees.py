@@ -89,16 +89,20 @@ def subtree(tree: PyTree, like: PyTree) -> PyTree:
 
 
 def overlay(tree: PyTree, part: PyTree) -> PyTree:
-    """`tree` with the leaves of `part`, a subtree of it, in place of its own; both are nested dicts."""
-    if not isinstance(part, dict):
-        return part
-    return {key: overlay(value, part[key]) if key in part else value for key, value in tree.items()}
+    """`tree` with the leaves of `part`, which has some of its paths, in place of its own; both are any pytrees."""
+    return like(tree, named_leaves(tree) | named_leaves(part))
 
 
 def named_leaves(tree: PyTree) -> dict[str, Any]:
     """The leaves of any pytree by "/"-joined path, in the tree's order; for nested dicts it is `flatten`.
 
-    A Flax NNX variable has the path of the variable, since optimizers see it once as a variable and once as an array.
+    An array in a Flax NNX variable has the path of the variable, since optimizers see it with and without one.
+
+    Args:
+      tree: any pytree.
+
+    Returns:
+      The leaves; None is no leaf.
     """
     return {_joined(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 

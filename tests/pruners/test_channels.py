@@ -13,8 +13,10 @@ from tests.training import tiny
 from vpns_jax import models, sparsity
 from vpns_jax.errors import UserError
 from vpns_jax.experiment import config, pruning
-from vpns_jax.pruners import METHODS, scoring
-from vpns_jax.pruners.given_mask import check
+from vpns_jax.pruners import METHODS
+from vpns_jax.pruners.any_model import mean_gradient
+from vpns_jax.pruners.methods import scoring
+from vpns_jax.pruners.methods.given_mask import check
 from vpns_jax.training.network import predict
 
 pytestmark = pytest.mark.slow
@@ -100,13 +102,11 @@ def test_snip_is_how_the_loss_changes_with_a_gate(tmp_path):
     run = cells.cell(tmp_path, "snip", granularity="channel", prune__batch_norm="frozen", scoring__batches=2)
     problem = run.problem()
     source = problem.dense()
-    gradient = scoring.mean_gradient(problem, run.runner, source, temperature=1.0)
+    on = list(scoring.task_batches(problem, source, temperature=1.0))
+    gradient = mean_gradient(scoring.task_loss(problem), source.weights, problem.scored, on, problem.pattern)
 
     def loss(norm):
-        found = {**source.weights, "bn1": norm}
-        one = dataclasses.replace(source, weights=found)
-        open_gates = (problem.network, problem.pattern, False, 1.0, one, problem.scored)
-        return jnp.mean(jnp.stack([scoring.loss(*open_gates, batch, rng) for batch, rng in problem.batches(2)]))
+        return jnp.mean(jnp.stack([scoring.task_loss(problem)({**source.weights, "bn1": norm}, batch) for batch in on]))
 
     norm = source.weights["bn1"]
     by_norm = jax.jit(jax.grad(loss))(norm)

@@ -11,7 +11,8 @@ from vpns_jax import models, prompting, sparsity
 from vpns_jax.models.resnet import ResNet
 from vpns_jax.models.vgg import VGG
 from vpns_jax.models.vit import ViT
-from vpns_jax.pruners import scoring, synflow
+from vpns_jax.pruners.any_model import mean_gradient, mean_hessian_vector
+from vpns_jax.pruners.methods import scoring, synflow
 from vpns_jax.training.network import Network, Subnetwork
 
 pytestmark = pytest.mark.slow
@@ -43,7 +44,7 @@ def source_of(network, variables):
 
 
 def test_gradients_and_hessian_products(network):
-    """Traces SNIP and GraSP with stand-ins for the problem and the runner."""
+    """Traces SNIP and GraSP with a stand-in for the problem."""
     images = jax.ShapeDtypeStruct((2, SIZE, SIZE, 3), jnp.uint8)
     batch = (images, jax.ShapeDtypeStruct((2,), jnp.int32))
     variables = jax.eval_shape(network.model.init, jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
@@ -58,9 +59,11 @@ def test_gradients_and_hessian_products(network):
             prune=SimpleNamespace(batch_norm="train"),
             batches=lambda count: [(batch, jax.random.key(0))] * count,
         )
-        runner, source = SimpleNamespace(spend=lambda stage, passes: None), source_of(network, variables)
-        gradient = scoring.mean_gradient(problem, runner, source, temperature=200.0)
-        return gradient, scoring.mean_hessian_vector(problem, runner, source, gradient, temperature=200.0)
+        source = source_of(network, variables)
+        on = list(scoring.task_batches(problem, source, temperature=200.0))
+        fixed = scoring.task_loss(problem), source.weights, kernels
+        gradient = mean_gradient(*fixed, on, problem.pattern)
+        return gradient, mean_hessian_vector(*fixed, gradient, on, problem.pattern)
 
     kernels = shapes(models.prunable(variables["params"]))
     assert [shapes(tree) for tree in jax.eval_shape(products, variables, batch)] == [kernels, kernels]
@@ -72,9 +75,9 @@ def test_flow(network):
     variables = jax.eval_shape(network.model.init, jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
     variables = jax.tree.map(lambda x: jnp.asarray(np.full(x.shape, 0.5, x.dtype)), variables)
     kernels = models.prunable(variables["params"])
-    flow = synflow.synaptic_flow(
-        network.model, source_of(network, variables), kernels, sparsity.Pattern(), canvas_size=SIZE
-    )
+    source = source_of(network, variables)
+    inputs = (jnp.ones((1, SIZE, SIZE, 3)), source.batch_stats)
+    flow = synflow.synaptic_flow(synflow.in_double(network.model), source.weights, kernels, inputs, sparsity.Pattern())
     assert shapes(flow) == shapes(kernels)
     # Shares of the largest score; the scores themselves would overflow float32.
     assert max(float(leaf.max()) for leaf in jax.tree.leaves(flow)) == 1

@@ -13,7 +13,7 @@ from tests.pruners import cells
 from tests.training import tiny
 from tests.training.test_runner import StoppedError, StoppingRecorder, streamed
 from vpns_jax import sparsity
-from vpns_jax.pruners import imp
+from vpns_jax.pruners.methods import imp
 
 pytestmark = pytest.mark.slow
 

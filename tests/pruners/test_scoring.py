@@ -11,7 +11,9 @@ from jax.flatten_util import ravel_pytree
 from tests.pruners import cells
 from tests.training import tiny
 from vpns_jax import sparsity
-from vpns_jax.pruners import METHODS, scoring
+from vpns_jax.pruners import METHODS
+from vpns_jax.pruners.any_model import mean_gradient, mean_hessian_vector
+from vpns_jax.pruners.methods import scoring
 from vpns_jax.sparsity import bilevel_gradient, connection_sensitivity, gradient_flow
 
 pytestmark = pytest.mark.slow
@@ -55,24 +57,28 @@ def problem(run):
 
 
 def mean_loss(problem, source, temperature, flat, unravel):
-    losses = [
-        scoring.loss(problem.network, problem.pattern, False, temperature, source, unravel(flat), batch, rng)
-        for batch, rng in problem.batches(2)
-    ]
-    return jnp.mean(jnp.stack(losses))
+    weights, loss = problem.pattern.put(source.weights, unravel(flat)), scoring.task_loss(problem)
+    on = scoring.task_batches(problem, source, temperature=temperature)
+    return jnp.mean(jnp.stack([loss(weights, batch) for batch in on]))
 
 
-def test_against_finite_differences_and_the_whole_hessian(run, problem):
+def gradient_and_product(problem, source, temperature):
+    on = list(scoring.task_batches(problem, source, temperature=temperature))
+    fixed = scoring.task_loss(problem), source.weights, problem.scored
+    gradient = mean_gradient(*fixed, on, problem.pattern)
+    return gradient, mean_hessian_vector(*fixed, gradient, on, problem.pattern)
+
+
+def test_against_finite_differences_and_the_whole_hessian(problem):
     source, temperature = problem.dense(), 2.0
     flat, unravel = ravel_pytree(problem.prunable)
     loss = functools.partial(mean_loss, problem, source, temperature, unravel=unravel)
     some = np.asarray([0, 17, 47, 48, 67])  # The convolution, and the head's rows of mapped classes.
     value, steps = jax.jit(loss), 1e-2 * np.eye(flat.size, dtype=np.float32)[some]
     slopes = [float(value(flat + step) - value(flat - step)) / 2e-2 for step in steps]
-    gradient = scoring.mean_gradient(problem, run.runner, source, temperature=temperature)
+    gradient, product = gradient_and_product(problem, source, temperature)
     np.testing.assert_allclose(ravel_pytree(gradient)[0][some], slopes, atol=1e-3)
     hessian = jax.jit(jax.hessian(loss))(flat)
-    product = scoring.mean_hessian_vector(problem, run.runner, source, gradient, temperature=temperature)
     expected = hessian @ ravel_pytree(gradient)[0]
     np.testing.assert_allclose(ravel_pytree(product)[0], expected, rtol=1e-3, atol=1e-6)
 
@@ -81,8 +87,7 @@ def test_grasp_drops_what_adds_gradient_flow(run, problem):
     """Shrinking the pruned weights increases |g|^2 by the paper's formula; shrinking the kept ones decreases it."""
     source, temperature = problem.dense(), problem.options.temperature
     mask = METHODS["grasp"].prune(problem, run.runner).mask
-    gradient = scoring.mean_gradient(problem, run.runner, source, temperature=temperature)
-    product = scoring.mean_hessian_vector(problem, run.runner, source, gradient, temperature=temperature)
+    _, product = gradient_and_product(problem, source, temperature)
     scores, _ = ravel_pytree(sparsity.gradient_flow(problem.prunable, product))
     kept, _ = ravel_pytree(mask)
     assert float(scores[kept].min()) >= float(scores[~kept].max())

@@ -13,7 +13,8 @@ from tests.pruners import cells
 from tests.pruners.test_every_model import MODELS
 from vpns_jax import models, sparsity, trees
 from vpns_jax.errors import UserError
-from vpns_jax.pruners import METHODS, scoring, synflow
+from vpns_jax.pruners import METHODS
+from vpns_jax.pruners.methods import scoring, synflow
 from vpns_jax.training.batches import Resident
 from vpns_jax.training.network import Network, Subnetwork
 
@@ -50,7 +51,8 @@ def everything(weights):
 def flow(model, weights, mask, *, canvas_size):
     """Computes the flow through the weights that a mask keeps."""
     left = sparsity.apply(sparsity.subtree(weights, mask), mask)
-    return synflow.synaptic_flow(model, subnetwork(weights), left, sparsity.Pattern(), canvas_size=canvas_size)
+    inputs = (jnp.ones((1, canvas_size, canvas_size, 3)), {})
+    return synflow.synaptic_flow(synflow.in_double(model), weights, left, inputs, sparsity.Pattern())
 
 
 @pytest.fixture
@@ -179,6 +181,11 @@ def test_flow_is_conserved_from_layer_to_layer(name):
             assert min(inside.values()) > 0.2 * inside["out"]
 
 
+def check_linear(model, weights, *, canvas_size):
+    inputs = (jnp.ones((1, canvas_size, canvas_size, 3)), {})
+    synflow.check_linear(synflow.in_double(model), weights, inputs, type(model).__name__)
+
+
 @pytest.mark.slow
 def test_a_softmax_that_is_not_known_is_refused(problem):
     class Gated(nn.Module):
@@ -189,10 +196,10 @@ def test_a_softmax_that_is_not_known_is_refused(problem):
 
     weights = Gated().init(jax.random.key(0), jnp.zeros((1, 2, 2, 3)))["params"]
     with pytest.raises(UserError, match="synflow cannot score Gated: it has a softmax") as caught:
-        synflow.check_linear(Gated(), subnetwork(weights), canvas_size=2)
+        check_linear(Gated(), weights, canvas_size=2)
     assert "\n" not in str(caught.value)
     # The chain has no softmax, and SynFlow knows the attention of a ViT.
-    synflow.check_linear(problem.network.model, problem.source, canvas_size=2)
+    check_linear(problem.network.model, problem.source.weights, canvas_size=2)
     vit = MODELS["vit"]
     variables = jax.eval_shape(vit.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-    synflow.check_linear(vit, subnetwork(variables["params"]), canvas_size=32)
+    check_linear(vit, variables["params"], canvas_size=32)

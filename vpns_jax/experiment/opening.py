@@ -17,7 +17,8 @@ from vpns_jax.experiment import pretraining, pruning
 from vpns_jax.experiment.config import Config
 from vpns_jax.parallel import sharding
 from vpns_jax.prompting import label_mapping
-from vpns_jax.pruners import given_mask, method
+from vpns_jax.pruners import method
+from vpns_jax.pruners.methods import given_mask
 
 PyTree = Any
 

@@ -1,21 +1,31 @@
-"""Pruners, one file each: from a `Problem` to a sparse network. All methods share the stages that follow."""
+"""Pruners: functions for any model, such as `snip`, and the methods of experiments that call them.
+
+A file of `methods` holds both for one pruner. So `pruners.snip` is the function and `pruners.methods.snip` the file.
+All methods share the stages that follow.
+"""
 
 import dataclasses
 
 from vpns_jax.errors import UserError
-from vpns_jax.pruners import bip, dense, given_mask, grasp, hydra, imp, magnitude, random, scoring, snip, synflow
+from vpns_jax.pruners import methods
 from vpns_jax.pruners.method import Method, Pruner, Training
+from vpns_jax.pruners.methods import bip, dense, given_mask, hydra, imp, scoring
+from vpns_jax.pruners.methods.grasp import grasp
+from vpns_jax.pruners.methods.magnitude import magnitude
+from vpns_jax.pruners.methods.random import random
+from vpns_jax.pruners.methods.snip import snip
+from vpns_jax.pruners.methods.synflow import synflow
 from vpns_jax.pruners.problem import Problem
 
 PROMPT, POSTHOC = "+prompt", "+posthoc"
 
 METHODS = {
     "dense": Method(dense.prune, sparse=False),
-    "random": Method(random.prune),
-    "magnitude": Method(magnitude.prune),
-    "snip": Method(snip.prune, options=scoring.Options),
-    "grasp": Method(grasp.prune, options=scoring.Options),
-    "synflow": Method(synflow.prune, options=synflow.Options, gradual=True),
+    "random": Method(methods.random.prune),
+    "magnitude": Method(methods.magnitude.prune),
+    "snip": Method(methods.snip.prune, options=scoring.Options),
+    "grasp": Method(methods.grasp.prune, options=scoring.Options),
+    "synflow": Method(methods.synflow.prune, options=methods.synflow.Options, gradual=True),
     "imp": Method(imp.prune, options=imp.Options, training=imp.TRAINING, gradual=True),
     "hydra": Method(hydra.prune, training=hydra.TRAINING),
     "hydra_layerwise": Method(hydra.prune_layerwise, training=hydra.TRAINING, layerwise=True),
@@ -50,4 +60,17 @@ def method(name: str) -> Method:
     )
 
 
-__all__ = ["METHODS", "OPTIONS", "Method", "Problem", "Pruner", "Training", "method"]
+__all__ = [
+    "METHODS",
+    "OPTIONS",
+    "Method",
+    "Problem",
+    "Pruner",
+    "Training",
+    "grasp",
+    "magnitude",
+    "method",
+    "random",
+    "snip",
+    "synflow",
+]

@@ -171,8 +171,20 @@ class Problem:
           The new mask.
         """
         kept = self.pattern.select_further(scores, self.pattern.kept(mask), self.pruned(density))
-        if density == self.density:
-            self._note_ties(runner, scores, kept)
+        return self.chosen(scores, kept, runner) if density == self.density else self._mask(kept)
+
+    def chosen(self, scores: PyTree, kept: PyTree, runner: Runner) -> PyTree:
+        """Makes the mask of what was kept.
+
+        Args:
+          scores: the scores by which it was, a tree like `scored`.
+          kept: a tree of bool arrays like `scored`.
+          runner: takes a note if ties decided more than a tenth of what is kept.
+
+        Returns:
+          The mask.
+        """
+        self._note_ties(runner, scores, kept)
         return self._mask(kept)
 
     def by_score(self, scores: PyTree, runner: Runner) -> Subnetwork:

@@ -24,6 +24,7 @@ from vpns_jax.sparsity.masks import (
     topk_mask,
 )
 from vpns_jax.sparsity.pattern import (
+    SINGLE,
     Pattern,
     prune_groups,
     pruned_groups,
@@ -48,6 +49,7 @@ from vpns_jax.trees import overlay, subtree
 __all__ = [
     "DENSITY",
     "SET",
+    "SINGLE",
     "Bits",
     "BudgetPattern",
     "ChannelPattern",

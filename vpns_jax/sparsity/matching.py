@@ -46,7 +46,18 @@ def match(mask: PyTree, weights: PyTree) -> dict[str, jax.Array]:
 
 
 def match_bool(mask: PyTree, weights: PyTree) -> dict[str, jax.Array]:
-    """Finds the weights that a mask is for, and checks that it is one; see `match`."""
+    """Finds the weights that a mask is for, and checks that it is one; see `match`.
+
+    Args:
+      mask: any pytree of bool arrays.
+      weights: any pytree of arrays.
+
+    Returns:
+      See `match`.
+
+    Raises:
+      UserError: the mask is of another tree, or is not of bool.
+    """
     keep = match(mask, weights)
     for path, leaf in keep.items():
         if jnp.result_type(leaf) != jnp.bool_.dtype:

@@ -47,13 +47,46 @@ class Rule(Protocol):
         """When it moves."""
 
     def amounts(self, pattern: Pattern, kernels: PyTree, density: float) -> PyTree:
-        """Computes how much is pruned at each move, stacked."""
+        """Computes how much is pruned at each move.
+
+        Args:
+          pattern: what masks may look like.
+          kernels: the weights that may be pruned.
+          density: the share to keep in the end.
+
+        Returns:
+          For each number of `Pattern.amount`, one for each move: NumPy arrays.
+
+        Raises:
+          UserError: the density or the pattern does not suit the kernels or the rule.
+        """
 
     def start(self, pattern: Pattern, kernels: PyTree, density: float) -> PyTree:
-        """Makes the first mask, a tree like `pattern.scored(kernels)`."""
+        """Makes the first mask.
+
+        Args:
+          pattern: what masks may look like.
+          kernels: the weights that may be pruned.
+          density: the share to keep in the end.
+
+        Returns:
+          A tree of bool like `pattern.scored(kernels)`.
+
+        Raises:
+          UserError: the density or the pattern does not suit the kernels or the rule.
+        """
 
     def move(self, pattern: Pattern, now: Now, amount: PyTree) -> PyTree:
-        """Makes the next mask, with a row of `amounts`."""
+        """Makes the next mask.
+
+        Args:
+          pattern: what masks may look like.
+          now: what the rule sees.
+          amount: a row of `amounts`.
+
+        Returns:
+          A tree of bool like `now.kept`.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,19 +140,49 @@ class GradualMagnitude:
     moves: Moves
 
     def amounts(self, pattern: Pattern, kernels: PyTree, density: float) -> PyTree:
-        """Computes how much is pruned at each move; see `Rule.amounts`."""
+        """Computes how much is pruned at each move, by the cubic schedule.
+
+        Args:
+          pattern: what masks may look like.
+          kernels: the weights that may be pruned.
+          density: the share to keep in the end.
+
+        Returns:
+          See `Rule.amounts`.
+
+        Raises:
+          UserError: the density or the pattern does not suit the kernels or the rule.
+        """
         _check_counts(pattern, "gradual magnitude pruning")
         pattern.amount(kernels, density)
         densities = density + (1 - density) * (1 - self.moves.progress) ** 3
         return _stack([pattern.amount(kernels, min(float(share), 1.0)) for share in densities])
 
     def start(self, pattern: Pattern, kernels: PyTree, density: float) -> PyTree:
-        """Keeps everything; see `Rule.start`."""
+        """Keeps everything.
+
+        Args:
+          pattern: what masks may look like.
+          kernels: the weights that may be pruned.
+          density: the share to keep in the end.
+
+        Returns:
+          See `Rule.start`.
+        """
         del density
         return jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), pattern.scored(kernels))
 
     def move(self, pattern: Pattern, now: Now, amount: PyTree) -> PyTree:
-        """Prunes the smallest of what is left; see `Rule.move`."""
+        """Prunes the smallest of what is left.
+
+        Args:
+          pattern: what masks may look like.
+          now: what the rule sees.
+          amount: a row of `amounts`.
+
+        Returns:
+          A tree of bool like `now.kept`.
+        """
         return pattern.select_further(now.size, now.kept, amount)
 
 
@@ -148,7 +211,19 @@ class SET:
             raise UserError(f"share is {self.share}; the share of kept weights that is exchanged must lie in (0, 1)")
 
     def amounts(self, pattern: Pattern, kernels: PyTree, density: float) -> PyTree:
-        """Computes how much is pruned in the middle of each move, and after it; see `Rule.amounts`."""
+        """Computes how much is pruned in the middle of each move, and after it.
+
+        Args:
+          pattern: what masks may look like.
+          kernels: the weights that may be pruned.
+          density: the share to keep in the end.
+
+        Returns:
+          Pairs of these; see `Rule.amounts`.
+
+        Raises:
+          UserError: the density or the pattern does not suit the kernels or the rule.
+        """
         _check_counts(pattern, type(self).__name__, exchanged=True)
         pruned = pattern.amount(kernels, density)
         groups = _groups(pattern, pattern.scored(kernels), pruned)
@@ -159,7 +234,19 @@ class SET:
         return _stack([(between, pruned) for between in middle])
 
     def start(self, pattern: Pattern, kernels: PyTree, density: float) -> PyTree:
-        """Takes the given mask, or a random one; see `Rule.start`."""
+        """Takes the given mask, or a random one.
+
+        Args:
+          pattern: what masks may look like.
+          kernels: the weights that may be pruned.
+          density: the share to keep in the end.
+
+        Returns:
+          See `Rule.start`.
+
+        Raises:
+          UserError: the density or the pattern does not suit the kernels or the rule.
+        """
         scored, pruned = pattern.scored(kernels), pattern.amount(kernels, density)
         if self.mask is None:
             return pattern.select(random(scored, jax.random.key(self.seed)), pruned)
@@ -173,7 +260,16 @@ class SET:
         return first
 
     def move(self, pattern: Pattern, now: Now, amount: PyTree) -> PyTree:
-        """Exchanges the smallest weights; see `Rule.move`."""
+        """Exchanges the smallest weights.
+
+        Args:
+          pattern: what masks may look like.
+          now: what the rule sees.
+          amount: a row of `amounts`.
+
+        Returns:
+          A tree of bool like `now.kept`.
+        """
         middle, pruned = amount
         survivors = pattern.select_further(now.size, now.kept, middle)
         growth = jax.tree.map(

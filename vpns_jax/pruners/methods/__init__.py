@@ -1,0 +1,1 @@
+"""Methods of experiments, one file each: from a `Problem` to a sparse network."""
