@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import logging
+import math
 import os
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -16,6 +17,7 @@ os.environ.setdefault(
 import jax
 import pytest
 
+from vpns_jax.models.cpu import conv
 from vpns_jax.parallel import startup
 
 # Simulated devices, so that sharding can be tested on a laptop.
@@ -60,3 +62,15 @@ def drawn(monkeypatch):
 
     monkeypatch.setattr(Figure, "savefig", keep)
     return figures
+
+
+@pytest.fixture(scope="module")
+def without_winograd():
+    """Computes every convolution that would take Winograd's algorithm as a matrix product over patches.
+
+    Programs of wide networks compile in a third of the time. That the two agree, gradients too, is what
+    tests/models/test_conv.py shows, and tests/models/test_golden.py has whole networks with both.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conv, "WINOGRAD_CHANNELS", math.inf)
+        yield

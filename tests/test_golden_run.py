@@ -25,7 +25,7 @@ from vpns_jax.training.network import Network, Subnetwork, predict
 from vpns_jax.training.optimizers import Optimizer
 from vpns_jax.training.stage import Recipe, learn_scores, learn_weights
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_winograd")]
 
 FOLDER = Path(__file__).parent / "golden"
 GOLDEN = json.loads((FOLDER / "resnet18_pad.json").read_text())
