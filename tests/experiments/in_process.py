@@ -1,5 +1,7 @@
 """Runs jobs without processes, because processes have their own tests and take seconds to start."""
 
+import traceback
+
 from experiments.workers import Outcome
 
 
@@ -10,6 +12,6 @@ def run_all(jobs, work, *, workers, devices):
         try:
             work(job)
         except Exception as error:
-            yield Outcome(name, (str(error), ""))
+            yield Outcome(name, (str(error), traceback.format_exc()))
         else:
             yield Outcome(name, None)

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from configs import quickstart
-from experiments import summaries, sweep
+from experiments import summaries, sweep, workers
 from tests.analysis.samples import cell as sample
+from tests.experiments import in_process
 from vpns_jax.errors import UserError
 from vpns_jax.experiment import config
 from vpns_jax.experiment import run as experiment
@@ -42,7 +43,8 @@ def go(folder):
 
 
 @pytest.mark.slow
-def test_a_broken_cell_is_named_and_done_when_it_can_be(tmp_path, capsys):
+def test_a_broken_cell_is_named_and_done_when_it_can_be(tmp_path, capsys, monkeypatch):
+    """The first call has two processes, as a sweep does."""
     folder = tmp_path / "sweep"
     assert go(folder) == 1
     err = capsys.readouterr().err
@@ -60,6 +62,7 @@ def test_a_broken_cell_is_named_and_done_when_it_can_be(tmp_path, capsys):
     times = {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/runs.txt")}
 
     (folder / "runs" / "mended").write_text("")
+    monkeypatch.setattr(workers, "run_all", in_process.run_all)
     assert go(folder) == 0
     assert len(json.loads((folder / "summary.json").read_text())["cells"]) == 5
     assert not (folder / "failed-hydra-s95-seed7.txt").exists()
@@ -81,8 +84,8 @@ def test_a_call_with_fewer_cells_loses_none(tmp_path, monkeypatch):
         assert [cell["cell"] for cell in cells] == ["dense-s0-seed7", "vpns-s90-seed7", "vpns-s95-seed7"]
 
 
-@pytest.mark.slow
-def test_a_damaged_result_is_named_and_written_anew_once_it_is_removed(tmp_path):
+def test_a_damaged_result_is_named_and_written_anew_once_it_is_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "run_all", in_process.run_all)
     (tmp_path / "sweep" / "runs").mkdir(parents=True)
     (tmp_path / "sweep" / "runs" / "mended").write_text("")
     assert go(tmp_path / "sweep") == 0

@@ -108,12 +108,26 @@ def test_rows_tell_the_story(tmp_path):
     assert rows == [json.loads(json.dumps(row)) for row in rows]
 
 
-@pytest.mark.parametrize("stop_after", [1, 3, 4])
-@pytest.mark.parametrize("stream", [False, True])
-def test_stopped_and_resumed_is_bit_for_bit_unbroken(tmp_path, stop_after, stream):
-    begun = functools.partial(tiny.begin, protocol="reference")
+REFERENCE = functools.partial(tiny.begin, protocol="reference")
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """The state and the rows of a stage that nothing stopped, with streamed data or without."""
+
+    @functools.cache
+    def go(stream):
+        data = streamed(tiny.split()) if stream else tiny.split()
+        return run(tmp_path_factory.mktemp("unbroken"), REFERENCE, train=data, remap=True)
+
+    return go
+
+
+# Before the first checkpoint, after one, and after the last epoch.
+@pytest.mark.parametrize(("stop_after", "stream"), [(1, True), (3, True), (3, False), (4, False)])
+def test_stopped_and_resumed_is_bit_for_bit_unbroken(tmp_path, stop_after, stream, unbroken):
+    begun, expected = REFERENCE, unbroken(stream)
     data = streamed(tiny.split()) if stream else tiny.split()
-    expected = run(tmp_path / "unbroken", begun, train=data, remap=True)
     with pytest.raises(StoppedError):
         run(tmp_path / "broken", begun, train=data, remap=True, stop_after=stop_after)
     state, rows = run(tmp_path / "broken", begun, train=data, remap=True)
@@ -123,9 +137,8 @@ def test_stopped_and_resumed_is_bit_for_bit_unbroken(tmp_path, stop_after, strea
 
 # Before the first checkpoint at the end of an epoch, in the middle of an epoch, and at its end, before its row.
 @pytest.mark.parametrize("step", [2, 8, 6])
-def test_stopped_within_an_epoch_it_goes_on_with_the_very_next_batch(tmp_path, step, monkeypatch):
-    begun, data = functools.partial(tiny.begin, protocol="reference"), streamed(tiny.split())
-    expected = run(tmp_path / "unbroken", begun, train=data, remap=True)
+def test_stopped_within_an_epoch_it_goes_on_with_the_very_next_batch(tmp_path, step, monkeypatch, unbroken):
+    begun, data, expected = REFERENCE, streamed(tiny.split()), unbroken(True)
     with pytest.raises(StoppedError):
         run(tmp_path / "broken", begun, train=data, remap=True, every=2, stop_at_step=step)
     began = []
