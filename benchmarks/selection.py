@@ -66,14 +66,13 @@ def draw(shapes: Shapes) -> list[np.ndarray]:
 
 
 def contenders(scores: list[np.ndarray]) -> dict[str, Callable[[], Any]]:
-    """The compared functions by name, compiled. They return the threshold; `topk_mask` returns a mask."""
+    """The compared functions by name, compiled at the first call. They return the threshold; `topk_mask` a mask."""
     tree, flat = jax.device_put(scores), np.concatenate([leaf.ravel() for leaf in scores])
     on_device, k = jnp.asarray(flat), sparsity.pruned_count(scores, DENSITY)
     kept = flat.size - k
 
     def compiled(function: Callable[..., Any], argument: PyTree) -> Callable[[], Any]:
-        ready = jax.jit(function).lower(argument).compile()
-        return lambda: ready(argument)
+        return functools.partial(jax.jit(function), argument)
 
     functions = {
         OURS: compiled(lambda tree: sparsity.kth_smallest(tree, k), tree),
@@ -92,18 +91,18 @@ def contenders(scores: list[np.ndarray]) -> dict[str, Callable[[], Any]]:
 
 
 def ways(scores: list[np.ndarray]) -> dict[str, Callable[[], Any]]:
-    """The ways to search for the threshold by name, compiled; and reading all scores once, which none can be below."""
+    """The ways to search for the threshold by name; and reading all scores once, which none can be below."""
     tree, k = jax.device_put(scores), jnp.int32(sparsity.pruned_count(scores, DENSITY))
 
     def compiled(way: selection.Search) -> Callable[[], Any]:
         def threshold(tree: PyTree, k: jax.Array) -> jax.Array:
             return selection.key_to_float(selection.kth_smallest_key(tree, k, way)[0], jnp.float32.dtype)
 
-        return functools.partial(jax.jit(threshold).lower(tree, k).compile(), tree, k)
+        return functools.partial(jax.jit(threshold), tree, k)
 
     flat = jnp.concatenate([leaf.ravel() for leaf in tree])
     return {
-        READ: functools.partial(jax.jit(jnp.max).lower(flat).compile(), flat),
+        READ: functools.partial(jax.jit(jnp.max), flat),
         **{name: compiled(way) for name, way in WAYS.items()},
     }
 

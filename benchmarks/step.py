@@ -62,7 +62,16 @@ class Case:
     def __init__(
         self, name: str, variables: dict[str, Any], *, model: str, image_size: int, batch: int, dtype: str
     ) -> None:
-        stage, state = start(name, variables, model=model, image_size=image_size, batch=batch, dtype=dtype)
+        stages = []
+
+        def begin(variables: dict[str, Any]) -> TrainState:
+            stage, state = start(name, variables, model=model, image_size=image_size, batch=batch, dtype=dtype)
+            stages.append(stage)
+            return state
+
+        # One program: the first state has arrays of many shapes, and each would compile small programs of its own.
+        state = jax.jit(begin)(variables)
+        (stage,) = stages
         self._state = dataclasses.replace(state, frozen={})
         batches = (make_batch(batch, image_size),) * len(stage.passes)
         self._rest = (state.frozen, batches, jax.random.key(0))

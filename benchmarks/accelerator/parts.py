@@ -37,11 +37,11 @@ _FEW = ("dense", "prune (VPNs)", "retrain, masked, prompt")
 PARTS = (
     _part("machine", "The machine", "machine", 45),
     _part("checks", "Right answers", "checks", 110),
-    _part("selection", "Selection", "selecting", 60),
-    _part("resnet50", "Steps of ResNet-50, bfloat16", "steps", 90, model="resnet50", dtype="bfloat16", names=_STEPS),
-    _part("vit_b16", "Steps of ViT-B/16, bfloat16", "steps", 90, model="vit_b16", dtype="bfloat16", names=_FEW),
-    _part("resnet18", "Steps of ResNet-18, bfloat16", "steps", 75, model="resnet18", dtype="bfloat16", names=_STEPS),
-    _part("profile", "A step's longest kernels", "profiling", 45, model="resnet50"),
+    _part("selection", "Selection", "selecting", 100),
+    _part("resnet50", "Steps of ResNet-50, bfloat16", "steps", 130, model="resnet50", dtype="bfloat16", names=_FEW),
+    _part("vit_b16", "Steps of ViT-B/16, bfloat16", "steps", 110, model="vit_b16", dtype="bfloat16", names=_FEW),
+    _part("resnet18", "Steps of ResNet-18, bfloat16", "steps", 90, model="resnet18", dtype="bfloat16", names=_STEPS),
+    _part("profile", "A step's longest kernels", "profiling", 60, model="resnet50"),
     _part("inference", "Inference of ResNet-50", "inference", 60, model="resnet50"),
     _part(
         "compiled",

@@ -51,7 +51,7 @@ def _longest(caption: str, function: Callable[[], Any]) -> Iterator[Row]:
                 "calls": started[name] // CALLS,
                 "ms": nanoseconds / CALLS / 1e6,
                 "share, %": 100 * nanoseconds / total,
-                "what it is": facts.get(name, "")[:120].replace("|", "/"),
+                "what it is": facts.get(name, "")[-120:].replace("|", "/"),
             },
         )
     count = sum(started.values()) // CALLS

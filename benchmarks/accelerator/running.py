@@ -72,7 +72,8 @@ class _Running:
         self._rows.touch()
         self._read = 0
         # Programs that one part compiled serve the next.
-        self._environment = {"JAX_COMPILATION_CACHE_DIR": str(scratch / "compiled")} | _environment(tiny)
+        cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(scratch / "compiled"))
+        self._environment = {"JAX_COMPILATION_CACHE_DIR": cache} | _environment(tiny)
         arguments = json.dumps({"tiny": tiny, **part.arguments})
         module = "benchmarks.accelerator.child"
         self._command = [sys.executable, "-m", module, part.module, str(self._rows), arguments]

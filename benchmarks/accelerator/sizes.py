@@ -33,7 +33,9 @@ def of(model: str, dtype: str, *, tiny: bool) -> Sizes:
         for name, architecture in _TINY.items():
             registry.ENTRIES[name] = dataclasses.replace(registry.ENTRIES[name], architecture=architecture)
         return Sizes(model, 32, 4, dtype)
-    most = 256 if dtype == "bfloat16" else 128
-    fitting = most * min(1.0, (machine.memory() or 0) / _ENOUGH)
+    most, memory = 256 if dtype == "bfloat16" else 128, machine.memory()
+    if memory is None:
+        return Sizes(model, 224, most, dtype)
+    fitting = max(8, int(most * min(1.0, memory / _ENOUGH)))
     # A power of two.
-    return Sizes(model, 224, max(8, 1 << (int(fitting).bit_length() - 1)) if fitting >= 1 else 8, dtype)
+    return Sizes(model, 224, 1 << (fitting.bit_length() - 1), dtype)

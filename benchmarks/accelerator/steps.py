@@ -32,8 +32,9 @@ def rows(*, tiny: bool, model: str, dtype: str, names: Sequence[str], compiled: 
     chosen, names = sizes.of(model, dtype, tiny=tiny), names[:2] if tiny else names
     caption = f"{chosen.model}, {chosen.image_size} px, batch {chosen.batch}, {dtype}"
     variables = step.make_variables(chosen.model, chosen.image_size)
-    making = concurrent.futures.ThreadPoolExecutor(4)
-    cases = {name: making.submit(step.Case, name, variables, **dataclasses.asdict(chosen)) for name in names}
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        # They compile at the same time, before any is timed.
+        cases = {name: pool.submit(step.Case, name, variables, **dataclasses.asdict(chosen)) for name in names}
     dense: dict[str, float] = {}
     for name in names:
         row = functools.partial(_row, cases.pop(name).result, dense, name, chosen, variables, compiled)
