@@ -14,7 +14,7 @@ from vpns_jax import models, sparsity
 
 
 class TorchCase:
-    """A step with its state, which each call updates in place."""
+    """A step with its state, which each call updates in place; `torch.compile`d if a backend for that is named."""
 
     def __init__(
         self,
@@ -25,7 +25,7 @@ class TorchCase:
         image_size: int,
         batch: int,
         dtype: str,
-        compiled: bool = False,
+        backend: str | None = None,
     ) -> None:
         if torch.cuda.is_available():
             # As XLA does: the fastest convolution is searched for, and float32 is multiplied as tf32.
@@ -55,7 +55,7 @@ class TorchCase:
         self._frame, self._prompt = frame.to(self._device), self._prompt.to(self._device).requires_grad_()
         self._optimizers = [self._optimizer(learned)] + ([self._optimizer([self._prompt])] if kind.prompted else [])
 
-        self._loss = torch.compile(self._loss_of) if compiled else self._loss_of
+        self._loss = torch.compile(self._loss_of, backend=backend) if backend else self._loss_of
         images, labels = map(np.array, make_batch(batch, image_size))
         # The memory layout is "channels last", which is fast in PyTorch.
         self._images = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2)

@@ -31,13 +31,15 @@ def rows(*, tiny: bool, model: str, dtype: str, names: Sequence[str], compiled: 
     """
     chosen, names = sizes.of(model, dtype, tiny=tiny), names[:2] if tiny else names
     caption = f"{chosen.model}, {chosen.image_size} px, batch {chosen.batch}, {dtype}"
+    # In a rehearsal everything but the compiling itself, for which a CPU takes minutes.
+    backend = ("aot_eager" if tiny else "inductor") if compiled else None
     variables = step.make_variables(chosen.model, chosen.image_size)
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         # They compile at the same time, before any is timed.
         cases = {name: pool.submit(step.Case, name, variables, **dataclasses.asdict(chosen)) for name in names}
     dense: dict[str, float] = {}
     for name in names:
-        row = functools.partial(_row, cases.pop(name).result, dense, name, chosen, variables, compiled)
+        row = functools.partial(_row, cases.pop(name).result, dense, name, chosen, variables, backend)
         yield tried(caption, {"step": name}, row)
         gc.collect()
     if compiled:
@@ -45,7 +47,12 @@ def rows(*, tiny: bool, model: str, dtype: str, names: Sequence[str], compiled: 
 
 
 def _row(
-    made: Callable[[], step.Case], dense: dict[str, float], name: str, chosen: Sizes, variables: Any, compiled: bool
+    made: Callable[[], step.Case],
+    dense: dict[str, float],
+    name: str,
+    chosen: Sizes,
+    variables: Any,
+    backend: str | None,
 ) -> dict[str, Any]:
     case = made()
     # The first losses are compared: later ones differ, because rounding decides the sign of some of Adam's updates.
@@ -65,15 +72,15 @@ def _row(
     }
     if not importlib.util.find_spec("torch"):
         return ours
-    theirs = attempt(functools.partial(_theirs, name, chosen, variables, compiled, losses))
+    theirs = attempt(functools.partial(_theirs, name, chosen, variables, backend, losses))
     ratio = {"PyTorch / ours": theirs["PyTorch, ms"] / ours["ms"]} if "PyTorch, ms" in theirs else {}
     return {**ours, **theirs, **ratio}
 
 
-def _theirs(name: str, chosen: Sizes, variables: Any, compiled: bool, losses: list[float]) -> dict[str, Any]:
+def _theirs(name: str, chosen: Sizes, variables: Any, backend: str | None, losses: list[float]) -> dict[str, Any]:
     from benchmarks.torch_step import TorchCase
 
-    case = TorchCase(name, variables, **dataclasses.asdict(chosen), compiled=compiled)
+    case = TorchCase(name, variables, **dataclasses.asdict(chosen), backend=backend)
     first = [loss.item() for loss in case()]
     np.testing.assert_allclose(losses, first, rtol=_TOLERANCE, err_msg="the losses of ours and PyTorch's differ")
     seconds = measure.paced({name: case}, goes=3, least=0.5)[name]
