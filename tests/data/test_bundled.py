@@ -68,6 +68,20 @@ def test_load_is_deterministic_and_stratified():
     np.testing.assert_array_equal(other.test.images, first.test.images)
 
 
+def test_digits_are_those_that_scikit_learn_reads(originals):
+    from sklearn.datasets import load_digits
+
+    def sorted_rows(images, labels):
+        rows = np.column_stack([images.reshape(len(images), -1), labels])
+        return rows[np.lexsort(rows.T)]
+
+    train, test = originals["digits"].train, originals["digits"].test
+    images, labels = (np.concatenate(both) for both in ((train.images, test.images), (train.labels, test.labels)))
+    theirs = load_digits()
+    expected = np.rint(theirs.images * (255 / 16))
+    np.testing.assert_array_equal(sorted_rows(images, labels), sorted_rows(expected, theirs.target))
+
+
 def test_digits_keep_their_range(originals):
     # 17 levels of ink, 0..16.
     assert set(np.unique(originals["digits"].train.images)) == set(np.rint(np.arange(17) * 255 / 16).astype(int))

@@ -43,6 +43,9 @@ def start(program: list[str], arguments: list[str]) -> int:
     Returns:
       The exit code: 0, or 2 after an error that the user can fix.
     """
+    if {"-h", "--help"} & {*arguments}:
+        print(_usage(program))
+        return 0
 
     def run() -> None:
         config, workdir = cli.parse([program[-1], *arguments])
@@ -54,3 +57,13 @@ def start(program: list[str], arguments: list[str]) -> int:
         run.run(config, workdir, shlex.join([*program, *arguments]))
 
     return cli.end(run)
+
+
+def _usage(program: list[str]) -> str:
+    """One line about each flag."""
+    names = ("config", "workdir", "verbose", "coordinator", "processes", "process")
+    lines = [f"  --{name:12} {flags.FLAGS[name].help}" for name in names]
+    lines.insert(1, f"  --config.{'KEY':5} Another value of a key; configs/default.py lists all keys.")
+    return "\n".join(
+        [f"usage: {' '.join(program)} --config=FILE [--config.KEY=VALUE ...] [--workdir=FOLDER]", "", *lines]
+    )
