@@ -13,7 +13,6 @@ from vpns_jax.deploy import images as preparing
 from vpns_jax.deploy.description import Description
 from vpns_jax.errors import UserError
 from vpns_jax.prompting import label_mapping
-from vpns_jax.sparsity import masks
 from vpns_jax.training.network import Network, Subnetwork, predict
 
 # A batch of images at 224 px takes 19 MB in float32.
@@ -130,8 +129,7 @@ class Classifier:
     @functools.cached_property
     def _masked(self) -> Subnetwork:
         """The arrays, with the mask applied to the weights once instead of in every batch."""
-        weights = masks.apply(self.subnetwork.weights, self.subnetwork.mask)
-        return dataclasses.replace(self.subnetwork, weights=weights, mask={})
+        return self.subnetwork.masked()
 
 
 @jax.jit

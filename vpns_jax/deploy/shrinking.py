@@ -10,7 +10,6 @@ import numpy as np
 from vpns_jax import models, trees
 from vpns_jax.analysis import flops
 from vpns_jax.deploy.classifier import Classifier
-from vpns_jax.sparsity import masks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +46,8 @@ def shrink(classifier: Classifier, *, round_to: int = 1) -> Classifier:
       UserError: it is not known which layers of this model share channels.
     """
     old = classifier.subnetwork
-    variables = {"params": masks.apply(old.weights, old.mask), "batch_stats": old.batch_stats}
     classes = np.asarray(old.mapping).tolist()
-    shrunk = models.shrink(classifier.network.model, variables, classes=classes, round_to=round_to)
+    shrunk = models.shrink(classifier.network.model, old.masked().variables(), classes=classes, round_to=round_to)
     weights = trees.flatten(shrunk.variables["params"])
     # A mask of channels has norms and biases, too.
     masked = trees.flatten(old.mask or models.prunable(shrunk.variables["params"]))

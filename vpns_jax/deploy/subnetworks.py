@@ -19,7 +19,6 @@ import safetensors.numpy
 from vpns_jax import files, models, trees
 from vpns_jax.errors import UserError
 from vpns_jax.models import formats
-from vpns_jax.sparsity import masks
 from vpns_jax.storage import storage_errors
 from vpns_jax.training.network import Subnetwork
 
@@ -41,15 +40,13 @@ def save(path: Path, name: str, subnetwork: Subnetwork, about: Mapping[str, Any]
     Raises:
       UserError: the disk refuses.
     """
-    weights = masks.apply(subnetwork.weights, subnetwork.mask)
-    variables = {"params": weights} | ({"batch_stats": subnetwork.batch_stats} if subnetwork.batch_stats else {})
     tensors: dict[str, np.ndarray] = {"mapping": np.asarray(subnetwork.mapping, np.int32)}
     tensors |= {f"prompt/{key}": np.asarray(x) for key, x in trees.flatten(subnetwork.prompt).items()}
     tensors |= {f"mask/{key}": np.packbits(np.asarray(x)) for key, x in trees.flatten(subnetwork.mask).items()}
     unfinished = path.with_name(f"unfinished-{path.name}")
     with storage_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        models.save_safetensors(unfinished, models.export(name, jax.device_get(variables)))
+        models.save_safetensors(unfinished, models.export(name, jax.device_get(subnetwork.masked().variables())))
         told = files.plain(about or {}) | {"model": name}
         told |= {"network": files.sha256(unfinished), "task": _digest(tensors)}
         # Safetensors writes an array's memory, so its memory must be in C order.

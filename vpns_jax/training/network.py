@@ -66,6 +66,14 @@ class Subnetwork:
     prompt: PyTree
     mapping: jax.Array
 
+    def masked(self) -> "Subnetwork":
+        """The same network with the mask applied to the weights, and no mask left."""
+        return dataclasses.replace(self, weights=masks.apply(self.weights, self.mask), mask={})
+
+    def variables(self) -> PyTree:
+        """What `model.apply` takes: `params`, and `batch_stats` for a model that has them. No mask is applied."""
+        return {"params": self.weights} | ({"batch_stats": self.batch_stats} if self.batch_stats else {})
+
 
 def forward(
     network: Network,

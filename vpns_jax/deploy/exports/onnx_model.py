@@ -13,7 +13,6 @@ from vpns_jax.deploy.classifier import Classifier
 from vpns_jax.deploy.exports.backbones import backbone
 from vpns_jax.deploy.exports.graph import Graph
 from vpns_jax.models import HEAD
-from vpns_jax.sparsity import masks
 
 
 def build(classifier: Classifier) -> onnx.ModelProto:
@@ -50,9 +49,8 @@ def build(classifier: Classifier) -> onnx.ModelProto:
 
 def _leaves(classifier: Classifier) -> dict[str, np.ndarray]:
     """The network's masked variables by path. The head has one output for each target class."""
-    subnetwork = jax.device_get(classifier.subnetwork)
-    variables = {"params": masks.apply(subnetwork.weights, subnetwork.mask), "batch_stats": subnetwork.batch_stats}
-    leaves = {path: np.asarray(leaf) for path, leaf in trees.flatten(variables).items()}
+    subnetwork = jax.device_get(classifier.subnetwork.masked())
+    leaves = trees.flatten(subnetwork.variables())
     rows = {path: leaves[path][..., subnetwork.mapping] for path in leaves if path.startswith(f"params/{HEAD}/")}
     return leaves | rows
 

@@ -16,7 +16,6 @@ from vpns_jax import files
 from vpns_jax.deploy import verifying
 from vpns_jax.deploy.classifier import Classifier
 from vpns_jax.deploy.exports.formats import Format, Option
-from vpns_jax.sparsity import masks
 from vpns_jax.training.network import forward
 
 # The program is checked on the CPU, so the CPU is always one of its platforms.
@@ -67,15 +66,14 @@ def answers(path: Path, classifier: Classifier, squares: np.ndarray) -> np.ndarr
 
 
 def _program(classifier: Classifier) -> jax.stages.Wrapped:
-    network, subnetwork = classifier.network, classifier.subnetwork
     # The mask is applied here, so that it takes no space in the file.
-    weights = masks.apply(subnetwork.weights, subnetwork.mask)
+    network, subnetwork = classifier.network, classifier.subnetwork.masked()
     prompt = subnetwork.prompt if classifier.description.prompted else None
 
     def classify(images: jax.Array) -> dict[str, jax.Array]:
         logits, _ = forward(
             network,
-            weights=weights,
+            weights=subnetwork.weights,
             mask={},
             batch_stats=subnetwork.batch_stats,
             prompt=prompt,

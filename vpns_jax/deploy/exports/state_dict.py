@@ -18,7 +18,6 @@ from vpns_jax.deploy.classifier import Classifier
 from vpns_jax.deploy.exports.formats import Format
 from vpns_jax.errors import UserError
 from vpns_jax.models.layouts import Layout
-from vpns_jax.sparsity import masks
 from vpns_jax.storage import storage_errors
 from vpns_jax.training.network import Subnetwork
 
@@ -89,11 +88,9 @@ def state_dict(classifier: Classifier, layout: Layout | None = None) -> dict[str
             "weights alone cannot hold a prompt, and this network has one: leave it off with --plain (in Python: "
             "network.without_prompt()), or take format onnx, stablehlo or packed"
         )
-    subnetwork = jax.device_get(classifier.subnetwork)
-    weights = masks.apply(subnetwork.weights, subnetwork.mask)
-    head = {name: np.asarray(leaf)[..., subnetwork.mapping] for name, leaf in weights[models.HEAD].items()}
-    variables = {"params": weights | {models.HEAD: head}}
-    variables |= {"batch_stats": subnetwork.batch_stats} if subnetwork.batch_stats else {}
+    subnetwork = jax.device_get(classifier.subnetwork.masked())
+    head = {name: leaf[..., subnetwork.mapping] for name, leaf in subnetwork.weights[models.HEAD].items()}
+    variables = dataclasses.replace(subnetwork, weights=subnetwork.weights | {models.HEAD: head}).variables()
     return models.export(classifier.description.model, variables, layout=layout)
 
 
