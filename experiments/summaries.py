@@ -31,7 +31,7 @@ def read(path: Path) -> dict[str, Any]:
       UserError: the file cannot be read or does not match its checksum, holds no cells, or a field is missing or has
         another type.
     """
-    summary = read_perhaps_sealed(path, "remove it, and the command that made it writes it anew")
+    summary = read_perhaps_sealed(path, "remove it, and run the command that made it again")
     cells = summary.get("cells") if isinstance(summary, dict) else None
     if not cells or not isinstance(cells, list):
         raise UserError(f"{path} holds no cells")

@@ -71,7 +71,7 @@ def test_a_best_checkpoint_that_is_gone_or_damaged_is_noticed_before_training_go
         file.write(b" ")
     with (
         Checkpoints(tmp_path, "config-a") as checkpoints,
-        pytest.raises(UserError, match=r"/2 is damaged: state/_METADATA does not match its checksum; remove .* anew"),
+        pytest.raises(UserError, match=r"/2 is damaged: state/_METADATA does not match its checksum; remove .* again"),
     ):
         checkpoints.newest(LIKE)
     shutil.rmtree(tmp_path / "2")
@@ -163,13 +163,13 @@ def test_any_damage_to_any_file_is_one_line_that_names_it_and_offers_the_older_o
             assert "/".join(inner) in text
             if epoch == "3":
                 # The advice in the error works.
-                assert f"remove {folder / '3'} to go on from 2, which is whole" in text
+                assert f"remove {folder / '3'} to continue from 2, which is intact" in text
                 shutil.rmtree(folder / "3")
                 with Checkpoints(folder, "config-a") as checkpoints:
                     assert_same(checkpoints.newest(LIKE)[1], tree(2))
                     assert checkpoints.best_accuracy() == 0.7
             else:
-                assert f"remove {folder} to run the stage anew" in text
+                assert f"remove {folder} to run the stage again" in text
             shutil.rmtree(folder)
 
 

@@ -120,7 +120,7 @@ class Rows:
         if best is None:
             raise UserError(
                 f"{self.folder.log.path} has lost the row of {self.cell}, epoch {self.best_epoch}; remove "
-                f"{self.folder.checkpoints(self.cell)} to run the cell anew"
+                f"{self.folder.checkpoints(self.cell)} to run the cell again"
             )
         ways = ("plain", "prompted")
         return {

@@ -210,7 +210,7 @@ class Checkpoints:
         if best is not None and best["epoch"] not in self._numbers():
             raise UserError(
                 f"checkpoint {self._directory / str(best['epoch'])}, the best so far, is gone; put it back, or remove "
-                f"{self._directory} to run the stage anew"
+                f"{self._directory} to run the stage again"
             )
         return best
 
@@ -250,8 +250,8 @@ class Checkpoints:
             with contextlib.suppress(UserError, KeyError):
                 meta = files.read_sealed(place / "meta.json", "")
                 if meta["fingerprint"] == self._fingerprint and not _problem(place / "state", meta["files"]):
-                    return f"remove {self._directory / str(epoch)} to go on from {older}, which is whole"
-        return f"remove {self._directory} to run the stage anew"
+                    return f"remove {self._directory / str(epoch)} to continue from {older}, which is intact"
+        return f"remove {self._directory} to run the stage again"
 
     @contextlib.contextmanager
     def _written(self, place: Path) -> Iterator[Path]:

@@ -174,7 +174,7 @@ class Recorder:
             if logged != list(range(1, epochs + 1)):
                 raise UserError(
                     f"{self._log.path} has lost rows of {self._cell}: stage {stage} has {len(logged)} of {epochs} "
-                    f"epochs; restore it, or remove checkpoints/{self._cell} beside it to run the cell anew"
+                    f"epochs; restore it, or remove checkpoints/{self._cell} beside it to run the cell again"
                 )
         return rows
 

@@ -269,7 +269,7 @@ def _newest_within(
     if newest[0] > int(state.step) + iterations:
         raise UserError(
             f"the checkpoint within an epoch is of step {newest[0]}, and that of its start, of step "
-            f"{int(state.step)}, is too old; remove the cell's folder under checkpoints/ to run it anew"
+            f"{int(state.step)}, is too old; remove the cell's folder under checkpoints/ to run it again"
         )
     moving, total = newest[1]
     return dataclasses.replace(moving, frozen=state.frozen), total, True

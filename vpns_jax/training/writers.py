@@ -98,7 +98,7 @@ class MetricLog:
         if not isinstance(row, dict) or not separator or line != _sealed(content + b"}"):
             raise UserError(
                 f"{self.path}: line {number} is damaged or was edited: it does not match its checksum; restore it, or "
-                "remove that line and the folder of its cell under checkpoints/ to run the cell anew"
+                "remove that line and the folder of its cell under checkpoints/ to run the cell again"
             )
         return row
 
