@@ -17,7 +17,7 @@ from vpns_jax.training.batches import Streamed
 from vpns_jax.training.checkpoints import Checkpoints
 from vpns_jax.training.epochs import Within
 from vpns_jax.training.recorder import Progress, Recorder
-from vpns_jax.training.runner import Files, Runner
+from vpns_jax.training.runner import OpenCheckpoints, Runner
 from vpns_jax.training.writers import MetricLog
 
 pytestmark = pytest.mark.slow
@@ -87,7 +87,7 @@ def run(folder, begun, *, train=None, remap=False, stop_after=None, save_every=2
         within(folder, every, stop_at_step) as inner,
     ):
         try:
-            state = runner.run("stage", stage, state, EPOCHS, Files(checkpoints, inner))
+            state = runner.run("stage", stage, state, EPOCHS, OpenCheckpoints(checkpoints, inner))
         finally:
             recorder.close()
     return jax.device_get(state), [

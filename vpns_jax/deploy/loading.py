@@ -27,11 +27,11 @@ def load(path: str | Path, description: Description | None = None) -> Classifier
         if description is not None:
             raise _described_twice(path)
         return packed.read(path)
-    told = subnetworks.about(path)
-    if "label_names" in told:
+    header = subnetworks.about(path)
+    if "label_names" in header:
         if description is not None:
             raise _described_twice(path)
-        description = _read(path, told)
+        description = _read(path, header)
     elif description is None:
         raise UserError(
             f"{path} was written by an older version and does not say its model and options, prompt, image_size, mean, "
@@ -68,9 +68,9 @@ def file_of(path: str | Path) -> Path:
     return path.with_name(f"{name}{SUFFIX}")
 
 
-def _read(path: Path, told: dict) -> Description:
+def _read(path: Path, header: dict) -> Description:
     try:
-        return Description.from_json(told)
+        return Description.from_json(header)
     except UserError as error:
         raise UserError(shorten(f"{path} does not say what it is: {error}", LONGEST)) from error
 

@@ -47,11 +47,11 @@ def save(path: Path, name: str, subnetwork: Subnetwork, about: Mapping[str, Any]
     with storage_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         models.save_safetensors(unfinished, models.export(name, jax.device_get(subnetwork.masked().variables())))
-        told = files.plain(about or {}) | {"model": name}
-        told |= {"network": files.sha256(unfinished), "task": _digest(tensors)}
+        header = files.plain(about or {}) | {"model": name}
+        header |= {"network": files.sha256(unfinished), "task": _digest(tensors)}
         # Safetensors writes an array's memory, so its memory must be in C order.
         content = {key: np.ascontiguousarray(x).reshape(np.shape(x)) for key, x in tensors.items()}
-        metadata = {_ABOUT: json.dumps(told | {"about": files.digest_json(told)})}
+        metadata = {_ABOUT: json.dumps(header | {"about": files.digest_json(header)})}
         files.write_whole(task_path(path), safetensors.numpy.save(content, metadata))
         # The network comes last: if its file exists, the other file exists, too.
         unfinished.replace(path)
@@ -72,8 +72,8 @@ def load(path: Path, name: str, *, image_size: int = 224, **options: Any) -> Sub
     Raises:
       UserError: a file is missing or damaged, or belongs to another network.
     """
-    tensors, told = _read_task(path)
-    _check_network(path, told)
+    tensors, header = _read_task(path)
+    _check_network(path, header)
     variables = models.load_pretrained(name, path, num_classes=None, image_size=image_size, **options)
     weights = trees.flatten(variables["params"])
     mask, prompt = {}, {}
@@ -109,9 +109,9 @@ def about(path: Path) -> dict[str, Any]:
     Raises:
       UserError: one of the two files is missing or damaged.
     """
-    _, told = _read_task(path)
-    _check_network(path, told)
-    return {key: value for key, value in told.items() if key not in ("network", "task", "about")}
+    _, header = _read_task(path)
+    _check_network(path, header)
+    return {key: value for key, value in header.items() if key not in ("network", "task", "about")}
 
 
 def digest(path: Path) -> str:
@@ -168,20 +168,20 @@ def _read_task(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     if metadata == _BEFORE:
         return tensors, {}
     try:
-        told = json.loads(metadata[_ABOUT])
-        whole = told["about"] == files.digest_json({key: value for key, value in told.items() if key != "about"})
+        header = json.loads(metadata[_ABOUT])
+        whole = header["about"] == files.digest_json({key: value for key, value in header.items() if key != "about"})
     except (KeyError, TypeError, ValueError, RecursionError):
         whole = False
-    if not whole or told["task"] != _digest(tensors):
+    if not whole or header["task"] != _digest(tensors):
         raise UserError(f"{task} is damaged: it does not match its checksum; {_REMEDY}")
-    return tensors, told
+    return tensors, header
 
 
-def _check_network(path: Path, told: Mapping[str, Any]) -> None:
+def _check_network(path: Path, header: Mapping[str, Any]) -> None:
     """Raises `UserError` if the two files were not written together."""
     if not path.is_file():
         raise UserError(f"{path}: no such file")
-    if told and files.sha256(path) != told["network"]:
+    if header and files.sha256(path) != header["network"]:
         raise UserError(f"{path} is damaged, or it and {task_path(path).name} are not one pair; {_REMEDY}")
 
 

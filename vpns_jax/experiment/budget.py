@@ -121,4 +121,4 @@ def _matched(config: Config, name: str, density: float) -> Epochs:
 def _passes(config: Config, chosen: Method, stage: str) -> int:
     """The number of passes in an iteration of a stage."""
     prompted = has_prompt(config, chosen, stage) and config.make_prompt().is_learned
-    return len(passes.inputs(config.protocol, prompted=prompted))
+    return len(passes.preparations(config.protocol, prompted=prompted))

@@ -81,20 +81,20 @@ def fold(seen: list[Reading], ends: Mapping[str, Writer], leaves: Leaves) -> boo
     for reader, value in seen:
         weights = _inputs(reader, leaves, value.size)
         constant = np.isfinite(value) & weights.any(axis=(0, 2))
-        silent, told = np.flatnonzero(constant & (value == 0)), np.flatnonzero(constant & (value != 0))
+        silent, nonzero = np.flatnonzero(constant & (value == 0)), np.flatnonzero(constant & (value != 0))
         weights[:, silent] = 0
         changed |= silent.size > 0
-        if not told.size:
+        if not nonzero.size:
             continue
         if not reader.padded:
-            _shift(ends[reader.kernel], value[told] @ weights[:, told].sum(axis=0, dtype=np.float64), leaves)
+            _shift(ends[reader.kernel], value[nonzero] @ weights[:, nonzero].sum(axis=0, dtype=np.float64), leaves)
         else:
-            keep = int(np.argmax(size)) if size.any() else told[np.argmax(np.abs(value[told]))]
-            told = told[told != keep]
-            share = np.einsum("kco,c->ko", weights[:, told], value[told] / value[keep], dtype=np.float64)
+            keep = int(np.argmax(size)) if size.any() else nonzero[np.argmax(np.abs(value[nonzero]))]
+            nonzero = nonzero[nonzero != keep]
+            share = np.einsum("kco,c->ko", weights[:, nonzero], value[nonzero] / value[keep], dtype=np.float64)
             weights[:, keep] += share.astype(weights.dtype)
-        weights[:, told] = 0
-        changed |= told.size > 0
+        weights[:, nonzero] = 0
+        changed |= nonzero.size > 0
     return bool(changed)
 
 

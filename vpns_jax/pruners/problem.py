@@ -13,7 +13,7 @@ from vpns_jax.sparsity import Pattern
 from vpns_jax.training.batches import Batch, Split, sample
 from vpns_jax.training.evaluation import estimate_mapping
 from vpns_jax.training.network import Network, Subnetwork
-from vpns_jax.training.passes import inputs
+from vpns_jax.training.passes import preparations
 from vpns_jax.training.runner import Runner
 from vpns_jax.training.stage import Recipe
 
@@ -223,7 +223,7 @@ class Problem:
         Returns:
           Pairs of a batch and a key of its own.
         """
-        first = inputs(self.prune.protocol, prompted=self.network.prompted)[0]
+        first = preparations(self.prune.protocol, prompted=self.network.prompted)[0]
         return sample(
             self.train,
             augmented=first.augmented,

@@ -24,21 +24,21 @@ PyTree = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Input:
-    """How a pass changes its images: with the prompt, and with random crops and flips."""
+class Preparation:
+    """How a pass prepares its images: with the prompt, and with random crops and flips."""
 
     prompted: bool
     augmented: bool
 
 
 PROTOCOLS = {
-    "paper": (Input(prompted=True, augmented=True),),
-    "reference": (Input(prompted=True, augmented=False), Input(prompted=False, augmented=True)),
+    "paper": (Preparation(prompted=True, augmented=True),),
+    "reference": (Preparation(prompted=True, augmented=False), Preparation(prompted=False, augmented=True)),
 }
 
 
-def inputs(protocol: str, *, prompted: bool) -> tuple[Input, ...]:
-    """Lists the inputs of an iteration's passes.
+def preparations(protocol: str, *, prompted: bool) -> tuple[Preparation, ...]:
+    """Lists how each pass of an iteration prepares its images.
 
     Args:
       protocol: a key of `PROTOCOLS`.
@@ -46,9 +46,9 @@ def inputs(protocol: str, *, prompted: bool) -> tuple[Input, ...]:
         as HYDRA's code does.
 
     Returns:
-      One input for each pass.
+      One preparation for each pass.
     """
-    plain = tuple(input_ for input_ in PROTOCOLS[protocol] if not input_.prompted)
+    plain = tuple(preparation for preparation in PROTOCOLS[protocol] if not preparation.prompted)
     return plain if plain and not prompted else PROTOCOLS[protocol]
 
 

@@ -30,7 +30,7 @@ COMPILE_CLOCK = CompileClock()
 
 
 @dataclasses.dataclass(frozen=True)
-class Files:
+class OpenCheckpoints:
     """The open checkpoints of a stage.
 
     Attributes:
@@ -79,7 +79,7 @@ class Runner:
     forward_passes: Counter[str] = dataclasses.field(default_factory=Counter)
 
     @contextlib.contextmanager
-    def open(self, folder: str, *, keep_best: bool = False) -> Iterator[Files]:
+    def open(self, folder: str, *, keep_best: bool = False) -> Iterator[OpenCheckpoints]:
         """Opens the checkpoints of a stage.
 
         Args:
@@ -97,10 +97,17 @@ class Runner:
                 where = self.directory / f"{folder}-within"
                 inner = Checkpoints(where, self.fingerprint, keep_best=False)
                 within = Within(stack.enter_context(inner), self.save_within)
-            yield Files(checkpoints, within)
+            yield OpenCheckpoints(checkpoints, within)
 
     def run(
-        self, name: str, stage: Stage, state: TrainState, epochs: int, files: Files | None = None, *, start: int = 0
+        self,
+        name: str,
+        stage: Stage,
+        state: TrainState,
+        epochs: int,
+        files: OpenCheckpoints | None = None,
+        *,
+        start: int = 0,
     ) -> TrainState:
         """Runs or resumes a stage, or one round of it.
 
@@ -191,7 +198,7 @@ class Runner:
         stage: Stage,
         state: TrainState,
         epochs: range,
-        files: Files,
+        files: OpenCheckpoints,
         *,
         start: int,
     ) -> TrainState:

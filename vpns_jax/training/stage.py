@@ -21,7 +21,7 @@ from vpns_jax.parallel import sharding
 from vpns_jax.training import optimizers
 from vpns_jax.training.network import Network, Subnetwork
 from vpns_jax.training.optimizers import Optimizer, Schedule
-from vpns_jax.training.passes import Input, Pass, Stage, inputs
+from vpns_jax.training.passes import Pass, Preparation, Stage, preparations
 from vpns_jax.training.state import Groups, TrainState
 from vpns_jax.training.views import BilevelMask, FixedMask, LearnedMask, View
 
@@ -81,8 +81,8 @@ def learn_scores(
     frozen = {"weights": start.weights, "pruned": _typed(pruned)}
     view = LearnedMask(pattern)
     passes = tuple(
-        _pass(view, learned, input_, train=_uses_batch_statistics(recipe, input_))
-        for input_ in _inputs(network, recipe)
+        _pass(view, learned, preparation, train=_uses_batch_statistics(recipe, preparation))
+        for preparation in _preparations(network, recipe)
     )
     return _begin(network, view, passes, recipe, iterations, start, learned, frozen)
 
@@ -102,7 +102,7 @@ def learn_weights(network: Network, start: Subnetwork, recipe: Recipe, iteration
     learned = {"weights": start.weights, "prompt": start.prompt}
     frozen = {"packed_mask": sparsity.pack(start.mask)}
     view = FixedMask()
-    passes = tuple(_pass(view, learned, input_, train=True) for input_ in _inputs(network, recipe))
+    passes = tuple(_pass(view, learned, preparation, train=True) for preparation in _preparations(network, recipe))
     return _begin(network, view, passes, recipe, iterations, start, learned, frozen)
 
 
@@ -137,12 +137,12 @@ def learn_both(
     """
     learned = {"scores": scores, "weights": start.weights, "prompt": start.prompt}
     lower, upper = LearnedMask(pattern), BilevelMask(pattern, gamma)
-    inputs_ = _inputs(network, recipe)
+    preparations = _preparations(network, recipe)
     passes = (
-        *(_pass(lower, {"weights"}, input_, train=True) for input_ in inputs_),
+        *(_pass(lower, {"weights"}, preparation, train=True) for preparation in preparations),
         *(
-            _pass(upper, {"scores", "prompt"}, input_, train=_uses_batch_statistics(recipe, input_))
-            for input_ in inputs_
+            _pass(upper, {"scores", "prompt"}, preparation, train=_uses_batch_statistics(recipe, preparation))
+            for preparation in preparations
         ),
     )
     return _begin(network, lower, passes, recipe, iterations, start, learned, {"pruned": _typed(pruned)})
@@ -163,7 +163,11 @@ def learn_prompt(network: Network, start: Subnetwork, recipe: Recipe, iterations
     learned = {"prompt": network.prompt.init()}
     frozen = {"weights": start.weights, "packed_mask": sparsity.pack(start.mask)}
     view = FixedMask()
-    passes = tuple(_pass(view, learned, input_, train=False) for input_ in _inputs(network, recipe) if input_.prompted)
+    passes = tuple(
+        _pass(view, learned, preparation, train=False)
+        for preparation in _preparations(network, recipe)
+        if preparation.prompted
+    )
     return _begin(network, view, passes, recipe, iterations, start, learned, frozen)
 
 
@@ -172,19 +176,19 @@ def _typed(numbers: PyTree) -> PyTree:
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.asarray(x).dtype), numbers)
 
 
-def _inputs(network: Network, recipe: Recipe) -> tuple[Input, ...]:
-    return inputs(recipe.protocol, prompted=network.prompted)
+def _preparations(network: Network, recipe: Recipe) -> tuple[Preparation, ...]:
+    return preparations(recipe.protocol, prompted=network.prompted)
 
 
-def _pass(view: View, groups: Groups | set[str], input_: Input, *, train: bool) -> Pass:
+def _pass(view: View, groups: Groups | set[str], preparation: Preparation, *, train: bool) -> Pass:
     """A pass that updates all of these groups; the prompt only if the images are prompted."""
-    moves = frozenset(groups) if input_.prompted else frozenset(groups) - {"prompt"}
-    return Pass(view, moves, prompted=input_.prompted, augmented=input_.augmented, train=train)
+    moves = frozenset(groups) if preparation.prompted else frozenset(groups) - {"prompt"}
+    return Pass(view, moves, prompted=preparation.prompted, augmented=preparation.augmented, train=train)
 
 
-def _uses_batch_statistics(recipe: Recipe, input_: Input) -> bool:
+def _uses_batch_statistics(recipe: Recipe, preparation: Preparation) -> bool:
     """Whether a pass that learns scores uses batch statistics and updates the running ones."""
-    return recipe.batch_norm == "update" or (recipe.batch_norm == "prompted" and input_.prompted)
+    return recipe.batch_norm == "update" or (recipe.batch_norm == "prompted" and preparation.prompted)
 
 
 def _begin(

@@ -66,12 +66,12 @@ def write(classifier: Classifier, path: Path, *, dtype: str) -> Classifier:
         tensors[f"kept/{name}"] = _narrowed(name, weights[mask], dtype)
         rounded[f"params/{name}"] = _spread(mask, tensors[f"kept/{name}"])
     tensors |= {f"whole/{name}": np.asarray(leaf) for name, leaf in whole.items()}
-    told = classifier.description.to_json() | {"shapes": {name: list(mask.shape) for name, mask in masks.items()}}
-    told = files.plain(told)
-    told["checksum"] = _checksum(told, tensors)
+    header = classifier.description.to_json() | {"shapes": {name: list(mask.shape) for name, mask in masks.items()}}
+    header = files.plain(header)
+    header["checksum"] = _checksum(header, tensors)
     # Safetensors writes an array's memory, so its memory must be in C order.
     content = {name: np.ascontiguousarray(x).reshape(x.shape) for name, x in tensors.items()}
-    files.write_whole(path, safetensors.numpy.save(content, {_ABOUT: json.dumps(told)}))
+    files.write_whole(path, safetensors.numpy.save(content, {_ABOUT: json.dumps(header)}))
     weights = trees.unflatten({name: jnp.asarray(leaf) for name, leaf in rounded.items()})["params"]
     return dataclasses.replace(classifier, subnetwork=dataclasses.replace(classifier.subnetwork, weights=weights))
 
@@ -91,14 +91,14 @@ def read(path: Path) -> Classifier:
     tensors = formats.read(path)
     try:
         with safetensors.safe_open(path, framework="np") as file:
-            told = json.loads((file.metadata() or {})[_ABOUT])
-        intact = told.pop("checksum") == _checksum(told, tensors)
+            header = json.loads((file.metadata() or {})[_ABOUT])
+        intact = header.pop("checksum") == _checksum(header, tensors)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         intact = False
     if not intact:
         raise UserError(f"{path} is damaged, or no packed network: it does not match its checksum; export it again")
     try:
-        return _classifier(Description.from_json(told), told.get("shapes"), tensors)
+        return _classifier(Description.from_json(header), header.get("shapes"), tensors)
     except UserError as error:
         raise UserError(shorten(f"{path} does not hold what it says: {error}", LONGEST)) from error
 
@@ -209,8 +209,8 @@ def _narrowed(name: str, kept: np.ndarray, dtype: str) -> np.ndarray:
     return narrow
 
 
-def _checksum(told: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
-    return f"{files.digest_json(told)} {files.digest_arrays(sorted(tensors.items()))}"
+def _checksum(header: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
+    return f"{files.digest_json(header)} {files.digest_arrays(sorted(tensors.items()))}"
 
 
 PACKED = Format(

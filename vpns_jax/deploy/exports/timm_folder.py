@@ -93,8 +93,8 @@ def _has_own_widths(description: Description) -> bool:
 
 
 def _config(description: Description, model: object) -> dict[str, object]:
-    told = description.to_json()
-    config = {key: told[key] for key in ("architecture", "num_classes", "label_names", "pretrained_cfg", "origin")}
+    header = description.to_json()
+    config = {key: header[key] for key in ("architecture", "num_classes", "label_names", "pretrained_cfg", "origin")}
     return config | ({"model_args": {"img_size": description.input_size}} if isinstance(model, ViT) else {})
 
 
