@@ -98,7 +98,7 @@ def _prune(
         return [key(leaf) for leaf in leaves]
 
     everything = selection.Bracket.of(least, selection.END, total)
-    by_key = selection.Task(keys, exact=False, sampled=True)
+    by_key = selection.Task(keys, exact=False, sampled=True, width=selection.END - least)
     bracket = search(by_key, leaves, jnp.maximum(pruned, 1), everything)
 
     def last_pruned() -> jax.Array:
@@ -111,7 +111,7 @@ def _prune(
 
         ties = bracket.under_high - bracket.under_low
         anywhere = selection.Bracket.of(0, total, 0)._replace(under_high=ties)
-        by_position = selection.Task(positions, exact=False, sampled=False)
+        by_position = selection.Task(positions, exact=False, sampled=False, width=total)
         # The first position is an operand, so that XLA does not store all positions before the search's loop.
         operands = [*leaves, jnp.int32(0)]
         return search(by_position, operands, jnp.maximum(pruned - bracket.under_low, 1), anywhere).high - 1

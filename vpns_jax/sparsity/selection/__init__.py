@@ -79,7 +79,7 @@ def kth_smallest_key(
       `(key, rank)`, int32 scalars: of the floats whose `order_key` is `key`, `rank` (1 ... their number) belong to the
       k smallest.
     """
-    task = Task(lambda leaves: [order_key(leaf) for leaf in leaves], exact=True, sampled=True)
+    task = Task(lambda leaves: [order_key(leaf) for leaf in leaves], exact=True, sampled=True, width=END - LOWEST)
     bracket = search(task, lax.stop_gradient(leaves), k, Bracket.of(LOWEST, END, count(leaves)))
     return bracket.low, k - bracket.under_low
 

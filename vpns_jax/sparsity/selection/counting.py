@@ -71,11 +71,27 @@ def _add(left: list[jax.Array], right: list[jax.Array]) -> list[jax.Array]:
 
 
 def _by_rows(arrays: list[jax.Array], pivots: jax.Array) -> jax.Array:
+    arrays = _merged(arrays)
+
     def rows_below(pivot: jax.Array) -> jax.Array:
         rows = [jnp.sum(jnp.atleast_1d(array) < pivot, axis=-1, dtype=jnp.int32) for array in arrays]
         return jnp.concatenate([_flat(counts) for counts in rows])
 
     return jnp.stack([rows_below(pivot) for pivot in pivots]).sum(axis=1, dtype=jnp.int32)
+
+
+# Arrays with fewer elements are counted as one, in rows of this length.
+_SMALL, _ROW = 1 << 20, 1 << 10
+
+
+def _merged(arrays: list[jax.Array]) -> list[jax.Array]:
+    """The same elements in fewer arrays: all small arrays are copied into one, filled up with the largest number."""
+    small = [_flat(array) for array in arrays if array.size < _SMALL]
+    if len(small) < 2:
+        return arrays
+    filling = jnp.full(-sum(array.size for array in small) % _ROW, jnp.iinfo(jnp.int32).max, jnp.int32)
+    together = jnp.concatenate([*small, filling]).reshape(-1, _ROW)
+    return [*(array for array in arrays if array.size >= _SMALL), together]
 
 
 def _flat(array: jax.Array) -> jax.Array:
