@@ -64,7 +64,8 @@ def _selection(scores: list[np.ndarray]) -> dict[str, Any]:
     k = sparsity.pruned_count(scores, selection.DENSITY)
     functions = {name: ours for name, ours in selection.ways(scores).items() if name != selection.READ}
     selection.check({name: function() for name, function in functions.items()}, scores)
-    tree = {str(i): leaf for i, leaf in enumerate(scores)}
+    # Keys in the order of the leaves: "10" would come before "2".
+    tree = {f"{i:03}": leaf for i, leaf in enumerate(scores)}
     mask = np.concatenate(
         [np.ravel(leaf) for leaf in jax.jit(sparsity.topk_mask, static_argnums=1)(tree, 0.1).values()]
     )
