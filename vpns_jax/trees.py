@@ -104,7 +104,7 @@ def named_leaves(tree: PyTree) -> dict[str, Any]:
     Returns:
       The leaves; None is no leaf.
     """
-    return {_joined(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+    return {joined(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
 def like(tree: PyTree, leaves: Mapping[str, Any]) -> PyTree:
@@ -120,7 +120,13 @@ def like(tree: PyTree, leaves: Mapping[str, Any]) -> PyTree:
     return jax.tree.unflatten(jax.tree.structure(tree), [leaves.get(path) for path in named_leaves(tree)])
 
 
-def _joined(path: tuple[Any, ...]) -> str:
+def is_outputs_first(path: str) -> bool:
+    """Whether an array is [out, in, ...], as PyTorch's and Equinox's `weight`; all others are [..., in, out]."""
+    return path.rsplit("/", 1)[-1] == "weight"
+
+
+def joined(path: tuple[Any, ...]) -> str:
+    """A path as `jax.tree_util` gives it, "/"-joined as in `named_leaves`."""
     *_, last = path or (None,)
     variable = isinstance(last, jax.tree_util.GetAttrKey) and last.name == "value"
     return jax.tree_util.keystr(path[:-1] if variable else path, simple=True, separator="/")

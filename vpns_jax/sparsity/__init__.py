@@ -5,10 +5,13 @@ from vpns_jax.sparsity.budget import BudgetPattern, Term, cost
 from vpns_jax.sparsity.channels import ChannelPattern, channel_parts
 from vpns_jax.sparsity.choosing import is_kernel, prunable
 from vpns_jax.sparsity.density import DENSITY, check_density
+from vpns_jax.sparsity.exchange import SET, RigL
+from vpns_jax.sparsity.gmp import GradualMagnitude
 from vpns_jax.sparsity.gradual import GradualState, current_mask, gradual
 from vpns_jax.sparsity.granularity import Granularity
 from vpns_jax.sparsity.granularity import parse as parse_granularity
 from vpns_jax.sparsity.keeping import KeepMaskState, keep_mask
+from vpns_jax.sparsity.learning import first_scores, with_scores
 from vpns_jax.sparsity.masks import (
     apply,
     attach_gradient,
@@ -31,7 +34,7 @@ from vpns_jax.sparsity.pattern import (
     structured_mask,
     validate,
 )
-from vpns_jax.sparsity.rules import SET, GradualMagnitude, Moves, RigL
+from vpns_jax.sparsity.rules import Moves
 from vpns_jax.sparsity.scores import (
     bilevel_gradient,
     check_scores,
@@ -73,6 +76,7 @@ __all__ = [
     "counted",
     "current_mask",
     "density",
+    "first_scores",
     "gradient_flow",
     "gradual",
     "is_kernel",
@@ -100,4 +104,5 @@ __all__ = [
     "topk_mask",
     "unpack",
     "validate",
+    "with_scores",
 ]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from vpns_jax import trees
 from vpns_jax.errors import UserError
 from vpns_jax.sparsity import granularity
 from vpns_jax.sparsity.granularity import Granularity, Groups
@@ -75,7 +76,7 @@ def layers(grain: Granularity, shapes: PyTree, coupled: Sequence[Coupled] = ()) 
       ValueError: coupled kernels differ in their number of output channels.
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(shapes)
-    named = {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
+    named = {trees.joined(path): tuple(leaf.shape) for path, leaf in leaves}
     position = {path: i for i, path in enumerate(named)}
     sharing = {} if grain.kind != "channel" else {path: entry for entry in coupled for path in entry[0]}
 
@@ -83,7 +84,9 @@ def layers(grain: Granularity, shapes: PyTree, coupled: Sequence[Coupled] = ()) 
     for path, shape in named.items():
         others, width, fixed = sharing.get(path, ((path,), 1, ""))
         missing = [other for other in others if other not in named]
-        if reason := fixed or granularity.refusal(grain, shape, width):
+        if grain.kind != "weight" and trees.is_outputs_first(path):
+            refused[path] = "an array called `weight` is [out, in, ...], and only single weights of such can be pruned"
+        elif reason := fixed or granularity.refusal(grain, shape, width):
             refused[path] = reason
         elif missing:
             refused[path] = f"it shares its output channels with {_few(missing)}, which will not be pruned"

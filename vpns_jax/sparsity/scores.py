@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vpns_jax import trees
 from vpns_jax.errors import UserError
 
 PyTree = Any
@@ -16,16 +17,17 @@ def scaled_init(weights: PyTree) -> PyTree:
     """The initial learned scores: sqrt(6 / fan_in) * w / max|w| in each layer (HYDRA, arXiv 2002.10509, eq. 6).
 
     Args:
-      weights: nested dict of prunable kernels, each [..., in, out]; fan_in is the product of all axes but the last.
+      weights: tree of prunable kernels, each [..., in, out]; fan_in is the product of all axes but the last. An array
+        called `weight` is [out, in, ...], as in PyTorch and Equinox.
 
     Returns:
       Scores shaped as `weights`. An all-zero kernel gets zero scores.
     """
-    return jax.tree.map(_scaled, weights)
+    return jax.tree_util.tree_map_with_path(_scaled, weights)
 
 
-def _scaled(w: jax.Array) -> jax.Array:
-    fan_in = math.prod(w.shape[:-1])
+def _scaled(path: tuple[Any, ...], w: jax.Array) -> jax.Array:
+    fan_in = math.prod(w.shape[1:] if trees.is_outputs_first(trees.joined(path)) else w.shape[:-1])
     largest = jnp.max(jnp.abs(w))
     return math.sqrt(6 / fan_in) * w / jnp.where(largest == 0, 1, largest)
 

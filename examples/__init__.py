@@ -1,0 +1,1 @@
+"""Pruning in loops of your own; tests run these files."""
