@@ -25,7 +25,16 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # A worker runs whole files, so a file that takes minutes must not be the last to start.
-SLOWEST_FIRST = ("test_resume.py", "test_golden_run.py", "test_configs.py")
+SLOWEST_FIRST = (
+    "test_golden_run.py",
+    "test_resume.py",
+    "test_notebook.py",
+    "test_processes.py",
+    "test_methods.py",
+    "test_damage.py",
+    "test_golden.py",
+    "test_inputs.py",
+)
 
 
 def pytest_configure(config):

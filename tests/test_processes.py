@@ -32,6 +32,8 @@ WORKER = """
 import os, signal, sys, time
 from pathlib import Path
 import jax
+from matplotlib.figure import Figure
+from tests.experiment import small
 from tests.pruners import cells
 from vpns_jax.experiment import cell
 from vpns_jax.experiment import run as experiment
@@ -43,6 +45,7 @@ import main
 registry.ENTRIES["tiny"] = cells.ENTRY
 layouts.LAYOUTS[cells.tiny.Tiny] = (layouts.resnet_torchvision,)
 sharding.LARGE = 8
+Figure.savefig = small.save_blank
 kill, folders, argv = sys.argv[1] == "kill", sys.argv[2].split(","), ["main.py", *sys.argv[3:]]
 
 class Killed(Recorder):

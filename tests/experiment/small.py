@@ -35,13 +35,19 @@ def _blank():
 BLANK = _blank()
 
 
+def save_blank(figure, file, **options):
+    """Stands for `Figure.savefig`: writes a picture of one pixel."""
+    del figure, options
+    file.write(BLANK)
+
+
 @contextlib.contextmanager
 def world(tmp_path, monkeypatch):
     """Registers the tiny network so that it can be run and exported, with its cache under `tmp_path`.
 
-    Figures are made but not drawn, which would take half the time of a run; each file holds one pixel.
+    Figures are made but not drawn, which would take half the time of a run.
     """
-    monkeypatch.setattr(Figure, "savefig", lambda _, file, **__: file.write(BLANK))
+    monkeypatch.setattr(Figure, "savefig", save_blank)
     monkeypatch.setenv("VPNS_JAX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setitem(registry.ENTRIES, "tiny", cells.ENTRY)
     monkeypatch.setitem(layouts.LAYOUTS, tiny.Tiny, (layouts.resnet_torchvision,))

@@ -43,7 +43,11 @@ def test_every_method_is_tested():
     assert set(COSTS) == set(METHODS)
 
 
-@pytest.mark.parametrize("name", [*METHODS, *(f"{name}+prompt" for name in METHODS if name != "vpns")])
+# One with a prompt of each way to find a mask; "hydra+prompt" is compared with "vpns" below.
+PROMPTED = [f"{name}+prompt" for name in ("dense", "snip", "imp", "hydra_layerwise", "bip")]
+
+
+@pytest.mark.parametrize("name", [*METHODS, *PROMPTED])
 def test_a_cell_from_start_to_end(name, tmp_path):
     base = name.removesuffix("+prompt")
     density = 1.0 if base == "dense" else 0.5
