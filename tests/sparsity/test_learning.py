@@ -46,6 +46,13 @@ def test_it_is_what_an_experiment_learns_with():
     assert np.count_nonzero(seen["a"]["kernel"]) == 2
 
 
+def test_all_weights_learn_where_the_largest_are_used():
+    slope, total = jax.grad(sparsity.with_largest(weighted, 0.5), has_aux=True)(PARAMS, 1.0, shift=0.0)
+    # -2 * 10 and 3 * 100 are used, and the biases; the gradient is that of all weights.
+    assert float(total) == 289
+    np.testing.assert_allclose(slope["a"]["kernel"], [[1.0, 10.0], [100.0, 1000.0]])
+
+
 def test_first_scores_are_the_scaled_weights():
     scores = sparsity.first_scores(PARAMS)
     assert scores["a"]["bias"] is None

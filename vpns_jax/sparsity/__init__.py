@@ -11,7 +11,7 @@ from vpns_jax.sparsity.gradual import GradualState, current_mask, gradual
 from vpns_jax.sparsity.granularity import Granularity
 from vpns_jax.sparsity.granularity import parse as parse_granularity
 from vpns_jax.sparsity.keeping import KeepMaskState, keep_mask
-from vpns_jax.sparsity.learning import first_scores, with_scores
+from vpns_jax.sparsity.learning import first_scores, with_largest, with_scores
 from vpns_jax.sparsity.masks import (
     apply,
     attach_gradient,
@@ -104,5 +104,6 @@ __all__ = [
     "topk_mask",
     "unpack",
     "validate",
+    "with_largest",
     "with_scores",
 ]

@@ -1,7 +1,10 @@
-"""Learned masks of any model in any loop: a loss of scores instead of weights."""
+"""Learned masks of any model in any loop: losses of scores, or of weights of which the largest are used."""
 
 from collections.abc import Callable
 from typing import Any
+
+import jax
+from jax import lax
 
 from vpns_jax.sparsity import masks
 from vpns_jax.sparsity.choosing import prunable as all_prunable
@@ -45,6 +48,42 @@ def with_scores(
         return loss_fn(masks.apply(params, pattern.gate(straight, params)), *args, **kwargs)
 
     return loss_of_scores
+
+
+def with_largest(
+    loss_fn: Callable[..., Any],
+    density: float,
+    *,
+    pattern: Pattern = SINGLE,
+    prunable: Callable[[PyTree], PyTree] = all_prunable,
+) -> Callable[..., Any]:
+    """Turns a loss of weights into one whose forward pass sees only the largest of them, while all of them are trained.
+
+    The mask is made anew in each call, and the gradient passes straight through it: pruned weights get that of the loss
+    at the masked weights, and may come back. So the weights stay dense; after training, apply the mask of
+    `topk_mask(prunable(params), density)`, or `structured_mask` with a pattern.
+
+    Args:
+      loss_fn: a function of the weights and of anything else, such as (params, batch).
+      density: the share kept, in (0, 1].
+      pattern: what masks may look like.
+      prunable: gives the part of the weights that may be pruned.
+
+    Returns:
+      A function of the same arguments, which returns what `loss_fn` does.
+
+    Raises:
+      UserError: (when it is called) nothing may be pruned, or the density or the pattern does not suit the weights.
+    """
+
+    def loss_of_largest(params: PyTree, *args: Any, **kwargs: Any) -> Any:
+        kernels = prunable(params)
+        keep = pattern.select(pattern.magnitude(kernels), pattern.amount(kernels, density))
+        masked = masks.apply(params, pattern.mask(keep, params))
+        straight = jax.tree.map(lambda w, m: w + lax.stop_gradient(m - w), params, masked)
+        return loss_fn(straight, *args, **kwargs)
+
+    return loss_of_largest
 
 
 def first_scores(

@@ -21,7 +21,6 @@ from vpns_jax.sparsity import selection
 from vpns_jax.sparsity.density import check_density
 from vpns_jax.sparsity.matching import match
 from vpns_jax.sparsity.scores import bilevel_gradient
-from vpns_jax.trees import flatten, subtree, unflatten
 
 PyTree = Any
 
@@ -211,12 +210,12 @@ def counted(mask: PyTree) -> PyTree:
     Vectors such as biases are left out, because they are pruned together with a kernel's columns.
 
     Args:
-      mask: nested dict of bool arrays.
+      mask: any pytree of bool arrays.
 
     Returns:
-      Its leaves with two axes or more.
+      Its leaves with two axes or more, a nested dict.
     """
-    return unflatten({path: leaf for path, leaf in flatten(mask).items() if jnp.ndim(leaf) > 1})
+    return trees.unflatten({path: leaf for path, leaf in trees.named_leaves(mask).items() if jnp.ndim(leaf) > 1})
 
 
 @jax.jit
@@ -232,17 +231,20 @@ def nonzero(weights: PyTree, mask: PyTree) -> jax.Array:
     """The share of weights that are kept and not zero.
 
     Args:
-      weights: nested dict of arrays.
-      mask: nested dict of bool arrays, a subtree of `weights`.
+      weights: any pytree of arrays.
+      mask: bool arrays, as for `apply`.
 
     Returns:
       A float32 scalar; 1 for an empty mask.
+
+    Raises:
+      UserError: the mask is of another tree.
     """
-    leaves = jax.tree.leaves(mask)
-    if not leaves:
+    named, masked = trees.named_leaves(weights), match(mask, weights)
+    if not masked:
         return jnp.float32(1)
-    counts = jax.tree.map(lambda w, m: jnp.sum((w != 0) & m, dtype=jnp.int32), subtree(weights, mask), mask)
-    return jnp.float32(sum(jax.tree.leaves(counts)) / selection.count(mask))
+    counts = [jnp.sum((named[path] != 0) & keep, dtype=jnp.int32) for path, keep in masked.items()]
+    return jnp.float32(sum(counts) / selection.count(mask))
 
 
 def apply(weights: PyTree, mask: PyTree) -> PyTree:
