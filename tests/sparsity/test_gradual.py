@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from vpns_jax import sparsity
+from vpns_jax import models, sparsity
 from vpns_jax.errors import UserError
 from vpns_jax.sparsity import SET, GradualMagnitude, Moves, Pattern, RigL
 
@@ -204,3 +204,17 @@ def test_only_what_is_prunable_is_masked():
 def test_mistakes_are_one_line(make, line):
     with pytest.raises(UserError, match=line):
         make()
+
+
+def test_whole_channels_move_with_all_that_belongs_to_them():
+    channels = models.Channels((models.Writer("a/kernel", bias="a/bias"),), (models.Reader("b/kernel"),))
+    pattern = sparsity.ChannelPattern(channels=(channels,))
+    some = functools.partial(sparsity.prunable, exclude=["b"])
+    rule = GradualMagnitude(Moves(end=2, every=1))
+    rows = history(sparsity.gradual(optax.sgd(0.1), 0.3, rule, pattern=pattern, prunable=some), 3)
+    # Densities 1, 0.3 + 0.7 / 8 and 0.3 of ten channels.
+    assert [int(mask["a"]["bias"].sum()) for _, _, mask, _ in rows] == [10, 10, 4, 3]
+    for params, _, mask, _ in rows[1:]:
+        assert np.array_equal(mask["a"]["kernel"], np.broadcast_to(mask["a"]["bias"], (6, 10)))
+        assert np.all(params["a"]["bias"][~mask["a"]["bias"]] == 0)
+        assert np.all(params["a"]["kernel"][~mask["a"]["kernel"]] == 0)

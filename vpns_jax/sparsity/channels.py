@@ -98,7 +98,7 @@ class ChannelPattern(Pattern):
           ValueError: `channels` lacks a kernel.
         """
         coupled = [(_kernels(each), each.width, each.fixed) for each in self.channels]
-        strangers = trees.flatten(shapes).keys() - {kernel for kernels, _, _ in coupled for kernel in kernels}
+        strangers = trees.named_leaves(shapes).keys() - {kernel for kernels, _, _ in coupled for kernel in kernels}
         if strangers:
             raise ValueError(f"the channels of {', '.join(sorted(strangers))} are not known")
         named = layers.layers(self.granularity, shapes, coupled)
@@ -156,7 +156,7 @@ class ChannelPattern(Pattern):
 
     def kept(self, mask: PyTree) -> PyTree:
         """Reads from a mask which channels it keeps; see `Pattern.kept`."""
-        leaves, keep = trees.flatten(mask), {}
+        leaves, keep = trees.named_leaves(mask), {}
         for each in self.channels:
             if _name(each) in leaves:
                 # All elements of a column are equal.
@@ -166,14 +166,13 @@ class ChannelPattern(Pattern):
 
     def _per_tensor(self, kernels: PyTree, vector: Callable[[Layer, list[Any]], Any]) -> PyTree:
         """A tree of vectors, each at the path of the first writer's kernel."""
-        named, _ = jax.tree_util.tree_flatten_with_path(kernels)
-        paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in named]
-        leaves = [leaf for _, leaf in named]
+        named = trees.named_leaves(kernels)
+        paths, leaves = list(named), list(named.values())
         return trees.unflatten({paths[layer.leaves[0]]: vector(layer, leaves) for layer in self.layers(kernels)})
 
     def _spread(self, values: PyTree, weights: PyTree, chosen: Callable[[Channels], list[str]]) -> PyTree:
         """Spreads each vector over the columns of the weights at the chosen paths."""
-        vectors, shapes = trees.flatten(values), trees.flatten(weights)
+        vectors, shapes = trees.named_leaves(values), trees.named_leaves(weights)
         spread: dict[str, jax.Array] = {}
         for each in self.channels:
             if _name(each) in vectors:
