@@ -167,3 +167,10 @@ def test_the_weights_must_be_given():
     tx = sparsity.keep_mask(optax.sgd(0.1), MASK)
     with pytest.raises(UserError, match=r"call tx\.update\(gradients, state, params\)"):
         tx.update(PARAMS, tx.init(PARAMS))
+
+
+def test_a_compiled_init_does_not_pack_the_mask():
+    """XLA would pack it while it compiles, in seconds a layer."""
+    params = {"kernel": jnp.ones((4, 8))}
+    tx = sparsity.keep_mask(optax.sgd(0.1), {"kernel": jnp.arange(32).reshape(4, 8) < 9})
+    assert "name=pack" not in str(jax.make_jaxpr(tx.init)(params))

@@ -52,7 +52,10 @@ def keep_mask(tx: optax.GradientTransformation, mask: PyTree) -> optax.GradientT
 
     def init(params: PyTree) -> KeepMaskState:
         keep = match_bool(mask, params)
-        return KeepMaskState(stored(keep), inner.init(zero_pruned(params, keep)))
+        # Packed at once, even under jit: XLA would take seconds to pack constants while it compiles.
+        with jax.ensure_compile_time_eval():
+            packed = stored(keep)
+        return KeepMaskState(packed, inner.init(zero_pruned(params, keep)))
 
     def update(
         updates: PyTree, state: KeepMaskState, params: PyTree | None = None, **extra: Any
