@@ -1,19 +1,23 @@
 """The cost of learning a mask and a prompt, compared with fine-tuning the dense network: time and memory a step.
 
     python -m benchmarks.step --model resnet18 --image-size 32 --batch 64
+    python -m benchmarks.step --model resnet18 --image-size 32 --batch 64 --own-loop
 
 All steps run in turns on the same images. `as dense` is a step's time over the dense step's; the released code's
 protocol has two passes, so it is compared with two dense steps. Dense networks are fine-tuned with SGD, as in the
-paper's retraining, and with Adam, which learns the scores: the difference of the two is the optimizer's cost.
+paper's retraining, and with Adam, which learns the scores: the difference of the two is the optimizer's cost. With
+--own-loop, the step is that of a plain optax loop, and the optimizer keeps a mask or moves one.
 """
 
 import argparse
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from benchmarks import measure
 from vpns_jax import models, prompting, sparsity
@@ -26,6 +30,7 @@ from vpns_jax.training.passes import Stage
 from vpns_jax.training.stage import Recipe, learn_scores, learn_weights
 from vpns_jax.training.state import Groups, TrainState
 
+PyTree = Any
 CLASSES, DENSITY, EPOCHS, ITERATIONS = 10, 0.1, 30, 1000
 OPTIMIZERS = {
     name: Optimizer(
@@ -53,6 +58,26 @@ CASES = {
     "prune (HYDRA)": Kind("scores", "paper", prompted=False, masked=True, optimizer="adam"),
     "prune (VPNs)": Kind("scores", "paper", prompted=True, masked=True, optimizer="adam"),
     "prune (VPNs, reference)": Kind("scores", "reference", prompted=True, masked=True, optimizer="adam"),
+}
+
+ADAMW = optax.adamw(1e-3)
+# Far away, so that no move comes; and one at every step.
+NEVER, ALWAYS = sparsity.Moves(begin=100_000, end=100_100), sparsity.Moves(end=1000, every=1)
+
+
+def moving(rule: sparsity.Rule) -> Callable[[PyTree], optax.GradientTransformation]:
+    """An optimizer that moves a mask."""
+    return lambda params: sparsity.gradual(ADAMW, DENSITY, rule, prunable=models.prunable)
+
+
+# Optimizers of a plain loop, from the weights. The first one is dense.
+OWN_LOOP: dict[str, Callable[[PyTree], optax.GradientTransformation]] = {
+    "dense, AdamW": lambda params: ADAMW,
+    "keep_mask": lambda params: sparsity.keep_mask(ADAMW, sparsity.topk_mask(models.prunable(params), DENSITY)),
+    "gradual magnitude, between moves": moving(sparsity.GradualMagnitude(NEVER)),
+    "gradual magnitude, at a move": moving(sparsity.GradualMagnitude(ALWAYS)),
+    "RigL, between moves": moving(sparsity.RigL(NEVER)),
+    "RigL, at a move": moving(sparsity.RigL(ALWAYS)),
 }
 
 
@@ -84,10 +109,60 @@ class Case:
         return metrics
 
     def bytes(self) -> int:
-        """The bytes of arguments, of outputs that are not arguments, and of temporary arrays, as XLA reports them."""
-        memory = self._step.memory_analysis()
-        fresh_outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
-        return memory.argument_size_in_bytes + fresh_outputs + memory.temp_size_in_bytes
+        """See `memory`."""
+        return memory(self._step)
+
+
+class OwnLoop:
+    """A compiled step of a plain optax loop with its state, which each call updates in place."""
+
+    passes = 1
+
+    def __init__(
+        self, name: str, variables: dict[str, Any], *, model: str, image_size: int, batch: int, dtype: str
+    ) -> None:
+        network = models.create(model, num_classes=CLASSES, dtype=dtype)
+        tx = OWN_LOOP[name](variables["params"])
+        rest = {key: value for key, value in variables.items() if key != "params"}
+        images, labels = make_batch(batch, image_size)
+
+        def loss(params: PyTree, images: jax.Array, labels: jax.Array) -> jax.Array:
+            logits, _ = network.apply(
+                {"params": params, **rest},
+                images / 255,
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": jax.random.key(0)},
+            )
+            return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+        def step(state: PyTree, images: jax.Array, labels: jax.Array) -> tuple[PyTree, jax.Array]:
+            params, inner = state
+            value, gradient = jax.value_and_grad(loss)(params, images, labels)
+            updates, inner = tx.update(gradient, inner, params)
+            return (optax.apply_updates(params, updates), inner), value
+
+        # The state is donated, and other cases begin with the same weights.
+        params = jax.tree.map(jnp.copy, variables["params"])
+        self._state, self._rest = (params, jax.jit(tx.init)(params)), (images, labels)
+        compiled: Any = jax.jit(step, donate_argnums=0).lower(self._state, *self._rest).compile()
+        self._step = compiled
+
+    def __call__(self) -> Any:
+        """Runs the step, and returns its loss."""
+        self._state, value = self._step(self._state, *self._rest)
+        return value
+
+    def bytes(self) -> int:
+        """See `memory`."""
+        return memory(self._step)
+
+
+def memory(program: Any) -> int:
+    """The bytes of arguments, of outputs that are not arguments, and of temporary arrays, as XLA reports them."""
+    sizes = program.memory_analysis()
+    fresh_outputs = sizes.output_size_in_bytes - sizes.alias_size_in_bytes
+    return sizes.argument_size_in_bytes + fresh_outputs + sizes.temp_size_in_bytes
 
 
 def iteration(
@@ -197,19 +272,25 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--own-loop", action="store_true", help="time optimizers that keep or move a mask")
     parser.add_argument("--json")
     chosen = parser.parse_args(arguments)
     sizes = {key: getattr(chosen, key) for key in ("model", "image_size", "batch", "dtype")}
     variables = make_variables(chosen.model, chosen.image_size)
-    cases = {name: Case(name, variables, **sizes) for name in CASES}
+    cases: dict[str, Case | OwnLoop] = (
+        {name: OwnLoop(name, variables, **sizes) for name in OWN_LOOP}
+        if chosen.own_loop
+        else {name: Case(name, variables, **sizes) for name in CASES}
+    )
+    dense = next(iter(cases))
     seconds = measure.interleaved(cases, chosen.repeats)
     rows = [
         {
             "step": name,
             "ms": 1e3 * seconds[name],
-            "as dense": seconds[name] / (case.passes * seconds["dense"]),
+            "as dense": seconds[name] / (case.passes * seconds[dense]),
             "MB": case.bytes() / 1e6,
-            "memory as dense": case.bytes() / cases["dense"].bytes(),
+            "memory as dense": case.bytes() / cases[dense].bytes(),
         }
         for name, case in cases.items()
     ]

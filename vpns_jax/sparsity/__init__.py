@@ -34,7 +34,7 @@ from vpns_jax.sparsity.pattern import (
     structured_mask,
     validate,
 )
-from vpns_jax.sparsity.rules import Moves
+from vpns_jax.sparsity.rules import Moves, Rule
 from vpns_jax.sparsity.scores import (
     bilevel_gradient,
     check_scores,
@@ -63,6 +63,7 @@ __all__ = [
     "Moves",
     "Pattern",
     "RigL",
+    "Rule",
     "Term",
     "apply",
     "attach_gradient",
