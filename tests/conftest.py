@@ -40,7 +40,7 @@ SLOWEST_FIRST = (
 def pytest_configure(config):
     # Workers and sessions share compiled programs; `pytest --cache-clear` removes them.
     jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("compiled")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def pytest_collection_modifyitems(items):
