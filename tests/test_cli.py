@@ -119,6 +119,7 @@ def test_mistakes(call, tmp_path, argument, words):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_weights_that_do_not_fit_are_listed_whole_on_demand(call, tmp_path):
     np.savez(tmp_path / "w.npz", **{f"deep{i}.weight": np.ones(3, np.float32) for i in range(100)})
     weights = ("--config.data.name=digits", f"--config.model.weights={tmp_path / 'w.npz'}")

@@ -97,6 +97,7 @@ def test_fsdp_splits_all_that_is_large_and_gathers_only_masked_weights():
     assert {(name, shape) for name, shape, where in sent if "prune" in where} == {("all-reduce", (7,))}
 
 
+@pytest.mark.slow
 def test_a_fixed_mask_lies_where_its_weights_do():
     shapes = {"tall": (64, 16), "wide": (16, 64), "kernel": (3, 3, 16, 16), "reduction": (1, 1, 32, 16)}
     weights = {name: jnp.ones(shape) for name, shape in shapes.items()}

@@ -104,6 +104,7 @@ def test_classes_without_images_leave_their_row_empty(tmp_path, drawn):
     np.testing.assert_allclose(drawn[0].axes[0].images[0].get_array(), [[0, 0], [0.25, 0.75]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [21, 1000])
 def test_the_picture_of_many_classes_shows_the_worst(tmp_path, drawn, count):
     counts, names = many(count)

@@ -160,6 +160,7 @@ def test_layers_figure(tmp_path, drawn, layers):
     assert [label.get_text() for label in vpns.get_yticklabels()] == names
 
 
+@pytest.mark.slow
 def test_layers_wrap_and_may_all_be_empty(tmp_path, drawn):
     empty = DensityReport((Layer("conv", 10, 0),))
     pixels(figures.layers_figure({f"method{i}": empty for i in range(6)}, tmp_path / "l.png"), 1200, 400)

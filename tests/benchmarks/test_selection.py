@@ -20,6 +20,7 @@ def test_trees_have_the_sizes_they_are_called_by():
         assert f"{count / 1e6:.1f}M" == size
 
 
+@pytest.mark.slow
 def test_contenders_agree_and_are_written_down(capsys, tmp_path, monkeypatch):
     monkeypatch.setitem(selection.TREES, "1.3M", ("tiny", lambda: [(4, 5), (3,)]))
     selection.main(["--sizes", "1.3M", "--repeats", "1", "--json", str(tmp_path / "found.json")])

@@ -137,6 +137,7 @@ def test_a_description_that_was_damaged_before_it_was_opened(tmp_path):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_damaged_records_are_one_line(tmp_path):
     build_cifar10(tmp_path, train=40, test=10)
     (path,) = (tmp_path / "cifar10" / "3.0.2").glob("*train*array_record*")
@@ -296,6 +297,7 @@ def server(tmp_path, monkeypatch):
         thread.join()
 
 
+@pytest.mark.slow
 def test_tiny_imagenet_from_download_to_arrays(tmp_path, server, monkeypatch, capsys):
     address, served = server
     archive = tiny_imagenet_zip()

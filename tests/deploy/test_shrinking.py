@@ -33,6 +33,7 @@ def test_the_logits_are_equal_prompted_and_plain(name):
         np.testing.assert_allclose(logits(after, prompted=prompted), expected, rtol=0, atol=1e-5 * expected.std())
 
 
+@pytest.mark.slow
 def test_what_is_left_is_described_and_goes_through_a_file(tmp_path):
     before = families.classifier("small_stem", prompt="none", origin={"seed": 7})
     after = deploy.shrink(before)
@@ -78,6 +79,7 @@ def test_sizes_by_hand():
     assert size.bytes == 4 * (size.parameters + 2 * (8 + 16) + 2)
 
 
+@pytest.mark.slow
 def test_rounded_widths():
     shrunk = deploy.shrink(families.classifier("small_basic"), round_to=4)
     widths = [leaf.shape[-1] for path, leaf in families.flatten(shrunk.subnetwork.weights).items() if "conv" in path]

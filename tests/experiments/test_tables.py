@@ -83,6 +83,7 @@ def broken():
         yield field, None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", [tables, figures, overlap])
 def test_a_broken_summary_is_one_line(program, tmp_path, capsys):
     flag = "workdir" if program is overlap else "folder"

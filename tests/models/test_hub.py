@@ -110,6 +110,7 @@ def test_without_a_network_one_line_says_so_within_seconds(
     assert not [path for path in cache.rglob("*") if path.is_file()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [b"<!DOCTYPE html><title>Sign in</title>", b"\n <html>503</html>"])
 def test_a_page_in_a_weight_files_place_is_not_kept(page: bytes, served: Path, cache: Path) -> None:
     put(served, "model.safetensors", page)

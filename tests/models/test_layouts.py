@@ -202,6 +202,7 @@ def test_a_prefix_of_all_names_is_taken_off_and_said(prefix: str, note: str, tmp
     assert_equal(pretrained, load(tmp_path, narrow()))
 
 
+@pytest.mark.slow
 def test_prefixes_within_names_and_a_head_outside_of_the_backbone(tmp_path: Path) -> None:
     wrapped = renamed(narrow(), (r"^layer2\.", "layer2._orig_mod.")) | {"n_averaged": np.array(3)}
     assert_equal(load(tmp_path, wrapped), load(tmp_path, narrow()))
@@ -260,6 +261,7 @@ def test_a_training_checkpoint_says_which_weights_it_took(tmp_path: Path) -> Non
     assert_equal(read(path, weights_key="model"), load(tmp_path, narrow()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "file"),
     [(np.float16, "w.safetensors"), (np.float16, "w.npz"), (ml_dtypes.bfloat16, "w.safetensors")],

@@ -83,6 +83,7 @@ def test_batch_counts_may_be_missing(tmp_path: Path) -> None:
     assert load(tmp_path, {})["batch_stats"]["bn1"]["count"] == 12345
 
 
+@pytest.mark.slow
 def test_as_many_classes_as_the_file_has(tmp_path: Path) -> None:
     variables = load(tmp_path, {}, num_classes=None)
     assert variables["params"]["head"]["kernel"].shape == (32, 10)

@@ -176,6 +176,7 @@ def test_a_channel_of_a_residual_sum_goes_only_if_none_writes_to_it():
     check_equal(network, unflatten(leaves), shrunk)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("constants", "left"), [([0.0, -2.0], 6), ([0.0, 1.5], 7), ([0.25, 1.5], 7)])
 def test_one_constant_stands_in_for_all_where_zeros_lie_around_an_image(constants, left):
     """Channels that say nothing after the ReLU go; of those that say something, one is kept."""
@@ -284,6 +285,7 @@ def test_shrinking_again_removes_nothing(network):
     assert jax.tree.all(jax.tree.map(np.array_equal, once.variables, twice.variables))
 
 
+@pytest.mark.slow
 def test_a_shrunk_network_is_created_by_name_and_goes_through_a_file(tmp_path):
     model = models.create("resnet18", width=1 / 16, num_classes=5, stem="small")
     shape = jax.eval_shape(model.init, jax.random.key(0), images())

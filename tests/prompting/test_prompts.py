@@ -76,6 +76,7 @@ def test_random_moves_over_all_places_and_rests_in_the_center():
     assert np.argwhere(np.asarray(prompt.apply(params, blank))[0, :, :, 0])[0].tolist() == [1, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_keeps_to_the_unit_interval_and_the_canvas(kind):
     prompt = make(kind, 6)
@@ -112,6 +113,7 @@ def test_parametrizations(parametrization, start, at_two):
     assert float(prompt.perturbation(filled(prompt, 2.0))[0, 0, 0]) == pytest.approx(at_two, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("clamp", "expected"), [("hard", [1, 1, 1, 0]), ("straight_through", [1, 1, 1, 1])])
 def test_clamp_gradients(clamp, expected):
     """Within, at either end and beyond: PyTorch's clamp passes the gradient on the closed interval."""

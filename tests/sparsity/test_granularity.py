@@ -145,6 +145,7 @@ def test_uniform_keeps_exactly_the_density_in_each_layer(text, values, density):
     assert kept_groups(mask, text) == {name: n - int((1 - density) * n) for name, n in SERVED[text].items()}
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(values=VALUES, pair=st.sampled_from([(2, 4), (1, 4), (3, 4), (1, 2)]))
 def test_every_m_weights_keep_exactly_n_of_the_largest(values, pair):

@@ -173,6 +173,7 @@ def test_any_damage_to_any_file_is_one_line_that_names_it_and_offers_the_older_o
             shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -211,6 +212,7 @@ def test_arrays_that_storage_gives_otherwise_are_noticed(tmp_path, monkeypatch):
 FULL = ValueError("RESOURCE_EXHAUSTED: Error writing \"a/0\": No space left on device [os_error_code='28']")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [FULL, OSError(28, "No space left on device"), OSError(30, "Read-only file system")])
 def test_a_disk_that_refuses_is_one_line_and_costs_no_checkpoint(tmp_path, monkeypatch, error):
     save_three(tmp_path)

@@ -13,6 +13,7 @@ LABELS = jnp.array([0, 1, 1])
 LOSSES = -np.log([3 / 4, 1 / 4, 1 / 2])
 
 
+@pytest.mark.slow
 def test_cross_entropy_is_the_mean():
     assert cross_entropy(logits=LOGITS, labels=LABELS) == pytest.approx(LOSSES.mean())
 

@@ -100,6 +100,7 @@ MADE = tuple(
 TREE = {"scores": {"a": jnp.ones(2)}, "prompt": jnp.full(2, 2.0)}
 
 
+@pytest.mark.slow
 def test_each_group_follows_its_own_optimizer():
     joint = optimizers.joint(MADE)
     updates, _ = joint.update(TREE, joint.init(TREE), TREE)

@@ -74,6 +74,7 @@ def test_retrain_moves_weights_and_prompt_under_a_fixed_mask():
     assert tiny.same(stage.subnetwork(after).mask, stage.subnetwork(state).mask)
 
 
+@pytest.mark.slow
 def test_pruned_weights_only_decay():
     stage, state = tiny.begin("weights", optimizers={"weights": tiny.optimizer(momentum=0.0)})
     after, _ = iterate(stage, state)
@@ -96,6 +97,7 @@ def test_a_plain_pass_leaves_the_prompt_and_its_optimizer_alone(group):
     assert not tiny.same(after.learned[group], state.learned[group])
 
 
+@pytest.mark.slow
 def test_the_reference_iteration_is_its_two_passes():
     stage, state = tiny.begin(protocol="reference")
     batches = tiny.batches(stage)
@@ -149,6 +151,7 @@ def test_density_one_is_no_mask():
     assert all(bool(leaf.all()) for leaf in jax.tree.leaves(stage.subnetwork(dense).mask))
 
 
+@pytest.mark.slow
 def test_one_compilation_serves_every_density():
     traced = []
 

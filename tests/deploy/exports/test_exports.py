@@ -44,6 +44,7 @@ def refused(words, *arguments, **options):
     assert len(str(error.value)) <= 400
 
 
+@pytest.mark.slow
 def test_a_file_with_the_same_answers_is_kept(tmp_path):
     exported = deploy.export(finished.classifier(), tmp_path / "a.notes", format="notes", shift="1e-7")
     assert exported.path.read_text() == "1e-7"

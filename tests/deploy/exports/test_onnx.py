@@ -83,6 +83,7 @@ def test_a_branch_that_was_removed_leaves_its_constant(name, layer, operation, f
     assert operations(model)[operation] == operations(onnx_model.build(classifier))[operation] - fewer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["none", "expand"])
 def test_images_smaller_than_the_canvas(kind):
     classifier = families.classifier("small_vit", prompt=kind)
@@ -97,6 +98,7 @@ def test_an_image_without_prompt_and_canvas():
     assert_computes(onnx_model.build(classifier), classifier, logits(classifier, prompted=False))
 
 
+@pytest.mark.slow
 def test_a_file_holds_probabilities_names_and_the_description(tmp_path):
     classifier = families.classifier("small_vit", origin={"seed": 7})
     exported = deploy.export(classifier, tmp_path / "small.onnx", format="onnx")

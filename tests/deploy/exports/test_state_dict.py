@@ -50,6 +50,7 @@ def read(classifier, path):
     return flatten(variables)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", families.SMALL)
 def test_weights_of_every_family_in_torchvisions_layout(tmp_path, name):
     classifier = deploy.shrink(plain(name))
