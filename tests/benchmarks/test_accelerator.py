@@ -47,6 +47,7 @@ def test_a_part_that_breaks_is_named_and_the_others_run(tmp_path):
     assert page.count("- A remark.") == 2
 
 
+@pytest.mark.slow
 def test_a_part_that_takes_too_long_is_cut_off_and_keeps_its_rows(tmp_path):
     running.run([part("hangs", seconds=3.0), part("ends")], tmp_path, minutes=0.2, tiny=False, head={})
     told = states(tmp_path)
@@ -61,6 +62,7 @@ def test_without_time_a_part_is_not_started(tmp_path):
     assert states(tmp_path)["ends"]["reason"] == "no time was left"
 
 
+@pytest.mark.slow
 def test_what_was_measured_stays_when_all_is_killed(tmp_path):
     driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path)], cwd=ROOT)
     until = time.monotonic() + 60

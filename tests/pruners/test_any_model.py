@@ -70,6 +70,7 @@ def test_the_mask_is_that_of_the_method_of_an_experiment(name, tmp_path):
     assert tiny.same(sparsity.subtree(mask, expected), expected)
 
 
+@pytest.mark.slow
 def test_snip_and_grasp_by_hand():
     """For l = c (a w0 + w1)^2 / 2 with c = 1 and 3 in two batches."""
     w = {"w": jnp.asarray([[1.0, -4.0, 0.5]])}
@@ -96,6 +97,7 @@ def test_the_mask_has_the_structure_of_the_weights(dense):
     assert sum(kept(dense)) == 40
 
 
+@pytest.mark.slow
 def test_one_program_serves_all_batches_and_jit(dense):
     traced = []
 
@@ -109,6 +111,7 @@ def test_one_program_serves_all_batches_and_jit(dense):
     assert len(traced) == 2
 
 
+@pytest.mark.slow
 def test_split_weights_and_batches_give_the_same_mask(dense):
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 
@@ -121,6 +124,7 @@ def test_split_weights_and_batches_give_the_same_mask(dense):
     assert jax.tree.all(jax.tree.map(np.array_equal, mask, dense))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("granularity", "allocation", "counts"),
     [
@@ -182,6 +186,7 @@ def test_mistakes_are_one_line(call, line):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_our_own_models_may_be_pruned_by_their_own_rule():
     """A nested dict of the kernels alone serves, too."""
     mask = pruners.magnitude(dict(tiny.variables())["params"], 0.5, prunable=models.prunable)

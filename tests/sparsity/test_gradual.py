@@ -140,6 +140,7 @@ def test_between_moves_and_after_the_last_the_mask_rests(rigl):
     assert moved == [0, 3]
 
 
+@pytest.mark.slow
 def test_set_grows_at_random_and_starts_from_a_given_mask():
     start = {
         name: {"kernel": mask}
@@ -155,6 +156,7 @@ def test_set_grows_at_random_and_starts_from_a_given_mask():
     assert not np.array_equal(*grown)
 
 
+@pytest.mark.slow
 def test_whole_blocks_move_together():
     pattern = Pattern(sparsity.parse_granularity("block:2x2"), "erk")
     rows = history(sparsity.gradual(optax.sgd(0.1), 0.4, RigL(Moves(end=4, every=2)), pattern=pattern), 3)
@@ -206,6 +208,7 @@ def test_mistakes_are_one_line(make, line):
         make()
 
 
+@pytest.mark.slow
 def test_whole_channels_move_with_all_that_belongs_to_them():
     channels = models.Channels((models.Writer("a/kernel", bias="a/bias"),), (models.Reader("b/kernel"),))
     pattern = sparsity.ChannelPattern(channels=(channels,))
