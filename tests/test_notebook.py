@@ -68,7 +68,7 @@ def test_own_images_from_a_folder_to_a_file(execute, tmp_path, monkeypatch):
     # Three rows of images, four figures of the report, and the widths.
     assert pictures == 8
     assert "360 images for training and validation, 90 for the test\n10 classes: 0, 1, 2, 3" in printed
-    assert "Without their pruned channels, dense over their time" in printed
+    assert "Without their dead channels, dense over their time" in printed
     assert "the same answer for 100.00% of 90 test images" in printed
     monkeypatch.setitem(ENTRIES, "resnet18", shallow())
     (small,) = (tmp_path / "run").glob("*-small.safetensors")

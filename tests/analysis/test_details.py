@@ -53,7 +53,7 @@ def test_what_is_no_faster_is_said_plainly():
         "These 2 masks do not make this device faster: dense over masked time is 0.98 to 1.01 in the median, 0.88 to "
         "1.11 in single pairs of batches. "
         "Masks that do, in every pair of batches timed: vpns-s95-seed9 by a factor of 1.25. "
-        "Without their pruned channels, dense over their time in the median (and in single pairs of batches) is: "
+        "Without their dead channels, dense over their time in the median (and in single pairs of batches) is: "
         "vpns-s95-seed7 1.50 (1.40 to 1.55)."
     )
     extended["cells"] = extended["cells"][3:]

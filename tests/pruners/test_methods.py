@@ -12,7 +12,7 @@ from tests.training import tiny
 from vpns_jax import sparsity
 from vpns_jax.analysis.confusion import Confusion
 from vpns_jax.errors import UserError
-from vpns_jax.experiment import budget, config
+from vpns_jax.experiment import budget, config, timing
 from vpns_jax.experiment.cell import CellRun
 from vpns_jax.experiment.plan import Cell
 from vpns_jax.parallel import sharding
@@ -116,7 +116,7 @@ def test_timing_runs_what_evaluation_compiled(tmp_path, caplog):
 
 def _timed(done):
     best, (images, _) = sharding.to_host((done.best, tiny.split(seed=2).examples(tiny.IMAGES // 2)))
-    return done.run.latency(best, images)
+    return timing.masked(done.run.network, best, images)
 
 
 def test_hydra_with_a_prompt_is_vpns(tmp_path):

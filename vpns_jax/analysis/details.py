@@ -56,12 +56,12 @@ def speed_line(summary: Mapping[str, Any]) -> str:
 
 
 def _cut_out(summary: Mapping[str, Any]) -> list[str]:
-    """How fast the networks of the cells are without their pruned channels, where that was measured."""
+    """How fast the networks of the cells are without their dead channels, where that was measured."""
     timed = [(cell["cell"], dig(cell, "shrunk", "latency")) for cell in summary["cells"]]
     known = [
         f"{name} {times['speedup']:.2f} ({times['least']:.2f} to {times['most']:.2f})" for name, times in timed if times
     ]
-    what = "Without their pruned channels, dense over their time in the median (and in single pairs of batches) is"
+    what = "Without their dead channels, dense over their time in the median (and in single pairs of batches) is"
     return [f"{what}: {', '.join(known)}."] if known else []
 
 

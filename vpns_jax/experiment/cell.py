@@ -1,17 +1,14 @@
 """One cell of an experiment: prune, retrain, evaluate. It starts, or resumes from its newest checkpoints."""
 
 import dataclasses
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from vpns_jax import data, deploy, models, sparsity
-from vpns_jax.analysis import latency
+from vpns_jax import data, models, sparsity
 from vpns_jax.data.decoding import AS_STORED, Decoding
-from vpns_jax.deploy import Classifier, Description
+from vpns_jax.deploy import Description
 from vpns_jax.experiment import pruning, result
 from vpns_jax.experiment.config import Config
 from vpns_jax.experiment.plan import Cell, network, plan
@@ -20,7 +17,7 @@ from vpns_jax.parallel import processes, sharding
 from vpns_jax.pruners import Problem
 from vpns_jax.pruners.problem import FirstMapping, FrequencyMapping, NewHead, RandomMapping
 from vpns_jax.training.batches import Split
-from vpns_jax.training.network import Network, Subnetwork, predict
+from vpns_jax.training.network import Network, Subnetwork
 from vpns_jax.training.recorder import Progress, Recorder
 from vpns_jax.training.runner import Runner
 from vpns_jax.training.stage import learn_prompt, learn_weights
@@ -270,45 +267,6 @@ class CellRun:
             },
         )
 
-    def latency(self, best: Subnetwork, images: Any) -> dict[str, Any] | None:
-        """Measures how long the masked and the dense network take for a plain batch.
-
-        Args:
-          best: the network.
-          images: uint8 [b, h, w, c].
-
-        Returns:
-          The times of `latency.compare`; None for the dense method.
-        """
-        if not self.plan.method.sparse:
-            return None
-        times = latency.compare(
-            self._timed(self.network, _whole(best), images), self._timed(self.network, best, images)
-        )
-        return times | {"batch_size": len(images)}
-
-    def shrunk_latency(self, finished: Classifier, images: Any) -> dict[str, Any]:
-        """Measures how long the network without its pruned channels and the dense network take for a plain batch.
-
-        Args:
-          finished: the network.
-          images: uint8 [b, h, w, c].
-
-        Returns:
-          The times of `latency.compare`, those of the smaller network under "shrunk".
-        """
-        small = deploy.shrink(finished)
-        dense = self._timed(self.network, _whole(finished.subnetwork), images)
-        times = latency.compare(dense, self._timed(small.network, small.subnetwork, images))
-        return times | {"shrunk": times.pop("masked"), "batch_size": len(images)}
-
-    @staticmethod
-    def _timed(network: Network, subnetwork: Subnetwork, images: Any) -> Callable[[], Any]:
-        """A function that runs a plain batch, distributed as in evaluation, so that the compiled program is reused."""
-        subnetwork = sharding.replicate(subnetwork, jax.sharding.get_mesh())
-        images = jax.device_put(images, sharding.batch_sharding())
-        return functools.partial(predict, network, subnetwork, images, prompted=False)
-
     @property
     def _iterations(self) -> int:
         return self._setup.train.size // self.plan.retrain.batch_size
@@ -329,8 +287,3 @@ class CellRun:
         if self.plan.mapping == "random":
             return RandomMapping(self._keys["mapping"], self._setup.source_classes)
         return FrequencyMapping(sparse=self.plan.sparse_mapping)
-
-
-def _whole(subnetwork: Subnetwork) -> Subnetwork:
-    """The network with a mask that keeps everything. It does the same multiplications, so times can be compared."""
-    return dataclasses.replace(subnetwork, mask=jax.tree.map(jnp.ones_like, subnetwork.mask))

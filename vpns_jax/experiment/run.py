@@ -16,7 +16,7 @@ from vpns_jax import data, deploy, models, trees
 from vpns_jax.data import Sources
 from vpns_jax.deploy import Classifier
 from vpns_jax.errors import UserError
-from vpns_jax.experiment import budget, inputs, pretraining, report
+from vpns_jax.experiment import budget, inputs, pretraining, report, timing
 from vpns_jax.experiment.cell import CellRun, Setup
 from vpns_jax.experiment.config import Config
 from vpns_jax.experiment.inputs import Input
@@ -205,10 +205,12 @@ def _finish_cell(setup: Setup, cell: Cell, run: CellRun) -> None:
         with jax.set_mesh(sharding.local_mesh()):
             rows = run.recorder.rows()
             report.draw_cell(setup.folder, result, run.network, best, examples, setup.classes, rows)
-            result["latency"] = run.latency(best, images)
             finished = Classifier(run.description(result), best)
-            if "shrunk" in result:
-                result["shrunk"]["latency"] = run.shrunk_latency(finished, images)
+            result["latency"] = None
+            if run.plan.method.sparse:
+                result["latency"] = timing.masked(run.network, best, images)
+                shrunk = timing.without_dead_channels(finished, images) | result.get("shrunk", {})
+                result |= {"shrunk": shrunk} if shrunk else {}
         deploy.save(setup.folder.subnetwork(cell.name), finished)
         setup.folder.write_cell(cell.name, result)
         setup.progress.say(report.one_line(result))

@@ -6,7 +6,7 @@ this, and each is the fast one on one platform:
 - `count_together`: one reduction of several operands. It is the only form for which XLA for CPUs reads an array once.
 - `count_rows`: a reduction over rows for each pivot; then one reduction over the rows of all arrays. XLA for GPUs
   fuses the row reductions of an array's pivots into one kernel. For reductions over the whole array it would make
-  eight.
+  eight. Starting a kernel takes longer than reading a small array, so all small arrays are counted as one.
 - `count_apart`: a reduction for each pivot. XLA for TPUs fuses them and partitions them well. TPUs do not support
   custom partitioning rules (https://github.com/jax-ml/jax/issues/38196).
 
