@@ -79,7 +79,7 @@ def test_any_byte_of_any_file_of_a_run_is_noticed_or_decides_nothing(tmp_path, d
         # The checkpoints of a finished cell are no longer read.
         names = [name for name in names if run == "half" or name.parts[0] != "checkpoints"]
         for name in names:
-            for kind in ("flip", "flip", "half", "removed"):
+            for kind in ("flip", "half", "removed"):
                 folder = tmp_path / "damaged"
                 shutil.copytree(tmp_path / run, folder)
                 path = folder / name
@@ -106,7 +106,7 @@ def test_any_byte_of_any_file_of_a_run_is_noticed_or_decides_nothing(tmp_path, d
                         name.name == "metrics.jsonl" and "metrics.jsonl has lost rows of" in capsys.readouterr().out
                     ), (name, kind)
                 shutil.rmtree(folder)
-    assert noticed > 60
+    assert noticed > 45
 
 
 def test_no_byte_of_a_finished_network_can_be_another(tmp_path, data):

@@ -1,6 +1,7 @@
 """The arrays that a compiled epoch of training keeps in memory, and those that it must not keep."""
 
 import dataclasses
+import functools
 import re
 
 import jax
@@ -32,8 +33,10 @@ def network(prompt="pad"):
     )
 
 
-def start(learns, *, masked=True, prompt="pad", protocol="paper"):
-    """Compiles an epoch of a stage; returns the program and the state."""
+# Kept, because the tests look at the same few programs.
+@functools.cache
+def start(learns, protocol="paper", *, masked=True, prompt="pad"):
+    """Compiles an epoch of a stage; returns the program, the stage and its first state."""
     variables = network().model.init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
     kernels = models.prunable(variables["params"])
     pruned = jnp.int32(sparsity.pruned_count(kernels, 0.1))
@@ -87,7 +90,7 @@ def dense():
 
 @pytest.mark.parametrize("protocol", ["paper", "reference"])
 def test_learning_a_mask_takes_the_dense_steps_memory_the_scores_and_their_optimizer(dense, protocol):
-    compiled, _, state = start("scores", protocol=protocol)
+    compiled, _, state = start("scores", protocol)
     scores = size(state.learned["scores"])
     assert peak(compiled) <= 1.15 * peak(dense[0]) + 3 * scores
     # The loop carries weights, scores and two moments, but no mask and no positions of weights.
@@ -96,7 +99,7 @@ def test_learning_a_mask_takes_the_dense_steps_memory_the_scores_and_their_optim
 
 
 def test_a_fixed_mask_takes_a_bit_a_weight(dense):
-    compiled, stage, state = start("weights")
+    compiled, stage, state = start("weights", "paper")
     bits, mask = state.frozen["packed_mask"], stage.subnetwork(state).mask
     # The three channels of the stem fill three of eight bits, the five outputs of the head fill five.
     assert size(bits) == (size(mask) + 7 * 7 * 5 * 64 + 3 * 64) // 8
@@ -110,7 +113,7 @@ def test_a_fixed_mask_takes_a_bit_a_weight(dense):
 
 @pytest.mark.parametrize("learns", ["scores", "weights"])
 def test_an_epoch_moves_its_state_in_place_and_asks_nothing_of_the_host(learns):
-    compiled, _, state = start(learns)
+    compiled, _, state = start(learns, "paper")
     assert compiled.memory_analysis().alias_size_in_bytes >= size(dataclasses.replace(state, frozen={}))
     text = compiled.as_text()
     for name in ("callback", "infeed", "outfeed", "send(", "recv("):
