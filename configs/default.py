@@ -92,7 +92,8 @@ def get_config() -> ConfigDict:
 
     # The downstream data set.
     config.data = ConfigDict()
-    # A data set of docs/data.md, or "folder:/path" for a folder of images with a sub-folder for each class.
+    # A data set of docs/data.md, "folder:/path" for a folder of images with a sub-folder for each class, or
+    # "module:function" for a function of your own.
     config.data.name = "cifar10"
     # The side in pixels to which images are resized; if it is less than the canvas, zeros surround them.
     config.data.image_size = 224

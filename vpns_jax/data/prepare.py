@@ -10,7 +10,7 @@ import numpy as np
 
 from vpns_jax import files
 from vpns_jax.arguments import Parser
-from vpns_jax.data import folder, registry, tfds_sets
+from vpns_jax.data import folder, own, registry, tfds_sets
 from vpns_jax.data.source import Original
 from vpns_jax.data.text import printable
 from vpns_jax.errors import UserError, one_line
@@ -95,6 +95,8 @@ def prepare(name: str, *, data_dir: str | None = None, manual_dir: str | None = 
         original = registry.BUNDLED[name]()
     elif name.startswith(folder.PREFIX):
         original = folder.open_folder(name, progress=True)
+    elif own.is_own(name):
+        original = own.open_own(name)
     else:
         _prepare_tfds(name, data_dir=data_dir, manual_dir=manual_dir)
         original = tfds_sets.open_tfds(name, data_dir=data_dir)

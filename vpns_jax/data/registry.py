@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from vpns_jax.data import bundled, folder, fonts, tfds_sets
+from vpns_jax.data import bundled, folder, fonts, own, tfds_sets
 from vpns_jax.data.dataset import Dataset
 from vpns_jax.data.decoding import DEFAULT, DecodeOptions
 from vpns_jax.data.materialize import BUDGET_BYTES, materialize, resident_bytes
@@ -26,7 +26,7 @@ MADE_FROM: dict[str, Callable[[], tuple[bytes, ...]]] = {
 
 
 def names() -> tuple[str, ...]:
-    """The names of all data sets, except those of the form `folder:/path`."""
+    """The names of all data sets, except those of the forms `folder:/path` and `module:function`."""
     return (*BUNDLED, *tfds_sets.ENTRIES)
 
 
@@ -34,15 +34,18 @@ def check(name: str) -> None:
     """Checks a data set's name, without reading data.
 
     Args:
-      name: one of `names()`, or `folder:/path`.
+      name: one of `names()`, `folder:/path`, or `module:function` (see `own.py`).
 
     Raises:
-      UserError: the name is unknown (the error lists the known names), or the folder does not exist.
+      UserError: the name is unknown (the error lists the known names), the folder does not exist, or the function
+        cannot be imported.
     """
     if name.startswith(folder.PREFIX):
         folder.check(name)
+    elif own.is_own(name):
+        own.check(name)
     else:
-        check_name("data set", name, (*names(), f"{folder.PREFIX}/path/to/images"))
+        check_name("data set", name, (*names(), f"{folder.PREFIX}/path/to/images", "my_module:make_data"))
 
 
 def identity(name: str, options: DecodeOptions = DEFAULT, *, data_dir: str | None = None) -> str:
@@ -54,6 +57,7 @@ def identity(name: str, options: DecodeOptions = DEFAULT, *, data_dir: str | Non
       are followed, and skipped files do not count. Files are read once, and again when they change.
     - of a set that TFDS prepared: its version's description and class names, and the names and sizes of its records.
     - of a bundled set: the packages' files that it is made from, and the versions of the libraries that draw it.
+    - of a function's set: class names, and all pixels and labels, split by split.
 
     Args:
       name: as for `load`.
@@ -71,6 +75,8 @@ def identity(name: str, options: DecodeOptions = DEFAULT, *, data_dir: str | Non
         return digest(*MADE_FROM[name]())
     if name.startswith(folder.PREFIX):
         return digest(*folder.contents(name, options))
+    if own.is_own(name):
+        return digest(*own.contents(name))
     return digest(*tfds_sets.contents(name, options, data_dir=data_dir))
 
 
@@ -102,6 +108,8 @@ def open_sources(
         original = BUNDLED[name]()
     elif name.startswith(folder.PREFIX):
         original = folder.open_folder(name, options)
+    elif own.is_own(name):
+        original = own.open_own(name)
     else:
         original = tfds_sets.open_tfds(name, options, data_dir=data_dir)
     return with_validation(original, name, val_fraction=val_fraction, seed=seed)
@@ -120,7 +128,7 @@ def load(
     """Loads a data set into memory, with square images of one size.
 
     Args:
-      name: one of `names()`, or `folder:/path` (see `folder.py`).
+      name: one of `names()`, `folder:/path` (see `folder.py`), or `module:function` (see `own.py`).
       image_size: side in pixels to which images are resized (PIL, antialiased bilinear), at least 1.
       val_fraction: share of each class of the training split that is held out for validation, in (0, 1). It is ignored
         if the data set has its own validation split.

@@ -98,7 +98,8 @@ class DataConfig:
 
     name: str = option(
         "cifar10",
-        'A data set of docs/data.md, or "folder:/path" for a folder of images with a sub-folder for each class.',
+        'A data set of docs/data.md, "folder:/path" for a folder of images with a sub-folder for each class, or '
+        '"module:function" for a function of your own.',
         ranges.data_set,
     )
     image_size: int = option(

@@ -1,0 +1,192 @@
+"""Data sets of one's own, from Python: `my_module:make_data`, a function without arguments that returns the splits.
+
+    def make_data():
+        return {"train": train, "test": test, "classes": ("cat", "dog")}
+
+A split is anything with `len(split)` and `split[i]`: a list, a grain source, a data set of PyTorch or Hugging Face. Its
+items are pairs (image, label), or mappings with the keys "image" and "label". An image is uint8 [h, w], [h, w, 1] or
+[h, w, 3], or one of PIL's; sizes may differ. A label is an integer from 0 on.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import importlib
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vpns_jax.data.source import Original
+from vpns_jax.errors import UserError, short, shorten
+
+_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_SPLITS = ("train", "val", "test")
+
+
+def is_own(name: str) -> bool:
+    """Whether a data set's name has the form `module:function`."""
+    return _NAME.fullmatch(name) is not None
+
+
+def check(name: str) -> Callable[[], Any]:
+    """Imports the function. Modules in the current folder are found, too.
+
+    Args:
+      name: `module:function`.
+
+    Returns:
+      The function.
+
+    Raises:
+      UserError: the module cannot be imported or has no such function.
+    """
+    module, _, function = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        made = getattr(importlib.import_module(module), function, None)
+    # Whatever the module raises while it is imported.
+    except Exception as error:
+        raise UserError(f"data set {short(name)}: module {module} cannot be imported: {_line(error)}") from error
+    if not callable(made):
+        raise UserError(f"data set {short(name)}: module {module} has no function {function}")
+    return made
+
+
+@functools.lru_cache(maxsize=1)
+def open_own(name: str) -> Original:
+    """Calls the function and reads every item once, to check it and to know the labels.
+
+    Args:
+      name: `module:function`.
+
+    Returns:
+      The data set. Images are flipped in training unless the function returned `"flip": False`.
+
+    Raises:
+      UserError: the function fails, or what it returns has another form than this file describes.
+    """
+    made = _made(name)
+    sources = {split: _Read.of(made[split], f"{name}, {split}") for split in _SPLITS if split in made}
+    most = max((int(source.labels.max()) for source in sources.values() if len(source)), default=-1)
+    classes = tuple(map(str, made.get("classes", range(most + 1))))
+    if most >= len(classes):
+        raise UserError(f"data set {short(name)} has the label {most}, and names {len(classes)} classes: 0 to N - 1")
+    color = max((source.channels for source in sources.values()), default=1)
+    train, test, val = (
+        dataclasses.replace(sources[split], channels=color) if split in sources else None
+        for split in ("train", "test", "val")
+    )
+    assert train is not None
+    assert test is not None
+    return Original(classes, bool(made.get("flip", True)), train, test, val)
+
+
+def contents(name: str) -> tuple[bytes, ...]:
+    """What the data set's digest is made of: class names, and all images and labels, split by split.
+
+    Args:
+      name: `module:function`.
+
+    Returns:
+      The parts.
+
+    Raises:
+      UserError: as `open_own`.
+    """
+    original = open_own(name)
+    splits = {"train": original.train, "val": original.val, "test": original.test}
+    parts = [f"{split} {source.digest}" for split, source in splits.items() if isinstance(source, _Read)]
+    return tuple(part.encode() for part in (*original.classes, str(original.flip), *parts))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Read:
+    """A split whose items were all read once; see `Source`.
+
+    Attributes:
+      items: the user's split.
+      labels: int32 [n].
+      channels: 3 if an image has color, or an image of another split has.
+      digest: of all images and labels.
+      where: the data set and the split, for errors.
+    """
+
+    items: Any
+    labels: np.ndarray
+    channels: int
+    digest: str
+    where: str
+
+    @classmethod
+    def of(cls, items: Any, where: str) -> "_Read":
+        try:
+            count = len(items)
+        except TypeError as error:
+            raise UserError(f"{where}: a split needs len() and [index], and {type(items).__name__} has none") from error
+        summed, labels, channels = hashlib.blake2b(digest_size=16), np.zeros(count, np.int32), 1
+        for i in range(count):
+            image, labels[i] = _item(items, i, where)
+            channels = max(channels, image.shape[-1])
+            summed.update(f"{image.shape} {labels[i]} ".encode() + image.tobytes())
+        return cls(items, labels, channels, summed.hexdigest(), where)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int, /) -> tuple[np.ndarray, int]:
+        image, label = _item(self.items, index, self.where)
+        return np.repeat(image, self.channels // image.shape[-1], axis=-1), label
+
+
+def _made(name: str) -> Mapping[str, Any]:
+    try:
+        made = check(name)()
+    except UserError:
+        raise
+    # Whatever the user's function raises.
+    except Exception as error:
+        raise UserError(f"data set {short(name)} failed: {_line(error)}") from error
+    if not isinstance(made, Mapping) or not {"train", "test"} <= made.keys() <= {*_SPLITS, "classes", "flip"}:
+        got = f"the keys {', '.join(map(str, made))}" if isinstance(made, Mapping) else type(made).__name__
+        raise UserError(
+            f"data set {short(name)} returned {shorten(got, 80)}; it must be a mapping with train and test, "
+            "and perhaps val, classes and flip"
+        )
+    return made
+
+
+def _item(items: Any, index: int, where: str) -> tuple[np.ndarray, int]:
+    try:
+        item = items[index]
+        image, label = (item["image"], item["label"]) if isinstance(item, Mapping) else item
+        image, label = _pixels(image), np.asarray(label)
+    # Whatever the user's split raises.
+    except Exception as error:
+        raise UserError(f"{where}, item {index}: {_line(error)}; allowed are pairs (image, label)") from error
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, 3) or 0 in image.shape:
+        raise UserError(
+            f"{where}, item {index}: the image is {image.dtype} {list(image.shape)}; allowed are uint8 "
+            "[h, w], [h, w, 1] and [h, w, 3], with values 0 to 255"
+        )
+    if label.size != 1 or label.dtype.kind not in "iu" or not 0 <= label.item() < 2**31:
+        raise UserError(f"{where}, item {index}: the label is {short(str(label))}; it must be an integer from 0 on")
+    return image, int(label.item())
+
+
+def _pixels(image: Any) -> np.ndarray:
+    """The image as an array with an axis of channels."""
+    if hasattr(image, "convert") and hasattr(image, "getbands"):
+        # One of PIL's.
+        image = image if image.mode in ("L", "RGB") else image.convert("RGB")
+    pixels = np.asarray(image)
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _line(error: Exception) -> str:
+    return shorten(f"{type(error).__name__}: {error}", 150)
