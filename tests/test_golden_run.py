@@ -32,6 +32,8 @@ GOLDEN = json.loads((FOLDER / "resnet18_pad.json").read_text())
 SPREAD = json.loads((FOLDER / "spread.json").read_text())
 SIZE, CLASSES, BATCH, ITERATIONS, EPOCHS, DENSITY = 64, 7, 16, 3, 2, 0.2
 
+# Single weights, wherever they are. The stage selects with it, too, so the tests share its program.
+PATTERN = sparsity.Pattern()
 NETWORK = Network(
     model=models.create("resnet18"),
     prompt=prompting.create("pad", canvas_size=SIZE, pad_size=8),
@@ -112,7 +114,7 @@ def whole_canvas(prompt):
 def begin(variables):
     """Makes the scores, the number to prune, and the dense network."""
     scores = sparsity.scaled_init(models.prunable(variables["params"]))
-    pruned = sparsity.pruned_count(scores, DENSITY)
+    pruned = jnp.int32(sparsity.pruned_count(scores, DENSITY))
     dense = Subnetwork(
         weights=variables["params"],
         mask={},
@@ -138,7 +140,7 @@ def test_initial_scores(variables, start):
 def test_first_threshold_is_exact(variables, start):
     scores, pruned, _ = start
     assert float(sparsity.threshold(scores, pruned)) == GOLDEN["threshold0"]
-    assert kept_by_name(sparsity.prune_smallest(scores, pruned), variables) == GOLDEN["kept0"]
+    assert kept_by_name(PATTERN.select(scores, pruned), variables) == GOLDEN["kept0"]
 
 
 def test_dense_prompted_logits(start):
@@ -150,7 +152,7 @@ def test_dense_prompted_logits(start):
 def test_label_mappings(start):
     scores, pruned, dense = start
     assert estimate_mapping(NETWORK, dense, B, batch_size=BATCH).tolist() == GOLDEN["mapping_dense"]
-    sparse = dataclasses.replace(dense, mask=sparsity.prune_smallest(scores, pruned))
+    sparse = dataclasses.replace(dense, mask=PATTERN.select(scores, pruned))
     assert estimate_mapping(NETWORK, sparse, B, batch_size=BATCH).tolist() == GOLDEN["mapping"]
 
 
@@ -163,7 +165,7 @@ def kth_smallest_magnitude(tree, k):
 def prune(scores, pruned, dense):
     """Runs stage 1 pass by pass; returns its rows, the stage and its last state."""
     start = dataclasses.replace(dense, mapping=jnp.asarray(GOLDEN["mapping"]))
-    groups = {"pruned": pruned, "pattern": sparsity.Pattern()}
+    groups = {"pruned": pruned, "pattern": PATTERN}
     stage, state = learn_scores(NETWORK, start, scores, recipe_of("adam", 1e-4), ITERATIONS, **groups)
     rows = []
     for step in range(EPOCHS * ITERATIONS):
@@ -171,7 +173,7 @@ def prune(scores, pruned, dense):
         for letter, pass_, data in zip("ab", stage.passes, (A, B), strict=True):
             state, metrics = one_pass(stage, pass_, state, batch(data, step % ITERATIONS))
             row[f"loss_{letter}"] = float(metrics.loss.compute())
-            row[f"thr_{letter}"] = kth_smallest_magnitude(state.learned["scores"], pruned)
+            row[f"thr_{letter}"] = kth_smallest_magnitude(state.learned["scores"], int(pruned))
         row["prompt_probe"] = recipe.probe("prompt", whole_canvas(state.learned["prompt"]))
         rows.append(row)
     return rows, stage, state
