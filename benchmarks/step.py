@@ -75,8 +75,6 @@ OWN_LOOP: dict[str, Callable[[PyTree], optax.GradientTransformation]] = {
     "dense, AdamW": lambda params: ADAMW,
     "keep_mask": lambda params: sparsity.keep_mask(ADAMW, sparsity.topk_mask(models.prunable(params), DENSITY)),
     "gradual magnitude, between moves": moving(sparsity.GradualMagnitude(NEVER)),
-    "gradual magnitude, at a move": moving(sparsity.GradualMagnitude(ALWAYS)),
-    "RigL, between moves": moving(sparsity.RigL(NEVER)),
     "RigL, at a move": moving(sparsity.RigL(ALWAYS)),
 }
 

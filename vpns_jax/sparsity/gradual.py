@@ -75,17 +75,19 @@ def gradual(
         params = given(params, "gradual")
         kernels = prunable(params)
         amounts = rule.amounts(pattern, kernels, density)
-        before = read(state.mask)
 
-        def move() -> tuple[PyTree, PyTree]:
+        def move() -> PyTree:
             amount = jax.tree.map(lambda rows: jnp.asarray(rows)[rule.moves.number(state.step)], amounts)
-            now = _now(pattern, kernels, trees.like(kernels, trees.named_leaves(updates)), before, state.step)
+            gradient = trees.like(kernels, trees.named_leaves(updates))
+            now = _now(pattern, kernels, gradient, read(state.mask), state.step)
             keep = match_bool(pattern.mask(rule.move(pattern, now, amount), params), params)
-            return stored(keep), _clear(state.inner, params, keep)
+            return stored(keep)
 
-        mask, moments = lax.cond(rule.moves.due(state.step), move, lambda: (state.mask, state.inner))
-        now = read(mask)
-        keep = {path: old & now[path] for path, old in before.items()}
+        mask = lax.cond(rule.moves.due(state.step), move, lambda: state.mask)
+        # Bytes at a time. Moments are cleared at every step, in the loop that updates them. As outputs of the `cond`,
+        # they would be copied at every step.
+        keep = read(jax.tree.map(jnp.bitwise_and, state.mask, mask))
+        moments = _clear(state.inner, params, keep)
         updates, after = inner.update(zero_pruned(updates, keep), moments, zero_pruned(params, keep), **extra)
         return to_zero(updates, params, keep), GradualState(mask, optax.safe_increment(state.step), after)
 
