@@ -7,7 +7,7 @@ The source network is the same as in the quickstart. All methods get the same nu
 
 from ml_collections import ConfigDict
 
-from configs import quickstart
+from configs import default, quickstart
 
 
 def get_config() -> ConfigDict:
@@ -22,5 +22,7 @@ def get_config() -> ConfigDict:
     config.densities = (0.5, 0.3)
     config.seeds = (7, 9, 17, 23, 42)
     config.granularity = "channel"
+    # Adam moves all scores by about the same amount, whatever a channel is worth.
+    config.prune.scores = default.sgd(0.1)
     config.budget = "matched"
     return config
