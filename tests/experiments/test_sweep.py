@@ -92,7 +92,7 @@ def test_a_damaged_result_is_named_and_written_anew_once_it_is_removed(tmp_path,
     path = tmp_path / "sweep" / "summary.json"
     path.write_text(path.read_text().replace("0.9", "0.8", 1))
     with pytest.raises(
-        UserError, match=r"summary\.json is damaged or was edited.*remove it, and the command that made"
+        UserError, match=r"summary\.json is damaged or was edited.*remove it, and run the command that made it again"
     ):
         summaries.read(path)
     path.unlink()

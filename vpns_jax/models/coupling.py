@@ -118,7 +118,7 @@ def channels(model: nn.Module) -> tuple[Channels, ...]:
         if isinstance(model, family):
             head = Channels((Writer(f"{HEAD}/kernel", f"{HEAD}/bias"),), fixed="its output channels are the classes")
             return (*describe(model), head)
-    known = ", ".join(family.__name__ for family in FAMILIES)
+    known = ", ".join(sorted(family.__name__ for family in FAMILIES))
     raise UserError(
         f"the layers that write and read the channels of {type(model).__name__} are unknown; known: {known}"
     )
