@@ -64,16 +64,13 @@ def _selection(scores: list[np.ndarray]) -> dict[str, Any]:
     k = sparsity.pruned_count(scores, selection.DENSITY)
     functions = {name: ours for name, ours in selection.ways(scores).items() if name != selection.READ}
     selection.check({name: function() for name, function in functions.items()}, scores)
-    # Keys in the order of the leaves: "10" would come before "2".
-    tree = {f"{i:03}": leaf for i, leaf in enumerate(scores)}
-    mask = np.concatenate(
-        [np.ravel(leaf) for leaf in jax.jit(sparsity.topk_mask, static_argnums=1)(tree, 0.1).values()]
-    )
+    topk_mask = jax.jit(sparsity.topk_mask, static_argnums=1)
+    mask = np.concatenate([np.ravel(leaf) for leaf in topk_mask(scores, selection.DENSITY)])
     tau = np.partition(flat, k - 1)[k - 1]
     right = mask[flat > tau].all() and not mask[flat < tau].any() and mask.sum() == flat.size - k
     with jax.default_device(jax.devices("cpu")[0]):
-        here = jax.jit(sparsity.topk_mask, static_argnums=1)(tree, 0.1)
-    same = np.array_equal(mask, np.concatenate([np.ravel(leaf) for leaf in here.values()]))
+        here = topk_mask(scores, selection.DENSITY)
+    same = np.array_equal(mask, np.concatenate([np.ravel(leaf) for leaf in here]))
     return {"ways": len(functions), "mask": _verdict(bool(right)), "ties as on the CPU": _verdict(same)}
 
 

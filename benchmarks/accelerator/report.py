@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import measure
+from vpns_jax import files
 
 RESULTS, PAGE = "results.json", "page.md"
 # Keys of a part: how it ended, why, its seconds, its rows by table, and the end of its log if it failed.
@@ -21,14 +22,8 @@ def write(directory: Path, head: Mapping[str, Any], parts: Sequence[Told]) -> No
       parts: what the parts told so far.
     """
     results = {"benchmark": "accelerator", **head, "parts": parts}
-    _replace(directory / RESULTS, json.dumps(results, indent=1) + "\n")
-    _replace(directory / PAGE, "\n".join(_lines(head, parts)) + "\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.write_text(text)
-    unfinished.replace(path)
+    files.write_whole(directory / RESULTS, json.dumps(results, indent=1) + "\n")
+    files.write_whole(directory / PAGE, "\n".join(_lines(head, parts)) + "\n")
 
 
 def _lines(head: Mapping[str, Any], parts: Sequence[Told]) -> Iterator[str]:
