@@ -12,6 +12,7 @@ from vpns_jax.models.resnet import ResNet
 from vpns_jax.models.vgg import VGG
 from vpns_jax.models.vit import ViT
 from vpns_jax.pruners.any_model import mean_gradient, mean_hessian_vector
+from vpns_jax.pruners.flow import synaptic_flow
 from vpns_jax.pruners.methods import scoring, synflow
 from vpns_jax.training.network import Network, Subnetwork
 
@@ -77,7 +78,7 @@ def test_flow(network):
     kernels = models.prunable(variables["params"])
     source = source_of(network, variables)
     inputs = (jnp.ones((1, SIZE, SIZE, 3)), source.batch_stats)
-    flow = synflow.synaptic_flow(synflow.in_double(network.model), source.weights, kernels, inputs, sparsity.Pattern())
+    flow = synaptic_flow(synflow.in_double(network.model), source.weights, kernels, inputs, sparsity.Pattern())
     assert shapes(flow) == shapes(kernels)
     # Shares of the largest score; the scores themselves would overflow float32.
     assert max(float(leaf.max()) for leaf in jax.tree.leaves(flow)) == 1

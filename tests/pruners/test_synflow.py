@@ -14,6 +14,7 @@ from tests.pruners.test_every_model import MODELS
 from vpns_jax import models, sparsity, trees
 from vpns_jax.errors import UserError
 from vpns_jax.pruners import METHODS
+from vpns_jax.pruners import flow as flows
 from vpns_jax.pruners.methods import scoring, synflow
 from vpns_jax.training.batches import Resident
 from vpns_jax.training.network import Network, Subnetwork
@@ -52,7 +53,7 @@ def flow(model, weights, mask, *, canvas_size):
     """Computes the flow through the weights that a mask keeps."""
     left = sparsity.apply(sparsity.subtree(weights, mask), mask)
     inputs = (jnp.ones((1, canvas_size, canvas_size, 3)), {})
-    return synflow.synaptic_flow(synflow.in_double(model), weights, left, inputs, sparsity.Pattern())
+    return flows.synaptic_flow(synflow.in_double(model), weights, left, inputs, sparsity.Pattern())
 
 
 @pytest.fixture
@@ -167,15 +168,15 @@ def test_flow_is_conserved_from_layer_to_layer(name):
     rng = np.random.default_rng(0)
     weights = jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.05, x.shape), jnp.float32), variables["params"])
     scores = flow(model, weights, everything(weights), canvas_size=32)
-    flows = {path: float(leaf.sum()) for path, leaf in trees.flatten(scores).items()}
-    assert all(flow > 0 for flow in flows.values())
+    totals = {path: float(leaf.sum()) for path, leaf in trees.flatten(scores).items()}
+    assert all(total > 0 for total in totals.values())
     if name == "vgg":
-        path = [flows[f"{layer}/kernel"] for layer in ("conv1_1", "conv2_1", "conv2_2", "fc1", "fc2", "head")]
+        path = [totals[f"{layer}/kernel"] for layer in ("conv1_1", "conv2_1", "conv2_2", "fc1", "fc2", "head")]
         # Biases add to the flow along the way.
         assert all(after >= before * (1 - 1e-5) for before, after in itertools.pairwise(path))
     else:
         for i in range(2):
-            inside = {part: flows[f"block_{i}/attention/{part}/kernel"] for part in ("query", "key", "value", "out")}
+            inside = {part: totals[f"block_{i}/attention/{part}/kernel"] for part in ("query", "key", "value", "out")}
             # The biases of query, key and value have the rest.
             assert max(inside.values()) == inside["out"]
             assert min(inside.values()) > 0.2 * inside["out"]
@@ -183,7 +184,7 @@ def test_flow_is_conserved_from_layer_to_layer(name):
 
 def check_linear(model, weights, *, canvas_size):
     inputs = (jnp.ones((1, canvas_size, canvas_size, 3)), {})
-    synflow.check_linear(synflow.in_double(model), weights, inputs, type(model).__name__)
+    flows.check_linear(synflow.in_double(model), weights, inputs, type(model).__name__)
 
 
 @pytest.mark.slow

@@ -73,7 +73,7 @@ class Weights:
         Raises:
           UserError: the scores are all equal, or not finite; not checked under `jax.jit`.
         """
-        if not _is_traced(scores) and any(jax.tree.leaves(self.amount)):
+        if not is_traced(scores) and any(jax.tree.leaves(self.amount)):
             sparsity.check_scores(scores)
         return self.mask(self.pattern.select(scores, self.amount, signed=signed))
 
@@ -87,6 +87,11 @@ class Weights:
           See `keep`.
         """
         return trees.like(self.params, trees.named_leaves(self.pattern.mask(kept, self.params)))
+
+
+def is_traced(tree: PyTree) -> bool:
+    """Whether the values of a tree are unknown, because `jax.jit` or another transformation traces them."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def checked(loss_fn: Loss, params: PyTree, batches: Iterable[Any], name: str) -> list[Any]:
@@ -181,7 +186,3 @@ def _add_hessian_vector(
     gradient = jax.grad(lambda scored: loss_fn(pattern.put(params, scored), batch))
     _, product = jax.jvp(gradient, (scored,), (vector,))
     return jax.tree.map(jnp.add, total, product)
-
-
-def _is_traced(tree: PyTree) -> bool:
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))

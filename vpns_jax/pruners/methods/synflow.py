@@ -9,30 +9,23 @@ still has weights to prune.
 """
 
 import dataclasses
-import functools
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from vpns_jax import sparsity
-from vpns_jax.errors import UserError
-from vpns_jax.models.vit import Attention
 from vpns_jax.options import Range, option
-from vpns_jax.parallel import sharding
-from vpns_jax.pruners.any_model import Prunable, Weights
+from vpns_jax.pruners.any_model import Prunable, Weights, is_traced
+from vpns_jax.pruners.flow import Apply, check_linear, synaptic_flow
 from vpns_jax.pruners.problem import Problem
 from vpns_jax.training.network import Subnetwork
 from vpns_jax.training.runner import Runner
 
 PyTree = Any
-Apply = Callable[[PyTree, PyTree], Any]
-
-# The program runs on one image a hundred times, so a good compilation would take far longer than the runs.
-_FAST_COMPILATION = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +54,8 @@ def synflow(
     """Keeps the weights of any model with the largest flow, in rounds; the data do not matter.
 
     Flow is conserved by layers that are linear or ReLUs and, in Flax Linen modules, by layer normalization and our
-    attention, which are made linear. Batch normalization must run in eval mode. Not for use under `jax.jit`: the flow
-    is a program of its own, in float64.
+    attention, which are made linear. Batch normalization must run in eval mode. Under `jax.jit`, all rounds are one
+    loop of the program; TPUs lack the float64 that it needs.
 
     Args:
       apply_fn: the network, a function of (params, inputs); hashable. It must not fix a lower precision than float64.
@@ -78,7 +71,7 @@ def synflow(
 
     Raises:
       UserError: an argument does not suit the others, there is an exponential that is not made linear, or the scores
-        are all equal or not finite.
+        are all equal or not finite (not checked under `jax.jit`).
     """
     weights = Weights.of(params, density, pattern, prunable)
     ones = jax.tree.map(lambda x: jnp.ones(x.shape, jnp.float32), inputs)
@@ -157,15 +150,22 @@ def in_rounds(
     Raises:
       UserError: the scores are all equal, or not finite.
     """
-    kept = jax.tree.map(lambda x: jnp.ones(x.shape, bool), scored)
-    for round_, amount in enumerate(amounts):
+
+    def next_round(last: tuple[PyTree, PyTree], amount: Any) -> tuple[tuple[PyTree, PyTree], None]:
+        kept, _ = last
         left = jax.tree.map(lambda x, keep: x * keep.astype(x.dtype), scored, kept)
         scores = synaptic_flow(apply_fn, params, left, inputs, pattern)
+        return (pattern.select_further(scores, kept, amount), scores), None
+
+    last = tuple(jax.tree.map(lambda x, t=dtype: jnp.ones_like(x, t), scored) for dtype in (bool, jnp.float32))
+    if is_traced((params, scored)):
+        return lax.scan(next_round, last, jax.tree.map(lambda *each: jnp.stack(each), *amounts))[0]
+    for round_, amount in enumerate(amounts):
+        last, _ = next_round(last, amount)
         # Later, a few remaining weights may all have the same flow; in the dense network they may not.
         if round_ == 0 and any(jax.tree.leaves(amounts[-1])):
-            sparsity.check_scores(scores)
-        kept = pattern.select_further(scores, kept, amount)
-    return kept, scores
+            sparsity.check_scores(last[1])
+    return last
 
 
 def schedule(density: float, rounds: int) -> tuple[float, ...]:
@@ -179,104 +179,3 @@ def schedule(density: float, rounds: int) -> tuple[float, ...]:
       One density for each round.
     """
     return tuple(density ** (k / rounds) for k in range(1, rounds + 1))
-
-
-def check_linear(apply_fn: Apply, params: PyTree, inputs: PyTree, name: str) -> None:
-    """Checks that `linearize` knows every softmax of the network; an unknown one would not conserve flow.
-
-    Args:
-      apply_fn: the network, a function of (params, inputs).
-      params: its weights.
-      inputs: its inputs.
-      name: its name, for the error.
-
-    Raises:
-      UserError: there is an exponential in the network that is not made linear.
-    """
-
-    def linear(params: PyTree, inputs: PyTree) -> Any:
-        with nn.intercept_methods(linearize):
-            return apply_fn(params, inputs)
-
-    with jax.enable_x64(True):
-        program = str(jax.make_jaxpr(linear)(params, inputs))
-    if re.search(r"= exp\b", program):
-        raise UserError(
-            f"synflow cannot score {name}: it has a softmax, or another exponential, that synflow does "
-            "not know how to make linear; use another method, or teach `synflow.linearize` that module"
-        )
-
-
-def synaptic_flow(apply_fn: Apply, params: PyTree, scored: PyTree, inputs: PyTree, pattern: sparsity.Pattern) -> PyTree:
-    """Computes S of all scored arrays, as a share of the largest.
-
-    Activations of positive weights grow from layer to layer, beyond the range of float32. They are therefore computed
-    in float64, and on the CPU if the accelerator has no float64.
-
-    Args:
-      apply_fn: the network, a function of (params, inputs); hashable.
-      params: all weights.
-      scored: as `pattern.scored` gives it, zero where it is pruned.
-      inputs: its inputs, of one example; made positive, as the weights are.
-      pattern: what is kept or pruned.
-
-    Returns:
-      The scores, a tree of float32 arrays like `scored`, zero where it is pruned.
-    """
-    platform = jax.devices()[0].platform
-    where = jax.local_devices(backend="cpu" if platform == "tpu" else platform)[0]
-    mesh = sharding.make_mesh(1, [where])
-    variables = sharding.replicate((params, inputs, scored), mesh)
-    with jax.set_mesh(mesh), jax.enable_x64(True):
-        scores = _flow(apply_fn, pattern, *variables)
-    # Put the scores on the devices of the weights.
-    return jax.tree.map(lambda s, x: sharding.put(s, x.sharding), scores, scored)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1), compiler_options=_FAST_COMPILATION)
-def _flow(apply_fn: Apply, pattern: sparsity.Pattern, params: PyTree, inputs: PyTree, scored: PyTree) -> PyTree:
-    positive = jax.tree.map(lambda x: jnp.abs(x).astype(jnp.float64), (params, inputs, scored))
-    params, inputs, scored = positive
-
-    def flow(scored: PyTree) -> jax.Array:
-        with nn.intercept_methods(linearize):
-            outputs = apply_fn(pattern.put(params, scored), inputs)
-        return sum((jnp.sum(output) for output in jax.tree.leaves(outputs)), start=jnp.float64(0))
-
-    scores = jax.tree.map(jnp.multiply, scored, jax.grad(flow)(scored))
-    largest = functools.reduce(jnp.maximum, [jnp.max(leaf) for leaf in jax.tree.leaves(scores)])
-    return jax.tree.map(lambda s: _scaled(s, largest).astype(jnp.float32), scores)
-
-
-def linearize(
-    call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], context: nn.module.InterceptorContext
-) -> Any:
-    """Makes the nonlinear parts of a transformer linear, so that they conserve flow; an interceptor for Flax.
-
-    Layer normalization becomes x / rms(x) and softmax becomes q k / sum(q k), with constant denominators. (Batch
-    normalization in eval mode is linear, and ReLU is linear for positive inputs.)
-
-    Args:
-      call: the original method.
-      args: its positional arguments.
-      kwargs: its keyword arguments.
-      context: the module and the method's name.
-
-    Returns:
-      What the method, or its linear replacement, returns.
-    """
-    module = context.module
-    if isinstance(module, nn.LayerNorm) and context.method_name == "__call__":
-        (x,) = args
-        scale, bias = (module.variables["params"][name].reshape(1, 1, -1) for name in ("scale", "bias"))
-        return _scaled(x, jnp.sqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True))) * scale + bias
-    if isinstance(module, Attention) and context.method_name == "attend":
-        query, key, value = args
-        weights = jnp.einsum("bqhd,bkhd->bhqk", query, key)
-        return jnp.einsum("bhqk,bkhd->bqhd", _scaled(weights, weights.sum(-1, keepdims=True)), value)
-    return call(*args, **kwargs)
-
-
-def _scaled(x: jax.Array, scale: jax.Array) -> jax.Array:
-    """Divides `x` by a scale that gets no gradient. Where the scale is zero, `x` is zero, too."""
-    return x / jax.lax.stop_gradient(jnp.where(scale > 0, scale, 1))

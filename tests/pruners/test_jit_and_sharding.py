@@ -1,0 +1,92 @@
+"""Pruners of any model inside `jax.jit` and on weights that are split over devices: the same masks, bit for bit."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from vpns_jax import pruners
+from vpns_jax.errors import UserError
+
+pytestmark = pytest.mark.slow
+
+DENSITY = 0.3
+KEY = jax.random.key(2)
+A, B, X = jax.random.split(jax.random.key(1), 3)
+PARAMS = {"a": {"kernel": jax.random.normal(A, (6, 16))}, "b": {"kernel": jax.random.normal(B, (16, 8))}}
+BATCHES = list(jax.random.normal(X, (2, 8, 6)))
+
+
+def apply(params, x):
+    return nn.relu(x @ params["a"]["kernel"]) @ params["b"]["kernel"]
+
+
+def loss(params, x):
+    return jnp.mean((apply(params, x) - 1) ** 2)
+
+
+PRUNERS = {
+    "magnitude": lambda params, batches: pruners.magnitude(params, DENSITY),
+    "random": lambda params, batches: pruners.random(params, DENSITY, KEY),
+    "snip": lambda params, batches: pruners.snip(loss, params, batches, DENSITY),
+    "grasp": lambda params, batches: pruners.grasp(loss, params, batches, DENSITY),
+    "synflow": lambda params, batches: pruners.synflow(apply, params, batches[0][:1], DENSITY, rounds=5),
+}
+
+
+@pytest.fixture(autouse=True)
+def _world():
+    """No mesh is in force, as in a user's own program."""
+
+
+def split():
+    """The weights, split along their last axes over eight devices, and the batches along their first."""
+    mesh = jax.make_mesh((8,), ("devices",), axis_types=(AxisType.Auto,))
+
+    def put(x, *spec):
+        return jax.device_put(x, NamedSharding(mesh, PartitionSpec(*spec)))
+
+    params = jax.tree.map(lambda leaf: put(leaf, *[None] * (leaf.ndim - 1), "devices"), PARAMS)
+    return params, [put(x, "devices") for x in BATCHES]
+
+
+def same(mask, other):
+    return jax.tree.all(jax.tree.map(np.array_equal, mask, other))
+
+
+@pytest.mark.parametrize("name", PRUNERS)
+def test_split_weights_under_jit_give_the_mask_of_one_device(name):
+    mask = PRUNERS[name](PARAMS, BATCHES)
+    assert same(jax.jit(PRUNERS[name])(*split()), mask)
+    # Of 96 + 128 weights.
+    assert sum(int(leaf.sum()) for leaf in jax.tree.leaves(mask)) == 224 - int(0.7 * 224)
+
+
+def test_synflow_of_split_weights_outside_of_jit():
+    """There it moves them to one device, and the masks back."""
+    params, batches = split()
+    mask = PRUNERS["synflow"](params, batches)
+    assert same(mask, PRUNERS["synflow"](PARAMS, BATCHES))
+
+
+def test_synflow_under_jit_is_one_loop_for_all_rounds():
+    traced = []
+
+    def counted(params, x):
+        traced.append(1)
+        return apply(params, x)
+
+    jax.eval_shape(lambda params: pruners.synflow(counted, params, BATCHES[0][:1], DENSITY, rounds=50), PARAMS)
+    # Once to look for a softmax, and once for all rounds.
+    assert len(traced) == 2
+
+
+def test_synflow_under_jit_needs_float64(monkeypatch):
+    class Chip:
+        platform = "tpu"
+
+    monkeypatch.setattr(jax, "devices", lambda: [Chip()])
+    with pytest.raises(UserError, match="needs float64, which TPUs lack"):
+        jax.eval_shape(lambda params: PRUNERS["synflow"](params, BATCHES), PARAMS)
