@@ -8,9 +8,9 @@ import pytest
 
 from vpns_jax import models, sparsity
 from vpns_jax.errors import UserError
-from vpns_jax.models.coupling import gelu, identity, relu
 from vpns_jax.models.resnet import ResNet
 from vpns_jax.models.vit import HEAD_DIM
+from vpns_jax.models.wiring import gelu, identity, relu
 from vpns_jax.trees import flatten
 
 
@@ -86,7 +86,9 @@ def test_vit_has_heads_and_hidden_units_and_a_residual_stream_that_stays():
 
 
 def test_an_unknown_network_is_refused():
-    with pytest.raises(UserError, match=r"read the channels of Dense are unknown; known: ResNet, VGG, ViT"):
+    with pytest.raises(
+        UserError, match=r"no channel of Dense can be pruned as a whole: of kernel, its output channels are the classes"
+    ):
         models.channels(nn.Dense(3))
 
 

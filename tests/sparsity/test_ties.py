@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import pytest
 
 from vpns_jax import sparsity
-from vpns_jax.models.coupling import Channels, Writer
+from vpns_jax.models.wiring import Channels, Writer
 
 
 def share(scores, density, *, signed=False, **pattern):

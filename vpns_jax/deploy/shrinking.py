@@ -47,7 +47,13 @@ def shrink(classifier: Classifier, *, round_to: int = 1) -> Classifier:
     """
     old = classifier.subnetwork
     classes = np.asarray(old.mapping).tolist()
-    shrunk = models.shrink(classifier.network.model, old.masked().variables(), classes=classes, round_to=round_to)
+    shrunk = models.shrink(
+        classifier.network.model,
+        old.masked().variables(),
+        classes=classes,
+        round_to=round_to,
+        image_size=classifier.description.input_size,
+    )
     weights = trees.flatten(shrunk.variables["params"])
     # A mask of channels has norms and biases, too.
     masked = trees.flatten(old.mask or models.prunable(shrunk.variables["params"]))

@@ -78,4 +78,5 @@ def _channels(config: Config) -> tuple[models.Channels, ...]:
     """The network's channels, if channels are pruned."""
     if sparsity.parse_granularity(config.granularity).kind != "channel":
         return ()
-    return models.channels(models.create(config.model.name, **config.model.options))
+    model = models.create(config.model.name, **config.model.options)
+    return models.channels(model, image_size=config.prompt.canvas_size)

@@ -59,7 +59,7 @@ def terms(kind: str, model: nn.Module, *, image_size: int) -> tuple[sparsity.Ter
 
     Args:
       kind: a key of `COSTS`.
-      model: a network of this package.
+      model: the network.
       image_size: the side of its input.
 
     Returns:
@@ -68,25 +68,37 @@ def terms(kind: str, model: nn.Module, *, image_size: int) -> tuple[sparsity.Ter
     Raises:
       UserError: the channels of the network are not known.
     """
-    free = [channel for channel in models.channels(model) if not channel.fixed]
-    reads = {reader.kernel: channel.name for channel in free for reader in channel.readers}
+    free = [channel for channel in models.channels(model, image_size=image_size) if not channel.fixed]
+    shapes = _shapes(model, image_size)
     writes = {path: channel.name for channel in free for path in sparsity.channel_parts(channel)}
-    costs = _macs(model, image_size) if kind == "macs" else _parameters(model, image_size)
-    return tuple(sparsity.Term(reads.get(path, ""), writes.get(path, ""), size) for path, size in costs.items())
+    # How many rows of each kernel read which channels; of several tensors, if these are concatenated.
+    reads: dict[str, list[tuple[str, int]]] = {}
+    for channel in free:
+        for reader in channel.readers:
+            rows = reader.positions * shapes[channel.name].shape[-1]
+            reads.setdefault(reader.kernel, []).append((channel.name, rows))
+    costs = _macs(model, image_size) if kind == "macs" else {path: leaf.size for path, leaf in shapes.items()}
+    parts = []
+    for path, size in costs.items():
+        shares = [(name, size * rows // shapes[path].shape[-2]) for name, rows in reads.get(path, [])]
+        rest = size - sum(share for _, share in shares)
+        shares += [("", rest)] if rest else []
+        parts += [sparsity.Term(name, writes.get(path, ""), share) for name, share in shares]
+    return tuple(parts)
 
 
 def shrunk(model: nn.Module, mask: PyTree, *, image_size: int) -> dict[str, dict[str, int]]:
     """Counts the cost of the dense network, and of the network with its pruned channels cut out.
 
     Args:
-      model: a network of this package.
+      model: the network.
       mask: a mask of whole channels.
       image_size: the side of the network's input.
 
     Returns:
       The costs "dense" and "shrunk", by the `key` of each kind.
     """
-    pattern = sparsity.ChannelPattern(channels=models.channels(model))
+    pattern = sparsity.ChannelPattern(channels=models.channels(model, image_size=image_size))
     kept = {path: (int(keep.sum()), keep.size) for path, keep in trees.flatten(pattern.kept(mask)).items()}
     costs = {kind: terms(kind, model, image_size=image_size) for kind in COSTS}
     return {
@@ -111,7 +123,7 @@ def _macs(model: nn.Module, image_size: int) -> dict[str, int]:
     return {kernel.path: kernel.positions * kernel.size for kernel in flops.kernels(model, image_size=image_size)}
 
 
-def _parameters(model: nn.Module, image_size: int) -> dict[str, int]:
+def _shapes(model: nn.Module, image_size: int) -> dict[str, Any]:
     images = jnp.zeros((1, image_size, image_size, 3))
     shapes: Any = jax.eval_shape(model.init, jax.random.key(0), images)
-    return {path: leaf.size for path, leaf in trees.flatten(shapes["params"]).items()}
+    return trees.flatten(shapes["params"])

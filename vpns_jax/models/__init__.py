@@ -1,6 +1,6 @@
 """Backbones in Flax Linen, with their pretrained weights; importable alone, usable in any training loop."""
 
-from vpns_jax.models.coupling import Channels, Reader, Writer, channels
+from vpns_jax.models.coupling import channels
 from vpns_jax.models.formats import save_safetensors
 from vpns_jax.models.head import HEAD
 from vpns_jax.models.loading import (
@@ -17,6 +17,7 @@ from vpns_jax.models.preprocessing import Normalization, check_normalization, fi
 from vpns_jax.models.prunable import prunable
 from vpns_jax.models.registry import create, default_source, names, normalisation, normalization, options, timm_name
 from vpns_jax.models.shrinking import Shrunk, shrink
+from vpns_jax.models.wiring import Channels, Reader, Writer
 
 __all__ = [
     "HEAD",

@@ -1,127 +1,55 @@
 """The channels of a network: for each tensor between layers, the layers that write its channels and that read them.
 
-Where a residual connection adds the outputs of two layers, channel i of the sum is zero only if channel i of both
-outputs is. So all layers that write to the same sum are writers of the same channels.
+The networks of this package have tables, which are written by hand: they take no time, and their order and names stand
+in the files of networks that were shrunk. The channels of all other networks are found by tracing (`tracing`). The
+tables are the test of the tracer.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
-import numpy as np
-from scipy.special import ndtr
 
-from vpns_jax.errors import UserError
 from vpns_jax.models.head import HEAD
 from vpns_jax.models.resnet import BLOCKS, ResNet
+from vpns_jax.models.tracing import traced
 from vpns_jax.models.vgg import POOLED_SIZE, VGG
 from vpns_jax.models.vit import HEAD_DIM, ViT
+from vpns_jax.models.wiring import Channels, Reader, Writer, gelu, relu
 
-Activation = Callable[[np.ndarray], np.ndarray]
-
-
-def identity(x: np.ndarray) -> np.ndarray:
-    """The activation of channels that readers see as writers leave them."""
-    return x
+# The images' side for the trace of a network of another package.
+IMAGE_SIZE = 224
 
 
-def relu(x: np.ndarray) -> np.ndarray:
-    """max(x, 0)."""
-    return np.maximum(x, 0)
-
-
-def gelu(x: np.ndarray) -> np.ndarray:
-    """The exact GELU, x * Phi(x)."""
-    return x * ndtr(x)
-
-
-class Writer(NamedTuple):
-    """A layer whose outputs are the channels. Paths are "/"-joined and relative to `params`.
-
-    Attributes:
-      kernel: path of the kernel `[..., c]`; the channels are its last axis.
-      bias: path of the layer's bias `[c]`; "" if it has none.
-      norm: path of the batch normalization that directly follows, with `scale` and `bias` `[c]`, and with statistics
-        under the same path; "" if there is none. A channel is zero if its scale and bias here are zero; without batch
-        normalization, if its column of the kernel and its bias are zero.
-    """
-
-    kernel: str
-    bias: str = ""
-    norm: str = ""
-
-
-class Reader(NamedTuple):
-    """A layer whose inputs are the channels.
-
-    Attributes:
-      kernel: path of the kernel `[..., c, o]`; the channels are its last axis but one.
-      positions: how many times that axis repeats all channels; above 1 for a feature map that was flattened.
-      padded: whether it is a convolution that pads its input with zeros.
-      sums: how many writers, from the first on, add to what it reads; None for all.
-    """
-
-    kernel: str
-    positions: int = 1
-    padded: bool = False
-    sums: int | None = None
-
-
-class Channels(NamedTuple):
-    """The channels of one tensor between layers. A channel is pruned for all its writers and readers, or for none.
-
-    A channel that all its writers leave zero is zero for its readers, too, for any input: between writers and readers
-    there are only sums, an activation that keeps zero, pooling, attention's weighted means and dropout. So the channel
-    can be removed from writers and readers. All but sums and activation keep a constant channel as it is.
-
-    Attributes:
-      writers: the layers that write the channels; if there are several, their outputs are added in this order.
-      readers: the layers that read the channels; none are listed where no channel may be pruned.
-      width: how many consecutive channels are pruned together, such as those of an attention head.
-      companions: layers whose outputs are useless without these channels, although they do not write to them: queries
-        and keys are companions of a head's values. They have as many outputs as there are channels.
-      fixed: why no channel may be pruned; "" if channels may be pruned.
-      activation: the function between writers and readers; in a residual sum, it follows each point that is read.
-    """
-
-    writers: tuple[Writer, ...]
-    readers: tuple[Reader, ...] = ()
-    width: int = 1
-    companions: tuple[Writer, ...] = ()
-    fixed: str = ""
-    activation: Activation = identity
-
-    @property
-    def name(self) -> str:
-        """The path of the first writer's kernel, which is unique among all channels of a network."""
-        return self.writers[0].kernel
-
-    @property
-    def kernels(self) -> tuple[str, ...]:
-        """Paths of all kernels that lose a column when a channel is pruned, those of writers first."""
-        return tuple(writer.kernel for writer in (*self.writers, *self.companions))
-
-
-def channels(model: nn.Module) -> tuple[Channels, ...]:
-    """All channels of a network of this package. Each kernel is listed once, as a writer or a companion.
+def channels(model: nn.Module, *, image_size: int = IMAGE_SIZE) -> tuple[Channels, ...]:
+    """All channels of a network. Each kernel is listed once, as a writer or a companion.
 
     Args:
-      model: the network.
+      model: the network: of this package, or any Linen module that maps images `[b, h, w, 3]` to logits. Its call may
+        take `train`.
+      image_size: the side of the images. It decides how many positions a flattened feature map has, if the network is
+        none of this package's; otherwise it does not matter.
 
     Returns:
       The channels.
 
     Raises:
-      UserError: the network's class is not known here.
+      UserError: no channel can be pruned, as far as it is known; or the network cannot be traced.
     """
     for family, describe in FAMILIES.items():
         if isinstance(model, family):
             head = Channels((Writer(f"{HEAD}/kernel", f"{HEAD}/bias"),), fixed="its output channels are the classes")
             return (*describe(model), head)
-    known = ", ".join(sorted(family.__name__ for family in FAMILIES))
-    raise UserError(
-        f"the layers that write and read the channels of {type(model).__name__} are unknown; known: {known}"
-    )
+    return traced(model, image_size=image_size)
+
+
+def has_table(model: nn.Module) -> bool:
+    """Whether the network's channels stand in a table, and are not found by tracing.
+
+    Args:
+      model: the network.
+    """
+    return isinstance(model, tuple(FAMILIES))
 
 
 def _resnet(model: ResNet) -> list[Channels]:

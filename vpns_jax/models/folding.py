@@ -1,8 +1,8 @@
 """Folds channels that are constant for all images into the layers that read them.
 
 A channel with a zero kernel still has a value: its bias, after normalization. A reader without padding can add that
-constant to its own bias. A convolution with padding cannot, because its padding holds zeros instead of the constant.
-But there one constant channel can replace all other constant channels, with proportional weights.
+constant to its own bias. A convolution with padding cannot, because its padding holds zeros instead of the constant,
+nor can a layer without a bias. But there one constant channel can replace all others, with proportional weights.
 
 All functions work in place on leaves by path, "params/..." and "batch_stats/...": kernels are float32, vectors float64.
 """
@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vpns_jax.models.coupling import Channels, Reader, Writer
-from vpns_jax.models.norm import EPSILON
+from vpns_jax.models.wiring import Channels, Reader, Writer
 
 Leaves = dict[str, np.ndarray]
 
@@ -74,8 +73,8 @@ def fold(seen: list[Reading], ends: Mapping[str, Writer], leaves: Leaves) -> boo
     Returns:
       Whether anything was folded.
     """
-    padded = [reading.value for reading in seen if reading.reader.padded]
-    # The constant channel to keep: the largest one that is constant for all padded readers.
+    padded = [reading.value for reading in seen if not _takes_constants(reading.reader, ends)]
+    # The constant channel to keep: the largest one that is constant for all these readers.
     size = np.min(np.abs(np.nan_to_num(padded)), axis=0) if padded else np.zeros(0)
     changed = False
     for reader, value in seen:
@@ -86,7 +85,7 @@ def fold(seen: list[Reading], ends: Mapping[str, Writer], leaves: Leaves) -> boo
         changed |= silent.size > 0
         if not nonzero.size:
             continue
-        if not reader.padded:
+        if _takes_constants(reader, ends):
             _shift(ends[reader.kernel], value[nonzero] @ weights[:, nonzero].sum(axis=0, dtype=np.float64), leaves)
         else:
             keep = int(np.argmax(size)) if size.any() else nonzero[np.argmax(np.abs(value[nonzero]))]
@@ -109,9 +108,15 @@ def _emitted(writer: Writer, leaves: Leaves) -> np.ndarray:
     mean, var = (leaves[f"batch_stats/{writer.norm}/{leaf}"] for leaf in ("mean", "var"))
     # Broken statistics give NaN, which counts as no constant.
     with np.errstate(invalid="ignore", divide="ignore"):
-        value = (value - mean) * scale / np.sqrt(var + EPSILON) + shift
+        value = (value - mean) * scale / np.sqrt(var + writer.epsilon) + shift
     # With a scale of zero, any channel is constant.
     return np.where(scale == 0, shift, value)
+
+
+def _takes_constants(reader: Reader, ends: Mapping[str, Writer]) -> bool:
+    """Whether a layer can add a constant of its input to its own bias or normalization."""
+    end = ends[reader.kernel]
+    return not reader.padded and bool(end.bias or end.norm)
 
 
 def _shift(end: Writer, amount: np.ndarray, leaves: Leaves) -> None:
@@ -125,4 +130,6 @@ def _shift(end: Writer, amount: np.ndarray, leaves: Leaves) -> None:
 def _inputs(reader: Reader, leaves: Leaves, count: int) -> np.ndarray:
     """A view of a kernel as `[taps or positions, channels, outputs]`."""
     kernel = leaves[f"params/{reader.kernel}"]
-    return kernel.reshape(kernel.size // max(count * kernel.shape[-1], 1), count, kernel.shape[-1])
+    rows, outputs = kernel.shape[-2] // reader.positions, kernel.shape[-1]
+    view = kernel.reshape(kernel.size // max(rows * outputs, 1), rows, outputs)
+    return view[:, reader.offset : reader.offset + count]

@@ -14,10 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from vpns_jax import trees
+from vpns_jax.errors import UserError
 from vpns_jax.models import folding
-from vpns_jax.models.coupling import Channels, channels
+from vpns_jax.models.coupling import IMAGE_SIZE, channels, has_table
 from vpns_jax.models.head import HEAD
 from vpns_jax.models.widths import freeze
+from vpns_jax.models.wiring import Channels
 
 
 class Shrunk(NamedTuple):
@@ -35,43 +37,56 @@ class Shrunk(NamedTuple):
 
 
 def shrink(
-    model: nn.Module, variables: Mapping[str, Any], *, classes: Sequence[int] | None = None, round_to: int = 1
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    *,
+    classes: Sequence[int] | None = None,
+    round_to: int = 1,
+    image_size: int = IMAGE_SIZE,
 ) -> Shrunk:
     """Removes all dead channels, hidden units and attention heads.
 
     The logits stay equal, up to rounding, for every image and with running statistics (`train=False`).
 
     Args:
-      model: a network of this package.
+      model: a network of this package, or any Linen module whose channels can be found and that has a field `widths`:
+        the number of outputs of single layers, as `widths.Widths`, which the smaller network gets.
       variables: its variables, in which pruned weights are zero.
       classes: the logits to keep, in this order; None keeps all.
       round_to: widths become multiples of this, if that does not exceed the old width; some dead channels are kept for
         that. An attention head has 64 channels.
+      image_size: the side of the images; it matters to networks of other packages alone, see `models.channels`.
 
     Returns:
       The smaller network.
 
     Raises:
-      UserError: the channels of the network's class are not known.
+      UserError: the network's channels cannot be found, or it has no field `widths`.
     """
-    table = [each for each in channels(model) if not each.fixed]
+    if not hasattr(model, "widths"):
+        name = type(model).__name__
+        raise UserError(
+            f"{name} cannot be made smaller: it has no field `widths`, from which a layer's path gives its outputs"
+        )
+    whole = channels(model, image_size=image_size)
+    table = [each for each in whole if not each.fixed]
     leaves = {path: _writable(leaf) for path, leaf in trees.flatten(variables).items()}
     if classes is not None:
         for path in (f"params/{HEAD}/kernel", f"params/{HEAD}/bias"):
             leaves[path] = np.ascontiguousarray(leaves[path][..., list(classes)])
         model = model.clone(num_classes=len(classes))
     norms = {each.name: _norms(each, leaves) for each in table}
-    _settle(model, table, leaves)
+    _settle(whole, leaves)
     kept = {}
     for each in table:
-        keep = _keep(each, _is_read(each, leaves), norms[each.name], round_to)
+        # Layers without outputs need care in a module, which others may lack.
+        least = least_width(each) if has_table(model) else each.width
+        keep = _keep(each, _is_read(each, leaves), norms[each.name], least, round_to)
         kept[each.name.removesuffix("/kernel")] = keep
+    names = {layer: each for each, layer in zip(table, kept, strict=True)}
+    widths = {layer: keep.size for layer, keep in kept.items() if keep.size < _count(names[layer], leaves)}
     # Channels are cut only now, so that indices stay valid until here.
-    widths = {}
-    for each, (layer, keep) in zip(table, kept.items(), strict=True):
-        if keep.size < _count(each, leaves):
-            widths[layer] = keep.size
-            _cut(each, keep, leaves)
+    _cut([(names[layer], kept[layer]) for layer in widths], leaves)
     model = model.clone(widths=freeze({**dict(model.widths), **widths}))
     narrowed = {path: jnp.asarray(leaf, _dtype(path)) for path, leaf in leaves.items()}
     return Shrunk(model, trees.unflatten(narrowed), kept)
@@ -90,9 +105,10 @@ def least_width(channels: Channels) -> int:
     return 0 if len(channels.writers) == 1 and "/" in layer else channels.width
 
 
-def _settle(model: nn.Module, table: list[Channels], leaves: folding.Leaves) -> None:
+def _settle(whole: Sequence[Channels], leaves: folding.Leaves) -> None:
     """Folds constant channels forward, and sets the columns of unread channels to zero, until nothing changes."""
-    ends = {writer.kernel: writer for each in channels(model) for writer in each.writers}
+    table = [each for each in whole if not each.fixed]
+    ends = {writer.kernel: writer for each in whole for writer in (*each.writers, *each.companions)}
     changed = True
     while changed:
         changed = False
@@ -113,9 +129,9 @@ def _is_read(each: Channels, leaves: folding.Leaves) -> np.ndarray:
     return read.reshape(-1, each.width).any(axis=1)
 
 
-def _keep(each: Channels, read: np.ndarray, norms: np.ndarray, round_to: int) -> np.ndarray:
+def _keep(each: Channels, read: np.ndarray, norms: np.ndarray, least: int, round_to: int) -> np.ndarray:
     """Indices of the channels to keep: those that are read, and the largest of the others to fill up the width."""
-    wanted = max(int(read.sum()), least_width(each) // each.width)
+    wanted = max(int(read.sum()), least // each.width)
     # Several units fill a multiple, or one unit fills several.
     step = round_to // math.gcd(round_to, each.width)
     wanted = min(-(-wanted // step) * step, read.size)
@@ -130,18 +146,26 @@ def _norms(each: Channels, leaves: folding.Leaves) -> np.ndarray:
     return np.sum(squares, axis=0).reshape(-1, each.width).sum(axis=1)
 
 
-def _cut(each: Channels, keep: np.ndarray, leaves: folding.Leaves) -> None:
-    """Removes all other channels from the layers that write and read them."""
-    count = _count(each, leaves)
-    for reader in each.readers:
-        path = f"params/{reader.kernel}"
-        rows = (np.arange(reader.positions)[:, None] * count + keep).reshape(-1)
-        leaves[path] = np.take(leaves[path], rows, axis=-2)
-    for writer in (*each.companions, *each.writers):
-        paths = [f"params/{path}" for path in (writer.kernel, writer.bias) if path]
-        if writer.norm:
-            paths += [f"params/{writer.norm}/{leaf}" for leaf in ("scale", "bias")]
-            paths += [f"batch_stats/{writer.norm}/{leaf}" for leaf in ("mean", "var")]
+def _cut(kept: Sequence[tuple[Channels, np.ndarray]], leaves: folding.Leaves) -> None:
+    """Removes all channels but the kept ones from the layers that write and read them."""
+    rows: dict[str, np.ndarray] = {}
+    for each, keep in kept:
+        gone = np.ones(_count(each, leaves), bool)
+        gone[keep] = False
+        for reader in each.readers:
+            # Several tensors may lie one behind another in what a layer reads, so its rows are cut once, below.
+            path = f"params/{reader.kernel}"
+            stays = rows.setdefault(path, np.ones(leaves[path].shape[-2], bool))
+            stays.reshape(reader.positions, -1)[:, reader.offset : reader.offset + gone.size][:, gone] = False
+    for path, stays in rows.items():
+        leaves[path] = np.compress(stays, leaves[path], axis=-2)
+    for each, keep in kept:
+        paths = [f"params/{path}" for path in each.vectors]
+        for writer in (*each.companions, *each.writers):
+            paths += [f"params/{path}" for path in (writer.kernel, writer.bias) if path]
+            if writer.norm:
+                paths += [f"params/{writer.norm}/{leaf}" for leaf in ("scale", "bias")]
+                paths += [f"batch_stats/{writer.norm}/{leaf}" for leaf in ("mean", "var")]
         for path in paths:
             leaves[path] = np.take(leaves[path], keep, axis=-1)
 

@@ -56,6 +56,10 @@ class Channels(Protocol):
         """Layers whose outputs are useless without these channels."""
 
     @property
+    def vectors(self) -> Sequence[str]:
+        """Paths of parameters that scale the channels on their way."""
+
+    @property
     def width(self) -> int:
         """How many consecutive channels are pruned together."""
 
@@ -207,4 +211,4 @@ def channel_parts(channels: Channels) -> list[str]:
     """
     writers = (*channels.writers, *channels.companions)
     paths = (path for writer in writers for path in (writer.kernel, writer.bias, *_ends(writer)))
-    return list(dict.fromkeys(path for path in paths if path))
+    return list(dict.fromkeys(path for path in (*paths, *channels.vectors) if path))

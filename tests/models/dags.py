@@ -1,0 +1,162 @@
+"""Random networks: Linen modules that are traced, and the same functions in NumPy, which run without compiling."""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vpns_jax.models.widths import Widths
+from vpns_jax.models.wiring import gelu, relu, silu
+
+SIDE, CLASSES = 4, 3
+ACTIVATIONS = {"relu": relu, "gelu": gelu, "silu": silu, "tanh": np.tanh, "sigmoid": lambda x: 1 / (1 + np.exp(-x))}
+TRACED = {"gelu": lambda x: nn.gelu(x, approximate=False)}
+
+
+class Node(NamedTuple):
+    """A step: what it does, with which earlier results, and its number of channels and other numbers."""
+
+    kind: str
+    inputs: tuple[int, ...]
+    width: int = 0
+    size: int = 1
+    norm: bool = False
+    bias: bool = False
+    name: str = ""
+
+
+class Dag(nn.Module):
+    """A network of steps; the last result is pooled, or flattened, and classified."""
+
+    nodes: tuple[Node, ...]
+    flat: bool
+    widths: Widths = ()
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        values = [images]
+        for i, node in enumerate(self.nodes):
+            x, *others = (values[j] for j in node.inputs)
+            if node.kind == "conv":
+                y = nn.Conv(node.width, (node.size, node.size), use_bias=node.bias, name=f"c{i}")(x)
+                y = nn.BatchNorm(True, epsilon=1e-3, name=f"n{i}")(y) if node.norm else y
+            elif node.kind == "depthwise":
+                y = nn.Conv(x.shape[-1], (3, 3), feature_group_count=x.shape[-1], use_bias=node.bias, name=f"c{i}")(x)
+            elif node.kind == "scale":
+                y = x * self.param(f"s{i}", nn.initializers.ones, (x.shape[-1],))[None, None, None]
+            elif node.kind == "activation":
+                y = TRACED.get(node.name, getattr(nn, node.name))(x)
+            else:
+                y = moved(jnp, node, x, *others)
+            values.append(y)
+        x = values[-1]
+        x = x.reshape(x.shape[0], -1) if self.flat else x.mean((1, 2))
+        return nn.Dense(CLASSES, name="head")(x)
+
+
+def moved(xp: Any, node: Node, x: Any, *others: Any) -> Any:
+    """What needs no parameters and is written alike for NumPy and JAX."""
+    half = x.shape[-1] // 2
+    if node.kind == "add":
+        return x + others[0]
+    if node.kind == "multiply":
+        return x * others[0]
+    if node.kind == "concatenate":
+        return xp.concatenate([x, *others], axis=-1)
+    if node.kind == "pool":
+        return xp.broadcast_to(x.mean((1, 2), keepdims=True), x.shape)
+    if node.kind == "pad":
+        return xp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))[:, :SIDE, :SIDE]
+    if node.kind == "roll":
+        return xp.concatenate([x[..., 1:], x[..., :1]], axis=-1)
+    if node.kind == "glu":
+        return x[..., :half] * x[..., half : 2 * half]
+    if node.kind == "shuffle":
+        return x.reshape(*x.shape[:-1], 2, half).swapaxes(-1, -2).reshape(x.shape)
+    if node.kind == "standardize":
+        return x - x.mean(-1, keepdims=True)
+    if node.kind == "shift":
+        return x + 0.5
+    raise ValueError(node.kind)
+
+
+def run(nodes: tuple[Node, ...], flat: bool, leaves: dict[str, np.ndarray], images: np.ndarray) -> np.ndarray:
+    """The network in NumPy, for weights of any width."""
+    values = [images]
+    for i, node in enumerate(nodes):
+        x, *others = (values[j] for j in node.inputs)
+        if node.kind in ("conv", "depthwise"):
+            y = convolve(x, leaves[f"params/c{i}/kernel"]) + leaves.get(f"params/c{i}/bias", 0)
+            if node.norm:
+                mean, var = (leaves[f"batch_stats/n{i}/{name}"] for name in ("mean", "var"))
+                y = (y - mean) / np.sqrt(var + 1e-3) * leaves[f"params/n{i}/scale"] + leaves[f"params/n{i}/bias"]
+        elif node.kind == "scale":
+            y = x * leaves[f"params/s{i}"]
+        elif node.kind == "activation":
+            y = ACTIVATIONS[node.name](x)
+        else:
+            y = moved(np, node, x, *others)
+        values.append(y)
+    x = values[-1]
+    x = x.reshape(len(x), -1) if flat else x.mean((1, 2))
+    return x @ leaves["params/head/kernel"] + leaves["params/head/bias"]
+
+
+def convolve(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """A padded convolution with stride 1; a depthwise one if the kernel has one input."""
+    size, pad = kernel.shape[0], kernel.shape[0] // 2
+    x = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    deep = kernel.shape[2] == 1 and x.shape[-1] == kernel.shape[3]
+    parts = [
+        part * kernel[i, j, 0] if deep else part @ kernel[i, j]
+        for i in range(size)
+        for j in range(size)
+        for part in [x[:, i : i + SIDE, j : j + SIDE]]
+    ]
+    return np.sum(parts, axis=0)
+
+
+def draw(rng: np.random.Generator) -> Dag:
+    """A random network of about ten steps."""
+    nodes: list[Node] = []
+    widths = [3]
+
+    def add(node: Node, width: int) -> int:
+        nodes.append(node)
+        widths.append(width)
+        return len(widths) - 1
+
+    def conv(source: int, width: int) -> int:
+        return add(
+            Node("conv", (source,), width, int(rng.choice([1, 3])), bool(rng.random() < 0.5), bool(rng.random() < 0.6)),
+            width,
+        )
+
+    last = conv(0, int(rng.integers(2, 5)))
+    safe = ["conv", "conv", "conv", "activation", "activation", "add", "add", "concatenate", "depthwise", "scale"]
+    odd = ["multiply", "pool", "pad", "roll", "glu", "shuffle", "standardize", "shift"]
+    for _ in range(rng.integers(4, 10)):
+        kind = rng.choice(odd) if rng.random() < 0.15 else rng.choice(safe)
+        source = last if rng.random() < 0.7 else int(rng.integers(1, len(widths)))
+        width = widths[source]
+        if kind == "conv":
+            last = conv(source, int(rng.integers(2, 5)))
+        elif kind == "activation":
+            name = rng.choice(["relu", "relu", "gelu", "silu", "tanh", "sigmoid"])
+            last = add(Node(kind, (source,), name=str(name)), width)
+        elif kind in ("add", "multiply"):
+            same = [i for i in range(1, len(widths)) if widths[i] == width and i != source]
+            new = not same or rng.random() < 0.4
+            other = conv(int(rng.integers(len(widths))), width) if new else int(rng.choice(same))
+            last = add(Node(str(kind), (source, other)), width)
+        elif kind == "concatenate":
+            other = int(rng.integers(1, len(widths)))
+            last = add(Node(kind, (source, other)), width + widths[other])
+        elif kind in ("glu", "shuffle"):
+            if width % 2 == 0 and width > 2:
+                last = add(Node(str(kind), (source,)), width // 2 if kind == "glu" else width)
+        else:
+            last = add(Node(str(kind), (source,), bias=bool(rng.random() < 0.6)), width)
+    return Dag(tuple(nodes), bool(rng.random() < 0.3))

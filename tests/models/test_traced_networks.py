@@ -1,0 +1,134 @@
+"""Networks whose channels were found by tracing: gates close, and what is cut out does not matter."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
+
+from tests.models import dags, foreign
+from tests.models.test_coupling import quickly
+from vpns_jax import models
+from vpns_jax.errors import UserError
+from vpns_jax.trees import flatten, unflatten
+
+SIDE = 8
+
+
+def drawn(shapes, rng):
+    """Variables whose every leaf matters."""
+
+    def draw(path, leaf):
+        if path.endswith("kernel"):
+            return rng.normal(size=leaf.shape) * np.sqrt(2 / np.prod(leaf.shape[:-1]))
+        if path.endswith(("scale", "var")):
+            return rng.uniform(0.5, 1.5, leaf.shape)
+        return rng.normal(size=leaf.shape) * 0.3
+
+    return {path: np.asarray(draw(path, leaf), np.float32) for path, leaf in flatten(shapes).items()}
+
+
+def silence(channels, leaves, rng):
+    """Makes half of all channels dead: no weight into them, a gate of zero, or nobody who reads them."""
+    for each in channels:
+        if each.fixed:
+            continue
+        count = leaves[f"params/{each.name}"].shape[-1]
+        dead, way = rng.random(count) < 0.5, rng.integers(3, size=count)
+        written, gated, read = (dead & (way == i) for i in range(3))
+        for writer in (*each.writers, *each.companions):
+            leaves[f"params/{writer.kernel}"][..., written] = 0
+            for path in ends(writer):
+                leaves[path][..., gated] = 0
+                if leaves[path].ndim == 1:
+                    # Of the others without weights, some say a constant and some say nothing.
+                    leaves[path][written & (rng.random(count) < 0.3)] = 0
+        for reader in each.readers:
+            leaves[f"params/{reader.kernel}"][..., rows(reader, leaves, read), :] = 0
+
+
+def ends(writer):
+    """The parameters that a gate multiplies."""
+    paths = [f"{writer.norm}/scale", f"{writer.norm}/bias"] if writer.norm else [writer.kernel, writer.bias]
+    return [f"params/{path}" for path in paths if path]
+
+
+def rows(reader, leaves, dead):
+    """The rows of a kernel that read dead channels."""
+    chosen = np.zeros((reader.positions, leaves[f"params/{reader.kernel}"].shape[-2] // reader.positions), bool)
+    chosen[:, reader.offset : reader.offset + dead.size] = dead
+    return chosen.ravel()
+
+
+def changed(channels, leaves, rng):
+    """The same weights with closed gates for half of all channels, and with whatever else these channels have."""
+    gated, other = ({path: leaf.copy() for path, leaf in leaves.items()} for _ in range(2))
+    for each in channels:
+        if each.fixed:
+            continue
+        dead = np.arange(leaves[f"params/{each.name}"].shape[-1]) % 2 == 0
+        rest = [f"params/{writer.kernel}" for writer in (*each.writers, *each.companions) if writer.norm]
+        rest += [path for writer in each.companions for path in ends(writer)]
+        for path in (*rest, *(f"params/{path}" for path in each.vectors)):
+            other[path][..., dead] += rng.normal(size=other[path][..., dead].shape)
+        for reader in each.readers:
+            other[f"params/{reader.kernel}"][..., rows(reader, leaves, dead), :] += 1
+        for path in (path for writer in each.writers for path in ends(writer)):
+            gated[path][..., dead] = other[path][..., dead] = 0
+    return gated, other
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", foreign.NETWORKS)
+def test_behind_closed_gates_is_nothing_and_dead_channels_can_be_cut_out(network):
+    model, rng = foreign.NETWORKS[network], np.random.default_rng(0)
+    images = jnp.asarray(rng.normal(size=(2, SIDE, SIDE, 3)), jnp.float32)
+    channels = models.channels(model, image_size=SIDE)
+    leaves = drawn(jax.eval_shape(model.init, jax.random.key(0), images), rng)
+    run = quickly(model.apply)
+    first, second = (np.asarray(run(unflatten(tree), images)) for tree in changed(channels, leaves, rng))
+    assert first.std() > 0.01
+    np.testing.assert_allclose(first, second, rtol=0, atol=1e-5 * first.std())
+    silence(channels, leaves, rng)
+    before = np.asarray(run(unflatten(leaves), images))
+    shrunk = models.shrink(model, unflatten(leaves), image_size=SIDE)
+    assert shrunk.model.widths
+    after = np.asarray(quickly(shrunk.model.apply)(shrunk.variables, images))
+    np.testing.assert_allclose(after, before, rtol=0, atol=1e-5 * before.std())
+    again = models.shrink(shrunk.model, shrunk.variables, image_size=SIDE)
+    assert again.model == shrunk.model
+
+
+@pytest.mark.slow
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_random_networks_compute_the_same_without_their_dead_channels(seed):
+    rng = np.random.default_rng(seed)
+    model = dags.draw(rng)
+    images = rng.normal(size=(2, dags.SIDE, dags.SIDE, 3))
+    try:
+        channels = models.channels(model, image_size=dags.SIDE)
+    except UserError:
+        reject()
+    leaves = drawn(jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, dags.SIDE, dags.SIDE, 3))), rng)
+    silence(channels, leaves, rng)
+    before = dags.run(model.nodes, model.flat, leaves, images)
+    shrunk = models.shrink(model, unflatten(leaves), image_size=dags.SIDE)
+    small = {path: np.asarray(leaf) for path, leaf in flatten(shrunk.variables).items()}
+    after = dags.run(model.nodes, model.flat, small, images)
+    np.testing.assert_allclose(after, before, rtol=0, atol=1e-5 * max(before.std(), np.abs(before).max()))
+
+
+class Plain(nn.Module):
+    """A network without widths."""
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        return nn.Dense(3, name="head")(nn.relu(nn.Dense(4, name="hidden")(images.mean((1, 2)))))
+
+
+def test_a_module_without_widths_cannot_be_made_smaller():
+    with pytest.raises(UserError, match=r"Plain cannot be made smaller: it has no field `widths`"):
+        models.shrink(Plain(), {}, image_size=SIDE)

@@ -1,0 +1,331 @@
+"""Elementwise operations on channels: what is added or multiplied belongs together."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vpns_jax.models.tracing import own, places, pointwise
+from vpns_jax.models.tracing.spaces import Companion, Spaces
+from vpns_jax.models.tracing.values import KEEPS_ZERO, UNKNOWN, ZERO, Label, State, Value
+
+# The operands' labels; None where an operand has none.
+Labels = list[Label | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """Where an operation happens.
+
+    Attributes:
+      spaces: all tensors of channels.
+      samples: those of all parameters.
+      dims: the parameters' numbers of axes.
+      name: the primitive.
+      params: its parameters.
+      layer: the layer that it belongs to, for reasons.
+    """
+
+    spaces: Spaces
+    samples: Mapping[str, np.ndarray]
+    dims: Mapping[str, int]
+    name: str
+    params: dict[str, Any]
+    layer: str
+
+    def __str__(self) -> str:
+        return f"{self.name} in {self.layer}" if self.layer else self.name
+
+
+def pointwise_value(scene: Scene, operands: Sequence[Value], shape: tuple[int, ...]) -> Value:
+    """Describes the result of an elementwise operation.
+
+    Args:
+      scene: the operation.
+      operands: its operands.
+      shape: the result's shape.
+
+    Returns:
+      The result.
+    """
+    sample = pointwise.evaluate(scene.name, scene.params, [operand.sample for operand in operands])
+    if any(operand.data for operand in operands):
+        labels = [label for group in groups(operands) for label in _join(scene, operands, group)]
+        _note(scene, operands)
+        return Value(shape, data=True, labels=tuple(labels), weights=_shares(scene, operands))
+    if scene.name in pointwise.COPIES:
+        return operands[0]
+    sources: dict[tuple[str, int], np.ndarray | None] = {}
+    for operand in operands:
+        for source, where in operand.sources.items():
+            same = source not in sources or _equal(sources[source], where)
+            sources[source] = where if same and operand.shape == shape else None
+    if sources:
+        return Value(shape, sources=sources, sample=sample)
+    constants = [operand.constant for operand in operands]
+    if any(constant is None for constant in constants):
+        return Value(shape)
+    constant = pointwise.evaluate(scene.name, scene.params, [_filled(c, shape) for c in constants if c is not None])
+    return Value(shape, sample=sample, constant=places.compress(np.asarray(constant)))
+
+
+def groups(operands: Sequence[Value]) -> list[Labels]:
+    """Collects the operands' labels that lie on the same axes.
+
+    Args:
+      operands: arrays of one shape, or scalars.
+
+    Returns:
+      The labels of each group, one for each operand.
+    """
+    collected: list[Labels] = []
+    for i, operand in enumerate(operands):
+        for label in operand.labels:
+            for group in collected:
+                if group[i] is None and any(other is not None and other.axes & label.axes for other in group):
+                    group[i] = label
+                    break
+            else:
+                collected.append([label if j == i else None for j in range(len(operands))])
+    return collected
+
+
+def multiply(scene: Scene, first: Label, second: Label, *, sure: bool = False) -> list[Label]:
+    """Describes a product of two arrays of channels, or a quotient.
+
+    A product is zero where one factor is. If the other one serves nothing else, its layers are companions.
+
+    Args:
+      scene: the operation.
+      first: the label of the factor that is kept, if possible.
+      second: that of the other one.
+      sure: whether constants of the kept factor stay what they are, as in a weighted mean.
+
+    Returns:
+      The product's label, if it has one.
+    """
+    spaces = scene.spaces
+    owner, other = first, second
+    if not _keeps_zero(owner) and scene.name != "div":
+        owner, other = second, first
+    meeting = pairs(spaces, owner, other)
+    if meeting is None or not _keeps_zero(owner):
+        spaces.fix_all([first, second], f"{scene} combines them with channels at other places")
+        return []
+    for mine, yours in meeting:
+        spaces.companions.append(Companion(yours, mine, other.width))
+    kept = closed(spaces, owner)
+    return [kept if sure else kept.unsure()]
+
+
+def _join(scene: Scene, operands: Sequence[Value], group: Labels) -> list[Label]:
+    """The result's label on some axes."""
+    spaces, there = scene.spaces, [label for label in group if label is not None]
+    first = there[0]
+    if len(there) == 2 == len(operands) and scene.name in ("mul", "div"):
+        roots = [{spaces.root(space) for space in label.states} for label in there]
+        if roots[0] != roots[1]:
+            return multiply(scene, *there)
+    channels = first.channels
+    for other in there[1:]:
+        meeting = pairs(spaces, first, other)
+        if meeting is None or first.width != other.width:
+            spaces.fix_all(there, f"{scene} combines them with channels at other places")
+            return []
+        for mine, yours in meeting:
+            spaces.join(mine, yours)
+        channels = np.maximum(*np.broadcast_arrays(channels, other.channels))
+    if len(there) == 1 and len(operands) == 2:
+        at = 0 if group[0] is not None else 1
+        if operands[1 - at].paths and not operands[1 - at].data:
+            return _parameter(scene, first, operands[1 - at], first=at == 0)
+    if scene.name not in pointwise.COPIES:
+        group = [None if label is None else closed(spaces, label) for label in group]
+    states = {space: _state(scene, space, operands, group) for space in _roots(spaces, there)}
+    return [Label(places.compress(channels), states, first.width)]
+
+
+def _state(scene: Scene, space: int, operands: Sequence[Value], group: Labels) -> State:
+    """What the channels of one tensor become."""
+    spaces = scene.spaces
+    mine = [None if label is None else state_of(spaces, label, space) for label in group]
+    samples = [
+        _other(scene, operand, group, space) if state is None else state.sample
+        for operand, state in zip(operands, mine, strict=True)
+    ]
+    there = [state for state in mine if state is not None]
+    if scene.name in pointwise.COPIES:
+        return there[0]
+    sample = pointwise.evaluate(scene.name, scene.params, samples)
+    if np.isnan(sample[0]) and not np.isnan(there[0].sample[0]):
+        spaces.fix(space, f"{scene} combines them with what is no channel of a single layer")
+    padded = {state.padded for state in there}
+    seen = frozenset().union(*(state.seen for state in there))
+    state = State(sample, seen, any(padded))
+    return state.unsure() if len(padded) > 1 else state
+
+
+def _other(scene: Scene, operand: Value, group: Labels, space: int) -> np.ndarray:
+    """The sample of an operand without channels of a tensor. It must not have a number for each channel."""
+    axes = frozenset().union(*(label.axes for label in group if label is not None))
+    if operand.data or operand.paths or (operand.constant is not None and operand.constant.size == 1):
+        return operand.sample
+    if operand.constant is None or places.varied(operand.constant) & axes:
+        scene.spaces.fix(space, f"{scene} uses constants of the code, one for each of them")
+    return UNKNOWN
+
+
+def _note(scene: Scene, operands: Sequence[Value]) -> None:
+    """Notes the use of parameters that have no number for each channel."""
+    axes = frozenset[int]().union(*(label.axes for operand in operands for label in operand.labels))
+    for operand in operands:
+        for (path, _), where in () if operand.data else operand.sources.items():
+            if where is not None and not places.varied(where) & axes:
+                scene.spaces.use(path, object(), None)
+
+
+def _parameter(scene: Scene, label: Label, value: Value, *, first: bool) -> list[Label]:
+    """The result of an operation with parameters: a layer's own ones, or factors."""
+    spaces, named = scene.spaces, ", ".join(sorted(value.paths))
+    vectors = _vectors(scene, label, value)
+    states = {}
+    for space in _roots(spaces, [label]):
+        state, after = _state_of(spaces, label, space), None
+        if vectors == value.paths:
+            after = own.apply(spaces, scene.name, state, value, first=first, samples=scene.samples)
+        if after is None:
+            after = own.close(spaces, state).unsure()
+            for path in value.paths if vectors is None else vectors:
+                spaces.use(path, ("factor", space), space)
+            if scene.name != "mul" and not (scene.name == "div" and first):
+                spaces.fix(space, f"{named} is added to them ({scene})")
+            elif vectors is None:
+                spaces.fix(space, f"{named} has numbers for them that cannot be cut out ({scene})")
+            else:
+                spaces.vectors.extend((path.removeprefix("params/"), space) for path in vectors)
+        states[space] = after
+    return [dataclasses.replace(label, states=states)]
+
+
+def _vectors(scene: Scene, label: Label, value: Value) -> frozenset[str] | None:
+    """The parameters `[c]` with one number for each channel; None if any have numbers for them in another order."""
+    spaces, paths, roots = scene.spaces, set(), _roots(scene.spaces, [label])
+    for (path, _), where in value.sources.items():
+        if where is not None and not places.varied(where) & label.axes:
+            continue
+        if where is None or label.width > 1 or len(roots) > 1 or scene.dims[path] != 1 or (label.channels < 0).any():
+            return None
+        _, index = spaces.locate(label.channels)
+        if not _equal(*np.broadcast_arrays(index, where)):
+            return None
+        paths.add(path)
+    return frozenset(paths)
+
+
+def closed(spaces: Spaces, label: Label) -> Label:
+    """Ends the lists of layers' own parameters; see `own.close`.
+
+    Args:
+      spaces: all tensors of channels.
+      label: an array's label.
+
+    Returns:
+      The label, with no state open.
+    """
+    return dataclasses.replace(label, states={space: own.close(spaces, each) for space, each in label.states.items()})
+
+
+def pairs(spaces: Spaces, one: Label, other: Label) -> set[tuple[int, int]] | None:
+    """Finds the tensors whose channels meet in two arrays.
+
+    Args:
+      spaces: all tensors of channels.
+      one: an array's label.
+      other: the label of another array of its shape; its groups may be wider.
+
+    Returns:
+      The tensors; None if anywhere channels of different places meet, or a channel and what is not zero.
+    """
+    if one.width not in (1, other.width):
+        return None
+    first, second = (each.ravel() for each in np.broadcast_arrays(one.channels, other.channels))
+    # Where one array has no channel, it must be zero.
+    if ((first >= 0) & (second < 0) & (second != ZERO)).any() or ((second >= 0) & (first < 0) & (first != ZERO)).any():
+        return None
+    both = (first >= 0) & (second >= 0)
+    (mine, here), (yours, there) = spaces.locate(first[both]), spaces.locate(second[both])
+    if one.width < other.width:
+        here = here // other.width * other.width
+    meeting = set(zip(mine.tolist(), yours.tolist(), strict=True))
+    same = (here == there).all() and all(spaces.size(x) == spaces.size(y) for x, y in meeting)
+    return meeting if same else None
+
+
+def _keeps_zero(label: Label) -> bool:
+    return all(state.keeps_zero for state in label.states.values())
+
+
+def _roots(spaces: Spaces, labels: Sequence[Label]) -> list[int]:
+    return sorted({spaces.root(space) for label in labels for space in label.states})
+
+
+def state_of(spaces: Spaces, label: Label, space: int) -> State | None:
+    """What the channels of a tensor have become in an array.
+
+    Args:
+      spaces: all tensors of channels.
+      label: the array's label.
+      space: the tensor.
+
+    Returns:
+      The state; None if the array has no channel of the tensor.
+    """
+    states = [state for each, state in label.states.items() if spaces.root(each) == space]
+    return merged(spaces, states) if states else None
+
+
+def merged(spaces: Spaces, states: Sequence[State]) -> State:
+    """What is known of channels that are in one of several states.
+
+    Args:
+      spaces: all tensors of channels.
+      states: the states, at least one.
+
+    Returns:
+      The state.
+    """
+    if len(states) == 1:
+        return states[0]
+    states = [own.close(spaces, state) for state in states]
+    first, seen = states[0], frozenset[int]().union(*(state.seen for state in states))
+    equal = all(
+        np.array_equal(state.sample, first.sample, equal_nan=True) and state.padded == first.padded for state in states
+    )
+    zero = all(state.keeps_zero for state in states)
+    sample = first.sample if equal else KEEPS_ZERO if zero else UNKNOWN
+    return State(sample, seen, any(state.padded for state in states))
+
+
+def _state_of(spaces: Spaces, label: Label, space: int) -> State:
+    state = state_of(spaces, label, space)
+    assert state is not None
+    return state
+
+
+def _shares(scene: Scene, operands: Sequence[Value]) -> frozenset[int]:
+    """The axes along which a quotient's elements are shares: what was summed over to get its divisor."""
+    if scene.name in pointwise.COPIES:
+        return operands[0].weights
+    if scene.name == "div" and operands[1].total and operands[1].total[0] is operands[0]:
+        return operands[1].total[1]
+    return frozenset()
+
+
+def _filled(constant: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Gives a scalar as many axes as the other operands have."""
+    return constant.reshape([1] * len(shape)) if constant.size == 1 else constant
+
+
+def _equal(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    return one is not None and other is not None and np.array_equal(one, other)
