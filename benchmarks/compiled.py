@@ -20,14 +20,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks import chips, measure
 from benchmarks.selection import prunable_shapes
-from benchmarks.step import CASES, iteration, make_variables, start
+from benchmarks.step import CASES, OWN_LOOP, iteration, make_variables, start
 from vpns_jax import models
 from vpns_jax.parallel import sharding
-from vpns_jax.sparsity import selection
+from vpns_jax.sparsity import Bits, selection
 from vpns_jax.training.passes import Stage
 from vpns_jax.training.state import TrainState
 
@@ -90,7 +91,40 @@ def compile_selection(mesh: Mesh, *, model: str, options: Any) -> Any:
         return selection.kth_smallest_key.lower(scores, k).compile(compiler_options=options)
 
 
+def compile_update(name: str, mesh: Mesh, *, model: str, image_size: int, options: Any) -> Any:
+    """Compiles the update of a network's weights for a mesh, from given gradients.
+
+    Args:
+      name: a name in `benchmarks.step.OWN_LOOP`.
+      mesh: the mesh.
+      model: the network's name.
+      image_size: side of the images in pixels.
+      options: the compiler's options.
+
+    Returns:
+      The compiled update.
+    """
+
+    def begin() -> tuple[PyTree, PyTree]:
+        params = make_variables(model, image_size)["params"]
+        return params, OWN_LOOP[name](params).init(params)
+
+    def update(gradients: PyTree, params: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        updates, state = OWN_LOOP[name](params).update(gradients, state, params)
+        return optax.apply_updates(params, updates), state
+
+    now = jax.tree.map(lambda x: _parameter(x, mesh), jax.eval_shape(begin), is_leaf=lambda x: isinstance(x, Bits))
+    where = jax.tree.map(lambda x: x.sharding, now)
+    with jax.set_mesh(mesh):
+        lowered = jax.jit(update, donate_argnums=(1, 2), out_shardings=where).lower(now[0], *now)
+        return lowered.compile(compiler_options=options)
+
+
 def _parameter(x: Any, mesh: Mesh) -> Any:
+    if isinstance(x, Bits):
+        # Split as the weights: the axis that is packed is none that is split.
+        split = sharding.partition(x.shape, mesh.shape[sharding.FSDP_AXIS])
+        return dataclasses.replace(x, bytes=_stand_in(x.bytes, mesh, split))
     return _stand_in(x, mesh, sharding.partition(x.shape, mesh.shape[sharding.FSDP_AXIS]))
 
 
@@ -180,7 +214,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=256, help="over all chips (default: %(default)s)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
-    parser.add_argument("--steps", nargs="+", choices=(SELECTION, *CASES), default=["dense", "prune (VPNs)"])
+    parser.add_argument("--steps", nargs="+", choices=(SELECTION, *CASES, *OWN_LOOP), default=["dense", "prune (VPNs)"])
     parser.add_argument(
         "--effort", type=float, default=0.0, help="-1 compiles for TPUs ten times as fast, with a worse result"
     )
@@ -198,6 +232,8 @@ def main(arguments: list[str] | None = None) -> None:
     def compiled(name: str) -> Any:
         if name == SELECTION:
             return compile_selection(mesh, model=chosen.model, options=options)
+        if name in OWN_LOOP:
+            return compile_update(name, mesh, model=chosen.model, image_size=chosen.image_size, options=options)
         return compile_step(name, mesh, **sizes, options=options)
 
     rows = [row(name, compiled(name)) for name in chosen.steps]

@@ -138,3 +138,14 @@ def test_selection_sends_counts():
     )
     assert 0 < row["all-reduce"] < 1e-3
     assert row["all-gather"] == row["reduce-scatter"] == row["others"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("shallow")
+def test_an_update_in_which_a_mask_moves_sends_counts():
+    program = compiled.compile_update(
+        "gradual magnitude, between moves", sharding.make_mesh(8, fsdp=8), model="vit_ti32", image_size=32, options={}
+    )
+    row = compiled.row("update", program)
+    assert 0 < row["all-reduce"] < 1e-3
+    assert row["all-gather"] == row["reduce-scatter"] == row["others"] == 0

@@ -55,7 +55,7 @@ class GradualMagnitude:
           See `Rule.start`.
         """
         del density
-        return jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), pattern.scored(kernels))
+        return jax.tree.map(lambda leaf: jnp.ones_like(leaf, bool), pattern.scored(kernels))
 
     def move(self, pattern: Pattern, now: Now, amount: PyTree) -> PyTree:
         """Prunes the smallest of what is left.
