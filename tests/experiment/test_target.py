@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.models import foreign
 from vpns_jax import models, sparsity, trees
 from vpns_jax.experiment import target
+from vpns_jax.models.widths import freeze
 
 
 def narrow(model, keep):
@@ -44,6 +46,23 @@ def test_a_vit_by_hand():
     per_token = 12 * (4 * 192 * 192 + 8 * 192 * 192)
     assert found["multiply_adds"]["dense"] == whole["multiply_adds"] == 32 * 32 * 3 * 192 + 2 * per_token + 192 * 10
     assert found["multiply_adds"]["shrunk"] == 32 * 32 * 3 * 192 + 2 * per_token * 2 // 3 + 192 * 10
+
+
+def test_a_network_with_concatenated_channels_costs_what_the_narrower_one_does():
+    """Kept are one of three channels, two of four, three of five, one of two, and three of six hidden units."""
+    widths = {"a": 1, "b": 2, "c": 3, "d": 1, "fc": 3}
+    wide, narrower = foreign.Concatenated(), foreign.Concatenated(widths=freeze(widths))
+    params = jax.eval_shape(wide.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
+    kernels = trees.flatten(models.prunable(params, exclude=["head"]))
+    kept = {path: np.arange(leaf.shape[-1]) < widths[path.split("/")[0]] for path, leaf in kernels.items()}
+    pattern = sparsity.ChannelPattern(channels=models.channels(wide, image_size=8))
+    mask = pattern.mask(trees.unflatten(kept), params)
+    costs = {
+        name: {target.key(kind): sparsity.cost(target.terms(kind, model, image_size=8), {}) for kind in target.COSTS}
+        for name, model in (("dense", wide), ("shrunk", narrower))
+    }
+    found = target.shrunk(wide, mask, image_size=8)
+    assert found == {key: {name: costs[name][key] for name in costs} for key in costs["dense"]}
 
 
 def test_published_sizes():

@@ -99,9 +99,32 @@ class Mobile(nn.Module):
         return nn.Dense(self.num_classes, name="head")(x.mean((1, 2)))
 
 
+class Attending(nn.Module):
+    """Attention without any normalization, so that the residual stream can be pruned beside heads."""
+
+    widths: Widths = ()
+    num_classes: int = 3
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        stream = width_of(self.widths, "stem", 5)
+        x = nn.Conv(stream, (4, 4), (4, 4), name="stem")(images)
+        x = x.reshape(x.shape[0], -1, stream)
+        for i in range(2):
+            width = width_of(self.widths, f"value{i}", 6)
+            query, key, value = (
+                nn.Dense(width, name=f"{name}{i}")(x).reshape(*x.shape[:2], -1, 2) for name in ("query", "key", "value")
+            )
+            weights = nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", query, key), axis=-1)
+            y = jnp.einsum("bhqk,bkhd->bqhd", weights, value).reshape(*x.shape[:2], width)
+            x = x + nn.Dense(stream, name=f"out{i}")(y)
+        return nn.Dense(self.num_classes, name="head")(x.mean(1))
+
+
 NETWORKS: dict[str, Any] = {
     "convnext": ConvNeXt(),
     "mixer": Mixer(),
     "concatenated": Concatenated(),
     "mobile": Mobile(),
+    "attending": Attending(),
 }

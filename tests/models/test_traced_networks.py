@@ -36,8 +36,8 @@ def silence(channels, leaves, rng):
         if each.fixed:
             continue
         count = leaves[f"params/{each.name}"].shape[-1]
-        dead, way = rng.random(count) < 0.5, rng.integers(3, size=count)
-        written, gated, read = (dead & (way == i) for i in range(3))
+        dead, way = (np.repeat(draw(count // each.width), each.width) for draw in (rng.random, rng.random))
+        written, gated, read = ((dead < 0.5) & (np.floor(3 * way) == i) for i in range(3))
         for writer in (*each.writers, *each.companions):
             leaves[f"params/{writer.kernel}"][..., written] = 0
             for path in ends(writer):
@@ -68,7 +68,7 @@ def changed(channels, leaves, rng):
     for each in channels:
         if each.fixed:
             continue
-        dead = np.arange(leaves[f"params/{each.name}"].shape[-1]) % 2 == 0
+        dead = np.arange(leaves[f"params/{each.name}"].shape[-1]) // each.width % 2 == 0
         rest = [f"params/{writer.kernel}" for writer in (*each.writers, *each.companions) if writer.norm]
         rest += [path for writer in each.companions for path in ends(writer)]
         for path in (*rest, *(f"params/{path}" for path in each.vectors)):
@@ -130,5 +130,5 @@ class Plain(nn.Module):
 
 
 def test_a_module_without_widths_cannot_be_made_smaller():
-    with pytest.raises(UserError, match=r"Plain cannot be made smaller: it has no field `widths`"):
+    with pytest.raises(UserError, match=r"Plain cannot be made smaller: its module has no field `widths`"):
         models.shrink(Plain(), {}, image_size=SIDE)

@@ -123,6 +123,17 @@ def test_depthwise_kernels_and_what_multiplies_channels_go_with_them():
     assert table["stem"].kernels == ("stem/kernel", "project0/kernel", "project1/kernel")
 
 
+def test_attention_is_pruned_by_heads_and_its_stream_too_if_nothing_mixes_it():
+    table = found("attending")
+    query, key, value = (models.Writer(f"{name}0/kernel", f"{name}0/bias") for name in ("query", "key", "value"))
+    assert table["value0"] == models.Channels((value,), (reading("out0"),), width=2, companions=(query, key))
+    assert table["stem"].kernels == ("stem/kernel", "out0/kernel", "out1/kernel")
+    assert [(each.kernel, each.sums) for each in table["stem"].readers][2:4] == [
+        ("value0/kernel", 1),
+        ("query1/kernel", 2),
+    ]
+
+
 class Odd(nn.Module):
     """A convolution, something, and a convolution with a batch normalization."""
 

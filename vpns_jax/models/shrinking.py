@@ -63,11 +63,12 @@ def shrink(
     Raises:
       UserError: the network's channels cannot be found, or it has no field `widths`.
     """
-    if not hasattr(model, "widths"):
-        name = type(model).__name__
-        raise UserError(
-            f"{name} cannot be made smaller: it has no field `widths`, from which a layer's path gives its outputs"
-        )
+    for field in ("widths", *(("num_classes",) if classes is not None else ())):
+        if not hasattr(model, field):
+            raise UserError(
+                f"{type(model).__name__} cannot be made smaller: its module has no field `{field}`; "
+                "docs/models.md says what shrinking needs"
+            )
     whole = channels(model, image_size=image_size)
     table = [each for each in whole if not each.fixed]
     leaves = {path: _writable(leaf) for path, leaf in trees.flatten(variables).items()}

@@ -317,9 +317,8 @@ def _shares(scene: Scene, operands: Sequence[Value]) -> frozenset[int]:
     """The axes along which a quotient's elements are shares: what was summed over to get its divisor."""
     if scene.name in pointwise.COPIES:
         return operands[0].weights
-    if scene.name == "div" and operands[1].total and operands[1].total[0] is operands[0]:
-        return operands[1].total[1]
-    return frozenset()
+    total = operands[1].total if scene.name == "div" else None
+    return total.weights(operands[0]) if total else frozenset()
 
 
 def _filled(constant: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

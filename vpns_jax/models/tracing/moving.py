@@ -9,7 +9,7 @@ import numpy as np
 
 from vpns_jax.models.tracing import places
 from vpns_jax.models.tracing.joining import Labels, Scene, closed, groups, merged, pairs, state_of
-from vpns_jax.models.tracing.values import FREE, ZERO, Label, State, Value, fixed_number
+from vpns_jax.models.tracing.values import FREE, ZERO, Label, State, Total, Value, fixed_number
 
 
 def reshape(scene: Scene, value: Value, shape: tuple[int, ...]) -> Value:
@@ -23,8 +23,7 @@ def reshape(scene: Scene, value: Value, shape: tuple[int, ...]) -> Value:
     Returns:
       The result.
     """
-    moved = value.moved(shape, lambda where: places.reshape(where, value.shape, shape))
-    return dataclasses.replace(moved, total=value.total)
+    return value.moved(shape, lambda where: places.reshape(where, value.shape, shape))
 
 
 def transpose(scene: Scene, value: Value, shape: tuple[int, ...]) -> Value:
@@ -56,7 +55,10 @@ def broadcast(scene: Scene, value: Value, shape: tuple[int, ...]) -> Value:
     # Nothing is doubled where all new axes have size 1.
     whole = np.prod(shape) == np.prod(value.shape)
     moved = value.moved(shape, lambda where: places.broadcast(where, shape, axes), whole=bool(whole))
-    return dataclasses.replace(moved, total=value.total)
+    if value.total is None:
+        return moved
+    layout = tuple(value.total.layout[axes.index(i)] if i in axes else None for i in range(len(shape)))
+    return dataclasses.replace(moved, total=value.total._replace(layout=layout))
 
 
 def cut(scene: Scene, value: Value, shape: tuple[int, ...]) -> Value:
@@ -217,7 +219,8 @@ def reduce(scene: Scene, value: Value, shape: tuple[int, ...]) -> Value:
         channels = label.channels.squeeze(tuple(axes))
         states = {space: _reduced(scene.name, each, int(number)) for space, each in label.states.items()}
         labels.append(Label(channels, states, label.width))
-    total = (value, axes) if scene.name == "reduce_sum" else None
+    layout = tuple(i for i in range(len(value.shape)) if i not in axes)
+    total = Total(value, axes, layout) if scene.name == "reduce_sum" else None
     return Value(shape, data=True, labels=tuple(labels), total=total)
 
 

@@ -88,6 +88,24 @@ class Label:
         return dataclasses.replace(self, states={space: state.unsure() for space, state in self.states.items()})
 
 
+class Total(NamedTuple):
+    """Of sums: the array that was summed over, the axes, and which of its axes lies where; None for new ones."""
+
+    value: Any
+    axes: frozenset[int]
+    layout: tuple[int | None, ...]
+
+    def weights(self, value: Any) -> frozenset[int]:
+        """The axes along which an array's elements add up to one, if it is divided by these sums.
+
+        Args:
+          value: the array.
+        """
+        fits = value is self.value and len(self.layout) == len(value.shape)
+        wanted = tuple(None if i in self.axes else i for i in range(len(value.shape)))
+        return self.axes if fits and self.layout == wanted else frozenset()
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Value:
     """A traced array.
@@ -100,7 +118,7 @@ class Value:
       pure: the parameter whose elements it holds, all of them and unchanged; "" if there is none.
       sample: what an element without channels is.
       constant: the numbers of an array that depends on nothing, as in `places`; None if unknown.
-      total: of a sum: the array and the axes that were summed over.
+      total: of a sum, the array that was summed over.
       weights: axes along which all elements are shares that add up to one.
     """
 
@@ -111,7 +129,7 @@ class Value:
     pure: str = ""
     sample: np.ndarray = dataclasses.field(default_factory=lambda: UNKNOWN)
     constant: np.ndarray | None = None
-    total: tuple[Any, frozenset[int]] | None = None
+    total: "Total | None" = None
     weights: frozenset[int] = frozenset()
 
     @property
