@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from vpns_jax.models.norm import BatchNorm
 
@@ -62,3 +63,15 @@ def test_the_gradient_flows_through_the_batch_statistics() -> None:
     # sum over positions of a normalized batch is constant, so its gradient vanishes.
     gradient = jax.grad(lambda x: BatchNorm().apply(VARIABLES, x, train=True).sum())(X)
     np.testing.assert_allclose(gradient, np.zeros(X.shape), atol=1e-5)
+
+
+@pytest.mark.parametrize("mutable", [{"mutable": ["batch_stats"]}, {}])
+def test_in_nnx_the_statistics_move_only_if_a_call_names_them(mutable: dict[str, list[str]]) -> None:
+    """The recipe of docs/library.md; without `mutable`, they stand still without a word."""
+    norm = nnx.bridge.lazy_init(nnx.bridge.ToNNX(BatchNorm(), rngs=nnx.Rngs(0)), X, train=False)
+    y = norm(X, train=True, **mutable)
+    np.testing.assert_allclose(y, NORMALISED, rtol=1e-6)
+    moved = np.float32(0.3) if mutable else 0
+    stats = {path[-1]: leaf for path, leaf in nnx.to_flat_state(nnx.state(norm, nnx.BatchStat))}
+    np.testing.assert_allclose(stats["mean"][...], [moved], rtol=1e-6)
+    assert stats["count"][...] == bool(mutable)

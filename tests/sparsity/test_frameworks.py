@@ -1,4 +1,4 @@
-"""The two lines of the recipe in the loops of Flax NNX and Equinox, under `shard_map` and on split weights."""
+"""The two lines of the recipe in the loops of Flax NNX and Equinox."""
 
 import equinox as eqx
 import jax
@@ -7,7 +7,6 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from jax.sharding import NamedSharding, PartitionSpec
 
 from vpns_jax import sparsity
 from vpns_jax.sparsity import Moves, RigL
@@ -70,41 +69,3 @@ def test_equinox_module():
     mask = sparsity.current_mask(state, model)
     assert [int((layer.weight != 0).sum()) for layer in model.layers] == [int(m.weight.sum()) for m in mask.layers]
     assert jax.tree.all(jax.tree.map(jnp.array_equal, sparsity.apply(model, mask).layers, model.layers))
-
-
-@pytest.fixture(scope="module")
-def one_device():
-    return two_steps({"kernel": jax.random.normal(jax.random.key(1), (16, 24))})
-
-
-def two_steps(params, wrap=lambda step: step):
-    tx = rigl(params)
-
-    def step(params, state):
-        updates, state = tx.update(jax.tree.map(jnp.sin, params), state, params)
-        return optax.apply_updates(params, updates), state
-
-    step, state = jax.jit(wrap(step)), jax.jit(tx.init)(params)
-    for _ in range(2):
-        params, state = step(params, state)
-    return params["kernel"]
-
-
-def test_shard_map(one_device):
-    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    whole = PartitionSpec()
-
-    def wrap(step):
-        return jax.shard_map(step, mesh=mesh, in_specs=whole, out_specs=whole)
-
-    params = {"kernel": jax.random.normal(jax.random.key(1), (16, 24))}
-    assert np.array_equal(two_steps(params, wrap), one_device)
-
-
-def test_split_weights(one_device):
-    mesh = jax.make_mesh((4,), ("model",), axis_types=(jax.sharding.AxisType.Auto,))
-    kernel = jax.random.normal(jax.random.key(1), (16, 24))
-    split = jax.device_put(kernel, NamedSharding(mesh, PartitionSpec(None, "model")))
-    after = two_steps({"kernel": split})
-    assert np.array_equal(after, one_device)
-    assert after.sharding.is_equivalent_to(split.sharding, 2)

@@ -94,6 +94,23 @@ def test_what_was_pruned_stays_pruned_and_the_smallest_go(magnitude):
         assert gone.size == 0 or gone.max() <= left.min()
 
 
+def test_outside_of_jit_the_move_is_compiled_once_too(magnitude):
+    traced = []
+
+    class Counted(GradualMagnitude):
+        def move(self, pattern, now, amount):
+            traced.append(1)
+            return super().move(pattern, now, amount)
+
+    tx = sparsity.gradual(optax.adam(1e-2), 0.2, Counted(MOVES))
+    params, state = PARAMS, tx.init(PARAMS)
+    for _, _, mask, _ in magnitude[1:7]:
+        updates, state = tx.update(jax.grad(loss)(params), state, params)
+        params = optax.apply_updates(params, updates)
+        assert kept(sparsity.current_mask(state, params)) == kept(mask)
+    assert len(traced) == 1
+
+
 def test_the_others_train_on(magnitude):
     assert not np.array_equal(magnitude[-1][0]["a"]["bias"], magnitude[-2][0]["a"]["bias"])
     final = magnitude[-1][2]["a"]["kernel"]

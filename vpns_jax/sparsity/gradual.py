@@ -69,21 +69,25 @@ def gradual(
         keep = match_bool(pattern.mask(rule.start(pattern, kernels, density), params), params)
         return GradualState(stored(keep), jnp.int32(0), inner.init(zero_pruned(params, keep)))
 
-    def update(
-        updates: PyTree, state: GradualState, params: PyTree | None = None, **extra: Any
-    ) -> tuple[PyTree, GradualState]:
-        params = given(params, "gradual")
+    # A program of its own outside of `jax.jit`, too, where a new `cond` would be compiled at each call.
+    @jax.jit
+    def moved(params: PyTree, updates: PyTree, mask: PyTree, step: jax.Array) -> PyTree:
         kernels = prunable(params)
         amounts = rule.amounts(pattern, kernels, density)
 
         def move() -> PyTree:
-            amount = jax.tree.map(lambda rows: jnp.asarray(rows)[rule.moves.number(state.step)], amounts)
+            amount = jax.tree.map(lambda rows: jnp.asarray(rows)[rule.moves.number(step)], amounts)
             gradient = trees.like(kernels, trees.named_leaves(updates))
-            now = _now(pattern, kernels, gradient, read(state.mask), state.step)
-            keep = match_bool(pattern.mask(rule.move(pattern, now, amount), params), params)
-            return stored(keep)
+            now = _now(pattern, kernels, gradient, read(mask), step)
+            return stored(match_bool(pattern.mask(rule.move(pattern, now, amount), params), params))
 
-        mask = lax.cond(rule.moves.due(state.step), move, lambda: state.mask)
+        return lax.cond(rule.moves.due(step), move, lambda: mask)
+
+    def update(
+        updates: PyTree, state: GradualState, params: PyTree | None = None, **extra: Any
+    ) -> tuple[PyTree, GradualState]:
+        params = given(params, "gradual")
+        mask = moved(params, updates, state.mask, state.step)
         # Bytes at a time. Moments are cleared at every step, in the loop that updates them. As outputs of the `cond`,
         # they would be copied at every step.
         keep = read(jax.tree.map(jnp.bitwise_and, state.mask, mask))

@@ -1,6 +1,7 @@
 """The layers that structured pruning sees: coupled kernels count as one layer, and some kernels cannot be pruned."""
 
 import fnmatch
+import functools
 import re
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
@@ -76,7 +77,16 @@ def layers(grain: Granularity, shapes: PyTree, coupled: Sequence[Coupled] = ()) 
       ValueError: coupled kernels differ in their number of output channels.
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(shapes)
-    named = {trees.joined(path): tuple(leaf.shape) for path, leaf in leaves}
+    named = tuple((trees.joined(path), tuple(leaf.shape)) for path, leaf in leaves)
+    return _layers(grain, named, tuple(coupled))
+
+
+# A schedule asks for the same layers at each of its densities; there may be a thousand.
+@functools.lru_cache(maxsize=32)
+def _layers(
+    grain: Granularity, shapes: tuple[tuple[str, tuple[int, ...]], ...], coupled: tuple[Coupled, ...]
+) -> tuple[Layer, ...]:
+    named = dict(shapes)
     position = {path: i for i, path in enumerate(named)}
     sharing = {} if grain.kind != "channel" else {path: entry for entry in coupled for path in entry[0]}
 
