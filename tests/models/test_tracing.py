@@ -248,7 +248,7 @@ def test_any_function_of_variables_and_images_can_be_traced():
     params = jax.tree.map(
         lambda shape: jax.ShapeDtypeStruct(shape, jnp.float32), shapes, is_leaf=lambda x: isinstance(x, tuple)
     )
-    hidden, classes = tracing.trace(network, {"params": params}, (2, 2, 2, 3))
+    hidden, classes = models.trace_channels(network, {"params": params}, (2, 2, 2, 3))
     assert hidden == models.Channels(
         (models.Writer("a/kernel", "a/bias"),), (models.Reader("b/kernel"),), activation=relu
     )

@@ -17,6 +17,7 @@ from vpns_jax.models.preprocessing import Normalization, check_normalization, fi
 from vpns_jax.models.prunable import prunable
 from vpns_jax.models.registry import create, default_source, names, normalisation, normalization, options, timm_name
 from vpns_jax.models.shrinking import Shrunk, shrink
+from vpns_jax.models.tracing import trace_channels
 from vpns_jax.models.wiring import Channels, Reader, Writer
 
 __all__ = [
@@ -47,4 +48,5 @@ __all__ = [
     "save_safetensors",
     "shrink",
     "timm_name",
+    "trace_channels",
 ]

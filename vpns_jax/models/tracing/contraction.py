@@ -211,7 +211,7 @@ def _product(scene: Scene, left: Value, right: Value, shape: tuple[int, ...]) ->
             else:
                 # Weighted means keep constants.
                 means = bool(axes) and set(other_axes) == other.weights
-                survivors[at].append(_laid(label if means else label.unsure(), layouts[at], shape))
+                survivors[at].append(_laid(_scaled(label, 1.0 if means else None), layouts[at], shape))
     heads = []
     if len(inner[0]) == len(inner[1]) == 1:
         first, second = inner[0][0], inner[1][0]
@@ -311,8 +311,8 @@ def _laid(label: Label, layout: dict[int, int], shape: tuple[int, ...]) -> Label
 
 
 def _scaled(label: Label, scale: float | None) -> Label:
-    """The label after all elements were multiplied by a number."""
-    if scale is None:
+    """The label after weighted sums of elements, whose weights add up to a number; None if that varies."""
+    if scale is None or any(state.padded for state in label.states.values()):
         return label.unsure()
     states = {s: dataclasses.replace(each, sample=each.sample * scale) for s, each in label.states.items()}
     return dataclasses.replace(label, states=states)

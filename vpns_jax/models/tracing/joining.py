@@ -115,7 +115,7 @@ def multiply(scene: Scene, first: Label, second: Label, *, sure: bool = False) -
         return []
     for mine, yours in meeting:
         spaces.companions.append(Companion(yours, mine, other.width))
-    kept = closed(spaces, owner)
+    kept, _ = closed(spaces, owner), closed(spaces, other)
     return [kept if sure else kept.unsure()]
 
 
@@ -160,10 +160,10 @@ def _state(scene: Scene, space: int, operands: Sequence[Value], group: Labels) -
     sample = pointwise.evaluate(scene.name, scene.params, samples)
     if np.isnan(sample[0]) and not np.isnan(there[0].sample[0]):
         spaces.fix(space, f"{scene} combines them with what is no channel of a single layer")
-    padded = {state.padded for state in there}
-    seen = frozenset().union(*(state.seen for state in there))
-    state = State(sample, seen, any(padded))
-    return state.unsure() if len(padded) > 1 else state
+    padded = any(state.padded for state in there)
+    state = State(sample, frozenset().union(*(state.seen for state in there)), padded)
+    # Zeros may lie at different places.
+    return state.unsure() if padded and len(there) > 1 else state
 
 
 def _other(scene: Scene, operand: Value, group: Labels, space: int) -> np.ndarray:

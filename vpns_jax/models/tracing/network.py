@@ -24,7 +24,9 @@ from vpns_jax.models.wiring import Channels, Writer
 BATCH = 2
 
 
-def trace(function: Callable[[Any, Any], Any], variables: Any, images: tuple[int, ...]) -> tuple[Channels, ...]:
+def trace_channels(
+    function: Callable[[Any, Any], Any], variables: Any, images: tuple[int, ...]
+) -> tuple[Channels, ...]:
     """Finds the channels of any function of variables and images.
 
     Args:
@@ -64,8 +66,8 @@ def traced(model: nn.Module, *, image_size: int) -> tuple[Channels, ...]:
       image_size: the images' side.
 
     Returns:
-      See `trace`. Of a module with other `widths` than its own, the channels are those of the standard one; only what
-      is concatenated lies elsewhere.
+      See `trace_channels`. A module with `widths` has the channels of the standard one; only what is concatenated lies
+      elsewhere.
 
     Raises:
       UserError: the network cannot be traced with these images, or none of its channels can be pruned.
@@ -80,7 +82,7 @@ def traced(model: nn.Module, *, image_size: int) -> tuple[Channels, ...]:
     try:
         shape = jax.ShapeDtypeStruct(images, jnp.float32)
         variables: Any = jax.eval_shape(functools.partial(standard.init, **call), jax.random.key(0), shape)
-        channels = trace(lambda v, x: standard.apply(v, x, **call), variables, images)
+        channels = trace_channels(lambda v, x: standard.apply(v, x, **call), variables, images)
     except UserError:
         raise
     # Whatever a module of others raises.

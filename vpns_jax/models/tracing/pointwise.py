@@ -61,7 +61,18 @@ _FUNCTIONS: dict[str, Callable[..., np.ndarray]] = {
     "tanh": np.tanh,
 }
 # Those that pass numbers on as they are.
-COPIES = ("convert_element_type", "copy", "copy_p", "stop_gradient", "reduce_precision", "optimization_barrier")
+COPIES = (
+    "convert_element_type",
+    "copy",
+    "copy_p",
+    "mesh_cast",
+    "optimization_barrier",
+    "pvary",
+    "reduce_precision",
+    "reshard",
+    "sharding_constraint",
+    "stop_gradient",
+)
 KNOWN = frozenset({*_FUNCTIONS, *COPIES, "integer_pow", "select_n", "is_finite"})
 
 
