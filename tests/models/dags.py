@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import special
 
 from vpns_jax.models.widths import Widths
 from vpns_jax.models.wiring import gelu, relu, silu
@@ -44,6 +45,15 @@ class Dag(nn.Module):
                 y = nn.BatchNorm(True, epsilon=1e-3, name=f"n{i}")(y) if node.norm else y
             elif node.kind == "depthwise":
                 y = nn.Conv(x.shape[-1], (3, 3), feature_group_count=x.shape[-1], use_bias=node.bias, name=f"c{i}")(x)
+            elif node.kind in ("attend", "mix"):
+                tokens, name = x.reshape(len(x), -1, x.shape[-1]), f"c{i}_"
+                if node.kind == "attend":
+                    parts = [nn.Dense(node.width, name=f"{name}{part}")(tokens) for part in "qkv"]
+                    y = attended(jnp, nn.softmax, *parts)
+                else:
+                    y = nn.relu(nn.Dense(node.width, use_bias=node.bias, name=f"{name}in")(tokens.swapaxes(1, 2)))
+                    y = nn.Dense(SIDE * SIDE, use_bias=node.bias, name=f"{name}out")(y).swapaxes(1, 2)
+                y = y.reshape(*x.shape[:-1], -1)
             elif node.kind == "scale":
                 y = x * self.param(f"s{i}", nn.initializers.ones, (x.shape[-1],))[None, None, None]
             elif node.kind == "activation":
@@ -61,6 +71,8 @@ def moved(xp: Any, node: Node, x: Any, *others: Any) -> Any:
     half = x.shape[-1] // 2
     if node.kind == "add":
         return x + others[0]
+    if node.kind == "maximum":
+        return xp.maximum(x, others[0])
     if node.kind == "multiply":
         return x * others[0]
     if node.kind == "concatenate":
@@ -69,6 +81,10 @@ def moved(xp: Any, node: Node, x: Any, *others: Any) -> Any:
         return xp.broadcast_to(x.mean((1, 2), keepdims=True), x.shape)
     if node.kind == "pad":
         return xp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))[:, :SIDE, :SIDE]
+    if node.kind == "lower":
+        return xp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0)))[:, 1:]
+    if node.kind == "clip":
+        return xp.where(x > 0.2, x, 0 * x)
     if node.kind == "roll":
         return xp.concatenate([x[..., 1:], x[..., :1]], axis=-1)
     if node.kind == "glu":
@@ -92,6 +108,14 @@ def run(nodes: tuple[Node, ...], flat: bool, leaves: dict[str, np.ndarray], imag
             if node.norm:
                 mean, var = (leaves[f"batch_stats/n{i}/{name}"] for name in ("mean", "var"))
                 y = (y - mean) / np.sqrt(var + 1e-3) * leaves[f"params/n{i}/scale"] + leaves[f"params/n{i}/bias"]
+        elif node.kind in ("attend", "mix"):
+            tokens, name = x.reshape(len(x), -1, x.shape[-1]), f"params/c{i}_"
+            if node.kind == "attend":
+                y = attended(np, softmax, *(dense(tokens, leaves, f"{name}{part}") for part in "qkv"))
+            else:
+                y = relu(dense(tokens.swapaxes(1, 2), leaves, f"{name}in"))
+                y = dense(y, leaves, f"{name}out").swapaxes(1, 2)
+            y = y.reshape(*x.shape[:-1], -1)
         elif node.kind == "scale":
             y = x * leaves[f"params/s{i}"]
         elif node.kind == "activation":
@@ -102,6 +126,21 @@ def run(nodes: tuple[Node, ...], flat: bool, leaves: dict[str, np.ndarray], imag
     x = values[-1]
     x = x.reshape(len(x), -1) if flat else x.mean((1, 2))
     return x @ leaves["params/head/kernel"] + leaves["params/head/bias"]
+
+
+def attended(xp: Any, softmax: Any, query: Any, key: Any, value: Any) -> Any:
+    """Attention of heads with two channels."""
+    query, key, value = (each.reshape(*each.shape[:2], -1, 2) for each in (query, key, value))
+    weights = softmax(xp.einsum("bqhd,bkhd->bhqk", query, key))
+    return xp.einsum("bhqk,bkhd->bqhd", weights, value)
+
+
+def dense(x: np.ndarray, leaves: dict[str, np.ndarray], path: str) -> np.ndarray:
+    return x @ leaves[f"{path}/kernel"] + leaves.get(f"{path}/bias", 0)
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    return special.softmax(x, axis=-1)
 
 
 def convolve(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
@@ -136,7 +175,8 @@ def draw(rng: np.random.Generator) -> Dag:
 
     last = conv(0, int(rng.integers(2, 5)))
     safe = ["conv", "conv", "conv", "activation", "activation", "add", "add", "concatenate", "depthwise", "scale"]
-    odd = ["multiply", "pool", "pad", "roll", "glu", "shuffle", "standardize", "shift"]
+    odd = ["multiply", "pool", "pad", "lower", "roll", "glu", "shuffle", "standardize", "shift", "maximum", "clip"]
+    odd += ["attend", "attend", "mix", "gate"]
     for _ in range(rng.integers(4, 10)):
         kind = rng.choice(odd) if rng.random() < 0.15 else rng.choice(safe)
         source = last if rng.random() < 0.7 else int(rng.integers(1, len(widths)))
@@ -146,7 +186,14 @@ def draw(rng: np.random.Generator) -> Dag:
         elif kind == "activation":
             name = rng.choice(["relu", "relu", "gelu", "silu", "tanh", "sigmoid"])
             last = add(Node(kind, (source,), name=str(name)), width)
-        elif kind in ("add", "multiply"):
+        elif kind == "attend":
+            last = add(Node(kind, (source,), 4), 4)
+        elif kind == "mix":
+            last = add(Node(kind, (source,), 3, bias=bool(rng.random() < 0.5)), width)
+        elif kind == "gate":
+            excited = add(Node("activation", (conv(source, width),), name="sigmoid"), width)
+            last = add(Node("multiply", (source, excited)), width)
+        elif kind in ("add", "multiply", "maximum"):
             same = [i for i in range(1, len(widths)) if widths[i] == width and i != source]
             new = not same or rng.random() < 0.4
             other = conv(int(rng.integers(len(widths))), width) if new else int(rng.choice(same))

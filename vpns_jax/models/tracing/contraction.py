@@ -1,4 +1,4 @@
-"""Kernels that read and write channels, and products of activations, such as attention's."""
+"""Products of arrays: with kernels, with constants, and of activations, such as attention's."""
 
 import dataclasses
 import math
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from vpns_jax.models.tracing import places
-from vpns_jax.models.tracing.joining import Scene, closed, groups, multiply, state_of
-from vpns_jax.models.tracing.spaces import Reading, Spaces
-from vpns_jax.models.tracing.values import SMALL, Label, Open, State, Value, fixed_number
-
-KERNEL = "kernel"
+from vpns_jax.models.tracing.joining import multiply
+from vpns_jax.models.tracing.kernels import column, index, is_kernel, read, stands, written
+from vpns_jax.models.tracing.scene import Scene, closed, groups, state_of, touch
+from vpns_jax.models.tracing.spaces import Spaces
+from vpns_jax.models.tracing.values import SMALL, Label, Value, fixed_number
 
 
 def dot(scene: Scene, left: Value, right: Value, shape: tuple[int, ...]) -> Value:
@@ -26,101 +26,21 @@ def dot(scene: Scene, left: Value, right: Value, shape: tuple[int, ...]) -> Valu
     Returns:
       The result.
     """
-    contracted, batch = scene.params["dimension_numbers"]
-    for data, kernel, at in ((left, right, 0), (right, left, 1)):
-        axes = [tuple(int(i) for i in each[at]) for each in (contracted, batch)]
-        others = [tuple(int(i) for i in each[1 - at]) for each in (contracted, batch)]
-        if data.data and not kernel.data:
-            layout = _layout(data, axes[0], axes[1])
-            if is_kernel(kernel.pure) and not axes[1] and _stands(kernel, others[0]):
-                column = _column(kernel)
-                width = len(data.shape) - len(axes[0])
-                place = [i for i in range(len(kernel.shape)) if i not in others[0]].index(column)
-                # The kernel's own axes come behind the other operand's, or before them.
-                start = width if at == 0 else 0
-                layout = {i: j + (0 if at == 0 else len(shape) - width) for i, j in layout.items()}
-                return _dense(scene, data, kernel, axes[0], others[0], layout, start + place, shape)
-            behind = 0 if at == 0 else len(kernel.shape) - len(others[0]) - len(others[1])
-            layout = {i: j + (behind if i not in axes[1] else 0) for i, j in layout.items()}
-            return _mixed(scene, data, kernel, axes[0], others[0], layout, shape)
-    if not left.data:
+    if not left.data and not right.data:
         return _constant(scene, left, right, shape)
-    return _product(scene, left, right, shape)
-
-
-def convolution(scene: Scene, data: Value, kernel: Value, shape: tuple[int, ...]) -> Value:
-    """Describes the result of `lax.conv_general_dilated`.
-
-    Args:
-      scene: the operation.
-      data: its images.
-      kernel: its kernel.
-      shape: the result's shape.
-
-    Returns:
-      The result.
-    """
-    spaces, params = scene.spaces, scene.params
-    feature, (out, into), out_feature = (
-        spec[1] if i != 1 else spec[:2] for i, spec in enumerate(params["dimension_numbers"])
-    )
-    depth = len(kernel.shape)
-    stands = is_kernel(kernel.pure) and not kernel.data and (out, into) == (depth - 1, depth - 2)
-    if not stands or not _in_order(kernel) or params["batch_group_count"] != 1:
-        spaces.fix_all(data.labels, f"{scene} has no plain kernel [h, w, in, out]")
-        return _lost(scene, [data, kernel], shape)
-    reads = [label for label in data.labels if label.axes == {feature}]
-    spaces.fix_all([label for label in data.labels if label not in reads], f"{scene} reads them as pixels")
-    padded = any(n > 0 for pads in params["padding"] for n in pads) or any(n > 1 for n in params["lhs_dilation"])
-    outputs = shape[out_feature]
-    if params["feature_group_count"] == 1:
-        for label in reads:
-            read(scene, kernel, label, np.arange(data.shape[feature]), label.channels.ravel(), padded=padded)
-        return Value(shape, data=True, labels=(_written(scene, kernel, shape, out_feature),))
-    if params["feature_group_count"] == data.shape[feature] == outputs and len(reads) == 1:
-        label = closed(spaces, reads[0])
-        (space, *others) = {spaces.root(each) for each in label.states}
-        if not others and np.array_equal(label.channels.ravel() - label.channels.min(), np.arange(spaces.size(space))):
-            return Value(shape, data=True, labels=(_filtered(scene, kernel, label, space, shape, out_feature),))
-    reason = f"{scene} has {params['feature_group_count']} groups of channels"
-    spaces.fix_all(data.labels, reason)
-    written = _written(scene, kernel, shape, out_feature)
-    spaces.fix_all([written], reason)
-    return Value(shape, data=True, labels=(written,))
-
-
-def is_kernel(path: str) -> bool:
-    """Whether a parameter is a kernel, which masks can be on.
-
-    Args:
-      path: its path in the variables.
-    """
-    return path.startswith("params/") and path.rsplit("/", 1)[-1] == KERNEL
-
-
-def read(scene: Scene, kernel: Value, label: Label, rows: np.ndarray, channels: np.ndarray, *, padded: bool) -> None:
-    """Notes that a kernel reads channels.
-
-    Args:
-      scene: the operation.
-      kernel: the kernel.
-      label: that of what it reads.
-      rows: indices along the kernel's last axis but one.
-      channels: the number of the channel that each of these rows reads.
-      padded: whether the operation puts zeros around.
-    """
-    spaces, label = scene.spaces, closed(scene.spaces, label)
-    pairs = np.unique(np.stack([rows, channels]), axis=1)
-    pairs = pairs[:, pairs[1] >= 0]
-    roots, index = spaces.locate(pairs[1])
-    for space in sorted(set(roots.tolist())):
-        state, mine = state_of(spaces, label, space), roots == space
-        assert state is not None
-        if label.width > 1 or not state.keeps_zero:
-            spaces.fix(space, f"{scene} reads a function of them that is not zero where they are")
-        path, total = kernel.pure.removeprefix("params/"), _rows(kernel)
-        reading = Reading(path, space, pairs[0][mine], index[mine], total, padded or state.padded, state)
-        spaces.readings.append(reading)
+    if left.data and right.data:
+        return _product(scene, left, right, shape)
+    contracted, batch = (tuple(tuple(map(int, side)) for side in each) for each in scene.params["dimension_numbers"])
+    at = 0 if left.data else 1
+    data, matrix = (left, right) if left.data else (right, left)
+    axes, others = contracted[at], contracted[1 - at]
+    free = [i for i in range(len(matrix.shape)) if i not in others and i not in batch[1 - at]]
+    # The axes of the first operand that are not contracted come before those of the second one.
+    layout = _layout(data, axes, batch[at], len(free) if at == 1 else 0)
+    if is_kernel(matrix.pure) and not batch[0] and stands(matrix, others):
+        start = len(layout) if at == 0 else 0
+        return _dense(scene, data, matrix, axes, others, layout, start + free.index(column(matrix)), shape)
+    return _mixed(scene, data, matrix, axes, others, layout, shape)
 
 
 def _dense(
@@ -130,7 +50,7 @@ def _dense(
     axes: tuple[int, ...],
     others: tuple[int, ...],
     layout: dict[int, int],
-    column: int,
+    outputs: int,
     shape: tuple[int, ...],
 ) -> Value:
     """A matrix product with a kernel: channels along the contracted axes are read, all others stay."""
@@ -141,9 +61,9 @@ def _dense(
         elif not label.axes <= set(axes):
             scene.spaces.fix_all([label], f"{scene} reads them along several axes")
         else:
-            rows = _flat(_source(kernel, -2), kernel.shape, others)
+            rows = _flat(index(kernel, -2), kernel.shape, others)
             read(scene, kernel, label, rows, _flat(label.channels, data.shape, axes), padded=False)
-    return Value(shape, data=True, labels=(*labels, _written(scene, kernel, shape, column)))
+    return Value(shape, data=True, labels=(*labels, written(scene, kernel, shape, outputs)))
 
 
 def _mixed(
@@ -168,7 +88,7 @@ def _mixed(
             scene.spaces.fix_all([label], f"{scene} mixes them by {named}, which is no kernel of a layer")
         else:
             labels.append(_laid(_scaled(label, scale), layout, shape))
-    _touch(scene, matrix)
+    touch(scene, matrix)
     return Value(shape, data=True, labels=tuple(labels))
 
 
@@ -197,9 +117,8 @@ def _product(scene: Scene, left: Value, right: Value, shape: tuple[int, ...]) ->
     (left_axes, right_axes), (left_batch, right_batch) = (
         tuple(tuple(int(i) for i in side) for side in each) for each in scene.params["dimension_numbers"]
     )
-    layouts = [_layout(left, left_axes, left_batch), _layout(right, right_axes, right_batch)]
     behind = len(left.shape) - len(left_axes) - len(left_batch)
-    layouts[1] = {i: j + (behind if i not in right_batch else 0) for i, j in layouts[1].items()}
+    layouts = [_layout(left, left_axes, left_batch), _layout(right, right_axes, right_batch, behind)]
     survivors: list[list[Label]] = [[], []]
     inner: list[list[Label]] = [[], []]
     sides = ((left, left_axes, right, right_axes), (right, right_axes, left, left_axes))
@@ -264,40 +183,10 @@ def _same_heads(spaces: Spaces, roots: list[int], flat: list[np.ndarray | None],
                 and size > width)  # fmt: skip
 
 
-def _written(scene: Scene, kernel: Value, shape: tuple[int, ...], axis: int) -> Label:
-    """The new channels that a kernel writes."""
-    spaces = scene.spaces
-    space = spaces.open(shape[axis])
-    return Label(_numbered(scene, space, shape, axis), {space: _state(scene, kernel, space, None)})
-
-
-def _filtered(scene: Scene, kernel: Value, label: Label, space: int, shape: tuple[int, ...], axis: int) -> Label:
-    """Channels after a depthwise convolution, which writes the channels that it reads."""
-    before = state_of(scene.spaces, label, space)
-    if before is None or not before.keeps_zero:
-        scene.spaces.fix(space, f"{scene} reads a function of them that is not zero where they are")
-    return Label(label.channels.reshape([shape[axis] if i == axis else 1 for i in range(len(shape))]),
-                 {space: _state(scene, kernel, space, before)})  # fmt: skip
-
-
-def _state(scene: Scene, kernel: Value, space: int, before: State | None) -> State:
-    """The state of channels that were written just now."""
-    spaces = scene.spaces
-    writer = spaces.write(space, kernel.pure.removeprefix("params/"))
-    spaces.use(kernel.pure, ("writer", writer), space)
-    sample = spaces.writers[writer].sample if before is None else before.unsure().sample
-    seen = frozenset({writer}) | (before.seen if before else frozenset())
-    return State(sample, seen, open=Open(writer, np.ones_like(sample), np.zeros_like(sample)))
-
-
-def _numbered(scene: Scene, space: int, shape: tuple[int, ...], axis: int) -> np.ndarray:
-    return places.along(axis, shape) + scene.spaces.numbers(space).min(initial=2**62)
-
-
-def _layout(value: Value, axes: Sequence[int], batch: Sequence[int]) -> dict[int, int]:
-    """Where the axes of an operand that are not contracted lie in the result, if it is the first operand."""
+def _layout(value: Value, axes: Sequence[int], batch: Sequence[int], behind: int = 0) -> dict[int, int]:
+    """Where the axes of an operand that are not contracted lie in the result, behind some of the other operand."""
     free = [i for i in range(len(value.shape)) if i not in axes and i not in batch]
-    return {old: new for new, old in enumerate([*batch, *free])}
+    return {old: new for new, old in enumerate(batch)} | {old: len(batch) + behind + j for j, old in enumerate(free)}
 
 
 def _laid(label: Label, layout: dict[int, int], shape: tuple[int, ...]) -> Label:
@@ -322,54 +211,3 @@ def _flat(where: np.ndarray, shape: tuple[int, ...], axes: tuple[int, ...]) -> n
     """The numbers along some axes, in their order."""
     rest = tuple(i for i in range(len(shape)) if i not in axes)
     return places.spread(where, shape, frozenset(axes)).transpose([*axes, *rest]).reshape(-1)
-
-
-def _source(kernel: Value, axis: int) -> np.ndarray:
-    """The index of each element of a kernel along one of the parameter's own axes."""
-    where = kernel.sources[kernel.pure, len(kernel.sources) + axis]
-    assert where is not None
-    return where
-
-
-def _rows(kernel: Value) -> int:
-    """The size of the parameter's last axis but one."""
-    return int(_source(kernel, -2).max(initial=-1)) + 1
-
-
-def _column(kernel: Value) -> int:
-    """The axis of a kernel's view along which its outputs lie."""
-    return next(iter(places.varied(_source(kernel, -1))), len(kernel.shape) - 1)
-
-
-def _stands(kernel: Value, axes: tuple[int, ...]) -> bool:
-    """Whether a product contracts all axes of a kernel but its outputs, which are in order."""
-    if len(kernel.sources) < 2 or any(where is None for where in kernel.sources.values()):
-        return False
-    column = _column(kernel)
-    outputs = _source(kernel, -1)
-    inner = all(
-        places.varied(where) <= set(axes)
-        for (_, axis), where in kernel.sources.items()
-        if where is not None and axis != len(kernel.sources) - 1
-    )
-    return inner and column not in axes and np.array_equal(outputs.ravel(), np.arange(kernel.shape[column]))
-
-
-def _in_order(kernel: Value) -> bool:
-    """Whether a kernel is as its parameter is."""
-    return len(kernel.sources) == len(kernel.shape) and all(
-        where is not None and np.array_equal(where, places.along(axis, kernel.shape))
-        for (_, axis), where in kernel.sources.items()
-    )
-
-
-def _touch(scene: Scene, value: Value) -> None:
-    """Notes a use of kernels that is none of a layer's."""
-    for path in value.paths:
-        scene.spaces.use(path, "other", None)
-
-
-def _lost(scene: Scene, operands: Sequence[Value], shape: tuple[int, ...]) -> Value:
-    for operand in operands:
-        _touch(scene, operand)
-    return Value(shape, data=True)

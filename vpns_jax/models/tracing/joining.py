@@ -1,41 +1,14 @@
 """Elementwise operations on channels: what is added or multiplied belongs together."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from vpns_jax.models.tracing import own, places, pointwise
+from vpns_jax.models.tracing.scene import Labels, Scene, closed, groups, pairs, roots, state_of
 from vpns_jax.models.tracing.spaces import Companion, Spaces
-from vpns_jax.models.tracing.values import KEEPS_ZERO, UNKNOWN, ZERO, Label, State, Value
-
-# The operands' labels; None where an operand has none.
-Labels = list[Label | None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Scene:
-    """Where an operation happens.
-
-    Attributes:
-      spaces: all tensors of channels.
-      samples: those of all parameters.
-      dims: the parameters' numbers of axes.
-      name: the primitive.
-      params: its parameters.
-      layer: the layer that it belongs to, for reasons.
-    """
-
-    spaces: Spaces
-    samples: Mapping[str, np.ndarray]
-    dims: Mapping[str, int]
-    name: str
-    params: dict[str, Any]
-    layer: str
-
-    def __str__(self) -> str:
-        return f"{self.name} in {self.layer}" if self.layer else self.name
+from vpns_jax.models.tracing.values import UNKNOWN, Label, State, Value
 
 
 def pointwise_value(scene: Scene, operands: Sequence[Value], shape: tuple[int, ...]) -> Value:
@@ -70,27 +43,6 @@ def pointwise_value(scene: Scene, operands: Sequence[Value], shape: tuple[int, .
     return Value(shape, sample=sample, constant=places.compress(np.asarray(constant)))
 
 
-def groups(operands: Sequence[Value]) -> list[Labels]:
-    """Collects the operands' labels that lie on the same axes.
-
-    Args:
-      operands: arrays of one shape, or scalars.
-
-    Returns:
-      The labels of each group, one for each operand.
-    """
-    collected: list[Labels] = []
-    for i, operand in enumerate(operands):
-        for label in operand.labels:
-            for group in collected:
-                if group[i] is None and any(other is not None and other.axes & label.axes for other in group):
-                    group[i] = label
-                    break
-            else:
-                collected.append([label if j == i else None for j in range(len(operands))])
-    return collected
-
-
 def multiply(scene: Scene, first: Label, second: Label, *, sure: bool = False) -> list[Label]:
     """Describes a product of two arrays of channels, or a quotient.
 
@@ -123,10 +75,9 @@ def _join(scene: Scene, operands: Sequence[Value], group: Labels) -> list[Label]
     """The result's label on some axes."""
     spaces, there = scene.spaces, [label for label in group if label is not None]
     first = there[0]
-    if len(there) == 2 == len(operands) and scene.name in ("mul", "div"):
-        roots = [{spaces.root(space) for space in label.states} for label in there]
-        if roots[0] != roots[1]:
-            return multiply(scene, *there)
+    product = scene.name in ("mul", "div") and len(there) == 2
+    if product and roots(spaces, there[:1]) != roots(spaces, there[1:]):
+        return multiply(scene, *there)
     channels = first.channels
     for other in there[1:]:
         meeting = pairs(spaces, first, other)
@@ -142,7 +93,7 @@ def _join(scene: Scene, operands: Sequence[Value], group: Labels) -> list[Label]
             return _parameter(scene, first, operands[1 - at], first=at == 0)
     if scene.name not in pointwise.COPIES:
         group = [None if label is None else closed(spaces, label) for label in group]
-    states = {space: _state(scene, space, operands, group) for space in _roots(spaces, there)}
+    states = {space: _state(scene, space, operands, group) for space in roots(spaces, there)}
     return [Label(places.compress(channels), states, first.width)]
 
 
@@ -190,7 +141,7 @@ def _parameter(scene: Scene, label: Label, value: Value, *, first: bool) -> list
     spaces, named = scene.spaces, ", ".join(sorted(value.paths))
     vectors = _vectors(scene, label, value)
     states = {}
-    for space in _roots(spaces, [label]):
+    for space in roots(spaces, [label]):
         state, after = _state_of(spaces, label, space), None
         if vectors == value.paths:
             after = own.apply(spaces, scene.name, state, value, first=first, samples=scene.samples)
@@ -210,11 +161,11 @@ def _parameter(scene: Scene, label: Label, value: Value, *, first: bool) -> list
 
 def _vectors(scene: Scene, label: Label, value: Value) -> frozenset[str] | None:
     """The parameters `[c]` with one number for each channel; None if any have numbers for them in another order."""
-    spaces, paths, roots = scene.spaces, set(), _roots(scene.spaces, [label])
+    spaces, paths, several = scene.spaces, set(), len(roots(scene.spaces, [label])) > 1
     for (path, _), where in value.sources.items():
         if where is not None and not places.varied(where) & label.axes:
             continue
-        if where is None or label.width > 1 or len(roots) > 1 or scene.dims[path] != 1 or (label.channels < 0).any():
+        if where is None or label.width > 1 or several or scene.dims[path] != 1 or (label.channels < 0).any():
             return None
         _, index = spaces.locate(label.channels)
         if not _equal(*np.broadcast_arrays(index, where)):
@@ -223,88 +174,8 @@ def _vectors(scene: Scene, label: Label, value: Value) -> frozenset[str] | None:
     return frozenset(paths)
 
 
-def closed(spaces: Spaces, label: Label) -> Label:
-    """Ends the lists of layers' own parameters; see `own.close`.
-
-    Args:
-      spaces: all tensors of channels.
-      label: an array's label.
-
-    Returns:
-      The label, with no state open.
-    """
-    return dataclasses.replace(label, states={space: own.close(spaces, each) for space, each in label.states.items()})
-
-
-def pairs(spaces: Spaces, one: Label, other: Label) -> set[tuple[int, int]] | None:
-    """Finds the tensors whose channels meet in two arrays.
-
-    Args:
-      spaces: all tensors of channels.
-      one: an array's label.
-      other: the label of another array of its shape; its groups may be wider.
-
-    Returns:
-      The tensors; None if anywhere channels of different places meet, or a channel and what is not zero.
-    """
-    if one.width not in (1, other.width):
-        return None
-    first, second = (each.ravel() for each in np.broadcast_arrays(one.channels, other.channels))
-    # Where one array has no channel, it must be zero.
-    if ((first >= 0) & (second < 0) & (second != ZERO)).any() or ((second >= 0) & (first < 0) & (first != ZERO)).any():
-        return None
-    both = (first >= 0) & (second >= 0)
-    (mine, here), (yours, there) = spaces.locate(first[both]), spaces.locate(second[both])
-    if one.width < other.width:
-        here = here // other.width * other.width
-    meeting = set(zip(mine.tolist(), yours.tolist(), strict=True))
-    same = (here == there).all() and all(spaces.size(x) == spaces.size(y) for x, y in meeting)
-    return meeting if same else None
-
-
 def _keeps_zero(label: Label) -> bool:
     return all(state.keeps_zero for state in label.states.values())
-
-
-def _roots(spaces: Spaces, labels: Sequence[Label]) -> list[int]:
-    return sorted({spaces.root(space) for label in labels for space in label.states})
-
-
-def state_of(spaces: Spaces, label: Label, space: int) -> State | None:
-    """What the channels of a tensor have become in an array.
-
-    Args:
-      spaces: all tensors of channels.
-      label: the array's label.
-      space: the tensor.
-
-    Returns:
-      The state; None if the array has no channel of the tensor.
-    """
-    states = [state for each, state in label.states.items() if spaces.root(each) == space]
-    return merged(spaces, states) if states else None
-
-
-def merged(spaces: Spaces, states: Sequence[State]) -> State:
-    """What is known of channels that are in one of several states.
-
-    Args:
-      spaces: all tensors of channels.
-      states: the states, at least one.
-
-    Returns:
-      The state.
-    """
-    if len(states) == 1:
-        return states[0]
-    states = [own.close(spaces, state) for state in states]
-    first, seen = states[0], frozenset[int]().union(*(state.seen for state in states))
-    equal = all(
-        np.array_equal(state.sample, first.sample, equal_nan=True) and state.padded == first.padded for state in states
-    )
-    zero = all(state.keeps_zero for state in states)
-    sample = first.sample if equal else KEEPS_ZERO if zero else UNKNOWN
-    return State(sample, seen, any(state.padded for state in states))
 
 
 def _state_of(spaces: Spaces, label: Label, space: int) -> State:

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from vpns_jax import trees
 from vpns_jax.errors import UserError, one_line
 from vpns_jax.models.cpu import platforms
-from vpns_jax.models.tracing.contraction import is_kernel
-from vpns_jax.models.tracing.joining import closed
+from vpns_jax.models.tracing.kernels import is_kernel
 from vpns_jax.models.tracing.program import Program
+from vpns_jax.models.tracing.scene import closed
 from vpns_jax.models.tracing.spaces import Spaces
 from vpns_jax.models.tracing.summary import summarize
 from vpns_jax.models.tracing.values import Value, parameter

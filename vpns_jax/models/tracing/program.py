@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from vpns_jax.models.tracing import contraction, moving, places, pointwise
-from vpns_jax.models.tracing.joining import Scene, pointwise_value
+from vpns_jax.models.tracing import contraction, kernels, moving, places, pointwise, reducing, stacking
+from vpns_jax.models.tracing.joining import pointwise_value
+from vpns_jax.models.tracing.scene import Scene, lost
 from vpns_jax.models.tracing.spaces import Spaces
 from vpns_jax.models.tracing.values import Value, fixed_number, literal
 
@@ -19,18 +20,18 @@ _SINGLE: dict[str, Callable[[Scene, Value, tuple[int, ...]], Value]] = {
     "broadcast_in_dim": moving.broadcast,
     "slice": moving.cut,
     "rev": moving.reverse,
-    "reduce_sum": moving.reduce,
-    "reduce_max": moving.reduce,
-    "reduce_min": moving.reduce,
-    "reduce_prod": moving.reduce,
-    "reduce_window_max": moving.window,
-    "reduce_window_min": moving.window,
-    "reduce_window_sum": moving.window,
+    "reduce_sum": reducing.reduce,
+    "reduce_max": reducing.reduce,
+    "reduce_min": reducing.reduce,
+    "reduce_prod": reducing.reduce,
+    "reduce_window_max": reducing.window,
+    "reduce_window_min": reducing.window,
+    "reduce_window_sum": reducing.window,
 }
 _SEVERAL: dict[str, Callable[..., Value]] = {
     "dot_general": contraction.dot,
-    "conv_general_dilated": contraction.convolution,
-    "pad": moving.pad,
+    "conv_general_dilated": kernels.convolution,
+    "pad": stacking.pad,
 }
 # Operations that are programs themselves, with the parameter that holds it.
 _CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")
@@ -91,7 +92,7 @@ class Program:
             return moving.split(scene, operands[0], shapes)
         if len(shapes) == 1:
             return [_result(scene, operands, shapes[0])]
-        return [moving.lost(scene, operands, shape) for shape in shapes]
+        return [lost(scene, operands, shape) for shape in shapes]
 
 
 def _result(scene: Scene, operands: list[Value], shape: tuple[int, ...]) -> Value:
@@ -101,9 +102,9 @@ def _result(scene: Scene, operands: list[Value], shape: tuple[int, ...]) -> Valu
     if scene.name in _SEVERAL:
         return _SEVERAL[scene.name](scene, *operands, shape)
     if scene.name == "concatenate":
-        return moving.concatenate(scene, operands, shape)
+        return stacking.concatenate(scene, operands, shape)
     if scene.name in pointwise.KNOWN:
         return pointwise_value(scene, operands, shape)
     if scene.name == "iota":
         return fixed_number(shape, places.along(scene.params["dimension"], shape).astype(np.float64))
-    return moving.lost(scene, operands, shape)
+    return lost(scene, operands, shape)
