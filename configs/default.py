@@ -49,7 +49,8 @@ def get_config() -> ConfigDict:
 
     # The network, its weights, and which of them may be pruned.
     config.model = ConfigDict()
-    # A network of docs/models.md.
+    # A network of docs/models.md, or "module:function" or "file.py:function" for a function that makes a network of
+    # your own; docs/your_own.md says how.
     config.model.name = "resnet18"
     # Options of the network; docs/models.md lists those of each network. Options that are not set have defaults.
     config.model.options = ConfigDict()
@@ -58,8 +59,8 @@ def get_config() -> ConfigDict:
     config.model.options.dropout = placeholder(float)
     config.model.options.dtype = placeholder(str)
     config.model.options.widths = placeholder(dict)
-    # A local file, a hub id such as "hf://timm/resnet18.tv_in1k", "default" for the published weights of the network,
-    # or "pretrain" to train the source network here.
+    # A local file, a hub id such as "hf://timm/resnet18.tv_in1k", "default" for the published weights of the network
+    # (those that a network of your own loads), or "pretrain" to train the source network here.
     config.model.weights = "default"
     # Which weights to load from a file that holds several: an entry, such as "model_ema", or a prefix of names.
     config.model.weights_key = ""
@@ -93,7 +94,7 @@ def get_config() -> ConfigDict:
     # The downstream data set.
     config.data = ConfigDict()
     # A data set of docs/data.md, "folder:/path" for a folder of images with a sub-folder for each class, or
-    # "module:function" for a function of your own.
+    # "module:function" or "file.py:function" for a function of your own.
     config.data.name = "cifar10"
     # The side in pixels to which images are resized; if it is less than the canvas, zeros surround them.
     config.data.image_size = 224

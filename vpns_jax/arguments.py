@@ -19,3 +19,17 @@ class Parser(argparse.ArgumentParser):
           UserError: always.
         """
         raise UserError(f"{message}; usage: {self.usage}")
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Adds `--model`, by which the user names the function that makes a network of one's own.
+
+    Args:
+      parser: the parser of a command that opens a finished network.
+    """
+    parser.add_argument(
+        "--model",
+        default="",
+        metavar="FUNCTION",
+        help="for a network of your own: the function that makes it, my_module:make_model or file.py:make_model",
+    )

@@ -32,20 +32,22 @@ def kernels(model: nn.Module, *, image_size: int) -> tuple[Kernel, ...]:
     """All kernels of a network, found by tracing it; nothing is computed.
 
     Args:
-      model: a Linen module that takes float `[b, image_size, image_size, 3]`.
+      model: a Linen module that takes float `[b, image_size, image_size, 3]`. If its parameters have other paths than
+        its layers, its method `renamed` says which.
       image_size: side of the images in pixels.
 
     Returns:
       The kernels, in the order of their first use.
     """
     positions: dict[str, int] = {}
+    renamed: Callable[[str], str] = getattr(model, "renamed", str)
 
     def count(
         call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], context: nn.module.InterceptorContext
     ) -> Any:
         out, module = call(*args, **kwargs), context.module
         if context.method_name == "__call__" and module.has_variable("params", "kernel"):
-            path = "/".join((*module.path, "kernel"))
+            path = renamed("/".join((*module.path, "kernel")))
             # A layer may be called several times.
             positions[path] = positions.get(path, 0) + math.prod(out.shape[1:-1])
         return out

@@ -7,12 +7,12 @@ nothing is written.
 import argparse
 
 from vpns_jax import cli, deploy, files
-from vpns_jax.arguments import Parser
+from vpns_jax.arguments import Parser, add_model
 from vpns_jax.data import printable
 from vpns_jax.deploy import exports
 from vpns_jax.parallel import startup
 
-USAGE = "python -m vpns_jax export NETWORK --format=FORMAT --out=PATH [--plain] [--OPTION=VALUE]"
+USAGE = "python -m vpns_jax export NETWORK --format=FORMAT --out=PATH [--plain] [--model=FUNCTION] [--OPTION=VALUE]"
 
 
 def main(arguments: list[str]) -> int:
@@ -35,6 +35,7 @@ def _parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("network", metavar="NETWORK", help="a finished network, CELL.safetensors")
+    add_model(parser)
     parser.add_argument("--format", required=True, help="one of the above")
     parser.add_argument("--out", required=True, metavar="PATH", help="the new file, or the folder for format timm")
     parser.add_argument("--plain", action="store_true", help="leave the network's prompt off")
@@ -58,7 +59,7 @@ def _run(parsed: argparse.Namespace) -> None:
     source, path = files.user_path(parsed.network, "NETWORK"), files.user_path(parsed.out, "--out")
     exports.check(path, format=parsed.format, **options)
     startup.prepare()
-    classifier = deploy.load(source)
+    classifier = deploy.load(source, model=parsed.model)
     classifier = classifier.without_prompt() if parsed.plain else classifier
     exported = deploy.export(classifier, path, format=parsed.format, **options)
     print(f"{printable(str(path))}: {exported.bytes:,} bytes; {exported.difference}")

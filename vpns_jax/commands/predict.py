@@ -11,7 +11,7 @@ import time
 from tqdm import tqdm
 
 from vpns_jax import cli, deploy, files
-from vpns_jax.arguments import Parser
+from vpns_jax.arguments import Parser, add_model
 from vpns_jax.commands import scores
 from vpns_jax.commands.answers import Answers
 from vpns_jax.commands.gathering import Gathered, gather
@@ -21,7 +21,10 @@ from vpns_jax.deploy.classifier import BATCH_SIZE
 from vpns_jax.errors import UserError
 from vpns_jax.parallel import startup
 
-USAGE = "python -m vpns_jax predict NETWORK IMAGES_OR_FOLDER... [--top-k=K] [--json | --csv] [--plain] [--batch-size=B]"
+USAGE = (
+    "python -m vpns_jax predict NETWORK IMAGES_OR_FOLDER... [--top-k=K] [--json | --csv] [--plain] [--batch-size=B] "
+    "[--model=FUNCTION]"
+)
 MOST_BATCH = 2**16
 
 
@@ -40,6 +43,7 @@ def main(arguments: list[str]) -> int:
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = Parser(usage=USAGE, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("network", metavar="NETWORK", help="a finished network, CELL.safetensors")
+    add_model(parser)
     parser.add_argument("images", metavar="IMAGES_OR_FOLDER", nargs="+", help="image files, and folders of them")
     parser.add_argument("--top-k", type=int, default=1, help="how many classes to name for each image (default: 1)")
     form = parser.add_mutually_exclusive_group()
@@ -58,7 +62,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 def _run(parsed: argparse.Namespace) -> None:
     gathered = gather(parsed.images)
     startup.prepare()
-    classifier = deploy.load(files.user_path(parsed.network, "NETWORK"))
+    classifier = deploy.load(files.user_path(parsed.network, "NETWORK"), model=parsed.model)
     prompted = classifier.description.prompted and not parsed.plain
     classified, seconds = _classify(classifier, gathered, prompted=prompted, batch_size=parsed.batch_size)
     answers = Answers.of(classified, gathered.labels(classifier.classes), classifier.classes)

@@ -9,13 +9,13 @@ import dataclasses
 
 from vpns_jax import cli, deploy, files
 from vpns_jax.analysis.tables import aligned
-from vpns_jax.arguments import Parser
+from vpns_jax.arguments import Parser, add_model
 from vpns_jax.deploy import loading, subnetworks, verifying
 from vpns_jax.errors import UserError
 from vpns_jax.models.registry import MOST_OUTPUTS
 from vpns_jax.parallel import startup
 
-USAGE = "python -m vpns_jax shrink NETWORK --out=FILE [--round-to=N]"
+USAGE = "python -m vpns_jax shrink NETWORK --out=FILE [--round-to=N] [--model=FUNCTION]"
 HEADINGS = ("", "before", "after", "after / before\n%")
 
 
@@ -34,6 +34,7 @@ def main(arguments: list[str]) -> int:
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = Parser(usage=USAGE, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("network", metavar="NETWORK", help="a finished network, CELL.safetensors")
+    add_model(parser)
     parser.add_argument("--out", required=True, metavar="FILE", help="the new CELL.safetensors")
     parser.add_argument(
         "--round-to",
@@ -53,7 +54,7 @@ def _run(parsed: argparse.Namespace) -> None:
     path = loading.file_of(files.user_path(parsed.out, "--out"))
     files.check_free(path, subnetworks.task_path(path))
     startup.prepare()
-    before = deploy.load(source)
+    before = deploy.load(source, model=parsed.model)
     after = deploy.shrink(before, round_to=parsed.round_to)
     images = verifying.images(before)
     difference = verifying.compare(verifying.logits(after, images), verifying.logits(before, images))

@@ -1,5 +1,7 @@
 """Data sets of one's own, from Python: `my_module:make_data`, a function without arguments that returns the splits.
 
+It may also stand in a file, `path/to/file.py:make_data`.
+
     def make_data():
         return {"train": train, "test": test, "classes": ("cat", "dog")}
 
@@ -11,32 +13,28 @@ items are pairs (image, label), or mappings with the keys "image" and "label". A
 import dataclasses
 import functools
 import hashlib
-import importlib
-import re
-import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vpns_jax import references
 from vpns_jax.data.source import Original
 from vpns_jax.errors import UserError, short, shorten
 
-_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _SPLITS = ("train", "val", "test")
 
 
 def is_own(name: str) -> bool:
-    """Whether a data set's name has the form `module:function`."""
-    return _NAME.fullmatch(name) is not None
+    """Whether a data set's name has the form `module:function` or `file.py:function`."""
+    return references.is_reference(name)
 
 
 def check(name: str) -> Callable[[], Any]:
-    """Imports the function. Modules in the current folder are found, too.
+    """Imports the function; see `references.resolve`.
 
     Args:
-      name: `module:function`.
+      name: `module:function` or `file.py:function`.
 
     Returns:
       The function.
@@ -44,18 +42,7 @@ def check(name: str) -> Callable[[], Any]:
     Raises:
       UserError: the module cannot be imported or has no such function.
     """
-    module, _, function = name.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
-    try:
-        made = getattr(importlib.import_module(module), function, None)
-    # Whatever the module raises while it is imported.
-    except Exception as error:
-        raise UserError(f"data set {short(name)}: module {module} cannot be imported: {_line(error)}") from error
-    if not callable(made):
-        raise UserError(f"data set {short(name)}: module {module} has no function {function}")
-    return made
+    return references.resolve(name, "data set")
 
 
 @functools.lru_cache(maxsize=1)
@@ -151,7 +138,7 @@ def _made(name: str) -> Mapping[str, Any]:
         raise
     # Whatever the user's function raises.
     except Exception as error:
-        raise UserError(f"data set {short(name)} failed: {_line(error)}") from error
+        raise UserError(f"data set {short(name)} failed: {references.describe(error)}") from error
     if not isinstance(made, Mapping) or not {"train", "test"} <= made.keys() <= {*_SPLITS, "classes", "flip"}:
         got = f"the keys {', '.join(map(str, made))}" if isinstance(made, Mapping) else type(made).__name__
         raise UserError(
@@ -168,7 +155,9 @@ def _item(items: Any, index: int, where: str) -> tuple[np.ndarray, int]:
         image, label = _pixels(image), np.asarray(label)
     # Whatever the user's split raises.
     except Exception as error:
-        raise UserError(f"{where}, item {index}: {_line(error)}; allowed are pairs (image, label)") from error
+        raise UserError(
+            f"{where}, item {index}: {references.describe(error)}; allowed are pairs (image, label)"
+        ) from error
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, 3) or 0 in image.shape:
         raise UserError(
             f"{where}, item {index}: the image is {image.dtype} {list(image.shape)}; allowed are uint8 "
@@ -186,7 +175,3 @@ def _pixels(image: Any) -> np.ndarray:
         image = image if image.mode in ("L", "RGB") else image.convert("RGB")
     pixels = np.asarray(image)
     return pixels[..., None] if pixels.ndim == 2 else pixels
-
-
-def _line(error: Exception) -> str:
-    return shorten(f"{type(error).__name__}: {error}", 150)

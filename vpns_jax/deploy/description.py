@@ -28,7 +28,7 @@ class Description:
     """Everything about a network but its arrays.
 
     Attributes:
-      model: the model's name, one of `models.names()`.
+      model: the model's name, as for `models.create`.
       options: options of the model, such as {"width": 0.5}; values that JSON can hold.
       prompt: the prompt that images get by default; of kind "none" for a network that was trained without one.
       image_size: the side to which images are resized, in pixels.
@@ -99,11 +99,13 @@ class Description:
         )
 
     @classmethod
-    def from_json(cls, tree: Mapping[str, Any]) -> "Description":
+    def from_json(cls, tree: Mapping[str, Any], model: str = "") -> "Description":
         """Makes a description from the JSON object of `to_json`.
 
         Args:
-          tree: the parsed JSON. It is not trusted: all known keys are checked, and unknown ones are ignored.
+          tree: the parsed JSON. It is not trusted: all known keys are checked, and unknown ones are ignored. Above all
+            no code that it names is run.
+          model: the function that makes a network of one's own; "" for all other networks.
 
         Raises:
           UserError: a key is missing, or its value is not allowed.
@@ -123,7 +125,7 @@ class Description:
         if size > prompt.canvas_size or prompt.image_size not in (None, size):
             raise UserError(f"image_size is {size}, which does not fit {prompt}")
         return cls(
-            model=_typed(tree, "model", str),
+            model=_model(_typed(tree, "model", str), model),
             prompt=prompt,
             image_size=size,
             mean=mean,
@@ -134,6 +136,20 @@ class Description:
             decoding=Decoding.from_json(tree["decoding"]),
             origin=_typed({"origin": {}, **tree}, "origin", dict),
         )
+
+
+def _model(named: str, given: str) -> str:
+    """The model's name, which is the user's own word if making the model runs code."""
+    if models.is_own(named) and not given:
+        raise UserError(
+            f"it is of a network of someone's own, {short(named)}, and no file may choose code to run: give the "
+            "function by --model=my_module:make_model, in Python load(path, model=...)"
+        )
+    if given and not models.is_own(given):
+        raise UserError(f"model is {short(given)}; it must be module:function or file.py:function")
+    if given and not models.is_own(named):
+        raise UserError(f"it is of {short(named)}, which needs no function to make it; leave model out")
+    return given or named
 
 
 def _prompt(tree: Mapping[str, Any]) -> Prompt:

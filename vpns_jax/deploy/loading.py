@@ -11,13 +11,15 @@ from vpns_jax.errors import LONGEST, UserError, shorten
 SUFFIX, TASK = ".safetensors", ".task.safetensors"
 
 
-def load(path: str | Path, description: Description | None = None) -> Classifier:
+def load(path: str | Path, description: Description | None = None, *, model: str = "") -> Classifier:
     """Reads a finished network.
 
     Args:
       path: the path of `CELL.safetensors`, with or without the suffix, beside `CELL.task.safetensors`; or the path of
         `CELL.packed.safetensors`, a single file.
       description: the network's description, only for files of an older version, which do not hold it.
+      model: for a network of one's own, the function that makes it: `module:function` or `file.py:function`. The file's
+        own word is not taken for it, because making the network runs that code.
 
     Raises:
       UserError: a file is missing or damaged; or the description is neither in the file nor given, or both.
@@ -26,12 +28,12 @@ def load(path: str | Path, description: Description | None = None) -> Classifier
     if path.name.endswith(packed.SUFFIX):
         if description is not None:
             raise _described_twice(path)
-        return packed.read(path)
+        return packed.read(path, model)
     header = subnetworks.about(path)
     if "label_names" in header:
         if description is not None:
             raise _described_twice(path)
-        description = _read(path, header)
+        description = _read(path, header, model)
     elif description is None:
         raise UserError(
             f"{path} was written by an older version and does not say its model and options, prompt, image_size, mean, "
@@ -68,11 +70,11 @@ def file_of(path: str | Path) -> Path:
     return path.with_name(f"{name}{SUFFIX}")
 
 
-def _read(path: Path, header: dict) -> Description:
+def _read(path: Path, header: dict, model: str) -> Description:
     try:
-        return Description.from_json(header)
+        return Description.from_json(header, model)
     except UserError as error:
-        raise UserError(shorten(f"{path} does not say what it is: {error}", LONGEST)) from error
+        raise UserError(shorten(f"{path} has no usable description: {error}", LONGEST)) from error
 
 
 def _described_twice(path: Path) -> UserError:

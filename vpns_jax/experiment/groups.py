@@ -5,7 +5,7 @@ from typing import Any
 
 from vpns_jax import models
 from vpns_jax.data import DecodeOptions
-from vpns_jax.errors import UserError, check_name, short
+from vpns_jax.errors import UserError, short
 from vpns_jax.experiment import ranges
 from vpns_jax.options import EPOCHS, Range, at, option
 from vpns_jax.prompting import KINDS, Prompt, create, label_mapping, prompts
@@ -15,14 +15,19 @@ from vpns_jax.training.optimizers import Optimizer, adam, sgd
 
 
 def _model_name(value: str, path: str) -> None:
-    check_name("model", value, models.names())
+    models.entry(value)
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """The backbone, its weights, and which of them may be pruned."""
 
-    name: str = option("resnet18", "A network of docs/models.md.", _model_name)
+    name: str = option(
+        "resnet18",
+        'A network of docs/models.md, or "module:function" or "file.py:function" for a function that makes a network '
+        "of your own; docs/your_own.md says how.",
+        _model_name,
+    )
     options: dict[str, Any] = option(
         {},
         "Options of the network; docs/models.md lists those of each network. Options that are not set have defaults.",
@@ -30,7 +35,7 @@ class ModelConfig:
     weights: str = option(
         "default",
         'A local file, a hub id such as "hf://timm/resnet18.tv_in1k", "default" for the published weights of the '
-        'network, or "pretrain" to train the source network here.',
+        'network (those that a network of your own loads), or "pretrain" to train the source network here.',
         ranges.maybe_path,
     )
     weights_key: str = option(
@@ -99,7 +104,7 @@ class DataConfig:
     name: str = option(
         "cifar10",
         'A data set of docs/data.md, "folder:/path" for a folder of images with a sub-folder for each class, or '
-        '"module:function" for a function of your own.',
+        '"module:function" or "file.py:function" for a function of your own.',
         ranges.data_set,
     )
     image_size: int = option(

@@ -1,4 +1,7 @@
-"""The inputs of a run that others can change: data, weights, a mask. Each has a digest, so that a change is noticed."""
+"""The inputs of a run that others can change: data, weights, a mask, a network's code.
+
+Each has a digest, so that a change is noticed.
+"""
 
 import dataclasses
 import functools
@@ -6,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vpns_jax import data, files, models
+from vpns_jax import data, files, models, trees
 from vpns_jax.deploy import subnetworks
 from vpns_jax.errors import UserError, short
 from vpns_jax.experiment.config import Config
@@ -16,6 +19,7 @@ from vpns_jax.pruners import method
 
 # The names of inputs in inputs.json and in errors.
 DATA, WEIGHTS, PRETRAIN_DATA, SOURCE, MASK = "data", "weights", "pretraining data", "source network", "mask"
+CODE = "network's code"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +55,9 @@ def of(config: Config) -> dict[str, Input]:
         inputs[PRETRAIN_DATA] = Input(config.pretrain.data, identity(config.pretrain.data))
     else:
         inputs[WEIGHTS] = _weights(config)
+    code = models.own_code(config.model.name, **config.model.options)
+    if code:
+        inputs[CODE] = Input(config.model.name, files.digest_json([files.sha256(file) for file in code]))
     if any(method(name).given for name in config.methods):
         inputs[MASK] = mask(config)
     return inputs
@@ -96,6 +103,9 @@ def compare(remembered: Mapping[str, Any], current: Mapping[str, Input], place: 
 
 def _weights(config: Config) -> Input:
     source = config.model.weights
+    loaded = models.own_weights(config.model.name, **config.model.options) if source == "default" else None
+    if loaded is not None:
+        return Input(source, files.digest_arrays(sorted(trees.flatten(loaded).items())))
     path = hub.resolve(models.default_source(config.model.name) if source == "default" else source)
     # The files beside the weights decide how images are normalized.
     descriptions = [path.with_name(name) for name in preprocessing.FILES]

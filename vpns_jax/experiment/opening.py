@@ -131,7 +131,8 @@ def _check_kernels(config: Config) -> None:
     def shapes(size: int) -> PyTree:
         return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
 
-    models.check_layout(config.model.name)
+    models.check_layout(config.model.name, **config.model.options)
+    models.check_call(model, image_size=canvas_size)
     pruning.check(config, model, shapes(canvas_size))
     small = config.protocol == "reference" and image_size != canvas_size
     if small and shapes(image_size)["params"] != shapes(canvas_size)["params"]:

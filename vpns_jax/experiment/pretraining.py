@@ -55,8 +55,13 @@ def cache_path(config: Config) -> Path:
     }
     if config.model.mean:
         recipe["normalization"] = [config.model.mean, config.model.std]
+    code = models.own_code(config.model.name, **config.model.options)
+    if code:
+        recipe["code"] = [files.sha256(file) for file in code]
     name = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
-    return files.cache_directory() / "sources" / f"{config.model.name}-{Path(config.pretrain.data).name}-{name}.npz"
+    # Of a network of one's own, the function's name.
+    model, source = config.model.name.rpartition(":")[2], Path(config.pretrain.data).name
+    return files.cache_directory() / "sources" / f"{model}-{source}-{name}.npz"
 
 
 def normalization(config: Config, source: models.Pretrained | None = None) -> models.Normalization:
@@ -75,9 +80,9 @@ def normalization(config: Config, source: models.Pretrained | None = None) -> mo
     if config.model.mean:
         return models.Normalization(*models.check_normalization(config.model.mean, config.model.std), "as configured")
     if source is None:
-        return models.find_normalization(config.model.name)
+        return models.find_normalization(config.model.name, **config.model.options)
     weights = None if config.model.weights == "default" else config.model.weights
-    return models.find_normalization(config.model.name, weights, layout=source.layout)
+    return models.find_normalization(config.model.name, weights, layout=source.layout, **config.model.options)
 
 
 def cached(config: Config) -> bool:

@@ -50,7 +50,7 @@ def report(config: Config, folder: Workdir, results: list[dict[str, Any]], about
         "cells": results,
     }
     write_sealed(folder.path / "summary.json", summary)
-    commands = usage.commands(summary["cells"], folder)
+    commands = usage.commands(summary["cells"], folder, config.model.name)
     write_report(summary, _figures(config, folder, summary), folder.path / "report.html", commands=commands)
     for line in collapse_lines(summary):
         sys.stdout.write(f"warning: {line}\n")

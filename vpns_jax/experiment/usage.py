@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vpns_jax import data
+from vpns_jax import data, models
 from vpns_jax.analysis.comparison import headline
 from vpns_jax.analysis.summary import DENSE
 from vpns_jax.experiment.workdir import Workdir
@@ -28,12 +28,13 @@ def best(cells: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     return max(sparse or cells, key=lambda cell: (headline(cell, split="val"), -cell["density"]), default=None)
 
 
-def commands(cells: Sequence[dict[str, Any]], folder: Workdir) -> list[tuple[str, str]]:
+def commands(cells: Sequence[dict[str, Any]], folder: Workdir, model: str = "") -> list[tuple[str, str]]:
     """Lists what can be done with the best network.
 
     Args:
       cells: entries of the summary.
       folder: the run's folder.
+      model: the name of the network.
 
     Returns:
       For each, what it does and the command.
@@ -44,6 +45,16 @@ def commands(cells: Sequence[dict[str, Any]], folder: Workdir) -> list[tuple[str
     network = _shown(folder.subnetwork(chosen["cell"]).with_suffix(""))
     small = f"{network}-small"
     name = f"{chosen['cell']}, the best on validation"
+    if models.is_own(model):
+        # Its code must be named, because no file may choose code to run.
+        function, program = f"--model={model}", f"{network}.stablehlo"
+        return [
+            (f"Classify images with {name}:", _line("predict", network, "IMAGES_OR_FOLDER", function)),
+            (
+                "Write it as a program that JAX runs without your code:",
+                _line("export", network, "--format=stablehlo", f"--out={program}", function),
+            ),
+        ]
     return [
         (f"Classify images with {name}:", _line("predict", network, "IMAGES_OR_FOLDER")),
         (

@@ -13,9 +13,23 @@ from vpns_jax.models.loading import (
     new_head,
     read_pretrained,
 )
+from vpns_jax.models.own import OwnModel
+from vpns_jax.models.own_network import check_call
 from vpns_jax.models.preprocessing import Normalization, check_normalization, find_normalization
 from vpns_jax.models.prunable import prunable
-from vpns_jax.models.registry import create, default_source, names, normalisation, normalization, options, timm_name
+from vpns_jax.models.registry import (
+    create,
+    default_source,
+    entry,
+    is_own,
+    names,
+    normalisation,
+    normalization,
+    options,
+    own_code,
+    own_weights,
+    timm_name,
+)
 from vpns_jax.models.shrinking import Shrunk, shrink
 from vpns_jax.models.tracing import trace_channels
 from vpns_jax.models.wiring import Channels, Reader, Writer
@@ -24,25 +38,31 @@ __all__ = [
     "HEAD",
     "Channels",
     "Normalization",
+    "OwnModel",
     "Pretrained",
     "Reader",
     "Shrunk",
     "Writer",
     "channels",
+    "check_call",
     "check_head",
     "check_layout",
     "check_normalization",
     "covers_head",
     "create",
     "default_source",
+    "entry",
     "export",
     "find_normalization",
+    "is_own",
     "load_pretrained",
     "names",
     "new_head",
     "normalisation",
     "normalization",
     "options",
+    "own_code",
+    "own_weights",
     "prunable",
     "read_pretrained",
     "save_safetensors",

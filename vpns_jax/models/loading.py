@@ -19,7 +19,7 @@ from vpns_jax.models import fitting, formats, hub, layouts, misfit
 from vpns_jax.models.formats import Contents
 from vpns_jax.models.head import HEAD
 from vpns_jax.models.layouts import Layout, Rule, Shape
-from vpns_jax.models.registry import create, default_source
+from vpns_jax.models.registry import create, default_source, is_own, own_weights
 
 POSITIONS = "params/pos_embedding"
 
@@ -103,10 +103,9 @@ def read_pretrained(
         `details` then lists all problems.
     """
     # Layout and options are checked before anything is downloaded.
-    check_layout(name)
+    check_layout(name, **options)
     model = create(name, num_classes=1 if num_classes is None else num_classes, **options)
-    file = hub.resolve(default_source(name) if source is None else source)
-    contents = formats.read_contents(file, weights_key)
+    file, contents = _contents(name, source, weights_key, options)
     images = jnp.zeros((1, image_size, image_size, 3))
     fitted, shapes = _fit(file, model, images, contents, weights_key)
     if num_classes is None:
@@ -131,6 +130,17 @@ def read_pretrained(
     leaves |= initialize(model, images, jax.random.key(seed), fresh)
     variables = trees.unflatten({path: jnp.asarray(leaves[path]) for path in shapes})
     return Pretrained(variables, file, fitted.layout, (*contents.notes, *fitted.notes, *widened, *notes))
+
+
+def _contents(
+    name: str, source: str | os.PathLike[str] | None, weights_key: str, options: Mapping[str, Any]
+) -> tuple[Path, Contents]:
+    """The weights of a file, or those that a network of one's own loads itself."""
+    loaded = own_weights(name, **options) if source is None else None
+    if loaded is not None:
+        return Path(f"load() of {name}"), Contents(trees.flatten(loaded))
+    file = hub.resolve(default_source(name) if source is None else source)
+    return file, formats.read_contents(file, weights_key)
 
 
 def _fit(
@@ -273,23 +283,24 @@ def initialize(model: nn.Module, images: jax.Array, rng: jax.Array, wanted: set[
     return jax.jit(init)(rng)
 
 
-def check_layout(name: str) -> None:
+def check_layout(name: str, **options: Any) -> None:
     """Checks that a network's weights can be read from files and written to them.
 
     Args:
-      name: one of `names()`.
+      name: as for `create`.
+      **options: as for `create`.
 
     Raises:
       UserError: the network has no weight layout, so its tensors have no names.
     """
-    if type(create(name)) not in layouts.LAYOUTS:
+    if type(create(name, **options)) not in layouts.LAYOUTS:
         raise UserError(
             f"{name} has no weight layout, so its weights cannot be read or written; add one to models.layouts.LAYOUTS"
         )
 
 
 def export(name: str, variables: Mapping[str, Any], *, layout: Layout | None = None) -> dict[str, np.ndarray]:
-    """Variables as a state dict in torchvision's layout (ResNet, VGG) or timm's (ViT), or in the given one.
+    """Variables as a state dict in torchvision's layout (ResNet, VGG), timm's (ViT), Flax's (one's own) or a given one.
 
     Variables that `load_pretrained` read from a file of that layout are exported bit for bit as they were. If the
     file lacked the `num_batches_tracked` of batch normalization, zeros are exported for them.
@@ -305,6 +316,9 @@ def export(name: str, variables: Mapping[str, Any], *, layout: Layout | None = N
     Raises:
       UserError: these are not the variables of that network, or it has no weight layout.
     """
+    if is_own(name):
+        # Its code is not run: its layout has the names of its variables, whatever its options.
+        return {path: np.array(leaf) for path, leaf in trees.flatten(variables).items()}
     if layout is None:
         check_layout(name)
     model = create(name)

@@ -9,7 +9,8 @@ from typing import Any
 
 from vpns_jax.errors import LONGEST, UserError, shorten
 from vpns_jax.models import hub
-from vpns_jax.models.registry import ALIASES, IMAGENET, Color, entry
+from vpns_jax.models.own import Color
+from vpns_jax.models.registry import ALIASES, IMAGENET, Entry, entry, normalization
 
 # The files in which timm and transformers keep mean and std, and the keys of both.
 FILES = {"config.json": ("mean", "std"), "preprocessor_config.json": ("image_mean", "image_std")}
@@ -38,7 +39,7 @@ class Normalization:
 
 
 def find_normalization(
-    name: str, source: str | os.PathLike[str] | None = None, *, layout: str | None = None
+    name: str, source: str | os.PathLike[str] | None = None, *, layout: str | None = None, **options: Any
 ) -> Normalization:
     """How the inputs of a network with these weights are normalized.
 
@@ -49,6 +50,7 @@ def find_normalization(
       name: the network's name, as for `create`.
       source: the source of its weights, as for `load_pretrained`; None for the default weights.
       layout: the weights' layout, as in `Pretrained.layout`, if it is known.
+      **options: the network's options, as for `create`.
 
     Returns:
       The normalization.
@@ -57,7 +59,8 @@ def find_normalization(
       UserError: a file beside the weights is damaged or belongs to another network, or the hub cannot be reached.
     """
     spec = entry(name)
-    if source is not None and source != spec.source:
+    published = spec.source if isinstance(spec, Entry) else None
+    if source is not None and source != published:
         for file, keys in FILES.items():
             try:
                 path = hub.beside(source, file)
@@ -68,7 +71,11 @@ def find_normalization(
                 return Normalization(*mean_std, f"as {file} beside the weights says")
         if layout in OF_LAYOUT:
             return Normalization(*OF_LAYOUT[layout], "which torchvision's ViTs are trained with")
-    return Normalization(*spec.normalization, f"which default weights of {name} expect")
+    try:
+        mean_std = check_normalization(*normalization(name, **options))
+    except UserError as error:
+        raise UserError(f"model {name}: {error}") from error
+    return Normalization(*mean_std, f"which default weights of {name} expect")
 
 
 def _read(path: Path, name: str, keys: tuple[str, str]) -> tuple[Color, Color] | None:

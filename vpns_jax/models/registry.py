@@ -1,22 +1,26 @@
-"""All networks by name: their modules, options and default weights. CONTRIBUTING.md says what else a new one needs."""
+"""All networks by name: their modules, options and default weights. CONTRIBUTING.md says what else a new one needs.
+
+A name is one of the table below, or that of a function of the user's, which makes a network of one's own (`own.py`).
+"""
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vpns_jax import references
 from vpns_jax.errors import UserError, check_name, several, short
-from vpns_jax.models.coupling import channels
+from vpns_jax.models.coupling import channels, has_table
+from vpns_jax.models.own import Color, Factory
 from vpns_jax.models.resnet import ResNet
 from vpns_jax.models.shrinking import least_width
 from vpns_jax.models.vgg import VGG
 from vpns_jax.models.vit import ViT
 from vpns_jax.models.widths import freeze
-
-Color = tuple[float, float, float]
 
 IMAGENET: tuple[Color, Color] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALVES: tuple[Color, Color] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -87,6 +91,37 @@ class Entry:
     source: str | None
     normalization: tuple[Color, Color]
 
+    def create(self, name: str, num_classes: int, options: Mapping[str, Any]) -> nn.Module:
+        """Makes the module.
+
+        Args:
+          name: the network's name, for errors.
+          num_classes: the number of logits.
+          options: values by option, without `widths`.
+
+        Raises:
+          UserError: a value is not allowed.
+        """
+        for key, value in options.items():
+            check_option(name, key, value)
+        typed = {key: jnp.dtype(value) if key == "dtype" else value for key, value in options.items()}
+        return self.module(num_classes=num_classes, **self.architecture, **typed)
+
+
+def check_option(name: str, key: str, value: Any) -> None:
+    """Checks the value of an option of `OPTIONS`.
+
+    Args:
+      name: the network's name, for the error.
+      key: the option.
+      value: the value.
+
+    Raises:
+      UserError: the value is not allowed.
+    """
+    if not OPTIONS[key].accepts(value):
+        raise UserError(f"{name}: {key} must be {OPTIONS[key].allowed}, got {short(value)}")
+
 
 def _resnet(depths: tuple[int, ...], block: str, source: str) -> Entry:
     architecture = {"depths": depths, "block": block}
@@ -145,20 +180,27 @@ def timm_name(name: str) -> str:
     return next((timm for timm, ours in ALIASES.items() if ours == ALIASES.get(name)), name)
 
 
-def entry(name: str) -> Entry:
-    """The registry's entry for a network.
+def is_own(name: str) -> bool:
+    """Whether a name is that of a function that makes a network of one's own, which creating the network runs."""
+    return references.is_reference(name)
+
+
+def entry(name: str) -> Entry | Factory:
+    """What makes a network: the one door for all names.
 
     Args:
-      name: one of `names()`, or timm's name for it.
+      name: one of `names()`, timm's name for it, or `module:function` or `file.py:function` for a network of one's own.
 
     Returns:
-      The entry.
+      The registry's entry, or the function.
 
     Raises:
-      UserError: the name is unknown; the error lists the known names.
+      UserError: the name is unknown (the error lists the known names), or the function cannot be imported.
     """
+    if is_own(name):
+        return Factory.named(name)
     name = ALIASES.get(name, name)
-    check_name("model", name, names())
+    check_name("model", name, (*names(), "my_module:make_model"))
     return ENTRIES[name]
 
 
@@ -171,11 +213,13 @@ def create(name: str, *, num_classes: int = 1000, **options: Any) -> nn.Module:
     draws from the rng called "dropout".
 
     Args:
-      name: one of `names()`, or timm's name for it, such as "vit_tiny_patch16_224".
+      name: one of `names()`, timm's name for it, such as "vit_tiny_patch16_224", or for a network of one's own
+        `module:function` or `file.py:function` (see `OwnModel`), which runs that code.
       num_classes: number of logits, >= 1.
       **options: `dtype`, the computation's dtype (parameters stay float32), for all networks; `width`, a factor on
         the channels, for ResNets and VGGs; `stem`, "imagenet" or "small", for ResNets; `dropout`, a rate, for
-        VGGs and ViTs; `widths`, a mapping from layers to their numbers of outputs, for networks that were shrunk.
+        VGGs and ViTs; `widths`, a mapping from layers to their numbers of outputs, for networks that were shrunk. For
+        a network of one's own, `widths` and the arguments of its function.
 
     Returns:
       The module.
@@ -183,17 +227,15 @@ def create(name: str, *, num_classes: int = 1000, **options: Any) -> nn.Module:
     Raises:
       UserError: a name, option or value is unknown; the error lists the allowed ones.
     """
-    spec = entry(name)
     if num_classes < 1:
         raise UserError(f"num_classes must be at least 1, got {num_classes}")
-    for key, value in options.items():
-        check_name(f"option of {name}", key, spec.options)
-        if not OPTIONS[key].accepts(value):
-            raise UserError(f"{name}: {key} must be {OPTIONS[key].allowed}, got {short(value)}")
-    if "dtype" in options:
-        options["dtype"] = jnp.dtype(options["dtype"])
+    spec = entry(name)
+    if isinstance(spec, Entry):
+        for key in options:
+            check_name(f"option of {name}", key, spec.options)
     widths = options.pop("widths", {})
-    model = spec.module(num_classes=num_classes, **spec.architecture, **options)
+    check_option(name, "widths", widths)
+    model = spec.create(name, num_classes, options)
     if not widths:
         return model
     check_widths(name, model, widths)
@@ -211,6 +253,14 @@ def check_widths(name: str, model: nn.Module, widths: Mapping[str, int]) -> None
     Raises:
       UserError: a layer's width cannot be chosen, or cannot have this value.
     """
+    if not has_table(model):
+        # Its channels depend on its images, so layers and widths are compared with the weights when those are read.
+        wrong = next((layer for layer, outputs in widths.items() if not 1 <= outputs <= MOST_OUTPUTS), None)
+        if wrong is not None:
+            raise UserError(
+                f"{name}: widths has {widths[wrong]} outputs of {short(wrong)}; it takes 1 ... {MOST_OUTPUTS}"
+            )
+        return
     table = {each.name.removesuffix("/kernel"): each for each in channels(model) if not each.fixed}
     for layer, outputs in widths.items():
         if layer not in table:
@@ -221,9 +271,24 @@ def check_widths(name: str, model: nn.Module, widths: Mapping[str, int]) -> None
             raise UserError(f"{name}: widths has {outputs} outputs of {layer}; it takes {least} ... {MOST_OUTPUTS}{of}")
 
 
-def normalization(name: str) -> tuple[Color, Color]:
-    """The per-channel (mean, std) of images in [0, 1] that the default weights of `name` expect."""
-    return entry(name).normalization
+def normalization(name: str, **options: Any) -> tuple[Color, Color]:
+    """The normalization that the default weights of a network expect.
+
+    Args:
+      name: as for `create`.
+      **options: as for `create`; they matter to networks of one's own alone.
+
+    Returns:
+      Mean and standard deviation of each channel, of images in [0, 1].
+
+    Raises:
+      UserError: as `create`.
+    """
+    spec = entry(name)
+    if isinstance(spec, Entry):
+        return spec.normalization
+    own = spec(1, options)
+    return own.mean, own.std
 
 
 # The function's name in version 0.1, kept for one release.
@@ -247,7 +312,49 @@ def default_source(name: str) -> str:
     Raises:
       UserError: the name is unknown, or no weights were published.
     """
-    source = entry(name).source
-    if source is None:
+    spec = entry(name)
+    if isinstance(spec, Factory):
+        raise UserError(
+            f"model {short(name)} has no pretrained weights of its own: let it return OwnModel(module, load=...), name "
+            "a file, or train it here by model.weights=pretrain"
+        )
+    if spec.source is None:
         raise UserError(f"{name} has no published weights: name a file or a hub id")
-    return source
+    return spec.source
+
+
+def own_weights(name: str, **options: Any) -> dict[str, Any] | None:
+    """The pretrained variables that a network of one's own loads itself.
+
+    Args:
+      name: as for `create`.
+      **options: as for `create`.
+
+    Returns:
+      NumPy arrays as nested dicts; None for all other networks, and for those without a loader.
+
+    Raises:
+      UserError: as `create`, or the loader fails.
+    """
+    spec = entry(name)
+    return spec.load(options) if isinstance(spec, Factory) else None
+
+
+def own_code(name: str, **options: Any) -> tuple[Path, ...]:
+    """The files with a network of one's own: that of its function, and that of its module's class.
+
+    Args:
+      name: as for `create`.
+      **options: as for `create`.
+
+    Returns:
+      The files; none for all other networks.
+
+    Raises:
+      UserError: as `create`.
+    """
+    spec = entry(name)
+    if isinstance(spec, Entry):
+        return ()
+    files = {references.source(part) for part in (spec.make, type(spec(1, options).module))}
+    return tuple(sorted(file for file in files if file is not None))

@@ -120,8 +120,11 @@ def linearize(
     module = context.module
     if isinstance(module, nn.LayerNorm) and context.method_name == "__call__":
         (x,) = args
-        scale, bias = (module.variables["params"][name].reshape(1, 1, -1) for name in ("scale", "bias"))
-        return _scaled(x, jnp.sqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True))) * scale + bias
+        # A normalization may have no scale or no bias.
+        params = module.variables.get("params", {})
+        affine = {name: jnp.expand_dims(leaf, range(x.ndim - 1)) for name, leaf in params.items()}
+        x = _scaled(x, jnp.sqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True)))
+        return x * affine.get("scale", 1) + affine.get("bias", 0)
     if isinstance(module, Attention) and context.method_name == "attend":
         query, key, value = args
         weights = jnp.einsum("bqhd,bkhd->bhqk", query, key)

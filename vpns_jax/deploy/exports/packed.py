@@ -76,11 +76,12 @@ def write(classifier: Classifier, path: Path, *, dtype: str) -> Classifier:
     return dataclasses.replace(classifier, subnetwork=dataclasses.replace(classifier.subnetwork, weights=weights))
 
 
-def read(path: Path) -> Classifier:
+def read(path: Path, model: str = "") -> Classifier:
     """Reads a network that `write` wrote; its weights become float32.
 
     Args:
       path: the file. It is not trusted: everything in it is checked.
+      model: the function that makes a network of one's own; see `deploy.load`.
 
     Returns:
       The network.
@@ -98,7 +99,7 @@ def read(path: Path) -> Classifier:
     if not intact:
         raise UserError(f"{path} is damaged, or no packed network: it does not match its checksum; export it again")
     try:
-        return _classifier(Description.from_json(header), header.get("shapes"), tensors)
+        return _classifier(Description.from_json(header, model), header.get("shapes"), tensors)
     except UserError as error:
         raise UserError(shorten(f"{path} does not hold what it says: {error}", LONGEST)) from error
 
@@ -108,14 +109,14 @@ def answers(path: Path, classifier: Classifier, squares: np.ndarray) -> np.ndarr
 
     Args:
       path: the file.
-      classifier: the network that it was made from, which is not used.
+      classifier: the network that it was made from.
       squares: uint8 [b, image_size, image_size, 3].
 
     Returns:
       float32 [b, t].
     """
-    del classifier
-    return verifying.logits(read(path), squares)
+    name = classifier.description.model
+    return verifying.logits(read(path, name if models.is_own(name) else ""), squares)
 
 
 def _classifier(description: Description, shapes: Any, tensors: Mapping[str, np.ndarray]) -> Classifier:

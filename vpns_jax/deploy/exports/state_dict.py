@@ -37,7 +37,7 @@ def write(classifier: Classifier, path: Path) -> Classifier:
     Raises:
       UserError: the network has a prompt or no layout, or the disk refuses.
     """
-    models.check_layout(classifier.description.model)
+    models.check_layout(classifier.description.model, **classifier.description.options)
     tensors = state_dict(classifier)
     with storage_errors(path.parent):
         models.save_safetensors(path, tensors, {_ABOUT: json.dumps(classifier.description.to_json())})

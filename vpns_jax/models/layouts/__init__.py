@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 
+from vpns_jax.models.layouts.flax import flax
 from vpns_jax.models.layouts.resnet import resnet_torchvision, resnet_transformers
 from vpns_jax.models.layouts.rules import Layout, Rule, Shape
 from vpns_jax.models.layouts.vgg import vgg_timm, vgg_torchvision
@@ -13,6 +14,7 @@ from vpns_jax.models.layouts.vit import (
     vit_transformers,
     vit_transformers_5,
 )
+from vpns_jax.models.own_network import OwnNetwork
 from vpns_jax.models.resnet import ResNet
 from vpns_jax.models.vgg import VGG
 from vpns_jax.models.vit import ViT
@@ -23,6 +25,7 @@ __all__ = [
     "Layout",
     "Rule",
     "Shape",
+    "flax",
     "resnet_torchvision",
     "resnet_transformers",
     "vgg_timm",
@@ -39,6 +42,7 @@ __all__ = [
 LAYOUTS: dict[type[nn.Module], tuple[Layout, ...]] = {
     ResNet: (resnet_torchvision, resnet_transformers),
     VGG: (vgg_torchvision, vgg_timm),
+    OwnNetwork: (flax,),
     ViT: (vit_timm, vit_augreg, vit_torchvision, vit_torchvision_old, vit_transformers, vit_transformers_5),
 }
 # The layout of timm's networks, which reads the same files for some and not for others.

@@ -1,0 +1,149 @@
+"""What a network of one's own must be: what fits is taken, and what does not is one line, before any work."""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.own import networks
+from tests.training import tiny
+from vpns_jax import models, references, trees
+from vpns_jax.analysis import flops
+from vpns_jax.errors import UserError
+
+NETWORKS = "tests.own.networks:"
+IMAGES = jax.ShapeDtypeStruct((2, networks.SIZE, networks.SIZE, 3), jnp.float32)
+
+
+def refused(function, *words):
+    with pytest.raises(UserError) as caught:
+        function()
+    text = str(caught.value)
+    assert "\n" not in text
+    assert len(text) <= 400
+    for word in words:
+        assert word in text
+
+
+def check(name):
+    models.check_call(models.create(f"tests.own.misfits:{name}", num_classes=5), image_size=networks.SIZE)
+
+
+@pytest.mark.parametrize("name", ["make_net", "make_mixer", "make_plain"])
+def test_networks_that_fit(name):
+    model = models.create(f"{NETWORKS}{name}", num_classes=5)
+    models.check_call(model, image_size=networks.SIZE)
+    assert model == models.create(f"{NETWORKS}{name}", num_classes=5)
+    assert hash(model) == hash(models.create(f"{NETWORKS}{name}", num_classes=5))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
+    assert shapes["params"]["head"]["bias"].shape == (5,)
+    kernels = models.prunable(shapes["params"])
+    # The head is known as such: costs are counted with and without it.
+    listed = flops.kernels(model, image_size=networks.SIZE)
+    assert {kernel.path for kernel in listed} == set(trees.flatten(kernels))
+    costs = flops.multiply_adds(listed, [], head=models.HEAD)
+    assert costs["dense"] - costs["dense_without_head"] == shapes["params"]["head"]["kernel"].size
+
+
+def test_it_computes_what_the_module_computes():
+    model, module = models.create(f"{NETWORKS}make_mixer", num_classes=5), networks.Mixer(5)
+    images = jax.random.normal(jax.random.key(1), IMAGES.shape)
+    training = {"train": True, "mutable": ["batch_stats"], "rngs": {"dropout": jax.random.key(2)}}
+
+    def outcome(network):
+        variables = network.init(jax.random.key(0), images)
+        return variables, network.apply(variables, images), network.apply(variables, images, **training)
+
+    (variables, *computed), (inner, *expected) = jax.jit(lambda: (outcome(model), outcome(module)))()
+    assert tiny.same(variables["params"]["head"], inner["params"]["top"]["Dense_0"])
+    assert tiny.same(computed, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("raises", ("misfits:raises", "RuntimeError: no disk no dinner")),
+        ("no_module", ("returned a dict", "Linen module or models.OwnModel")),
+        ("bound", ("returned a method", "Linen module or models.OwnModel")),
+        ("not_called_so", ("does not take (num_classes)", "'classes'")),
+        ("needs_depth", ("'depth'", "options need defaults")),
+        ("without_train", ("WithoutTrain is called with (images, deterministic)", "(images, train)")),
+        ("without_kernels", ("no kernel", "params has w, b", "head=")),
+        ("unhashable", ("Net has a field field of type bytearray", "without a hash")),
+        ("other_head", ("head 'head' has no kernel and no bias", "params has conv, Dense_7", "head=...")),
+        ("two_heads", ("head 'conv' has kernel [2, 2, 3, 3] and bias [3]", "kernel [c, 5] and bias [5]")),
+        ("no_bias", ("kernel [3, 5] and no bias",)),
+        ("other_classes", ("kernel [3, 6] and bias [6]; it must have kernel [c, 5]",)),
+        ("half", ("params/conv/", "bfloat16", "must be float32")),
+        ("cache", ("collection 'cache'", "params and batch_stats")),
+        ("of_maps", ("float32 [2, 4, 4, 5]", "images [2, 8, 8, 3]", "logits [2, 5]")),
+        ("of_pairs", ("returns a tuple", "logits [2, 5]")),
+        ("noisy", ("apply fails for images [2, 8, 8, 3]", "noise")),
+        ("late", ("apply fails", "late")),
+        ("constant", ("has no function constant",)),
+        ("missing", ("module tests.own.misfits has no function missing",)),
+    ],
+)
+def test_what_does_not_fit_is_one_line(name, words):
+    refused(lambda: check(name), *words)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("load_fails", ("load() failed: ZeroDivisionError",)),
+        ("load_other", ("load() returned list", "mapping with params")),
+        ("load_misfit", ("load() of tests.own.misfits:load_misfit does not fit", "--verbose lists all")),
+        ("load_nothing", ("has no pretrained weights", "OwnModel(module, load=...)", "model.weights=pretrain")),
+    ],
+)
+def test_a_loader_that_does_not_fit_is_one_line(name, words):
+    refused(lambda: models.read_pretrained(f"tests.own.misfits:{name}", num_classes=5, image_size=8), *words)
+
+
+def test_other_mistakes_are_one_line(tmp_path, monkeypatch):
+    refused(lambda: models.create("nowhere.at_all:make"), "nowhere.at_all:make", "cannot be imported")
+    refused(lambda: models.create("no/such/file.py:make"), "no/such/file.py:make", "no such file")
+    refused(lambda: models.create("resnet19"), "'resnet19'", "resnet18", "my_module:make_model")
+    refused(lambda: models.create("folder:/images"), "'folder:/images'", "my_module:make_model")
+    refused(lambda: models.create(f"{NETWORKS}make_plain", depth=3), "(num_classes, depth)", "'depth'")
+    refused(lambda: models.create(f"{NETWORKS}make_plain", widths={"conv1": 2.5}), "widths", "numbers of outputs")
+    refused(lambda: models.find_normalization("tests.own.misfits:dark"), "misfits:dark", "std is (0.0, 0.5, 0.5)")
+    model = models.create(f"{NETWORKS}make_plain", num_classes=5)
+    refused(lambda: models.shrink(model, {"params": {}}), "cannot be made smaller", "no field `widths`")
+    (tmp_path / "random.py").write_text("def make(num_classes): pass")
+    refused(lambda: models.create(f"{tmp_path}/random.py:make"), "another module called random", "another name")
+
+
+def test_a_file_is_imported_with_its_neighbors(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "neighbor_of_own.py").write_text("from tests.own.networks import make_plain")
+    (tmp_path / "own_in_a_file.py").write_text("from neighbor_of_own import make_plain as make_model")
+    monkeypatch.chdir(tmp_path)
+    model = models.create("own_in_a_file.py:make_model", num_classes=4)
+    assert model.module == networks.Concatenated(4)
+    assert model.clone(num_classes=2).num_classes == 2
+    for name, known in (
+        ("a.b:c", True),
+        ("a/b-c.py:d", True),
+        ("a.b", False),
+        ("mnist:3.0.1", False),
+        ("a:b:c", False),
+    ):
+        assert references.is_reference(name) is known
+
+
+def test_pretrained_variables_and_normalization_are_its_own():
+    name = f"{NETWORKS}make_net"
+    read = models.read_pretrained(name, num_classes=None, image_size=networks.SIZE)
+    loaded = models.own_weights(name)
+    assert tiny.same(jax.tree.map(np.asarray, read.variables), loaded)
+    assert read.variables["params"]["head"]["bias"].shape == (tiny.SOURCE_CLASSES,)
+    assert models.find_normalization(name).mean == (0.5, 0.25, 0.125)
+    assert models.find_normalization(f"{NETWORKS}make_mixer").std == (1.0, 1.0, 1.0)
+    # Another head may be learned; all else is the loader's.
+    other = models.read_pretrained(name, num_classes=3, image_size=networks.SIZE, dont_load=("head",)).variables
+    assert other["params"]["head"]["bias"].shape == (3,)
+    assert tiny.same(np.asarray(other["params"]["stem"]["kernel"]), loaded["params"]["stem"]["kernel"])
