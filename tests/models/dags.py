@@ -45,6 +45,8 @@ class Dag(nn.Module):
                 y = nn.BatchNorm(True, epsilon=1e-3, name=f"n{i}")(y) if node.norm else y
             elif node.kind == "depthwise":
                 y = nn.Conv(x.shape[-1], (3, 3), feature_group_count=x.shape[-1], use_bias=node.bias, name=f"c{i}")(x)
+            elif node.kind == "norm":
+                y = nn.BatchNorm(True, epsilon=1e-3, name=f"n{i}")(x)
             elif node.kind in ("attend", "mix"):
                 tokens, name = x.reshape(len(x), -1, x.shape[-1]), f"c{i}_"
                 if node.kind == "attend":
@@ -105,9 +107,9 @@ def run(nodes: tuple[Node, ...], flat: bool, leaves: dict[str, np.ndarray], imag
         x, *others = (values[j] for j in node.inputs)
         if node.kind in ("conv", "depthwise"):
             y = convolve(x, leaves[f"params/c{i}/kernel"]) + leaves.get(f"params/c{i}/bias", 0)
-            if node.norm:
-                mean, var = (leaves[f"batch_stats/n{i}/{name}"] for name in ("mean", "var"))
-                y = (y - mean) / np.sqrt(var + 1e-3) * leaves[f"params/n{i}/scale"] + leaves[f"params/n{i}/bias"]
+            y = normalized(y, leaves, i) if node.norm else y
+        elif node.kind == "norm":
+            y = normalized(x, leaves, i)
         elif node.kind in ("attend", "mix"):
             tokens, name = x.reshape(len(x), -1, x.shape[-1]), f"params/c{i}_"
             if node.kind == "attend":
@@ -133,6 +135,11 @@ def attended(xp: Any, softmax: Any, query: Any, key: Any, value: Any) -> Any:
     query, key, value = (each.reshape(*each.shape[:2], -1, 2) for each in (query, key, value))
     weights = softmax(xp.einsum("bqhd,bkhd->bhqk", query, key))
     return xp.einsum("bhqk,bkhd->bqhd", weights, value)
+
+
+def normalized(x: np.ndarray, leaves: dict[str, np.ndarray], i: int) -> np.ndarray:
+    mean, var = (leaves[f"batch_stats/n{i}/{name}"] for name in ("mean", "var"))
+    return (x - mean) / np.sqrt(var + 1e-3) * leaves[f"params/n{i}/scale"] + leaves[f"params/n{i}/bias"]
 
 
 def dense(x: np.ndarray, leaves: dict[str, np.ndarray], path: str) -> np.ndarray:
@@ -174,7 +181,19 @@ def draw(rng: np.random.Generator) -> Dag:
         )
 
     last = conv(0, int(rng.integers(2, 5)))
-    safe = ["conv", "conv", "conv", "activation", "activation", "add", "add", "concatenate", "depthwise", "scale"]
+    safe = [
+        "conv",
+        "conv",
+        "conv",
+        "activation",
+        "activation",
+        "add",
+        "add",
+        "concatenate",
+        "depthwise",
+        "scale",
+        "norm",
+    ]
     odd = ["multiply", "pool", "pad", "lower", "roll", "glu", "shuffle", "standardize", "shift", "maximum", "clip"]
     odd += ["attend", "attend", "mix", "gate"]
     for _ in range(rng.integers(4, 10)):

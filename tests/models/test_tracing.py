@@ -70,7 +70,7 @@ def test_convnext_has_hidden_units_and_a_stream_that_layer_normalization_mixes()
     assert table["pwconv1_1"].activation is tanh_gelu
     kernels = tuple(f"{name}/kernel" for name in ("stem", "dw0", "pwconv2_0", "dw1", "pwconv2_1"))
     assert table["stem"].kernels == kernels
-    assert table["stem"].fixed == "reduce_sum in stem_norm mixes them"
+    assert table["stem"].fixed == "reduce_sum in stem_norm mixes its channels"
     assert table.keys() == {"stem", "pwconv1_0", "pwconv1_1", "head"}
 
 
@@ -165,20 +165,25 @@ def looped(x):
 @pytest.mark.parametrize(
     ("between", "reason"),
     [
-        (shuffled, "second/kernel reads only some of them, or in another order"),
-        (lambda x: jnp.roll(x, 1, axis=-1), "slice takes a single one of them"),
+        (shuffled, "second/kernel reads only some of its channels, or in another order"),
+        (lambda x: jnp.roll(x, 1, axis=-1), "slice takes a single one of its channels"),
         (grouped, "conv_general_dilated in grouped has 2 groups of channels"),
-        (lambda x: nn.softmax(x), "reduce_max mixes them"),
-        (lambda x: nn.LayerNorm(name="norm")(x), "reduce_sum in norm mixes them"),
+        (lambda x: nn.softmax(x), "reduce_max mixes its channels"),
+        (lambda x: nn.LayerNorm(name="norm")(x), "reduce_sum in norm mixes its channels"),
         (lambda x: nn.BatchNorm(True, use_bias=False, name="norm")(x), "batch_stats/norm/mean is no bias and no part"),
-        (sorted_channels, "sort does something unknown with them"),
-        (looped, "scan does something unknown with them"),
-        (lambda x: x[..., :2] * x[..., 2:], "mul combines them with channels at other places"),
+        (sorted_channels, "sort does something unknown with its channels"),
+        (looped, "scan does something unknown with its channels"),
+        (lambda x: x[..., :2] * x[..., 2:], "mul combines its channels with others at other places"),
         (lambda x: x[..., jnp.asarray([3, 2, 1, 0])], "gather"),
-        (nn.sigmoid, "second reads a function of them that is not zero where they are"),
-        (lambda x: x * jnp.arange(4.0)[None, None, None], "mul uses constants of the code, one for each of them"),
-        (lambda x: x @ jnp.eye(4), "mixes them by a constant, which is no kernel of a layer"),
-        (lambda x: nn.BatchNorm(True, name="norm")(nn.relu(x)), "is added to them"),
+        (nn.sigmoid, "second reads a function of its channels that does not keep zero"),
+        (
+            lambda x: x * jnp.arange(4.0)[None, None, None],
+            "mul uses constants of the code, one for each of its channels",
+        ),
+        (lambda x: x @ jnp.eye(4), "mixes its channels by a constant, which is no kernel of a layer"),
+        (lambda x: nn.BatchNorm(True, name="norm")(nn.relu(x)), "is added to its channels"),
+        (lambda x: x + nn.relu(nn.BatchNorm(True, name="norm")(x)), "used before its bias or normalization, too"),
+        (lambda x: nn.BatchNorm(True, name="a")(x) + nn.BatchNorm(True, name="b")(x), "used before its bias or norm"),
     ],
 )
 def test_channels_that_cannot_be_cut_out_are_fixed_with_a_reason(between, reason):

@@ -59,7 +59,7 @@ def _dense(
         if not label.axes & set(axes):
             labels.append(_laid(closed(scene.spaces, label).unsure(), layout, shape))
         elif not label.axes <= set(axes):
-            scene.spaces.fix_all([label], f"{scene} reads them along several axes")
+            scene.spaces.fix_all([label], f"{scene} reads its channels along several axes")
         else:
             rows = _flat(index(kernel, -2), kernel.shape, others)
             read(scene, kernel, label, rows, _flat(label.channels, data.shape, axes), padded=False)
@@ -85,7 +85,7 @@ def _mixed(
         label = closed(scene.spaces, label)
         if label.axes & set(axes):
             named = ", ".join(sorted(matrix.paths)) or "a constant"
-            scene.spaces.fix_all([label], f"{scene} mixes them by {named}, which is no kernel of a layer")
+            scene.spaces.fix_all([label], f"{scene} mixes its channels by {named}, which is no kernel of a layer")
         else:
             labels.append(_laid(_scaled(label, scale), layout, shape))
     touch(scene, matrix)
@@ -137,7 +137,7 @@ def _product(scene: Scene, left: Value, right: Value, shape: tuple[int, ...]) ->
         grouped = _grouped(scene, left, right, first, second)
         heads += [_laid(grouped, layouts[0], shape)] if grouped else []
     else:
-        scene.spaces.fix_all([*inner[0], *inner[1]], f"{scene} adds them up")
+        scene.spaces.fix_all([*inner[0], *inner[1]], f"{scene} adds up its channels")
     labels = heads
     for pair in groups([Value(shape, labels=tuple(side)) for side in survivors]):
         there = [label for label in pair if label is not None]
@@ -166,7 +166,7 @@ def _grouped(scene: Scene, left: Value, right: Value, first: Label, second: Labe
         state = state_of(spaces, first, roots[0])
         assert state is not None
         return Label(channels, {spaces.root(roots[0]): state.unsure()}, width)
-    spaces.fix_all([first, second], f"{scene} adds them up")
+    spaces.fix_all([first, second], f"{scene} adds up its channels")
     return None
 
 

@@ -63,7 +63,7 @@ def multiply(scene: Scene, first: Label, second: Label, *, sure: bool = False) -
         owner, other = second, first
     meeting = pairs(spaces, owner, other)
     if meeting is None or not _keeps_zero(owner):
-        spaces.fix_all([first, second], f"{scene} combines them with channels at other places")
+        spaces.fix_all([first, second], f"{scene} combines its channels with others at other places")
         return []
     for mine, yours in meeting:
         spaces.companions.append(Companion(yours, mine, other.width))
@@ -82,7 +82,7 @@ def _join(scene: Scene, operands: Sequence[Value], group: Labels) -> list[Label]
     for other in there[1:]:
         meeting = pairs(spaces, first, other)
         if meeting is None or first.width != other.width:
-            spaces.fix_all(there, f"{scene} combines them with channels at other places")
+            spaces.fix_all(there, f"{scene} combines its channels with others at other places")
             return []
         for mine, yours in meeting:
             spaces.join(mine, yours)
@@ -110,7 +110,7 @@ def _state(scene: Scene, space: int, operands: Sequence[Value], group: Labels) -
         return there[0]
     sample = pointwise.evaluate(scene.name, scene.params, samples)
     if np.isnan(sample[0]) and not np.isnan(there[0].sample[0]):
-        spaces.fix(space, f"{scene} combines them with what is no channel of a single layer")
+        spaces.fix(space, f"{scene} combines its channels with what is no channel of a single layer")
     padded = any(state.padded for state in there)
     state = State(sample, frozenset().union(*(state.seen for state in there)), padded)
     # Zeros may lie at different places.
@@ -123,7 +123,7 @@ def _other(scene: Scene, operand: Value, group: Labels, space: int) -> np.ndarra
     if operand.data or operand.paths or (operand.constant is not None and operand.constant.size == 1):
         return operand.sample
     if operand.constant is None or places.varied(operand.constant) & axes:
-        scene.spaces.fix(space, f"{scene} uses constants of the code, one for each of them")
+        scene.spaces.fix(space, f"{scene} uses constants of the code, one for each of its channels")
     return UNKNOWN
 
 
@@ -150,9 +150,9 @@ def _parameter(scene: Scene, label: Label, value: Value, *, first: bool) -> list
             for path in value.paths if vectors is None else vectors:
                 spaces.use(path, ("factor", space), space)
             if scene.name != "mul" and not (scene.name == "div" and first):
-                spaces.fix(space, f"{named} is added to them ({scene})")
+                spaces.fix(space, f"{named} is added to its channels ({scene})")
             elif vectors is None:
-                spaces.fix(space, f"{named} has numbers for them that cannot be cut out ({scene})")
+                spaces.fix(space, f"{named} has numbers for its channels that cannot be cut out ({scene})")
             else:
                 spaces.vectors.extend((path.removeprefix("params/"), space) for path in vectors)
         states[space] = after

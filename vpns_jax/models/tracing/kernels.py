@@ -32,7 +32,7 @@ def convolution(scene: Scene, data: Value, kernel: Value, shape: tuple[int, ...]
         spaces.fix_all(data.labels, f"{scene} has no plain kernel [h, w, in, out]")
         return lost(scene, [data, kernel], shape)
     reads = [label for label in data.labels if label.axes == {feature}]
-    spaces.fix_all([label for label in data.labels if label not in reads], f"{scene} reads them as pixels")
+    spaces.fix_all([label for label in data.labels if label not in reads], f"{scene} reads its channels as pixels")
     padded = any(n > 0 for pads in params["padding"] for n in pads) or any(n > 1 for n in params["lhs_dilation"])
     outputs = shape[out_feature]
     if params["feature_group_count"] == 1:
@@ -79,7 +79,7 @@ def read(scene: Scene, kernel: Value, label: Label, rows: np.ndarray, channels: 
         state, mine = state_of(spaces, label, space), roots == space
         assert state is not None
         if label.width > 1 or not state.keeps_zero:
-            spaces.fix(space, f"{scene} reads a function of them that is not zero where they are")
+            spaces.fix(space, f"{scene} reads a function of its channels that does not keep zero")
         path, total = kernel.pure.removeprefix("params/"), _rows(kernel)
         reading = Reading(path, space, pairs[0][mine], index[mine], total, padded or state.padded, state)
         spaces.readings.append(reading)
@@ -145,7 +145,7 @@ def _filtered(scene: Scene, kernel: Value, label: Label, space: int, shape: tupl
     """Channels after a depthwise convolution, which writes the channels that it reads."""
     before = state_of(scene.spaces, label, space)
     if before is None or not before.keeps_zero:
-        scene.spaces.fix(space, f"{scene} reads a function of them that is not zero where they are")
+        scene.spaces.fix(space, f"{scene} reads a function of its channels that does not keep zero")
     return Label(label.channels.reshape([shape[axis] if i == axis else 1 for i in range(len(shape))]),
                  {space: _state(scene, kernel, space, before)})  # fmt: skip
 

@@ -126,5 +126,5 @@ def _part(scene: Scene, value: Value, part: Value) -> Value:
     """A part of an array; a single channel alone is not followed."""
     for label, left in zip(value.labels, part.labels, strict=True):
         if label.axes != left.axes:
-            scene.spaces.fix_all([label], f"{scene} takes a single one of them")
+            scene.spaces.fix_all([label], f"{scene} takes a single one of its channels")
     return part

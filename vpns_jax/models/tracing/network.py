@@ -53,7 +53,7 @@ def trace_channels(
     channels = summarize(spaces)
     written = {kernel for each in channels for kernel in each.kernels}
     left = (path.removeprefix("params/") for path in leaves if is_kernel(path))
-    lost = "the trace finds no layer that it belongs to"
+    lost = "the trace finds no layer that multiplies by it as an array [..., in, out]"
     return (*channels, *(Channels((Writer(path),), fixed=lost) for path in left if path not in written))
 
 

@@ -44,6 +44,7 @@ def apply(spaces: Spaces, name: str, state: State, value: Value, *, first: bool,
     if not draft.bias and _is_bias(after, samples):
         draft.bias = min(after.paths).removeprefix("params/")
     elif _is_norm(draft, after, samples):
+        draft.endings.add(after.paths)
         return dataclasses.replace(state, open=None)
     return dataclasses.replace(state, open=after)
 
@@ -61,6 +62,7 @@ def close(spaces: Spaces, state: State) -> State:
     if state.open is None:
         return state
     draft = spaces.writers[state.open.writer]
+    draft.endings.add(state.open.paths)
     bias = {f"params/{draft.bias}"} if draft.bias else set()
     if rest := state.open.paths - bias:
         spaces.fix(draft.space, f"{min(rest)} is no bias and no part of a batch normalization with scale and bias")

@@ -32,7 +32,7 @@ def reduce(scene: Scene, value: Value, shape: tuple[int, ...]) -> Value:
     for label in value.labels:
         label = closed(scene.spaces, label)
         if label.axes & axes:
-            scene.spaces.fix_all([label], f"{scene} mixes them")
+            scene.spaces.fix_all([label], f"{scene} mixes its channels")
             continue
         channels = label.channels.squeeze(tuple(axes))
         states = {space: _reduced(scene.name, each, int(number)) for space, each in label.states.items()}
@@ -63,7 +63,7 @@ def window(scene: Scene, value: Value, shape: tuple[int, ...]) -> Value:
     for label in value.labels:
         label = closed(scene.spaces, label)
         if label.axes & wide:
-            scene.spaces.fix_all([label], f"{scene} mixes them")
+            scene.spaces.fix_all([label], f"{scene} mixes its channels")
             continue
         states = {space: _reduced(kind, each, int(np.prod(sizes))) for space, each in label.states.items()}
         label = dataclasses.replace(label, states=states)

@@ -157,7 +157,7 @@ def lost(scene: Scene, operands: Sequence[Value], shape: tuple[int, ...]) -> Val
       The result.
     """
     for operand in operands:
-        scene.spaces.fix_all(operand.labels, f"{scene} does something unknown with them")
+        scene.spaces.fix_all(operand.labels, f"{scene} does something unknown with its channels")
         for path in operand.paths:
             if any(each.data for each in operands):
                 scene.spaces.use(path, "other", None)

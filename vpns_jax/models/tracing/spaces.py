@@ -15,7 +15,17 @@ from vpns_jax.models.tracing.values import Label, State
 
 @dataclasses.dataclass
 class Draft:
-    """A layer that writes channels: its tensor, the paths of its parameters, and a sample of the constants it says."""
+    """A layer that writes channels.
+
+    Attributes:
+      space: its tensor.
+      kernel: the path of its kernel.
+      sample: the constants that it says.
+      bias: the path of its bias; "" if it has none.
+      norm: that of its batch normalization; "" if it has none.
+      epsilon: what that adds to the variance.
+      endings: the parameters behind which its output is used; several sets if it is used before its normalization, too.
+    """
 
     space: int
     kernel: str
@@ -23,6 +33,7 @@ class Draft:
     bias: str = ""
     norm: str = ""
     epsilon: float | None = None
+    endings: set[frozenset[str]] = dataclasses.field(default_factory=set)
 
 
 class Reading(NamedTuple):
@@ -168,13 +179,16 @@ class Spaces:
         self._roles.setdefault(path, {})[role] = space
 
     def settle(self) -> None:
-        """Fixes what hangs together: parameters with several uses, and companions of what is fixed."""
+        """Fixes what hangs together: layers and parameters with several uses, and companions of what is fixed."""
         for path, roles in self._roles.items():
             if len(roles) > 1:
                 read = [reading.space for reading in self.readings if f"params/{reading.kernel}" == path]
                 for space in (*roles.values(), *read):
                     if space is not None:
                         self.fix(space, f"{path} is used in several places")
+        for draft in self.writers:
+            if len(draft.endings) > 1:
+                self.fix(draft.space, f"the output of {draft.kernel} is used before its bias or normalization, too")
         owners: dict[int, set[int]] = {}
         for companion in self.companions:
             owners.setdefault(self.root(companion.space), set()).add(self.root(companion.owner))

@@ -30,7 +30,9 @@ def concatenate(scene: Scene, operands: Sequence[Value], shape: tuple[int, ...])
     behind = [[label for label in operand.labels if axis in label.axes] for operand in operands]
     if any(behind):
         if max(len(each) for each in behind) > 1:
-            scene.spaces.fix_all([label for each in behind for label in each], f"{scene} has them along several axes")
+            scene.spaces.fix_all(
+                [label for each in behind for label in each], f"{scene} has its channels along several axes"
+            )
         else:
             labels.append(_behind(scene, operands, [each[0] if each else None for each in behind], axis))
     rest = [dataclasses.replace(o, labels=tuple(x for x in o.labels if axis not in x.axes)) for o in operands]
@@ -59,7 +61,7 @@ def pad(scene: Scene, value: Value, filler: Value, shape: tuple[int, ...]) -> Va
     for label in value.labels:
         label = closed(scene.spaces, label)
         if not filler.is_zero:
-            scene.spaces.fix_all([label], f"{scene} puts numbers other than zero around them")
+            scene.spaces.fix_all([label], f"{scene} puts numbers other than zero around its channels")
         along = wide & label.axes
         channels = label.channels
         for axis in along:
@@ -117,11 +119,11 @@ def _beside(scene: Scene, operands: Sequence[Value], group: Labels) -> list[Labe
     spaces, there = scene.spaces, [label for label in group if label is not None]
     first = there[0]
     if any(label is None and not operand.is_zero for operand, label in zip(operands, group, strict=True)):
-        spaces.fix_all(there, f"{scene} puts values beside them that no layer writes alone")
+        spaces.fix_all(there, f"{scene} puts values beside its channels that no layer writes alone")
     for other in there[1:]:
         meeting = pairs(spaces, first, other)
         if meeting is None or other.width != first.width:
-            spaces.fix_all(there, f"{scene} combines them with channels at other places")
+            spaces.fix_all(there, f"{scene} combines its channels with others at other places")
             return []
         for mine, yours in meeting:
             spaces.join(mine, yours)

@@ -41,7 +41,7 @@ def summarize(spaces: Spaces) -> tuple[Channels, ...]:
     for root, there in readings.items():
         if not spaces.reason(root) and any(_places(spaces, reading) is None for reading in there):
             reading = next(reading for reading in there if _places(spaces, reading) is None)
-            spaces.fix(root, f"{reading.kernel} reads only some of them, or in another order")
+            spaces.fix(root, f"{reading.kernel} reads only some of its channels, or in another order")
     spaces.settle()
     owners = {spaces.root(each.space): each for each in spaces.companions}
     # A companion of what is fixed is fixed, too, and stands alone.
@@ -51,7 +51,7 @@ def summarize(spaces: Spaces) -> tuple[Channels, ...]:
         if root in companions:
             continue
         if not spaces.reason(root) and root not in readings:
-            spaces.fix(root, "no layer reads them")
+            spaces.fix(root, "no layer reads its channels")
         mine = [each for each in companions.items() if spaces.root(each[1].owner) == root]
         others = [spaces.writers[i] for other, _ in mine for i in writers[other]]
         width = int(np.lcm.reduce([1, *(each.width for _, each in mine)]))
