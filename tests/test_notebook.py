@@ -14,7 +14,7 @@ from vpns_jax import deploy
 from vpns_jax.models.registry import ENTRIES
 
 ROOT = Path(__file__).parent.parent
-NAMES = ("own_images", "vpns")
+NAMES = ("own_images", "own_model", "vpns")
 # A ResNet-18 of two blocks, because most of the time is tracing and compiling.
 SHALLOW = """
 from tests.test_notebook import ENTRIES, shallow
@@ -41,7 +41,7 @@ def codes(notebook):
 @pytest.fixture
 def execute(tmp_path, tmp_path_factory, monkeypatch, request):
     """Executes a notebook with other settings; returns what it printed, and how many pictures it shows."""
-    # Both start from the same source network, so the second finds it.
+    # Two start from the same source network, so the second finds it.
     monkeypatch.setenv("VPNS_JAX_CACHE", str(tmp_path_factory.getbasetemp() / "notebooks"))
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(request.config.cache.mkdir("compiled")))
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
@@ -82,6 +82,15 @@ def test_the_experiment_of_the_other_notebook(execute):
     printed, pictures = execute("vpns", DATA="digits", CHANGES=CHANGES)
     assert pictures == 5
     assert "accuracy on 500 test images: " in printed
+
+
+@pytest.mark.slow
+def test_a_model_and_a_loop_of_ones_own(execute):
+    printed, pictures = execute("own_model", STEPS=4, RULES=("RigL",))
+    # A mask, the density while masks move, prompted digits, and the accuracies.
+    assert pictures == 4
+    assert printed.count("5.00% of the weights are not zero") == 2
+    assert printed.count("of 297 test images") == 4
 
 
 @pytest.mark.parametrize("name", NAMES)
