@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
@@ -112,6 +113,39 @@ def test_other_programs_run_it(network, tmp_path):
         with pytest.raises(UserError, match="stablehlo"):
             deploy.export(network.without_prompt(), tmp_path / path, format=format)
         assert not (tmp_path / path).exists()
+
+
+def test_it_is_cut_smaller(network, tmp_path, capsys):
+    """Its channels are found by tracing, and its field `widths` takes those that are left."""
+    mask = jax.tree.map(np.array, network.subnetwork.mask)
+    mask["expand_0"]["kernel"][:, ::2] = False
+    weights = jax.tree.map(np.array, network.subnetwork.weights)
+    weights["expand_0"]["bias"][::2] = 0
+    half = dataclasses.replace(network, subnetwork=dataclasses.replace(network.subnetwork, mask=mask, weights=weights))
+    deploy.save(tmp_path / "half", half)
+    words = ["shrink", str(tmp_path / "half"), f"--out={tmp_path}/small"]
+    assert commands.main(words) == 2
+    assert "no file may choose code to run" in capsys.readouterr().err
+    assert commands.main([*words, f"--model={MODEL}"]) == 0
+    small = deploy.load(tmp_path / "small", model=MODEL)
+    assert small.subnetwork.weights["expand_0"]["kernel"].shape[1] <= 8
+    assert small.description.options["widths"]["expand_0"] == small.subnetwork.weights["expand_0"]["kernel"].shape[1]
+    images = np.random.default_rng(0).integers(0, 256, (3, networks.SIZE, networks.SIZE, 3), np.uint8)
+    np.testing.assert_allclose(small.predict(images).probabilities, half.predict(images).probabilities, atol=1e-6)
+    hostile = json.loads(json.dumps(small.description.to_json())) | {"options": {"widths": {"expand_0": 10**9}}}
+    with pytest.raises(UserError, match="1000000000 outputs of 'expand_0'"):
+        deploy.Description.from_json(hostile, MODEL).network(3)
+
+
+def test_a_program_for_any_batch_needs_a_network_for_any_batch(network, tmp_path):
+    description = dataclasses.replace(network.description, model="tests.own.networks:make_chunked", options={})
+    model = description.network(5).model
+    weights = model.init(jax.random.key(0), jnp.zeros((1, networks.SIZE, networks.SIZE, 3)))["params"]
+    classifier = deploy.Classifier(description, dataclasses.replace(network.subnetwork, weights=weights, mask={}))
+    with pytest.raises(UserError, match=r"make_chunked.: apply fails for images .b, 8, 8, 3") as caught:
+        deploy.export(classifier, tmp_path / "net.stablehlo", format="stablehlo")
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", ["pair", "packed"])
