@@ -17,6 +17,7 @@ os.environ.setdefault(
 import jax
 import pytest
 
+from tests import sorting
 from vpns_jax.models.cpu import conv
 from vpns_jax.parallel import startup
 
@@ -71,6 +72,12 @@ def drawn(monkeypatch):
 
     monkeypatch.setattr(Figure, "savefig", keep)
     return figures
+
+
+@pytest.fixture
+def searched_by_sorting(monkeypatch):
+    """Selects by sorting, see `tests/sorting.py`."""
+    sorting.replace_searches(monkeypatch)
 
 
 @pytest.fixture(scope="module")

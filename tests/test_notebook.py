@@ -17,7 +17,11 @@ ROOT = Path(__file__).parent.parent
 NAMES = ("own_images", "own_model", "vpns")
 # A ResNet-18 of two blocks, because most of the time is tracing and compiling.
 SHALLOW = """
+import pytest
+from tests import sorting
 from tests.test_notebook import ENTRIES, shallow
+
+sorting.replace_searches(pytest.MonkeyPatch())
 
 ENTRIES["resnet18"] = shallow()
 """

@@ -34,12 +34,15 @@ CONFIG = cells.tree(
 # main.py, which knows the tiny network here: tracing is most of what a start takes.
 PROGRAM = """
 import sys
+import pytest
+from tests import sorting
 from tests.pruners import cells
 from vpns_jax.models import layouts, registry
 import main
 
 registry.ENTRIES["tiny"] = cells.ENTRY
 layouts.LAYOUTS[cells.tiny.Tiny] = (layouts.resnet_torchvision,)
+sorting.replace_searches(pytest.MonkeyPatch())
 sys.exit(main.main(["main.py", *sys.argv[1:]]))
 """
 

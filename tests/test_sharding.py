@@ -51,7 +51,7 @@ def epoch_on(layout, learns, protocol):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("learns", "protocol", "layouts"),
-    [("scores", "paper", [(4, 2), (8, 1)]), ("weights", "reference", [(4, 2), (8, 1)])],
+    [("scores", "paper", [(4, 2), (8, 1)]), ("weights", "reference", [(4, 2)])],
 )
 def test_every_layout_agrees_with_one_device(learns, protocol, layouts):
     mask, *numbers = epoch_on((1, 1), learns, protocol)

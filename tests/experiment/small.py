@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from tests import sorting
 from tests.pruners import cells
 from tests.training import tiny
 from vpns_jax.experiment import config, pretraining, run
@@ -50,6 +51,7 @@ def world(tmp_path, monkeypatch):
     monkeypatch.setattr(Figure, "savefig", save_blank)
     monkeypatch.setenv("VPNS_JAX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setitem(registry.ENTRIES, "tiny", cells.ENTRY)
+    sorting.replace_searches(monkeypatch)
     monkeypatch.setitem(layouts.LAYOUTS, tiny.Tiny, (layouts.resnet_torchvision,))
     yield
 

@@ -6,6 +6,7 @@ import dataclasses
 import jax
 
 from configs import quickstart
+from tests import sorting
 from tests.training import tiny
 from vpns_jax import models, sparsity
 from vpns_jax.experiment import config
@@ -28,6 +29,7 @@ def world(monkeypatch):
     """Registers the tiny network, on a mesh of one device."""
     monkeypatch.setitem(registry.ENTRIES, "tiny", ENTRY)
     monkeypatch.setitem(coupling.FAMILIES, tiny.Tiny, lambda model: [CHANNELS])
+    sorting.replace_searches(monkeypatch)
     with jax.set_mesh(sharding.make_mesh(tiny.BATCH, jax.devices()[:1])):
         yield
 

@@ -44,7 +44,7 @@ def test_every_method_is_tested():
 
 
 # One with a prompt of each way to find a mask; "hydra+prompt" is compared with "vpns" below.
-PROMPTED = [f"{name}+prompt" for name in ("dense", "snip", "imp", "hydra_layerwise", "bip")]
+PROMPTED = [f"{name}+prompt" for name in ("dense", "snip", "imp", "bip")]
 
 
 @pytest.mark.parametrize("name", [*METHODS, *PROMPTED])

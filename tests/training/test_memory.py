@@ -16,7 +16,8 @@ from vpns_jax.training.epochs import scan_epoch
 from vpns_jax.training.network import Network, Subnetwork
 from vpns_jax.training.stage import Recipe, learn_scores, learn_weights
 
-pytestmark = pytest.mark.slow
+# What is kept between iterations does not depend on how a convolution is computed.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_winograd")]
 
 SIZE, BATCH, CLASSES = 32, 16, 5
 # Two such blocks, a stem and a head: 83 thousand weights.

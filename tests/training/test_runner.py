@@ -20,7 +20,7 @@ from vpns_jax.training.recorder import Progress, Recorder
 from vpns_jax.training.runner import OpenCheckpoints, Runner
 from vpns_jax.training.writers import MetricLog
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("searched_by_sorting")]
 
 EPOCHS, ITERATIONS = 4, tiny.IMAGES // tiny.BATCH
 
@@ -117,7 +117,8 @@ def unbroken(tmp_path_factory):
 
     @functools.cache
     def go(stream):
-        data = streamed(tiny.split()) if stream else tiny.split()
+        data = tiny.split(augmented=True)
+        data = streamed(data) if stream else data
         return run(tmp_path_factory.mktemp("unbroken"), REFERENCE, train=data, remap=True)
 
     return go
@@ -127,7 +128,8 @@ def unbroken(tmp_path_factory):
 @pytest.mark.parametrize(("stop_after", "stream"), [(1, True), (3, True), (3, False), (4, False)])
 def test_stopped_and_resumed_is_bit_for_bit_unbroken(tmp_path, stop_after, stream, unbroken):
     begun, expected = REFERENCE, unbroken(stream)
-    data = streamed(tiny.split()) if stream else tiny.split()
+    data = tiny.split(augmented=True)
+    data = streamed(data) if stream else data
     with pytest.raises(StoppedError):
         run(tmp_path / "broken", begun, train=data, remap=True, stop_after=stop_after)
     state, rows = run(tmp_path / "broken", begun, train=data, remap=True)
@@ -138,7 +140,7 @@ def test_stopped_and_resumed_is_bit_for_bit_unbroken(tmp_path, stop_after, strea
 # Before the first checkpoint at the end of an epoch, in the middle of an epoch, and at its end, before its row.
 @pytest.mark.parametrize("step", [2, 8, 6])
 def test_stopped_within_an_epoch_it_goes_on_with_the_very_next_batch(tmp_path, step, monkeypatch, unbroken):
-    begun, data, expected = REFERENCE, streamed(tiny.split()), unbroken(True)
+    begun, data, expected = REFERENCE, streamed(tiny.split(augmented=True)), unbroken(True)
     with pytest.raises(StoppedError):
         run(tmp_path / "broken", begun, train=data, remap=True, every=2, stop_at_step=step)
     began = []

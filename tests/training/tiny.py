@@ -91,17 +91,20 @@ def variables(seed=0):
     return Tiny().init(jax.random.key(seed), jnp.zeros((1, SIZE, SIZE, 3)))
 
 
-def split(count=IMAGES, *, seed=0):
-    """Makes images whose brightness depends on their class, so that the classes can be learned."""
+def split(count=IMAGES, *, seed=0, augmented=False):
+    """Makes images whose brightness depends on their class, so that the classes can be learned.
+
+    Without random crops and flips, programs of whole epochs compile in two thirds of the time.
+    """
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % CLASSES
     images = rng.integers(0, 90, (count, SIZE, SIZE, 3)) + 80 * labels[:, None, None, None]
-    large = np.pad(images, ((0, 0), (0, 1), (0, 1), (0, 0)), mode="edge")
+    large = np.pad(images, ((0, 0), (0, int(augmented)), (0, int(augmented)), (0, 0)), mode="edge")
     return Resident(
         images=jnp.asarray(images, jnp.uint8),
         labels=jnp.asarray(labels, jnp.int32),
         large=jnp.asarray(large, jnp.uint8),
-        flip=True,
+        flip=augmented,
     )
 
 

@@ -43,10 +43,12 @@ def random_crop_flip(images: jax.Array, rng: jax.Array, *, size: int, flip: bool
     if size > min(height, width):
         raise ValueError(f"a crop of {size} px from images of {height} x {width}")
     row_key, column_key, flip_key = jax.random.split(rng, 3)
-    rows = jax.random.randint(row_key, (b,), 0, height - size + 1)
-    columns = jax.random.randint(column_key, (b,), 0, width - size + 1)
-    crop = jax.vmap(lambda image, row, column: jax.lax.dynamic_slice(image, (row, column, 0), (size, size, c)))
-    crops = crop(images, rows, columns)
+    crops = images
+    if size < max(height, width):
+        rows = jax.random.randint(row_key, (b,), 0, height - size + 1)
+        columns = jax.random.randint(column_key, (b,), 0, width - size + 1)
+        crop = jax.vmap(lambda image, row, column: jax.lax.dynamic_slice(image, (row, column, 0), (size, size, c)))
+        crops = crop(images, rows, columns)
     if not flip:
         return crops
     mirrored = jax.random.bernoulli(flip_key, 0.5, (b,))
