@@ -29,6 +29,8 @@ SMALL = {
     "small_vgg": (cut("vgg16", stages=((2, 128), (1, 256))), NARROW),
     "small_vgg_bn": (cut("vgg16_bn", stages=((1, 128), (1, 256))), NARROW),
     "small_vit": (cut("vit_ti16", features=128, depth=2, patch=8), {}),
+    "small_deit": (cut("deit_ti16_distilled", features=64, depth=1, patch=8), {}),
+    "small_convnext": (cut("convnext_tiny", depths=(1, 1)), {"width": 1 / 6}),
 }
 
 

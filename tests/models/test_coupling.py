@@ -85,6 +85,27 @@ def test_vit_has_heads_and_hidden_units_and_a_residual_stream_that_stays():
     assert head.fixed
 
 
+def test_a_convnext_has_hidden_units_and_a_stream_in_each_stage():
+    model = models.create("convnext_tiny")
+    *hidden, head = models.channels(model)
+    hidden, streams = hidden[:18], hidden[18:]
+    assert hidden[3] == models.Channels(
+        (models.Writer("stage2_0/fc1/kernel", "stage2_0/fc1/bias"),),
+        (models.Reader("stage2_0/fc2/kernel"),),
+        activation=gelu,
+    )
+    assert [len(each.kernels) for each in streams] == [7, 7, 19, 7]
+    blocks = "stage2_0/depthwise stage2_0/fc2 stage2_1/depthwise stage2_1/fc2 stage2_2/depthwise stage2_2/fc2"
+    assert streams[1].kernels == kernels(f"downsample2_conv {blocks}")
+    assert all(each.fixed for each in (*streams, head))
+    assert models.create("convnext_tiny", widths={"stage3_8/fc1": 5}).widths == (("stage3_8/fc1", 5),)
+
+
+def test_a_distilled_network_has_two_heads_with_the_same_classes():
+    *_, head = models.channels(models.create("deit_ti16_distilled"))
+    assert head.kernels == kernels("head head/dist")
+
+
 def test_an_unknown_network_is_refused():
     with pytest.raises(
         UserError, match=r"no channel of Dense can be pruned as a whole: of kernel, its output channels are the classes"

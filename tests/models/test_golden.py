@@ -4,6 +4,7 @@ The loaded tensors of each case give the logits in `tests/golden`, up to 1e-4 of
 gives the file's tensors again. All formats are read back bit for bit.
 """
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,11 +18,14 @@ from tests.golden import recipe
 from tests.models import torch_files
 from vpns_jax import models
 from vpns_jax.models import formats
+from vpns_jax.models.registry import ENTRIES
 
 pytestmark = pytest.mark.slow
 
 GOLDEN = Path(recipe.__file__).parent
 CASES = json.loads((GOLDEN / "logits.json").read_text())
+# timm 1.0.31's own numbers, of networks as small as their classes allow.
+SMALL = json.loads((GOLDEN / "timm.json").read_text())["small"]
 AUGREG = json.loads((GOLDEN / "augreg_ti16.json").read_text())
 
 WRITERS: dict[str, Callable[[Path, dict[str, np.ndarray]], None]] = {
@@ -45,16 +49,18 @@ def test_every_format_gives_back_what_was_written(suffix: str, tmp_path: Path) -
         assert np.array_equal(loaded[key], tensor), key
 
 
-def load(name: str, tensors: dict[str, np.ndarray], folder: Path) -> Any:
+def load(name: str, tensors: dict[str, np.ndarray], folder: Path, **options: Any) -> Any:
     """Variables, read from a file."""
     path = folder / "weights.safetensors"
     models.save_safetensors(path, tensors)
-    return models.load_pretrained(name, path)
+    return models.load_pretrained(name, path, **options)
 
 
-def assert_golden(name: str, variables: Any, size: int, mean: Any, std: Any, golden: np.ndarray) -> None:
+def assert_golden(
+    name: str, variables: Any, size: int, mean: Any, std: Any, golden: np.ndarray, **options: Any
+) -> None:
     images = (recipe.logit_images(size) / np.float32(255) - np.float32(mean)) / np.float32(std)
-    logits = jax.jit(models.create(name).apply)(variables, images)
+    logits = jax.jit(models.create(name, **options).apply)(variables, images)
     assert logits.shape == golden.shape
     np.testing.assert_allclose(logits, golden, rtol=0, atol=1e-4 * golden.std())
 
@@ -99,3 +105,26 @@ def test_augreg_layout(tmp_path: Path) -> None:
     variables = load("vit_ti16", tensors, tmp_path)
     with np.load(GOLDEN / "augreg_ti16.npz") as golden:
         assert_golden("vit_ti16", variables, 224, [0.5] * 3, [0.5] * 3, golden["augreg_ti16@224"])
+
+
+@pytest.mark.parametrize(
+    ("case", "name", "architecture", "options"),
+    [
+        ("convnext", "convnext_tiny", {"depths": (1, 2, 1, 1)}, {"width": 1 / 12}),
+        ("deit_distilled", "deit_ti16_distilled", {"features": 64, "depth": 2}, {}),
+    ],
+)
+def test_small_networks_of_timm(
+    case: str, name: str, architecture: Any, options: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry, facts = ENTRIES[name], SMALL[case]
+    small = dataclasses.replace(entry, architecture=dict(entry.architecture) | architecture)
+    # Under a name of its own, because what names mean is cached.
+    monkeypatch.setitem(ENTRIES, case, small)
+    tensors = {key: recipe.torch_tensor(key, tuple(shape)) for key, shape in facts["state_dict"].items()}
+    variables = load(case, tensors, tmp_path, num_classes=10, image_size=facts["size"], **options)
+    assert sum(p.size for p in jax.tree.leaves(variables["params"])) == facts["parameters"]
+    assert_exports(case, variables, tensors)
+    golden = np.array(facts["logits"], np.float32)
+    mean_std = recipe.IMAGENET_MEAN, recipe.IMAGENET_STD
+    assert_golden(case, variables, facts["size"], *mean_std, golden, num_classes=10, **options)

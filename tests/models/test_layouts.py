@@ -328,7 +328,7 @@ X = np.ones((1, 1, 192), np.float32)
     ("changes", "what"),
     [
         ({"reg_token": X}, r"a ViT with registers \(reg_token\); that is not supported"),
-        ({"dist_token": X, "head_dist.bias": B}, r"a distilled ViT, with a second token and head \(dist_token\)"),
+        ({"dist_token": X, "head_dist.bias": B}, r"a distilled ViT, with a second token and head \(dist_token\); load"),
         ({"fc_norm.weight": X, "norm.weight": None}, r"a ViT that averages its tokens \(fc_norm\.weight\)"),
         ({"cls_token": None}, r"a ViT without class token \(cls_token\)"),
         ({"blocks.0.ls1.gamma": X}, "a ViT with layer scale"),

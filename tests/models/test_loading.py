@@ -211,11 +211,15 @@ def test_resized_positions_are_torchs() -> None:
     # torch 2.13: interpolate(arange(9).view(1, 1, 3, 3) ** 2, size, mode="bicubic", antialias=True).
     embedding = np.concatenate([[100.0], np.arange(9.0) ** 2]).astype(np.float32).reshape(1, 10, 1)
     down = [100, 2.8712, 8.1978, 30.2845, 47.0445]
-    np.testing.assert_allclose(loading.resize_positions(embedding, (1, 5, 1)).ravel(), down, atol=1e-4)
+    np.testing.assert_allclose(loading.resize_positions(embedding, (1, 5, 1), 1).ravel(), down, atol=1e-4)
     up = [-0.5060, -0.2283, 1.2673, 3.0433, 3.5198, 6.0216, 10.7567, 14.7568]
     up += [19.2044, 24.9457, 34.3995, 41.6391, 36.7150, 44.6803, 57.3736, 66.8373]
-    np.testing.assert_allclose(loading.resize_positions(embedding, (1, 17, 1)).ravel(), [100, *up], atol=1e-4)
-    assert loading.resize_positions(embedding, (1, 10, 1)) is embedding
+    np.testing.assert_allclose(loading.resize_positions(embedding, (1, 17, 1), 1).ravel(), [100, *up], atol=1e-4)
+    assert loading.resize_positions(embedding, (1, 10, 1), 1) is embedding
+    # Another token stays as it is, too; and what is no square grid behind the tokens is left to the caller.
+    two = np.concatenate([np.full((1, 1, 1), 7, np.float32), embedding], axis=1)
+    np.testing.assert_allclose(loading.resize_positions(two, (1, 6, 1), 2).ravel(), [7, *down], atol=1e-4)
+    assert loading.resize_positions(two, (1, 5, 1), 1) is two
 
 
 @pytest.mark.slow

@@ -44,6 +44,7 @@ def test_without_one_the_layout_decides_and_then_the_default_weights(tmp_path: P
         normalization = find(tmp_path, layout=layout, config=config)
         assert (normalization.mean, normalization.std) == expected
     assert models.find_normalization("vit_ti16").mean == HALVES[0]
+    assert models.find_normalization("deit_tiny_patch16_224").mean == IMAGENET[0]
     assert models.find_normalization("resnet18", models.default_source("resnet18")).mean == IMAGENET[0]
 
 
@@ -51,6 +52,7 @@ def test_without_one_the_layout_decides_and_then_the_default_weights(tmp_path: P
     ("config", "reason"),
     [
         (TIMM | {"architecture": "vit_base_patch16_224"}, "is of vit_base_patch16_224, not of vit_ti16"),
+        (TIMM | {"architecture": "deit_tiny_distilled_patch16_224"}, "is of deit_tiny_dist.*, not of vit_ti16"),
         ("{", "cannot be read as JSON"),
         ("[" * 100_000, "cannot be read as JSON"),
         (TIMM | {"pretrained_cfg": {"mean": MEAN}}, "std is None; it must be three numbers"),

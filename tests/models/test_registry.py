@@ -1,6 +1,8 @@
 """All networks by name. Facts about each entry stand here; a test fails for an entry without them."""
 
 import functools
+import hashlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,9 @@ import pytest
 
 from vpns_jax import models
 from vpns_jax.errors import UserError
+from vpns_jax.models import layouts
+from vpns_jax.models.convnext import ConvNeXt
+from vpns_jax.models.deit import DeiT
 from vpns_jax.models.registry import ALIASES, ENTRIES
 from vpns_jax.models.resnet import ResNet
 from vpns_jax.models.vgg import VGG
@@ -36,17 +41,30 @@ FACTS = {
     "vit_b32": (88_224_232, 74),
     "vit_l16": (304_326_632, 146),
     "vit_l32": (306_535_400, 146),
+    "deit_ti16": (5_717_416, 74),
+    "deit_s16": (22_050_664, 74),
+    "deit_b16": (86_567_656, 74),
+    "deit_ti16_distilled": (5_910_800, 75),
+    "deit_s16_distilled": (22_436_432, 75),
+    "deit_b16_distilled": (87_338_192, 75),
+    "convnext_tiny": (28_589_128, 59),
 }
+# Of some networks timm's number of parameters, and a digest of the names and shapes of its tensors.
+OF_TIMM = json.loads((Path(__file__).parents[1] / "golden/timm.json").read_text())["full"]
 
 # Networks without published weights.
 UNPUBLISHED = ("vit_ti32",)
 
 
-@functools.cache
 def traced(name: str, size: int = 224, **options: Any) -> Any:
     """(logits, variables) of one image, as shapes."""
-    init = models.create(name, **options).init_with_output
-    return jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    return traced_model(models.create(name, **options), size)
+
+
+# By the module, because some names have the same one.
+@functools.cache
+def traced_model(model: Any, size: int) -> Any:
+    return jax.eval_shape(model.init_with_output, jax.random.key(0), jnp.zeros((1, size, size, 3)))
 
 
 def abstract(name: str, size: int = 224, **options: Any) -> Any:
@@ -77,12 +95,23 @@ def test_parameters_kernels_head_and_logits(name: str) -> None:
     assert len(kernels) == FACTS[name][1]
     # All matrices and filters are kernels; other parameters have one axis, except for the tokens.
     plural = {path for path, leaf in params.items() if leaf.ndim > 1}
-    assert plural - {"cls", "pos_embedding"} == set(kernels)
+    assert plural - {"cls", "dist", "pos_embedding"} == set(kernels)
     assert variables["params"][models.HEAD]["kernel"].shape[-1] == 1000
     assert (logits.shape, logits.dtype) == ((1, 1000), jnp.float32)
     mean, std = models.normalization(name)
     assert models.normalisation(name) == (mean, std)
     assert len(mean) == len(std) == 3
+    facts = OF_TIMM.get(models.timm_name(name))
+    if facts:
+        assert facts["parameters"] == FACTS[name][0]
+        layout = layouts.TIMM[type(models.create(name))]
+        rules = layout({path: leaf.shape for path, leaf in flatten(variables).items()})
+        theirs = sorted((rule.name, list(rule.fold)) for rule in rules)
+        assert hashlib.sha256(json.dumps(theirs).encode()).hexdigest()[:16] == facts["digest"]
+
+
+def test_timms_facts_are_compared() -> None:
+    assert {ALIASES[name] for name in OF_TIMM} == {name for name in FACTS if name.startswith(("deit", "convnext"))}
 
 
 def test_initialization_has_the_spread_that_its_scheme_says() -> None:
@@ -124,6 +153,7 @@ def test_default_source(name: str) -> None:
     [
         ({"name": "resnet19"}, "unknown model 'resnet19'; known: resnet18, resnet34"),
         ({"name": "vit_b16", "width": 2.0}, "unknown option of vit_b16 'width'; known: dropout, dtype"),
+        ({"name": "convnext_tiny", "dropout": 0.1}, "unknown option of convnext_tiny 'dropout'; known: width, dtype"),
         ({"name": "resnet18", "depths": (1,)}, "unknown option of resnet18 'depths'; known: width, stem, dtype"),
         ({"name": "resnet18", "stem": "tiny"}, "stem must be 'imagenet' or 'small', got 'tiny'"),
         ({"name": "resnet18", "width": 0}, "width must be a number from 1/64 to 16: .*, got 0"),
@@ -167,6 +197,8 @@ SMALL = {
     "resnet": ResNet(depths=(1, 1), block="bottleneck", num_classes=5, width=1 / 8),
     "vgg": VGG(stages=((1, 8), (1, 8)), batch_norm=True, num_classes=5, width=1 / 8),
     "vit": ViT(patch=16, features=64, depth=1, num_classes=5),
+    "deit": DeiT(patch=16, features=64, depth=1, num_classes=5),
+    "convnext": ConvNeXt(depths=(1, 1), num_classes=5, width=1 / 12),
 }
 
 
@@ -185,7 +217,7 @@ def test_bfloat16_computes_in_it_with_float32_parameters_statistics_and_logits(f
     with jax.disable_jit():  # Otherwise layers of the same shape would be printed only once.
         jaxpr = str(jax.make_jaxpr(fast.apply)(variables, images)).splitlines()
     products = [line for line in jaxpr if "= dot_general" in line or "= conv_general" in line]
-    kernels = flatten(models.prunable(variables["params"]))
+    kernels = [path for path in flatten(models.prunable(variables["params"])) if "depthwise" not in path]
     assert sum(":bf16[" in line for line in products) >= len(kernels)
 
 

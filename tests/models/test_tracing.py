@@ -9,6 +9,8 @@ from tests.models import foreign
 from vpns_jax import models
 from vpns_jax.errors import UserError
 from vpns_jax.models import tracing
+from vpns_jax.models.convnext import ConvNeXt
+from vpns_jax.models.deit import DeiT
 from vpns_jax.models.resnet import ResNet
 from vpns_jax.models.vgg import VGG
 from vpns_jax.models.vit import HEAD_DIM, ViT
@@ -21,6 +23,8 @@ FAMILIES = {
     "vgg": VGG(((2, 64), (1, 96)), False, 5, 1 / 32),
     "vgg_bn": VGG(((2, 64), (1, 96)), True, 5, 1 / 32),
     "vit": ViT(8, 3 * HEAD_DIM, 2, 5),
+    "deit": DeiT(8, 2 * HEAD_DIM, 1, 5),
+    "convnext": ConvNeXt((1, 2), 5, 1 / 24),
     "vit in half precision": ViT(8, 2 * HEAD_DIM, 1, 5, dtype=jnp.bfloat16),
 }
 

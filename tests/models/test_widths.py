@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.models.test_coupling import quickly
+from vpns_jax.models.convnext import ConvNeXt
 from vpns_jax.models.resnet import ResNet
 from vpns_jax.models.vgg import VGG
 from vpns_jax.models.vit import ViT
@@ -19,6 +20,7 @@ SHRUNK = {
         {"conv1": 3, "layer1_0/conv1": 2, "layer1_0/conv2": 0, "layer2_0/downsample_conv": 1},
     ),
     "vgg": (VGG(((2, 256), (1, 256)), True, 5, 1 / 32, 0.0), {"conv1_2": 1, "fc1": 3}),
+    "convnext": (ConvNeXt((1, 2), 5, 1 / 24), {"stage1_0/fc1": 3, "stage2_1/fc1": 0}),
     "vit": (ViT(8, 128, 2, 5), {"block_0/attention/value": 0, "block_0/mlp/fc1": 0, "block_1/attention/value": 64}),
 }
 

@@ -59,8 +59,8 @@ def without_dead_channels(finished: Classifier, images: Any) -> dict[str, Any]:
     ]
     dense, body = sizes[0]["dense"], sizes[1]["dense_without_head"]
     # Shrinking also drops the head's rows of other classes, which no mask decides.
-    rows = finished.subnetwork.weights[HEAD]["kernel"].shape[-1]
-    cost = body + small.subnetwork.weights[HEAD]["kernel"].shape[0] * rows
+    rows, kept = (each.subnetwork.weights[HEAD]["kernel"].shape[-1] for each in (finished, small))
+    cost = body + (sizes[1]["dense"] - body) // kept * rows
     if cost > (1 - WORTHWHILE) * dense:
         return {}
     whole = _timed(finished.network, _whole(finished.subnetwork), images)

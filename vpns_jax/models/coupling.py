@@ -10,7 +10,9 @@ from typing import Any
 
 import flax.linen as nn
 
-from vpns_jax.models.head import HEAD
+from vpns_jax.models.convnext import ConvNeXt
+from vpns_jax.models.deit import DeiT
+from vpns_jax.models.head import DISTILLED_HEAD, HEAD
 from vpns_jax.models.resnet import BLOCKS, ResNet
 from vpns_jax.models.tracing import traced
 from vpns_jax.models.vgg import POOLED_SIZE, VGG
@@ -19,6 +21,9 @@ from vpns_jax.models.wiring import Channels, Reader, Writer, gelu, relu
 
 # The images' side for the trace of a network of another package.
 IMAGE_SIZE = 224
+
+# Why no channel of a transformer's or a ConvNeXt's residual stream may be pruned.
+_STREAM = "it has the channels of the residual stream, which layer normalization couples across all blocks"
 
 
 def channels(model: nn.Module, *, image_size: int = IMAGE_SIZE) -> tuple[Channels, ...]:
@@ -38,8 +43,9 @@ def channels(model: nn.Module, *, image_size: int = IMAGE_SIZE) -> tuple[Channel
     """
     for family, describe in FAMILIES.items():
         if isinstance(model, family):
-            head = Channels((Writer(f"{HEAD}/kernel", f"{HEAD}/bias"),), fixed="its output channels are the classes")
-            return (*describe(model), head)
+            heads = (HEAD, DISTILLED_HEAD) if isinstance(model, DeiT) else (HEAD,)
+            logits = Channels(tuple(_dense(path) for path in heads), fixed="its output channels are the classes")
+            return (*describe(model), logits)
     return traced(model, image_size=image_size)
 
 
@@ -50,6 +56,20 @@ def has_table(model: nn.Module) -> bool:
       model: the network.
     """
     return isinstance(model, tuple(FAMILIES))
+
+
+def _convnext(model: ConvNeXt) -> list[Channels]:
+    """Hidden units of blocks; the residual stream of each stage is not pruned, nor depthwise kernels, which keep it."""
+    inside, streams = [], []
+    for stage, depth in enumerate(model.depths, start=1):
+        blocks = [f"stage{stage}_{i}" for i in range(depth)]
+        first = "stem_conv" if stage == 1 else f"downsample{stage}_conv"
+        stream = [first, *(f"{block}/{layer}" for block in blocks for layer in ("depthwise", "fc2"))]
+        streams.append(Channels(tuple(_dense(layer) for layer in stream), fixed=_STREAM))
+        for block in blocks:
+            hidden, reader = (_dense(f"{block}/fc1"),), Reader(f"{block}/fc2/kernel")
+            inside.append(Channels(hidden, (reader,), activation=gelu))
+    return [*inside, *streams]
 
 
 def _resnet(model: ResNet) -> list[Channels]:
@@ -110,8 +130,7 @@ def _vit(model: ViT) -> list[Channels]:
         inside.append(Channels((value,), (out,), width=HEAD_DIM, companions=(query, key)))
         inside.append(Channels((_dense(f"{mlp}/fc1"),), (Reader(f"{mlp}/fc2/kernel"),), activation=gelu))
         stream += [_dense(f"{attention}/out"), _dense(f"{mlp}/fc2")]
-    reason = "it writes to the residual stream, which embeddings and layer normalization couple across all blocks"
-    return [*inside, Channels(tuple(stream), fixed=reason)]
+    return [*inside, Channels(tuple(stream), fixed=_STREAM)]
 
 
 def _normed(block: str, conv: str) -> Writer:
@@ -123,4 +142,9 @@ def _dense(path: str) -> Writer:
     return Writer(f"{path}/kernel", f"{path}/bias")
 
 
-FAMILIES: dict[type[nn.Module], Callable[[Any], list[Channels]]] = {ResNet: _resnet, VGG: _vgg, ViT: _vit}
+FAMILIES: dict[type[nn.Module], Callable[[Any], list[Channels]]] = {
+    ConvNeXt: _convnext,
+    ResNet: _resnet,
+    VGG: _vgg,
+    ViT: _vit,
+}

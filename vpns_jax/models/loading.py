@@ -20,6 +20,7 @@ from vpns_jax.models.formats import Contents
 from vpns_jax.models.head import HEAD
 from vpns_jax.models.layouts import Layout, Rule, Shape
 from vpns_jax.models.registry import create, default_source, is_own, own_weights
+from vpns_jax.models.vit import ViT
 
 POSITIONS = "params/pos_embedding"
 
@@ -86,7 +87,7 @@ def read_pretrained(
         timm, for ResNets and ViTs also transformers', and for ViTs also that of the AugReg `.npz` files.
       num_classes: number of logits; it must be the file's unless the head is not loaded. None takes the file's.
       image_size: side in pixels of the images that the network will get. A ViT's position embeddings for another
-        size are resized (bicubic with antialiasing; the class token's is kept). Other networks do not depend on it.
+        size are resized (bicubic with antialiasing; those of learned tokens are kept). Others do not depend on it.
       dont_load: globs of parameters that keep their fresh initialization, such as "head"; the file's tensors for
         them may have any shape or be missing.
       ignore: globs of the file's tensors that are skipped, such as "pre_logits/*".
@@ -117,9 +118,10 @@ def read_pretrained(
     passed, notes = _passed_over(fitted, wanted, ignore)
     tensors = {name: contents.tensors[key] for key, name in fitted.names.items() if name not in passed}
     tensors, widened = _widen(wanted, tensors)
+    tokens = len(model.tokens) if isinstance(model, ViT) else 1
     for rule in wanted:
         if POSITIONS in rule.paths and rule.name in tensors:
-            tensors[rule.name] = resize_positions(tensors[rule.name], rule.fold)
+            tensors[rule.name] = resize_positions(tensors[rule.name], rule.fold, tokens)
     problems = misfit.mismatches(wanted, tensors, contents.others)
     if problems:
         raise misfit.error(file, name, type(model), wanted, list(tensors), problems)
@@ -210,7 +212,8 @@ def check_head(variables: Mapping[str, Any]) -> None:
     Raises:
       UserError: the head gives the same logits for every image.
     """
-    kernel = np.asarray(variables["params"][HEAD]["kernel"])
+    leaves = trees.flatten(variables["params"][HEAD])
+    kernel = np.concatenate([leaves[path] for path in ("kernel", "dist/kernel") if path in leaves])
     if kernel.shape[-1] > 1 and not np.any(kernel - kernel[:, :1]):
         what = f"all {kernel.flat[0]:g}" if np.all(kernel == kernel.flat[0]) else "equal for all classes"
         raise UserError(
@@ -219,12 +222,13 @@ def check_head(variables: Mapping[str, Any]) -> None:
         )
 
 
-def resize_positions(embedding: np.ndarray, shape: Shape) -> np.ndarray:
-    """Resizes the position embeddings of a square grid to another one; the class token's embedding is kept.
+def resize_positions(embedding: np.ndarray, shape: Shape, tokens: int) -> np.ndarray:
+    """Resizes the position embeddings of a square grid to another one; those of learned tokens are kept.
 
     Args:
-      embedding: float32 `[1, 1 + n, c]`.
-      shape: the wanted shape `[1, 1 + m, c]`.
+      embedding: float32 `[1, tokens + n, c]`.
+      shape: the wanted shape `[1, tokens + m, c]`.
+      tokens: the number of learned tokens before those of the grid.
 
     Returns:
       The resized embeddings; or `embedding` itself if its shape is right already, or if it cannot be resized
@@ -232,12 +236,12 @@ def resize_positions(embedding: np.ndarray, shape: Shape) -> np.ndarray:
     """
     if embedding.shape == shape or embedding.ndim != 3 or embedding.dtype != np.float32:
         return embedding
-    old, new = (round((n - 1) ** 0.5) for n in (embedding.shape[1], shape[1]))
-    if embedding.shape != (1, 1 + old**2, shape[2]) or shape[1] != 1 + new**2:
+    old, new = (round(max(n - tokens, 0) ** 0.5) for n in (embedding.shape[1], shape[1]))
+    if embedding.shape != (1, tokens + old**2, shape[2]) or shape[1] != tokens + new**2 or not old:
         return embedding
-    grid = jnp.asarray(embedding[0, 1:]).reshape(old, old, -1)
+    grid = jnp.asarray(embedding[0, tokens:]).reshape(old, old, -1)
     resized = jax.image.resize(grid, (new, new, grid.shape[-1]), "cubic", antialias=True)
-    return np.concatenate([embedding[:, :1], np.asarray(resized).reshape(1, new**2, -1)], axis=1)
+    return np.concatenate([embedding[:, :tokens], np.asarray(resized).reshape(1, new**2, -1)], axis=1)
 
 
 @functools.cache
@@ -300,7 +304,7 @@ def check_layout(name: str, **options: Any) -> None:
 
 
 def export(name: str, variables: Mapping[str, Any], *, layout: Layout | None = None) -> dict[str, np.ndarray]:
-    """Variables as a state dict in torchvision's layout (ResNet, VGG), timm's (ViT), Flax's (one's own) or a given one.
+    """Variables as a state dict in torchvision's layout (ResNet, VGG), timm's, Flax's (one's own) or a given one.
 
     Variables that `load_pretrained` read from a file of that layout are exported bit for bit as they were. If the
     file lacked the `num_batches_tracked` of batch normalization, zeros are exported for them.

@@ -9,6 +9,7 @@ import flax.linen as nn
 import numpy as np
 
 from vpns_jax.errors import LONGEST, UserError, several, shorten
+from vpns_jax.models.convnext import ConvNeXt
 from vpns_jax.models.head import HEAD
 from vpns_jax.models.layouts import Rule
 from vpns_jax.models.resnet import ResNet
@@ -18,14 +19,16 @@ from vpns_jax.models.vit import ViT
 HEADS = re.compile(r"(fc|heads?|classifier|last_linear|linear|head_dist)\.")
 NEW_HEAD = "mapping.kind=head, or dont_load=('head',), makes a new one"
 
+DISTILLED = "a distilled ViT, with a second token and head"
+
 # Networks that look like ours but compute something else. Each is recognized by one of its modules.
 VARIANTS: dict[type[nn.Module], dict[str, str]] = {
     ViT: {
         "reg_token": "a ViT with registers",
         "register_tokens": "a ViT with registers",
-        "dist_token": "a distilled ViT, with a second token and head",
-        "distillation_token": "a distilled ViT, with a second token and head",
-        "head_dist": "a distilled ViT, with a second token and head",
+        "dist_token": DISTILLED,
+        "distillation_token": DISTILLED,
+        "head_dist": DISTILLED,
         "fc_norm": "a ViT that averages its tokens",
         "attn_pool": "a ViT that pools by attention",
         "ls1": "a ViT with layer scale",
@@ -35,7 +38,13 @@ VARIANTS: dict[type[nn.Module], dict[str, str]] = {
         "relative_position_bias_table": "a ViT with relative positions",
         "pre_logits": "a ViT with a layer before its head",
     },
+    ConvNeXt: {"grn": "a ConvNeXt V2"},
     ResNet: {"conv1.0": "a ResNet with a deep stem", "se": "a ResNet with squeeze and excitation"},
+}
+# How the names of a ViT's tokens end, in all layouts.
+TOKENS = {
+    "class token": ("cls_token", "class_token", "cls"),
+    "distillation token": ("dist_token", "distillation_token"),
 }
 
 
@@ -129,7 +138,7 @@ def _cause(module: type[nn.Module], rules: Sequence[Rule], names: Sequence[str],
     wanted = {rule.name for rule in rules}
     variant = _variant(module, wanted, names)
     if variant:
-        return f"{variant}; that is not supported"
+        return f"{variant}; {'load it as deit_*_distilled' if DISTILLED in variant else 'that is not supported'}"
     head = {rule.name for rule in rules if any(path.startswith(f"params/{HEAD}/") for path in rule.paths)}
     if all(p.name in head or (p.kind == UNUSED and HEADS.match(p.name)) for p in problems):
         unused = [p.name for p in problems if p.kind == UNUSED]
@@ -156,11 +165,14 @@ def _cause(module: type[nn.Module], rules: Sequence[Rule], names: Sequence[str],
 
 def _variant(module: type[nn.Module], wanted: set[str], names: Sequence[str]) -> str:
     """The network in the file, if it can be recognized by a module that our networks do not have; "" otherwise."""
+    variants = next((known for family, known in VARIANTS.items() if issubclass(module, family)), {})
     for name in names:
-        for part, what in VARIANTS.get(module, {}).items():
+        for part, what in variants.items():
             if name not in wanted and f".{part}." in "." + name.replace("/", ".") + ".":
                 return f"it is {what} ({shorten(name, 40)})"
-    token = next((name for name in wanted if name.endswith(("cls_token", "class_token", "cls"))), None)
-    if module is ViT and token not in names and 2 * len(wanted.intersection(names)) > len(wanted):
-        return f"it is a ViT without class token ({token})"
+    if issubclass(module, ViT) and 2 * len(wanted.intersection(names)) > len(wanted):
+        for what, ends in TOKENS.items():
+            token = next((name for name in wanted if name.endswith(ends)), None)
+            if token is not None and token not in names:
+                return f"it is a ViT without {what} ({token})"
     return ""

@@ -1,4 +1,4 @@
-"""Batch normalization with torch's semantics (Flax's keeps the biased variance and another momentum)."""
+"""Normalization with torch's semantics (Flax's batch norm keeps the biased variance and another momentum)."""
 
 from typing import Any
 
@@ -56,3 +56,8 @@ class BatchNorm(nn.Module):
             mean, var = (jnp.expand_dims(v.value, over) for v in (running_mean, running_var))
         scale, bias = (jnp.expand_dims(p, over) for p in (scale, bias))
         return ((x - mean) * (jax.lax.rsqrt(var + EPSILON) * scale) + bias).astype(self.dtype)
+
+
+def layer_norm(name: str, dtype: Any) -> nn.LayerNorm:
+    """Layer normalization that computes the variance around the mean, as torch; Flax's default is less precise."""
+    return nn.LayerNorm(epsilon=1e-6, dtype=dtype, use_fast_variance=False, name=name)

@@ -10,7 +10,7 @@ from typing import Any
 from vpns_jax.errors import LONGEST, UserError, shorten
 from vpns_jax.models import hub
 from vpns_jax.models.own import Color
-from vpns_jax.models.registry import ALIASES, IMAGENET, Entry, entry, normalization
+from vpns_jax.models.registry import ALIASES, IMAGENET, Entry, create, entry, normalization
 
 # The files in which timm and transformers keep mean and std, and the keys of both.
 FILES = {"config.json": ("mean", "std"), "preprocessor_config.json": ("image_mean", "image_std")}
@@ -93,12 +93,17 @@ def _read(path: Path, name: str, keys: tuple[str, str]) -> tuple[Color, Color] |
     if mean is None and std is None:
         return None
     architecture = config.get("architecture")
-    if isinstance(architecture, str) and ALIASES.get(architecture, name) != ALIASES.get(name, name):
+    if isinstance(architecture, str) and _differ(architecture, name):
         raise UserError(f"{path} is of {shorten(architecture, 50)}, not of {name}; {mend}")
     try:
         return check_normalization(mean, std)
     except UserError as error:
         raise UserError(f"{path}: {error}; {mend}") from error
+
+
+def _differ(architecture: str, name: str) -> bool:
+    """Whether timm's name is known as that of another network. A DeiT without a distillation token is a ViT."""
+    return architecture in ALIASES and (name not in ALIASES or create(architecture) != create(name))
 
 
 def check_normalization(mean: Any, std: Any) -> tuple[Color, Color]:

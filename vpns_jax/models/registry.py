@@ -14,7 +14,9 @@ import jax.numpy as jnp
 
 from vpns_jax import references
 from vpns_jax.errors import UserError, check_name, several, short
+from vpns_jax.models.convnext import ConvNeXt
 from vpns_jax.models.coupling import channels, has_table
+from vpns_jax.models.deit import DeiT
 from vpns_jax.models.own import Color, Factory
 from vpns_jax.models.resnet import ResNet
 from vpns_jax.models.shrinking import least_width
@@ -139,6 +141,16 @@ def _vit(features: int, depth: int, patch: int, source: str | None) -> Entry:
     return Entry(ViT, architecture, ("dropout", "dtype", "widths"), source, HALVES)
 
 
+def _deit(features: int, source: str, *, distilled: bool) -> Entry:
+    """A network of DeiT: without a distillation token it is a ViT, but with other default weights."""
+    plain = dataclasses.replace(_vit(features, 12, 16, source), normalization=IMAGENET)
+    return dataclasses.replace(plain, module=DeiT) if distilled else plain
+
+
+def _convnext(depths: tuple[int, ...], source: str) -> Entry:
+    return Entry(ConvNeXt, {"depths": depths}, ("width", "dtype", "widths"), source, IMAGENET)
+
+
 # fmt: off
 ENTRIES: dict[str, Entry] = {
     "resnet18": _resnet((2, 2, 2, 2), "basic", "hf://timm/resnet18.tv_in1k"),
@@ -155,10 +167,17 @@ ENTRIES: dict[str, Entry] = {
     "vit_l16": _vit(1024, 24, 16, "hf://timm/vit_large_patch16_224.augreg_in21k_ft_in1k"),
     # Published for 384 px only; for another size, loading resizes its position embeddings.
     "vit_l32": _vit(1024, 24, 32, "hf://timm/vit_large_patch32_384.orig_in21k_ft_in1k"),
+    "deit_ti16": _deit(192, "hf://timm/deit_tiny_patch16_224.fb_in1k", distilled=False),
+    "deit_s16": _deit(384, "hf://timm/deit_small_patch16_224.fb_in1k", distilled=False),
+    "deit_b16": _deit(768, "hf://timm/deit_base_patch16_224.fb_in1k", distilled=False),
+    "deit_ti16_distilled": _deit(192, "hf://timm/deit_tiny_distilled_patch16_224.fb_in1k", distilled=True),
+    "deit_s16_distilled": _deit(384, "hf://timm/deit_small_distilled_patch16_224.fb_in1k", distilled=True),
+    "deit_b16_distilled": _deit(768, "hf://timm/deit_base_distilled_patch16_224.fb_in1k", distilled=True),
+    "convnext_tiny": _convnext((3, 3, 9, 3), "hf://timm/convnext_tiny.fb_in1k"),
 }
 # fmt: on
 
-# timm's names for the same networks; its names for ResNets and VGGs are the same as here.
+# timm's names for the same networks; its names for ResNets, VGGs and ConvNeXts are the same as here.
 ALIASES = {
     "vit_tiny_patch16_224": "vit_ti16",
     "vit_small_patch16_224": "vit_s16",
@@ -167,6 +186,12 @@ ALIASES = {
     "vit_base_patch32_224": "vit_b32",
     "vit_large_patch16_224": "vit_l16",
     "vit_large_patch32_384": "vit_l32",
+    "deit_tiny_patch16_224": "deit_ti16",
+    "deit_small_patch16_224": "deit_s16",
+    "deit_base_patch16_224": "deit_b16",
+    "deit_tiny_distilled_patch16_224": "deit_ti16_distilled",
+    "deit_small_distilled_patch16_224": "deit_s16_distilled",
+    "deit_base_distilled_patch16_224": "deit_b16_distilled",
 } | {name: name for name in ENTRIES}
 
 
@@ -217,9 +242,9 @@ def create(name: str, *, num_classes: int = 1000, **options: Any) -> nn.Module:
         `module:function` or `file.py:function` (see `OwnModel`), which runs that code.
       num_classes: number of logits, >= 1.
       **options: `dtype`, the computation's dtype (parameters stay float32), for all networks; `width`, a factor on
-        the channels, for ResNets and VGGs; `stem`, "imagenet" or "small", for ResNets; `dropout`, a rate, for
-        VGGs and ViTs; `widths`, a mapping from layers to their numbers of outputs, for networks that were shrunk. For
-        a network of one's own, `widths` and the arguments of its function.
+        the channels, for ResNets, VGGs and ConvNeXts; `stem`, "imagenet" or "small", for ResNets; `dropout`, a rate,
+        for VGGs and ViTs; `widths`, a mapping from layers to their numbers of outputs, for networks that were shrunk.
+        For a network of one's own, `widths` and the arguments of its function.
 
     Returns:
       The module.

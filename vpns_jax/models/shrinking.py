@@ -73,7 +73,7 @@ def shrink(
     table = [each for each in whole if not each.fixed]
     leaves = {path: _writable(leaf) for path, leaf in trees.flatten(variables).items()}
     if classes is not None:
-        for path in (f"params/{HEAD}/kernel", f"params/{HEAD}/bias"):
+        for path in (path for path in leaves if path.startswith(f"params/{HEAD}/")):
             leaves[path] = np.ascontiguousarray(leaves[path][..., list(classes)])
         model = model.clone(num_classes=len(classes))
     norms = {each.name: _norms(each, leaves) for each in table}

@@ -4,7 +4,7 @@ It has pre-norm blocks, a class token, learned position embeddings, exact GELU, 
 1e-6.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from vpns_jax.errors import UserError
 from vpns_jax.models.cpu.conv import Conv
 from vpns_jax.models.head import Head
+from vpns_jax.models.norm import layer_norm
 from vpns_jax.models.widths import Widths, unless_empty, width_of
 
 # In every published network of this family an attention head has 64 channels.
@@ -112,11 +113,6 @@ class Block(nn.Module):
         return x + nn.Dropout(self.dropout, deterministic=not train)(y)
 
 
-def layer_norm(name: str, dtype: Any) -> nn.LayerNorm:
-    """Layer normalization that computes the variance around the mean, as torch; Flax's default is less precise."""
-    return nn.LayerNorm(epsilon=1e-6, dtype=dtype, use_fast_variance=False, name=name)
-
-
 class ViT(nn.Module):
     """A Vision Transformer that classifies by its class token.
 
@@ -134,7 +130,10 @@ class ViT(nn.Module):
       widths: the number of outputs of single layers that differs from c or 4 c; see `shrink`. That of
         "block_0/attention/value", HEAD_DIM for each head, applies to queries and keys, too; that of "block_0/mlp/fc1"
         is the number of hidden units.
+      tokens: the learned tokens before those of the patches; each is read by a head.
     """
+
+    tokens: ClassVar[tuple[str, ...]] = ("cls",)
 
     patch: int
     features: int
@@ -155,8 +154,9 @@ class ViT(nn.Module):
             kernel_init=nn.initializers.lecun_normal(), name="embedding",
         )  # fmt: skip
         x = embed(images).reshape(b, -1, self.features)
-        token = self.param("cls", token_init, (1, 1, self.features), jnp.float32).astype(self.dtype)
-        x = jnp.concatenate([jnp.broadcast_to(token, (b, 1, self.features)), x], axis=1)
+        learned = [self.param(name, token_init, (1, 1, self.features), jnp.float32) for name in self.tokens]
+        tokens = [jnp.broadcast_to(token.astype(self.dtype), (b, 1, self.features)) for token in learned]
+        x = jnp.concatenate([*tokens, x], axis=1)
         positions = self.param("pos_embedding", token_init, (1, x.shape[1], self.features), jnp.float32)
         x = x + positions.astype(self.dtype)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
@@ -166,4 +166,4 @@ class ViT(nn.Module):
             hidden = width_of(self.widths, f"{name}/mlp/fc1", 4 * self.features)
             x = Block(self.dropout, self.dtype, heads, hidden, name=name)(x, train=train)
         x = layer_norm("norm", self.dtype)(x)
-        return Head(self.num_classes, self.dtype, name="head")(x[:, 0])
+        return Head(self.num_classes, self.dtype, name="head")(*(x[:, i] for i in range(len(tokens))))

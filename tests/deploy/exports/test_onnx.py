@@ -146,5 +146,5 @@ def test_what_a_file_cannot_hold_is_refused(tmp_path, monkeypatch):
 
 def test_a_network_of_another_family_is_refused(tmp_path, monkeypatch):
     monkeypatch.delitem(backbones.FAMILIES, ViT)
-    with pytest.raises(UserError, match="ONNX is written for ResNet, VGG; this network is a ViT"):
+    with pytest.raises(UserError, match="ONNX is written for ConvNeXt, ResNet, VGG; this network is a ViT"):
         onnx_file.write(families.classifier("small_vit"), tmp_path / "small.onnx")

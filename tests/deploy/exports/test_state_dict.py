@@ -79,6 +79,13 @@ TIMM_TENSORS = {
         "pre_logits.fc2.weight": [256, 256, 1, 1],
         "head.fc.bias": [3],
     },
+    "small_convnext": {
+        "stem.0.weight": [16, 3, 4, 4],
+        "stages.1.downsample.1.weight": [32, 16, 2, 2],
+        "stages.1.blocks.0.conv_dw.weight": [32, 1, 7, 7],
+        "stages.1.blocks.0.gamma": [32],
+        "head.fc.weight": [3, 32],
+    },
     "small_vit": {
         "cls_token": [1, 1, 128],
         "pos_embed": [1, 5, 128],
@@ -106,9 +113,10 @@ def test_a_folder_for_timm(tmp_path, name):
     assert config["label_names"] == list(families.CLASSES)
     assert config["pretrained_cfg"]["input_size"] == [3, 16, 16]
     assert config["pretrained_cfg"]["mean"] == [0.5, 0.4, 0.3]
-    assert config.get("model_args") == ({"img_size": 16} if name == "small_vit" else None)
-    # timm's own networks have the usual widths.
-    assert (folder / "shapes.txt").exists() == ("width" in classifier.description.options)
+    arguments = {"small_vit": {"img_size": 16}, "small_convnext": {"dims": [16, 32]}}
+    assert config.get("model_args") == arguments.get(name)
+    # timm's own networks have the usual widths, or take others.
+    assert (folder / "shapes.txt").exists() == (name in ("small_bottleneck", "small_vgg"))
 
 
 def test_the_shapes_of_a_shrunk_network(tmp_path):
@@ -144,6 +152,7 @@ def test_answers_are_compared(tmp_path, monkeypatch):
         ("timm", lambda: families.classifier("small_basic"), "leave it off with --plain"),
         ("timm", lambda: plain("small_stem"), "timm has no small_stem with a small stem"),
         ("timm", lambda: deploy.shrink(plain("small_vit")), "whose layers have widths of their own"),
+        ("timm", lambda: deploy.shrink(plain("small_convnext")), "whose layers have widths of their own"),
         ("timm", lambda: plain("small_basic", image_size=8), "images of 8 px on a canvas of 16 px"),
     ],
 )

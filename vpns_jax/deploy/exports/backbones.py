@@ -12,8 +12,9 @@ import numpy as np
 
 from vpns_jax.deploy.exports.graph import Graph
 from vpns_jax.errors import UserError
+from vpns_jax.models.convnext import ConvNeXt
 from vpns_jax.models.cpu.pooling import averaging_matrix
-from vpns_jax.models.head import HEAD
+from vpns_jax.models.head import DISTILLED_HEAD, HEAD
 from vpns_jax.models.norm import EPSILON
 from vpns_jax.models.resnet import BLOCKS, ResNet
 from vpns_jax.models.vgg import POOLED_SIZE, VGG
@@ -42,9 +43,48 @@ def backbone(graph: Graph, model: nn.Module, leaves: Leaves, x: str, size: int) 
     for family, add in FAMILIES.items():
         if isinstance(model, family):
             features = add(graph, model, leaves, x, size)
-            return graph.dense(features, *_layer(leaves, HEAD))
+            return graph.dense(features, *_head(leaves))
     known = ", ".join(family.__name__ for family in FAMILIES)
     raise UserError(f"ONNX is written for {known}; this network is a {type(model).__name__}: export it as stablehlo")
+
+
+def _head(leaves: Leaves) -> tuple[np.ndarray, np.ndarray]:
+    """The head's kernel and bias. Two heads are one dense layer on the features of both, one after the other."""
+    kernel, bias = _layer(leaves, HEAD)
+    if f"params/{DISTILLED_HEAD}/kernel" not in leaves:
+        return kernel, bias
+    second = _layer(leaves, DISTILLED_HEAD)
+    return np.concatenate([kernel, second[0]]) / 2, (bias + second[1]) / 2
+
+
+def _convnext(graph: Graph, model: ConvNeXt, leaves: Leaves, x: str, size: int) -> str:
+    x = _channels_normed(graph, leaves, graph.conv(x, *_layer(leaves, "stem_conv"), stride=4), "stem_norm")
+    for stage, depth in enumerate(model.depths, start=1):
+        if stage > 1:
+            x = _channels_normed(graph, leaves, x, f"downsample{stage}_norm")
+            x = graph.conv(x, *_layer(leaves, f"downsample{stage}_conv"), stride=2)
+        for i in range(depth):
+            x = graph.node("Add", x, _convnext_branch(graph, leaves, x, f"stage{stage}_{i}"))
+    return _layer_norm(graph, leaves, graph.node("Flatten", graph.node("GlobalAveragePool", x), axis=1), "norm")
+
+
+def _convnext_branch(graph: Graph, leaves: Leaves, x: str, block: str) -> str:
+    """The branch of a block; its last kernel and bias are multiplied by the block's scale."""
+    gamma = leaves[f"params/{block}/gamma"].astype(np.float64)
+    kernel, bias = (array * gamma for array in _layer(leaves, f"{block}/fc2"))
+    if not kernel.size:
+        return graph.constant(bias.reshape(1, -1, 1, 1))
+    depthwise, shift = _layer(leaves, f"{block}/depthwise")
+    y = graph.conv(x, depthwise, shift, padding=depthwise.shape[0] // 2, groups=shift.size)
+    y = _layer_norm(graph, leaves, graph.node("Transpose", y, perm=[0, 2, 3, 1]), f"{block}/norm")
+    y = graph.dense(graph.gelu(graph.dense(y, *_layer(leaves, f"{block}/fc1"))), kernel, bias)
+    return graph.node("Transpose", y, perm=[0, 3, 1, 2])
+
+
+def _channels_normed(graph: Graph, leaves: Leaves, x: str, name: str) -> str:
+    """Normalizes `[b, c, h, w]` over the channels."""
+    y = _layer_norm(graph, leaves, graph.node("Transpose", x, perm=[0, 2, 3, 1]), name)
+    return graph.node("Transpose", y, perm=[0, 3, 1, 2])
 
 
 def _resnet(graph: Graph, model: ResNet, leaves: Leaves, x: str, size: int) -> str:
@@ -99,17 +139,18 @@ def _vit(graph: Graph, model: ViT, leaves: Leaves, x: str, size: int) -> str:
     x = graph.conv(x, *_layer(leaves, "embedding"), stride=model.patch)
     x = graph.node("Reshape", x, graph.constant(np.array([0, 0, -1], np.int64)))
     x = graph.node("Transpose", x, perm=[0, 2, 1])
-    # The class token is zero until it is added together with its position.
-    x = graph.node("Pad", x, graph.constant(np.array([0, 1, 0, 0, 0, 0], np.int64)))
+    # Learned tokens are zero until they are added together with their positions.
+    count = len(model.tokens)
+    x = graph.node("Pad", x, graph.constant(np.array([0, count, 0, 0, 0, 0], np.int64)))
     positions = np.array(leaves["params/pos_embedding"])
-    positions[:, 0] += leaves["params/cls"][:, 0]
+    positions[:, :count] += np.concatenate([leaves[f"params/{name}"] for name in model.tokens], axis=1)
     x = graph.node("Add", x, graph.constant(positions))
     for i in range(model.depth):
         name = f"block_{i}"
         x = graph.node("Add", x, _attention(graph, leaves, _layer_norm(graph, leaves, x, f"{name}/norm1"), name))
         x = graph.node("Add", x, _mlp(graph, leaves, _layer_norm(graph, leaves, x, f"{name}/norm2"), name))
-    token = graph.node("Gather", x, graph.constant(np.array(0, np.int64)), axis=1)
-    return _layer_norm(graph, leaves, token, "norm")
+    tokens = graph.node("Gather", x, graph.constant(np.arange(count)), axis=1)
+    return graph.node("Flatten", _layer_norm(graph, leaves, tokens, "norm"), axis=1)
 
 
 def _attention(graph: Graph, leaves: Leaves, x: str, block: str) -> str:
@@ -159,4 +200,9 @@ def _folded(leaves: Leaves, conv: str, norm: str) -> tuple[np.ndarray, np.ndarra
     return kernel * factor, (leaves.get(f"params/{conv}/bias", 0) - mean) * factor + shift
 
 
-FAMILIES: dict[type[nn.Module], Callable[[Graph, Any, Leaves, str, int], str]] = {ResNet: _resnet, VGG: _vgg, ViT: _vit}
+FAMILIES: dict[type[nn.Module], Callable[[Graph, Any, Leaves, str, int], str]] = {
+    ConvNeXt: _convnext,
+    ResNet: _resnet,
+    VGG: _vgg,
+    ViT: _vit,
+}

@@ -43,18 +43,21 @@ class Graph:
         self._nodes.append(helper.make_node(kind, list(inputs), [name], name=f"{kind}_{name}", **attributes))
         return name
 
-    def conv(self, x: str, kernel: np.ndarray, bias: np.ndarray, *, stride: int = 1, padding: int = 0) -> str:
+    def conv(
+        self, x: str, kernel: np.ndarray, bias: np.ndarray, *, stride: int = 1, padding: int = 0, groups: int = 1
+    ) -> str:
         """Adds a convolution.
 
         Args:
           x: the input, `[b, c, h, w]`.
-          kernel: `[k, k, c, o]`; c and o are at least 1.
+          kernel: `[k, k, c / groups, o]`; c and o are at least 1.
           bias: `[o]`.
           stride: step in both directions.
           padding: width of the zeros on each of the four sides.
+          groups: into how many groups the channels are split; each group is convolved alone.
         """
         weights = self.constant(kernel.transpose(3, 2, 0, 1))
-        geometry = {"kernel_shape": kernel.shape[:2], "strides": [stride] * 2, "pads": [padding] * 4}
+        geometry = {"kernel_shape": kernel.shape[:2], "strides": [stride] * 2, "pads": [padding] * 4, "group": groups}
         return self.node("Conv", x, weights, self.constant(bias), **geometry)
 
     def dense(self, x: str, kernel: np.ndarray, bias: np.ndarray) -> str:

@@ -89,7 +89,7 @@ def state_dict(classifier: Classifier, layout: Layout | None = None) -> dict[str
             "network.without_prompt()), or take format onnx, stablehlo or packed"
         )
     subnetwork = jax.device_get(classifier.subnetwork.masked())
-    head = {name: leaf[..., subnetwork.mapping] for name, leaf in subnetwork.weights[models.HEAD].items()}
+    head = jax.tree.map(lambda leaf: leaf[..., subnetwork.mapping], subnetwork.weights[models.HEAD])
     variables = dataclasses.replace(subnetwork, weights=subnetwork.weights | {models.HEAD: head}).variables()
     return models.export(classifier.description.model, variables, layout=layout)
 

@@ -17,6 +17,7 @@ from vpns_jax.deploy.exports import state_dict
 from vpns_jax.deploy.exports.formats import Format
 from vpns_jax.errors import UserError
 from vpns_jax.models import layouts
+from vpns_jax.models.convnext import ConvNeXt
 from vpns_jax.models.vgg import POOLED_SIZE, VGG
 from vpns_jax.models.vit import ViT
 from vpns_jax.storage import storage_errors
@@ -47,7 +48,7 @@ def write(classifier: Classifier, path: Path) -> Classifier:
         path.mkdir()
         models.save_safetensors(path / WEIGHTS, tensors)
         files.write_json(path / CONFIG, _config(description, model))
-        if _has_own_widths(description):
+        if _has_own_widths(description) and not isinstance(model, ConvNeXt):
             shapes = {name: tensor.shape for name, tensor in tensors.items() if tensor.ndim}
             pairs = (f"{name}:[{', '.join(map(str, shape))}]" for name, shape in shapes.items())
             files.write_whole(path / SHAPES, "***".join(pairs))
@@ -81,7 +82,8 @@ def _check(classifier: Classifier) -> None:
         )
     if description.options.get("stem", "imagenet") != "imagenet":
         raise UserError(f"timm has no {name} with a small stem: {_OTHERWISE}")
-    if is_vit and _has_own_widths(description):
+    # timm's function changes the widths of convolutions, and of dense layers that read them, alone.
+    if (is_vit or isinstance(model, ConvNeXt)) and description.options.get("widths"):
         raise UserError(f"timm has no {name} whose layers have widths of their own: {_OTHERWISE}")
     # timm averages over all positions; torchvision and this library first pool to POOLED_SIZE x POOLED_SIZE.
     if isinstance(model, VGG) and side // 2 ** len(model.stages) > POOLED_SIZE:
@@ -95,7 +97,12 @@ def _has_own_widths(description: Description) -> bool:
 def _config(description: Description, model: object) -> dict[str, object]:
     header = description.to_json()
     config = {key: header[key] for key in ("architecture", "num_classes", "label_names", "pretrained_cfg", "origin")}
-    return config | ({"model_args": {"img_size": description.input_size}} if isinstance(model, ViT) else {})
+    arguments: dict[str, object] = {}
+    if isinstance(model, ViT):
+        arguments = {"img_size": description.input_size}
+    elif isinstance(model, ConvNeXt) and _has_own_widths(description):
+        arguments = {"dims": model.features}
+    return config | ({"model_args": arguments} if arguments else {})
 
 
 TIMM = Format(

@@ -2,11 +2,15 @@
 
 import flax.linen as nn
 
+from vpns_jax.models.convnext import ConvNeXt
+from vpns_jax.models.deit import DeiT
+from vpns_jax.models.layouts.convnext import convnext_timm
 from vpns_jax.models.layouts.flax import flax
 from vpns_jax.models.layouts.resnet import resnet_torchvision, resnet_transformers
 from vpns_jax.models.layouts.rules import Layout, Rule, Shape
 from vpns_jax.models.layouts.vgg import vgg_timm, vgg_torchvision
 from vpns_jax.models.layouts.vit import (
+    deit_transformers,
     vit_augreg,
     vit_timm,
     vit_torchvision,
@@ -25,6 +29,8 @@ __all__ = [
     "Layout",
     "Rule",
     "Shape",
+    "convnext_timm",
+    "deit_transformers",
     "flax",
     "resnet_torchvision",
     "resnet_transformers",
@@ -40,10 +46,18 @@ __all__ = [
 
 # `export` writes the first layout of each network.
 LAYOUTS: dict[type[nn.Module], tuple[Layout, ...]] = {
+    ConvNeXt: (convnext_timm,),
+    DeiT: (vit_timm, deit_transformers),
     ResNet: (resnet_torchvision, resnet_transformers),
     VGG: (vgg_torchvision, vgg_timm),
     OwnNetwork: (flax,),
     ViT: (vit_timm, vit_augreg, vit_torchvision, vit_torchvision_old, vit_transformers, vit_transformers_5),
 }
 # The layout of timm's networks, which reads the same files for some and not for others.
-TIMM: dict[type[nn.Module], Layout] = {ResNet: resnet_torchvision, VGG: vgg_timm, ViT: vit_timm}
+TIMM: dict[type[nn.Module], Layout] = {
+    ConvNeXt: convnext_timm,
+    DeiT: vit_timm,
+    ResNet: resnet_torchvision,
+    VGG: vgg_timm,
+    ViT: vit_timm,
+}

@@ -62,6 +62,7 @@ Layout = Callable[[Mapping[str, Shape]], list[Rule]]
 TORCH_LEAVES = {
     "kernel": "weight",
     "scale": "weight",
+    "gamma": "gamma",
     "bias": "bias",
     "mean": "running_mean",
     "var": "running_var",

@@ -12,16 +12,14 @@ class _Names:
     """A PyTorch library's names for the parts of a ViT.
 
     Attributes:
-      cls: the class token.
-      positions: the position embeddings.
+      tokens: the class token, the distillation token and the position embeddings, by our names.
       outside: modules outside of the blocks, by our names.
       block: the prefix of the names in block number i, with "{i}" for the number.
       inside: modules in a block, by our names.
       fused: the prefix of query, key and value where they are one tensor; None where they are three tensors.
     """
 
-    cls: str
-    positions: str
+    tokens: Mapping[str, str]
     outside: Mapping[str, str]
     block: str
     inside: Mapping[str, str]
@@ -30,12 +28,12 @@ class _Names:
     def rules(self, shapes: Mapping[str, Shape]) -> list[Rule]:
         rules = []
         for path, shape in shapes.items():
-            block, _, module = module_of(path).rpartition("block_")[2].partition("/")
-            if path in ("params/cls", "params/pos_embedding"):
-                name = self.cls if path.endswith("cls") else self.positions
-                rules.append(Rule(name, (path,), shape, (0, 1, 2), shape))
-            elif not module:
-                rules.append(torch_rule(self.outside[block], path, shape))
+            owner = module_of(path)
+            block, _, module = owner.removeprefix("block_").partition("/")
+            if not owner:
+                rules.append(Rule(self.tokens[path.removeprefix("params/")], (path,), shape, (0, 1, 2), shape))
+            elif owner in self.outside:
+                rules.append(torch_rule(self.outside[owner], path, shape))
             elif self.fused and module in ("attention/key", "attention/value"):
                 continue  # With the query.
             elif self.fused and module == "attention/query":
@@ -52,9 +50,8 @@ class _Names:
 
 
 _TIMM = _Names(
-    cls="cls_token",
-    positions="pos_embed",
-    outside={"embedding": "patch_embed.proj", "norm": "norm", "head": "head"},
+    tokens={"cls": "cls_token", "dist": "dist_token", "pos_embedding": "pos_embed"},
+    outside={"embedding": "patch_embed.proj", "norm": "norm", "head": "head", "head/dist": "head_dist"},
     block="blocks.{i}.",
     inside={
         "norm1": "norm1",
@@ -66,8 +63,7 @@ _TIMM = _Names(
     fused="attn.qkv.",
 )
 _TORCHVISION = _Names(
-    cls="class_token",
-    positions="encoder.pos_embedding",
+    tokens={"cls": "class_token", "pos_embedding": "encoder.pos_embedding"},
     outside={"embedding": "conv_proj", "norm": "encoder.ln", "head": "heads.head"},
     block="encoder.layers.encoder_layer_{i}.",
     inside={
@@ -80,8 +76,11 @@ _TORCHVISION = _Names(
     fused="self_attention.in_proj_",
 )
 _TRANSFORMERS = _Names(
-    cls="embeddings.cls_token",
-    positions="embeddings.position_embeddings",
+    tokens={
+        "cls": "embeddings.cls_token",
+        "dist": "embeddings.distillation_token",
+        "pos_embedding": "embeddings.position_embeddings",
+    },
     outside={"embedding": "embeddings.patch_embeddings.projection", "norm": "layernorm", "head": "classifier"},
     block="encoder.layer.{i}.",
     inside={
@@ -116,7 +115,7 @@ _TRANSFORMERS_5 = dataclasses.replace(
 
 
 def vit_timm(shapes: Mapping[str, Shape]) -> list[Rule]:
-    """ViTs in timm's layout: query, key and value are one tensor, `qkv`."""
+    """ViTs and DeiTs in timm's layout: query, key and value are one tensor, `qkv`."""
     return _TIMM.rules(shapes)
 
 
@@ -139,6 +138,12 @@ def vit_transformers(shapes: Mapping[str, Shape]) -> list[Rule]:
 def vit_transformers_5(shapes: Mapping[str, Shape]) -> list[Rule]:
     """ViTs in the state dict of a `ViTModel` of transformers 5; other classes add a prefix."""
     return _TRANSFORMERS_5.rules(shapes)
+
+
+def deit_transformers(shapes: Mapping[str, Shape]) -> list[Rule]:
+    """DeiTs in the layout of transformers' `DeiTModel`; `DeiTForImageClassificationWithTeacher` adds a prefix."""
+    heads = {"head": "cls_classifier", "head/dist": "distillation_classifier"}
+    return dataclasses.replace(_TRANSFORMERS, outside={**_TRANSFORMERS.outside, **heads}).rules(shapes)
 
 
 def vit_augreg(shapes: Mapping[str, Shape]) -> list[Rule]:
