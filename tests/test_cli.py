@@ -306,3 +306,35 @@ def test_the_program_itself_exits_with_2():
     assert done.returncode == 2
     assert done.stderr == "error: config.densities holds 2.0; a density must lie in (0, 1], the share kept\n"
     assert done.stdout == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-u", "main.py", "--help"],
+        ["main.py", "--help"],
+        ["-m", "vpns_jax", "--help"],
+        # By argparse, which ends the program itself.
+        ["-m", "vpns_jax", "data", "--help"],
+        ["-m", "vpns_jax.data", "list"],
+    ],
+)
+def test_a_command_ends_quietly_if_nobody_reads_what_it_prints(words):
+    """Where Python writes at once, and where it writes at the end."""
+    read, write = os.pipe()
+    os.close(read)
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    ended = subprocess.run(
+        [sys.executable, *words], cwd=ROOT, env=environment, stdout=write, stderr=subprocess.PIPE, check=False
+    )
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (141, b"")
+
+
+def test_another_broken_pipe_is_an_error_like_any_other():
+    def run():
+        raise BrokenPipeError("of a process")
+
+    with pytest.raises(BrokenPipeError, match="of a process"):
+        cli.end(run)

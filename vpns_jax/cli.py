@@ -13,6 +13,7 @@ from ml_collections import ConfigDict, config_flags
 from vpns_jax import files
 from vpns_jax.errors import UserError, one_line, short
 from vpns_jax.files import user_path
+from vpns_jax.output import until_closed
 
 if TYPE_CHECKING:
     from vpns_jax.experiment.config import Config
@@ -30,9 +31,14 @@ def end(run: Callable[[], Any]) -> int:
       run: the command; it may return an exit code.
 
     Returns:
-      The command's exit code, or 0; 2 after an error that the user can correct; 130 after an interrupt.
+      The command's exit code, or 0; 2 after an error that the user can correct; 130 after an interrupt; 141 if nobody
+      reads the output any more.
     """
     files.escape_output()
+    return until_closed(lambda: _ended(run))
+
+
+def _ended(run: Callable[[], Any]) -> int:
     try:
         return run() or 0
     except UserError as error:

@@ -3,6 +3,8 @@
 import importlib
 import sys
 
+from vpns_jax.output import until_closed
+
 # One line about each command. Its module is imported only when it is called.
 COMMANDS = {
     "run": "run or resume an experiment: --config=FILE --workdir=FOLDER",
@@ -20,9 +22,13 @@ def main(arguments: list[str] | None = None) -> int:
       arguments: the command's name and its arguments; by default those of the command line.
 
     Returns:
-      The exit code: 0, or 2 after an error that the user can fix.
+      The exit code: 0, or 2 after an error that the user can fix; 141 if nobody reads the output any more.
     """
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    return until_closed(lambda: _call(name, rest))
+
+
+def _call(name: str, arguments: list[str]) -> int:
     if name in ("-h", "--help"):
         lines = [f"  {command:8} {what}" for command, what in COMMANDS.items()]
         print("\n".join(["usage: python -m vpns_jax COMMAND ...", "", *lines]))
@@ -32,4 +38,4 @@ def main(arguments: list[str] | None = None) -> int:
 
         sys.stderr.write(f"error: unknown command {short(name)}; known: {', '.join(COMMANDS)}\n")
         return 2
-    return importlib.import_module(f"vpns_jax.commands.{name}").main(rest)
+    return importlib.import_module(f"vpns_jax.commands.{name}").main(arguments)

@@ -44,8 +44,7 @@ def start(program: list[str], arguments: list[str]) -> int:
       The exit code: 0, or 2 after an error that the user can fix.
     """
     if {"-h", "--help"} & {*arguments}:
-        print(_usage(program))
-        return 0
+        return cli.end(lambda: print(_usage(program)))
 
     def run() -> None:
         config, workdir = cli.parse([program[-1], *arguments])

@@ -3,5 +3,6 @@
 import sys
 
 from vpns_jax.data.prepare import main
+from vpns_jax.output import until_closed
 
-sys.exit(main(sys.argv[1:]))
+sys.exit(until_closed(lambda: main(sys.argv[1:])))
