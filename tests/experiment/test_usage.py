@@ -47,5 +47,9 @@ def test_the_commands_are_ones_that_exist(tmp_path, monkeypatch):
         network = lines[0][4]
         assert file_of(network).absolute() == folder.subnetwork(cells[0]["cell"])
         assert Path(network).is_absolute() == (place != tmp_path / "a run")
+    lines = [shlex.split(line) for _, line in usage.commands(cells, folder, own="my:make", shrinks=False)]
+    assert [words[3] for words in lines] == ["predict", "export"]
+    assert all(words[-1] == "--model=my:make" for words in lines)
+    assert lines[1][4] == lines[0][4]
     assert usage.commands([], Folder(tmp_path)) == []
     assert predict.USAGE.startswith("python -m vpns_jax predict NETWORK IMAGES_OR_FOLDER")

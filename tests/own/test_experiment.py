@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -47,6 +48,9 @@ ARGUMENTS = (
     "--config.retrain.epochs=1",
     "--config.densities=(0.3,)",
     "--config.mapping.kind=random",
+    "--config.synflow.rounds=3",
+    # All retrain with a prompt, so that one program serves them.
+    "--config.methods=('vpns', 'magnitude+prompt', 'synflow+prompt')",
 )
 
 
@@ -75,7 +79,7 @@ def network(run):
 
 def test_every_method_has_its_result(run):
     cells = {cell["method"]: cell for cell in json.loads((run / "summary.json").read_text())["cells"]}
-    assert set(cells) == {"vpns", "magnitude", "synflow"}
+    assert set(cells) == {"vpns", "magnitude+prompt", "synflow+prompt"}
     # The kernels: stem 192, depthwise 196, expand and reduce 64 each, head 20.
     for cell in cells.values():
         assert cell["achieved_density"] == pytest.approx((536 - int(0.7 * 536)) / 536)
@@ -83,7 +87,8 @@ def test_every_method_has_its_result(run):
         assert cell["multiply_adds"]["dense_without_head"] == 4 * (192 + 196 + 128)
     page = (run / "report.html").read_text()
     assert f"IMAGES_OR_FOLDER --model={MODEL}" in page
-    assert "onnx" not in page
+    assert re.search(f"vpns_jax shrink .*-small --model={MODEL}", page)
+    assert re.search(f"--format=stablehlo .* --model={MODEL}", page)
 
 
 def test_its_file_gives_the_accuracy_of_the_run(run, network, tmp_path, capsys):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vpns_jax import data
+from vpns_jax import data, models
 from vpns_jax.analysis import classes, details, figures
 from vpns_jax.analysis.density import DensityReport
 from vpns_jax.analysis.report import text_table, write_report
@@ -50,7 +50,12 @@ def report(config: Config, folder: Workdir, results: list[dict[str, Any]], about
         "cells": results,
     }
     write_sealed(folder.path / "summary.json", summary)
-    commands = usage.commands(summary["cells"], folder, config.model.name)
+    commands = usage.commands(
+        summary["cells"],
+        folder,
+        own=config.model.name if models.is_own(config.model.name) else "",
+        shrinks=hasattr(models.create(config.model.name, **config.model.options), "widths"),
+    )
     write_report(summary, _figures(config, folder, summary), folder.path / "report.html", commands=commands)
     for line in collapse_lines(summary):
         sys.stdout.write(f"warning: {line}\n")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vpns_jax import data, models
+from vpns_jax import data
 from vpns_jax.analysis.comparison import headline
 from vpns_jax.analysis.summary import DENSE
 from vpns_jax.experiment.workdir import Workdir
@@ -28,13 +28,16 @@ def best(cells: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     return max(sparse or cells, key=lambda cell: (headline(cell, split="val"), -cell["density"]), default=None)
 
 
-def commands(cells: Sequence[dict[str, Any]], folder: Workdir, model: str = "") -> list[tuple[str, str]]:
+def commands(
+    cells: Sequence[dict[str, Any]], folder: Workdir, *, own: str = "", shrinks: bool = True
+) -> list[tuple[str, str]]:
     """Lists what can be done with the best network.
 
     Args:
       cells: entries of the summary.
       folder: the run's folder.
-      model: the name of the network.
+      own: the function that makes the network, if it is one of the user's own.
+      shrinks: whether the network can be made smaller.
 
     Returns:
       For each, what it does and the command.
@@ -43,26 +46,23 @@ def commands(cells: Sequence[dict[str, Any]], folder: Workdir, model: str = "") 
     if chosen is None:
         return []
     network = _shown(folder.subnetwork(chosen["cell"]).with_suffix(""))
-    small = f"{network}-small"
-    name = f"{chosen['cell']}, the best on validation"
-    if models.is_own(model):
-        # Its code must be named, because no file may choose code to run.
-        function, program = f"--model={model}", f"{network}.stablehlo"
-        return [
-            (f"Classify images with {name}:", _line("predict", network, "IMAGES_OR_FOLDER", function)),
-            (
-                "Write it as a program that JAX runs without your code:",
-                _line("export", network, "--format=stablehlo", f"--out={program}", function),
-            ),
-        ]
-    return [
-        (f"Classify images with {name}:", _line("predict", network, "IMAGES_OR_FOLDER")),
+    small = f"{network}-small" if shrinks else network
+    # No file may choose code to run, so the command does.
+    function = (f"--model={own}",) if own else ()
+    lines = [
         (
-            "Make it smaller, by cutting out what is pruned as a whole channel:",
-            _line("shrink", network, f"--out={small}"),
-        ),
-        ("Write it as a file for ONNX Runtime:", _line("export", small, "--format=onnx", f"--out={small}.onnx")),
+            f"Classify images with {chosen['cell']}, the best on validation:",
+            _line("predict", network, "IMAGES_OR_FOLDER", *function),
+        )
     ]
+    if shrinks:
+        what = "Make it smaller, by cutting out what is pruned as a whole channel:"
+        lines.append((what, _line("shrink", network, f"--out={small}", *function)))
+    if own:
+        what, format = "Write it as a program that JAX runs without your code:", "stablehlo"
+    else:
+        what, format = "Write it as a file for ONNX Runtime:", "onnx"
+    return [*lines, (what, _line("export", small, f"--format={format}", f"--out={small}.{format}", *function))]
 
 
 def _line(*words: str) -> str:
