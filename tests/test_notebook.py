@@ -11,6 +11,7 @@ import pytest
 from nbclient import NotebookClient
 
 from vpns_jax import deploy
+from vpns_jax.deploy.exports import FORMATS
 from vpns_jax.models.registry import ENTRIES
 
 ROOT = Path(__file__).parent.parent
@@ -79,6 +80,11 @@ def test_own_images_from_a_folder_to_a_file(execute, tmp_path, monkeypatch):
     before = deploy.load(tmp_path / "run" / "subnetworks" / small.name.replace("-small", ""))
     assert deploy.size_of(deploy.load(small)).multiply_adds <= 0.6 * deploy.size_of(before).multiply_adds
     assert small.with_suffix(".onnx").exists()
+    # What the run learned, and what is left of it, answers in every format as it does here, prompted and mapped.
+    for classifier in (before, deploy.load(small)):
+        for name in ("onnx", "stablehlo", "packed"):
+            path = tmp_path / f"{deploy.size_of(classifier).multiply_adds}{FORMATS[name].suffix}"
+            assert deploy.export(classifier, path, format=name).difference.largest <= 1e-5, name
 
 
 @pytest.mark.slow
