@@ -21,14 +21,14 @@ import numpy as np
 
 from benchmarks import measure
 from vpns_jax import models
-from vpns_jax.models.cpu import conv
+from vpns_jax.models.cpu import conv, depthwise
 
 OURS, XLA, TORCH = "conv2d", "lax", "PyTorch"
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """The shape of a convolution of images `[batch, size, size, channels]`."""
+    """The shape of a convolution of images `[batch, size, size, channels]`, depthwise or not."""
 
     size: int
     channels: int
@@ -36,9 +36,16 @@ class Shape:
     kernel: int
     stride: int
     padding: int
+    depthwise: bool = False
 
     def __str__(self) -> str:
-        return f"{self.size} px, {self.channels} to {self.features}, {self.kernel}x{self.kernel} / {self.stride}"
+        channels = f"each of {self.channels}" if self.depthwise else f"{self.channels} to {self.features}"
+        return f"{self.size} px, {channels}, {self.kernel}x{self.kernel} / {self.stride}"
+
+    @property
+    def geometry(self) -> dict[str, int]:
+        """Stride and padding, as the functions here take them: depthwise convolutions have no stride."""
+        return {"padding": self.padding} | ({} if self.depthwise else {"stride": self.stride})
 
 
 def shapes(model: str, image_size: int) -> Counter[Shape]:
@@ -50,6 +57,9 @@ def shapes(model: str, image_size: int) -> Counter[Shape]:
         if isinstance(layer, conv.Conv) and context.method_name == "__call__":
             _, size, _, channels = args[0].shape
             counts[Shape(size, channels, layer.features, layer.kernel_size, layer.stride, layer.padding)] += 1
+        if isinstance(layer, depthwise.DepthwiseConv) and context.method_name == "__call__":
+            _, size, _, channels = args[0].shape
+            counts[Shape(size, channels, channels, layer.kernel_size, 1, layer.padding, depthwise=True)] += 1
         return call(*args, **kwargs)
 
     with nn.intercept_methods(note):
@@ -71,9 +81,10 @@ def contenders(shape: Shape, batch: int, *, backward: bool) -> dict[str, Callabl
     """
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, shape.size, shape.size, shape.channels), np.float32)
-    kernel = rng.standard_normal((shape.kernel, shape.kernel, shape.channels, shape.features), np.float32)
+    inputs = 1 if shape.depthwise else shape.channels
+    kernel = rng.standard_normal((shape.kernel, shape.kernel, inputs, shape.features), np.float32)
     kernel /= np.sqrt(np.prod(kernel.shape[:3]))
-    geometry = {"stride": shape.stride, "padding": shape.padding}
+    geometry = shape.geometry
     size_out = (shape.size + 2 * shape.padding - shape.kernel) // shape.stride + 1
     cotangent = rng.standard_normal((batch, size_out, size_out, shape.features), np.float32)
 
@@ -87,9 +98,14 @@ def contenders(shape: Shape, batch: int, *, backward: bool) -> dict[str, Callabl
         arguments = jax.device_put((x, kernel, cotangent))
         return functools.partial(jax.jit(run).lower(*arguments).compile(), *arguments)
 
-    functions = {OURS: compiled(conv.conv2d), XLA: compiled(conv.lax_conv2d)}
+    if shape.depthwise:
+        functions = {OURS: compiled(depthwise.depthwise_conv2d), XLA: compiled(depthwise.lax_depthwise_conv2d)}
+    else:
+        functions = {OURS: compiled(conv.conv2d), XLA: compiled(conv.lax_conv2d)}
     if importlib.util.find_spec("torch"):
-        functions[TORCH] = _torch(x, kernel, cotangent, geometry, backward=backward)
+        functions[TORCH] = _torch(
+            x, kernel, cotangent, geometry | {"groups": shape.channels // inputs}, backward=backward
+        )
     return functions
 
 

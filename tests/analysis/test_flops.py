@@ -46,8 +46,15 @@ VGG = (
 # 196 patches; then 196 of them and the class token through 4 projections and an MLP of 8 c^2 weights, 12 times.
 VIT = 196 * 16 * 16 * 3 * 768 + 12 * 197 * 12 * 768 * 768
 
+# A stem of 4x4 patches, and 2x2 ones between stages; each block has a depthwise 7x7 kernel and 8 c^2 more weights.
+CONVNEXT = 56**2 * 16 * 3 * 96 + sum((56 // 2**s) ** 2 * 4 * 2 * (96 * 2 ** (s - 1)) ** 2 for s in (1, 2, 3))
+CONVNEXT += sum(
+    depth * (56 // 2**s) ** 2 * (49 * c + 8 * c * c)
+    for s, (depth, c) in enumerate(zip((3, 3, 9, 3), (96, 192, 384, 768), strict=True))
+)
 
-# The last column has the known sizes: 1.81, 4.09, 15.47 and 16.85 billion.
+
+# The last column has the known sizes: 1.81, 4.09, 15.47, 16.85 and 4.46 billion.
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "body", "head", "all_of_it"),
@@ -56,6 +63,7 @@ VIT = 196 * 16 * 16 * 3 * 768 + 12 * 197 * 12 * 768 * 768
         ("resnet50", STEM + bottleneck((3, 4, 6, 3)), 2048 * 1000, 4_089_184_256),
         ("vgg16", VGG, 4096 * 1000, 15_470_264_320),
         ("vit_b16", VIT, 768 * 1000, 16_848_500_736),
+        ("convnext_tiny", CONVNEXT, 768 * 1000, 4_455_531_264),
     ],
 )
 def test_dense_networks(name, body, head, all_of_it):

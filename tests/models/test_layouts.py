@@ -24,9 +24,9 @@ Tensors = dict[str, np.ndarray]
 
 @pytest.fixture(autouse=True)
 def shallow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A ViT-Ti with two blocks: the full structure, but quick to trace."""
-    entry = ENTRIES["vit_ti32"]
-    monkeypatch.setitem(ENTRIES, "vit_ti32", _with_depth(entry, 2))
+    """ViTs with two blocks: the full structure, but quick to trace."""
+    for name in ("vit_ti32", "deit_ti16_distilled"):
+        monkeypatch.setitem(ENTRIES, name, _with_depth(ENTRIES[name], 2))
 
 
 def _with_depth(entry: Entry, depth: int) -> Entry:
@@ -36,6 +36,11 @@ def _with_depth(entry: Entry, depth: int) -> Entry:
 @functools.cache
 def vit() -> Tensors:
     return state_dict("vit_ti32", layouts.vit_timm, num_classes=10)
+
+
+@functools.cache
+def deit() -> Tensors:
+    return state_dict("deit_ti16_distilled", layouts.vit_timm, num_classes=10)
 
 
 def load(tmp_path: Path, tensors: Tensors, name: str = "resnet18", **options: Any) -> models.Pretrained:
@@ -103,6 +108,8 @@ VIT_TRANSFORMERS_5 = (
     (r"intermediate\.dense", "mlp.fc1"),
     (r"(\d)\.output\.dense", r"\1.mlp.fc2"),
 )
+DEIT = ((r"^dist_token", "vit.embeddings.distillation_token"), (r"^head_dist", "distillation_classifier"))
+DEIT = (*DEIT, (r"^head", "cls_classifier"))
 RESNET_TRANSFORMERS = (
     (r"^conv1", "resnet.embedder.embedder.convolution"),
     (r"^bn1", "resnet.embedder.embedder.normalization"),
@@ -166,6 +173,24 @@ def test_resnets_in_transformers_layout(name: str, tmp_path: Path) -> None:
     pretrained = load(tmp_path, renamed(ours, *RESNET_TRANSFORMERS), name, num_classes=None)
     assert pretrained.layout == "resnet_transformers"
     assert_equal(pretrained, load(tmp_path, ours, name))
+
+
+@pytest.mark.parametrize(
+    ("layout", "rules"),
+    [("deit_transformers", (*DEIT, *VIT_TRANSFORMERS)), ("deit_transformers_5", (*DEIT, *VIT_TRANSFORMERS_5))],
+)
+def test_distilled_networks_in_transformers_layout(layout: str, rules: Any, tmp_path: Path) -> None:
+    tensors = renamed(separate(deit()), *rules)
+    pretrained = load(tmp_path, tensors, "deit_ti16_distilled", num_classes=None)
+    assert pretrained.layout == layout
+    assert_equal(pretrained, load(tmp_path, deit(), "deit_ti16_distilled"))
+
+
+def test_a_new_head_of_a_distilled_network_is_new_twice(tmp_path: Path) -> None:
+    head = load(tmp_path, deit(), "deit_ti16_distilled", num_classes=3, dont_load=("head",)).variables["params"]["head"]
+    kernels = head["kernel"], head["dist"]["kernel"]
+    assert all(kernel.shape == (192, 3) and np.abs(kernel).max() <= 192**-0.5 for kernel in kernels)
+    assert not np.array_equal(*kernels)
 
 
 def test_a_model_without_its_head_has_no_prefix(tmp_path: Path) -> None:
@@ -340,6 +365,13 @@ def test_variants_of_vits_are_named(changes: dict[str, Any], what: str, tmp_path
         load(tmp_path, changed(changes, vit()), "vit_ti32", num_classes=None)
 
 
+def test_a_vit_is_no_distilled_network(tmp_path: Path) -> None:
+    plain = {key: tensor for key, tensor in deit().items() if "dist" not in key}
+    plain["pos_embed"] = plain["pos_embed"][:, 1:]
+    with pytest.raises(UserError, match=r"it is a ViT without distillation token \(dist_token\); that is not"):
+        load(tmp_path, plain, "deit_ti16_distilled")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "cause"),
@@ -380,6 +412,10 @@ def test_a_constant_head_is_refused() -> None:
     kernel = rng.standard_normal((4, 3)).astype(np.float32)
     models.check_head(head(kernel, np.zeros(3)))
     models.check_head(head(kernel[:, :1], np.zeros(1)))
+    # Of a distilled network's two kernels one may be constant.
+    distilled = head(0 * kernel, np.zeros(3))
+    distilled["params"][models.HEAD]["dist"] = {"kernel": kernel, "bias": np.zeros(3)}
+    models.check_head(distilled)
     for constant, words in (
         (0 * kernel, "all 0,"),
         (np.full_like(kernel, 0.5), r"all 0\.5,"),

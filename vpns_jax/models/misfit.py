@@ -10,6 +10,7 @@ import numpy as np
 
 from vpns_jax.errors import LONGEST, UserError, several, shorten
 from vpns_jax.models.convnext import ConvNeXt
+from vpns_jax.models.deit import DeiT
 from vpns_jax.models.head import HEAD
 from vpns_jax.models.layouts import Rule
 from vpns_jax.models.resnet import ResNet
@@ -165,7 +166,8 @@ def _cause(module: type[nn.Module], rules: Sequence[Rule], names: Sequence[str],
 
 def _variant(module: type[nn.Module], wanted: set[str], names: Sequence[str]) -> str:
     """The network in the file, if it can be recognized by a module that our networks do not have; "" otherwise."""
-    variants = next((known for family, known in VARIANTS.items() if issubclass(module, family)), {})
+    variants = VARIANTS.get(ViT if module is DeiT else module, {})
+    variants = {part: what for part, what in variants.items() if module is not DeiT or what != DISTILLED}
     for name in names:
         for part, what in variants.items():
             if name not in wanted and f".{part}." in "." + name.replace("/", ".") + ".":

@@ -11,6 +11,7 @@ from vpns_jax.models.layouts.rules import Layout, Rule, Shape
 from vpns_jax.models.layouts.vgg import vgg_timm, vgg_torchvision
 from vpns_jax.models.layouts.vit import (
     deit_transformers,
+    deit_transformers_5,
     vit_augreg,
     vit_timm,
     vit_torchvision,
@@ -31,6 +32,7 @@ __all__ = [
     "Shape",
     "convnext_timm",
     "deit_transformers",
+    "deit_transformers_5",
     "flax",
     "resnet_torchvision",
     "resnet_transformers",
@@ -47,7 +49,7 @@ __all__ = [
 # `export` writes the first layout of each network.
 LAYOUTS: dict[type[nn.Module], tuple[Layout, ...]] = {
     ConvNeXt: (convnext_timm,),
-    DeiT: (vit_timm, deit_transformers),
+    DeiT: (vit_timm, deit_transformers, deit_transformers_5),
     ResNet: (resnet_torchvision, resnet_transformers),
     VGG: (vgg_torchvision, vgg_timm),
     OwnNetwork: (flax,),

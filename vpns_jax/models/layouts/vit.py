@@ -114,6 +114,9 @@ _TRANSFORMERS_5 = dataclasses.replace(
 )
 
 
+_TWO_CLASSIFIERS = {**_TRANSFORMERS.outside, "head": "cls_classifier", "head/dist": "distillation_classifier"}
+
+
 def vit_timm(shapes: Mapping[str, Shape]) -> list[Rule]:
     """ViTs and DeiTs in timm's layout: query, key and value are one tensor, `qkv`."""
     return _TIMM.rules(shapes)
@@ -142,8 +145,12 @@ def vit_transformers_5(shapes: Mapping[str, Shape]) -> list[Rule]:
 
 def deit_transformers(shapes: Mapping[str, Shape]) -> list[Rule]:
     """DeiTs in the layout of transformers' `DeiTModel`; `DeiTForImageClassificationWithTeacher` adds a prefix."""
-    heads = {"head": "cls_classifier", "head/dist": "distillation_classifier"}
-    return dataclasses.replace(_TRANSFORMERS, outside={**_TRANSFORMERS.outside, **heads}).rules(shapes)
+    return dataclasses.replace(_TRANSFORMERS, outside=_TWO_CLASSIFIERS).rules(shapes)
+
+
+def deit_transformers_5(shapes: Mapping[str, Shape]) -> list[Rule]:
+    """DeiTs in the state dict of a `DeiTModel` of transformers 5; other classes add a prefix."""
+    return dataclasses.replace(_TRANSFORMERS_5, outside=_TWO_CLASSIFIERS).rules(shapes)
 
 
 def vit_augreg(shapes: Mapping[str, Shape]) -> list[Rule]:
