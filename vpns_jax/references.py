@@ -55,7 +55,7 @@ def source(function: Callable[..., Any]) -> Path | None:
     """The file that defines a function or a class; None for one that was typed into an interpreter."""
     try:
         file = inspect.getsourcefile(inspect.unwrap(function))
-    except TypeError:
+    except (TypeError, OSError):
         return None
     return Path(file) if file and Path(file).is_file() else None
 

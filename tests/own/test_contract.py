@@ -1,12 +1,14 @@
 """What a network of one's own must be: what fits is taken, and what does not is one line, before any work."""
 
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from examples import own_network
 from tests.own import networks
 from tests.training import tiny
 from vpns_jax import models, references, trees
@@ -133,6 +135,14 @@ def test_a_file_is_imported_with_its_neighbors(tmp_path, monkeypatch):
         ("a:b:c", False),
     ):
         assert references.is_reference(name) is known
+
+
+def test_the_files_with_its_code_are_those_of_function_and_class():
+    here, example = Path(networks.__file__), Path(own_network.__file__)
+    assert models.own_code(f"{NETWORKS}make_mixer") == (here,)
+    assert set(models.own_code(f"{NETWORKS}make_net")) == {here, example}
+    assert models.own_code("resnet18") == ()
+    assert references.source(print) is None
 
 
 def test_pretrained_variables_and_normalization_are_its_own():
