@@ -10,10 +10,12 @@ import pytest
 
 from examples import own_network
 from tests.own import networks
+from tests.pruners import cells
 from tests.training import tiny
 from vpns_jax import models, references, trees
 from vpns_jax.analysis import flops
 from vpns_jax.errors import UserError
+from vpns_jax.experiment import config, run
 
 NETWORKS = "tests.own.networks:"
 IMAGES = jax.ShapeDtypeStruct((2, networks.SIZE, networks.SIZE, 3), jnp.float32)
@@ -90,6 +92,30 @@ def test_it_computes_what_the_module_computes():
 )
 def test_what_does_not_fit_is_one_line(name, words):
     refused(lambda: check(name), *words)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("of_maps", ("float32 [2, 4, 4, 1000]", "not logits [2, 1000]")),
+        ("load_fails", ("ZeroDivisionError",)),
+        ("load_nothing", ("OwnModel(module, load=...)",)),
+    ],
+)
+def test_a_run_is_refused_before_it_makes_a_folder(name, words, tmp_path):
+    data = f"{NETWORKS}make_data"
+    parsed = config.parse(
+        cells.tree(model__name=f"tests.own.misfits:{name}", model__weights="default", data__name=data)
+    )
+    refused(lambda: run.run(parsed, tmp_path / "run", "the command"), *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_example_fits():
+    parsed = config.parse(own_network.get_config().to_dict())
+    model = models.create(parsed.model.name, num_classes=62, **parsed.model.options)
+    models.check_call(model, image_size=parsed.prompt.canvas_size)
+    assert model.widths == ()
 
 
 @pytest.mark.parametrize(
