@@ -18,9 +18,9 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     # The title of the report; without --workdir also the run's folder, runs/NAME.
     config.name = "default"
-    # The methods to compare, each at every density with every seed: dense, random, magnitude, snip, grasp, synflow,
-    # imp, hydra, hydra_layerwise, bip, transfer, vpns. METHOD+prompt also learns a prompt, as vpns does; METHOD+posthoc
-    # fits a prompt to the finished network.
+    # The methods to compare, each at every density with every seed: dense, random, magnitude, snip, fisher, grasp,
+    # synflow, imp, hydra, hydra_layerwise, bip, transfer, vpns. METHOD+prompt also learns a prompt, as vpns does;
+    # METHOD+posthoc fits a prompt to the finished network.
     config.methods = ("vpns",)
     # The shares of the prunable weights, or of their groups, that are kept.
     config.densities = (0.1,)
@@ -168,7 +168,7 @@ def get_config() -> ConfigDict:
     # The optimizer of a new head. Only read if mapping.kind is "head".
     config.prune.head = adam(1e-3)
 
-    # How SNIP and GraSP score weights.
+    # How SNIP, Fisher and GraSP score weights.
     config.scoring = ConfigDict()
     # Training batches that the scores are averaged over.
     config.scoring.batches = 10

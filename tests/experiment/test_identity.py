@@ -52,7 +52,7 @@ def test_what_changes_no_number_is_free(key):
         ("model__options", {"width": 0.5}, METHODS),
         ("pretrain__epochs", 99, METHODS),
         ("model__weights", "/a/file", METHODS),
-        ("scoring__batches", 99, ("snip", "grasp", "snip+prompt")),
+        ("scoring__batches", 99, ("snip", "fisher", "grasp", "snip+prompt")),
         ("synflow__rounds", 99, ("synflow",)),
         ("imp__drop", 0.9, ("imp", "imp+posthoc")),
         ("bip__gamma", 9.0, ("bip",)),

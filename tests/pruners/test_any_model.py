@@ -43,7 +43,7 @@ def kept(mask):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["magnitude", "snip", "grasp", "synflow"])
+@pytest.mark.parametrize("name", ["magnitude", "snip", "fisher", "grasp", "synflow"])
 def test_the_mask_is_that_of_the_method_of_an_experiment(name, tmp_path):
     """On the same problem, with the experiment's loss and batches: here as a loss of any weights."""
     run = cells.cell(tmp_path, name, prune__batch_norm="frozen", scoring__batches=2)
@@ -63,7 +63,7 @@ def test_the_mask_is_that_of_the_method_of_an_experiment(name, tmp_path):
 
         mask = pruners.synflow(logits, variables, image, problem.density, rounds=problem.options.rounds)["params"]
     else:
-        temperature = 1.0 if name == "snip" else problem.options.temperature
+        temperature = 1.0 if name in ("snip", "fisher") else problem.options.temperature
         batches = scoring.task_batches(problem, source, temperature=temperature)
         mask = getattr(pruners, name)(scoring.task_loss(problem), weights, batches, density=problem.density)
     assert set(trees.flatten(mask)) == set(trees.flatten(weights))
@@ -71,7 +71,7 @@ def test_the_mask_is_that_of_the_method_of_an_experiment(name, tmp_path):
 
 
 @pytest.mark.slow
-def test_snip_and_grasp_by_hand():
+def test_snip_grasp_and_fisher_by_hand():
     """For l = c (a w0 + w1)^2 / 2 with c = 1 and 3 in two batches."""
     w = {"w": jnp.asarray([[1.0, -4.0, 0.5]])}
 
@@ -81,6 +81,10 @@ def test_snip_and_grasp_by_hand():
 
     # 3 a + b = -1, so g = -c (3, 1, 0), H g = -10 c c (3, 1, 0) before averages, and w g is c (-3, 4, 0).
     assert pruners.snip(quadratic, w, jnp.asarray([1.0, 3.0]), density=0.33)["w"].tolist() == [[False, True, False]]
+    # The same with the signs of the losses, under which the gradients add up to zero: (3, 4, 0)^2.
+    signs = jnp.asarray([1.0, -1.0])
+    assert pruners.fisher(quadratic, w, signs, density=0.33)["w"].tolist() == [[False, True, False]]
+    assert pruners.fisher(quadratic, w, signs, density=0.66)["w"].tolist() == [[True, True, False]]
     # w (H g) has the signs of (-3, 4, 0): the unused weight is better than the first one.
     assert pruners.grasp(quadratic, w, jnp.asarray([1.0, 3.0]), density=0.66)["w"].tolist() == [[False, True, True]]
 

@@ -28,6 +28,7 @@ COSTS = {
     "random": (0, 0),
     "magnitude": (0, 0),
     "snip": (0, 4),  # a gradient on each of 4 batches
+    "fisher": (0, 4),
     "grasp": (0, 12),  # a gradient and a Hessian-vector product on each
     "synflow": (0, 5),  # a round each
     "imp": (4 * STEPS, 4 * STEPS),  # 0.8^4 <= 0.5: 4 rounds of one epoch

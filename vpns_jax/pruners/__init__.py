@@ -10,6 +10,7 @@ from vpns_jax.errors import UserError
 from vpns_jax.pruners import methods
 from vpns_jax.pruners.method import Method, Pruner, Training
 from vpns_jax.pruners.methods import bip, dense, given_mask, hydra, imp, scoring
+from vpns_jax.pruners.methods.fisher import fisher
 from vpns_jax.pruners.methods.grasp import grasp
 from vpns_jax.pruners.methods.magnitude import magnitude
 from vpns_jax.pruners.methods.random import random
@@ -24,6 +25,7 @@ METHODS = {
     "random": Method(methods.random.prune),
     "magnitude": Method(methods.magnitude.prune),
     "snip": Method(methods.snip.prune, options=scoring.Options),
+    "fisher": Method(methods.fisher.prune, options=scoring.Options),
     "grasp": Method(methods.grasp.prune, options=scoring.Options),
     "synflow": Method(methods.synflow.prune, options=methods.synflow.Options, gradual=True),
     "imp": Method(imp.prune, options=imp.Options, training=imp.TRAINING, gradual=True),
@@ -67,6 +69,7 @@ __all__ = [
     "Problem",
     "Pruner",
     "Training",
+    "fisher",
     "grasp",
     "magnitude",
     "method",

@@ -141,9 +141,33 @@ def mean_gradient(
     Returns:
       A tree like `scored`.
     """
+    return _mean_power(1, loss_fn, params, scored, batches, pattern)
+
+
+def mean_squared_gradient(
+    loss_fn: Loss, params: PyTree, scored: PyTree, batches: Iterable[Any], pattern: sparsity.Pattern
+) -> PyTree:
+    """Computes E[g^2], the squared gradient of a loss on a batch, averaged over batches; see `mean_gradient`.
+
+    Args:
+      loss_fn: the loss, hashable.
+      params: all weights.
+      scored: the scored arrays, from `pattern.scored`.
+      batches: the batches, at least one.
+      pattern: says where the scored arrays belong in the weights.
+
+    Returns:
+      A tree like `scored`.
+    """
+    return _mean_power(2, loss_fn, params, scored, batches, pattern)
+
+
+def _mean_power(
+    power: int, loss_fn: Loss, params: PyTree, scored: PyTree, batches: Iterable[Any], pattern: sparsity.Pattern
+) -> PyTree:
     total, count = jax.tree.map(jnp.zeros_like, scored), 0
     for batch in batches:
-        total, count = _add_gradient(loss_fn, pattern, total, params, scored, batch), count + 1
+        total, count = _add_gradient(power, loss_fn, pattern, total, params, scored, batch), count + 1
     return jax.tree.map(lambda x: x / count, total)
 
 
@@ -171,12 +195,12 @@ def mean_hessian_vector(
     return jax.tree.map(lambda x: x / count, total)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
 def _add_gradient(
-    loss_fn: Loss, pattern: sparsity.Pattern, total: PyTree, params: PyTree, scored: PyTree, batch: Any
+    power: int, loss_fn: Loss, pattern: sparsity.Pattern, total: PyTree, params: PyTree, scored: PyTree, batch: Any
 ) -> PyTree:
     gradient = jax.grad(lambda scored: loss_fn(pattern.put(params, scored), batch))(scored)
-    return jax.tree.map(jnp.add, total, gradient)
+    return jax.tree.map(lambda x, g: x + g**power, total, gradient)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)

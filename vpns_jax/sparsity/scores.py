@@ -84,6 +84,21 @@ def connection_sensitivity(weights: PyTree, gradient: PyTree) -> PyTree:
     return jax.tree.map(lambda w, g: jnp.abs(w * g), weights, gradient)
 
 
+def fisher(weights: PyTree, squared_gradient: PyTree) -> PyTree:
+    """w^2 E[g^2] / 2: how much the loss would rise without a weight (Theis et al., arXiv 1801.05787).
+
+    It is the second-order term w^2 h / 2 of optimal brain damage, with the empirical Fisher diagonal for the Hessian's.
+
+    Args:
+      weights: tree of float arrays, w.
+      squared_gradient: tree like `weights`, E[g^2]: the mean of the squared gradient.
+
+    Returns:
+      Scores shaped as `weights`.
+    """
+    return jax.tree.map(lambda w, g: w * w * g / 2, weights, squared_gradient)
+
+
 def gradient_flow(weights: PyTree, hessian_gradient: PyTree) -> PyTree:
     """GraSP's score w (H g): to first order, half of the decrease of |g|^2 when a weight is pruned.
 

@@ -1,4 +1,4 @@
-"""Gradients of the training loss at the pretrained weights, averaged over batches: SNIP and GraSP score with them.
+"""Gradients of the training loss at the pretrained weights, averaged over batches, for SNIP, Fisher and GraSP.
 
 The label mapping must stay the one under which the scores were computed. Head rows of source classes outside of it get
 no gradient, so they are pruned, and a later mapping must not use them.
@@ -21,7 +21,7 @@ PyTree = Any
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How SNIP and GraSP score weights."""
+    """How SNIP, Fisher and GraSP score weights."""
 
     group: ClassVar[str] = "scoring"
 
