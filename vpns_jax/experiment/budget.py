@@ -2,8 +2,8 @@
 
 The unit is a pass: forward and backward through the network, with the optimizer step. With budget "matched" every
 method gets as many passes as VPNs. A method that prunes without training retrains for longer, and a method whose
-iterations take several passes trains for fewer epochs. The passes for scoring (some batches for SNIP, GraSP and
-SynFlow) come on top and are reported.
+iterations take several passes trains for fewer epochs. The passes for scoring (some batches for SNIP, Fisher,
+GraSP and SynFlow) come on top and are reported.
 """
 
 import dataclasses
