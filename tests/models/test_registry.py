@@ -17,7 +17,6 @@ from vpns_jax import models
 from vpns_jax.errors import UserError
 from vpns_jax.models import layouts
 from vpns_jax.models.convnext import ConvNeXt
-from vpns_jax.models.deit import DeiT
 from vpns_jax.models.registry import ALIASES, ENTRIES
 from vpns_jax.models.resnet import ResNet
 from vpns_jax.models.vgg import VGG
@@ -197,7 +196,6 @@ SMALL = {
     "resnet": ResNet(depths=(1, 1), block="bottleneck", num_classes=5, width=1 / 8),
     "vgg": VGG(stages=((1, 8), (1, 8)), batch_norm=True, num_classes=5, width=1 / 8),
     "vit": ViT(patch=16, features=64, depth=1, num_classes=5),
-    "deit": DeiT(patch=16, features=64, depth=1, num_classes=5),
     "convnext": ConvNeXt(depths=(1, 1), num_classes=5, width=1 / 12),
 }
 
