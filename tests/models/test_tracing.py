@@ -169,15 +169,20 @@ def looped(x):
 @pytest.mark.parametrize(
     ("between", "reason"),
     [
-        (shuffled, "second/kernel reads only some of its channels, or in another order"),
-        (lambda x: jnp.roll(x, 1, axis=-1), "slice takes a single one of its channels"),
+        (shuffled, "transpose puts its channels in another order"),
+        # Together these leave channels where they were, but not if there are fewer of them.
+        (lambda x: shuffled(shuffled(x)), "transpose puts its channels in another order"),
+        (lambda x: jnp.concatenate([nn.relu(x[..., :2]), x[..., 2:]], axis=-1), "slice takes its channels apart"),
+        (lambda x: x[..., ::-1], "rev puts its channels in another order"),
+        (lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, 1))), "pad puts zeros among its channels"),
+        (lambda x: jnp.roll(x, 1, axis=-1), "slice takes its channels apart"),
         (grouped, "conv_general_dilated in grouped has 2 groups of channels"),
         (lambda x: nn.softmax(x), "reduce_max mixes its channels"),
         (lambda x: nn.LayerNorm(name="norm")(x), "reduce_sum in norm mixes its channels"),
         (lambda x: nn.BatchNorm(True, use_bias=False, name="norm")(x), "batch_stats/norm/mean is no bias and no part"),
         (sorted_channels, "sort does something unknown with its channels"),
         (looped, "scan does something unknown with its channels"),
-        (lambda x: x[..., :2] * x[..., 2:], "mul combines its channels with others at other places"),
+        (lambda x: x[..., :2] * x[..., 2:], "slice takes its channels apart"),
         (lambda x: x[..., jnp.asarray([3, 2, 1, 0])], "gather"),
         (nn.sigmoid, "second reads a function of its channels that does not keep zero"),
         (
@@ -220,7 +225,10 @@ class Broken(nn.Module):
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        (Shuffled(), r"no channel of Shuffled can be pruned as a whole: of only/kernel, head/kernel reads only some"),
+        (
+            Shuffled(),
+            r"no channel of Shuffled can be pruned as a whole: of only/kernel, transpose puts its",
+        ),
         (Broken(), r"Broken cannot be traced with images of 4 px, so its channels are unknown"),
     ],
 )
@@ -229,6 +237,22 @@ def test_a_network_is_refused_in_one_line(model, reason):
         models.channels(model, image_size=4)
     assert len(str(refusal.value)) <= 400
     assert "\n" not in str(refusal.value)
+
+
+class Planes(nn.Module):
+    """A feature map that is flattened channel by channel, as in PyTorch."""
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        x = nn.Conv(4, (1, 1), name="planes")(images).transpose(0, 3, 1, 2)
+        x = nn.relu(nn.Dense(5, name="flat")(x.reshape(x.shape[0], -1)))
+        return nn.Dense(3, name="head")(x)
+
+
+def test_rows_that_do_not_repeat_all_channels_are_left_alone():
+    planes, flat, _ = models.channels(Planes(), image_size=4)
+    assert planes.fixed == "flat/kernel reads only some of its channels, or in another order"
+    assert flat.readers == (reading("head"),)
 
 
 class Shared(nn.Module):

@@ -1,4 +1,8 @@
-"""Operations that only move elements."""
+"""Operations that only move elements.
+
+Where channels are taken apart or put in another order, they are fixed, even if they come together again: with fewer
+channels, the network's code would do so at other places.
+"""
 
 import dataclasses
 import functools
@@ -36,7 +40,12 @@ def transpose(scene: Scene, value: Value, shape: tuple[int, ...]) -> Value:
     Returns:
       The result.
     """
-    return value.moved(shape, lambda where: where.transpose(scene.params["permutation"]))
+    order = scene.params["permutation"]
+    for label in value.labels:
+        along = [axis for axis in order if axis in label.axes]
+        if along != sorted(along):
+            scene.spaces.fix_all([label], f"{scene} puts its channels in another order")
+    return value.moved(shape, lambda where: where.transpose(order))
 
 
 def broadcast(scene: Scene, value: Value, shape: tuple[int, ...]) -> Value:
@@ -119,12 +128,15 @@ def reverse(scene: Scene, value: Value, shape: tuple[int, ...]) -> Value:
     Returns:
       The result.
     """
-    return value.moved(shape, lambda where: np.flip(where, scene.params["dimensions"]))
+    axes = scene.params["dimensions"]
+    turned = [label for label in value.labels if label.axes & set(axes)]
+    scene.spaces.fix_all(turned, f"{scene} puts its channels in another order")
+    return value.moved(shape, lambda where: np.flip(where, axes))
 
 
 def _part(scene: Scene, value: Value, part: Value) -> Value:
-    """A part of an array; a single channel alone is not followed."""
-    for label, left in zip(value.labels, part.labels, strict=True):
-        if label.axes != left.axes:
-            scene.spaces.fix_all([label], f"{scene} takes a single one of its channels")
+    """A part of an array."""
+    apart = frozenset(i for i, (n, left) in enumerate(zip(value.shape, part.shape, strict=True)) if n != left)
+    labels = [label for label in value.labels if label.axes & apart]
+    scene.spaces.fix_all(labels, f"{scene} takes its channels apart")
     return part

@@ -63,6 +63,8 @@ def pad(scene: Scene, value: Value, filler: Value, shape: tuple[int, ...]) -> Va
         if not filler.is_zero:
             scene.spaces.fix_all([label], f"{scene} puts numbers other than zero around its channels")
         along = wide & label.axes
+        if along:
+            scene.spaces.fix_all([label], f"{scene} puts zeros among its channels")
         channels = label.channels
         for axis in along:
             low, high, inner = config[axis]
