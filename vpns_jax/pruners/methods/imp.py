@@ -91,6 +91,7 @@ def prune(problem: Problem, runner: Runner) -> Subnetwork:
         for number, density in enumerate(schedule(problem.density, options.drop)):
             begin = options.rewind_epochs + number * options.epochs
             end = begin + options.epochs
+            # Rewinds the weights, statistics and prompt; the mask alone stays.
             masked = dataclasses.replace(start, mask=mask)
             stage, state = learn_weights(problem.network, masked, recipe, problem.iterations)
             if files.checkpoints.newest_epoch() > end:
@@ -99,7 +100,7 @@ def prune(problem: Problem, runner: Runner) -> Subnetwork:
                 continue
             state = runner.run("prune", stage, state, end, files, start=begin)
             mask = drop_smallest(problem, stage.subnetwork(state), density, runner)
-    # The label mapping stays that with which the rounds were trained.
+    # All is rewound but the mask; the label mapping is the one with which every round began.
     return dataclasses.replace(start, mask=mask)
 
 
