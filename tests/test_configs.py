@@ -18,7 +18,7 @@ from vpns_jax import data, models, options, sparsity
 from vpns_jax.errors import UserError
 from vpns_jax.experiment import cell, config, plan, pruning
 from vpns_jax.experiment.workdir import Workdir
-from vpns_jax.models import registry
+from vpns_jax.models import option_checks, registry
 from vpns_jax.training import passes
 from vpns_jax.training.batches import Resident
 from vpns_jax.training.optimizers import Optimizer
@@ -228,7 +228,7 @@ def test_the_list_of_keys_is_that_of_the_dataclasses():
     comments = listed()
     # The options of models share one comment.
     assert {key for key in comments if key.startswith("model.options.")} == {
-        f"model.options.{name}" for name in registry.OPTIONS
+        f"model.options.{name}" for name in option_checks.OPTIONS
     }
     stated = {key: comment for key, comment in comments.items() if not key.startswith("model.options.")}
     assert stated == {key: option.meaning for key, option in described().items()}

@@ -12,7 +12,7 @@ from vpns_jax.analysis.tables import aligned
 from vpns_jax.arguments import Parser, add_model
 from vpns_jax.deploy import loading, subnetworks, verifying
 from vpns_jax.errors import UserError
-from vpns_jax.models.registry import MOST_OUTPUTS
+from vpns_jax.models.option_checks import MOST_OUTPUTS
 from vpns_jax.parallel import startup
 
 USAGE = "python -m vpns_jax shrink NETWORK --out=FILE [--round-to=N] [--model=FUNCTION]"

@@ -11,17 +11,10 @@ from typing import Any, TypeVar
 from vpns_jax import models, sparsity
 from vpns_jax.errors import UserError, check_name, short
 from vpns_jax.experiment import ranges, target
-from vpns_jax.experiment.groups import (
-    DataConfig,
-    MappingConfig,
-    MeshConfig,
-    ModelConfig,
-    PretrainConfig,
-    PromptConfig,
-    PruneConfig,
-    RetrainConfig,
-    TuningConfig,
-)
+from vpns_jax.experiment.groups.data import DataConfig, MeshConfig
+from vpns_jax.experiment.groups.learning import MappingConfig, PromptConfig, PruneConfig, RetrainConfig
+from vpns_jax.experiment.groups.network import ModelConfig, PretrainConfig
+from vpns_jax.experiment.groups.tuning import TuningConfig
 from vpns_jax.options import Range, at, check, option
 from vpns_jax.prompting import Prompt
 from vpns_jax.pruners import METHODS, OPTIONS, Method, method

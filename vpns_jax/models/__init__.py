@@ -2,15 +2,13 @@
 
 from vpns_jax.models.coupling import channels
 from vpns_jax.models.formats import save_safetensors
-from vpns_jax.models.head import HEAD
+from vpns_jax.models.head import HEAD, check_head, covers_head
+from vpns_jax.models.initializing import new_head
 from vpns_jax.models.loading import (
     Pretrained,
-    check_head,
     check_layout,
-    covers_head,
     export,
     load_pretrained,
-    new_head,
     read_pretrained,
 )
 from vpns_jax.models.own import OwnModel

@@ -18,6 +18,7 @@ from vpns_jax.errors import LONGEST, UserError, several, shorten
 from vpns_jax.models import fitting, formats, hub, layouts, misfit
 from vpns_jax.models.formats import Contents
 from vpns_jax.models.head import HEAD
+from vpns_jax.models.initializing import initialize, shapes_of
 from vpns_jax.models.layouts import Layout, Rule, Shape
 from vpns_jax.models.registry import create, default_source, is_own, own_weights
 from vpns_jax.models.vit import ViT
@@ -149,7 +150,7 @@ def _fit(
     file: Path, model: nn.Module, images: jax.Array, contents: Contents, weights_key: str
 ) -> tuple[fitting.Fit, dict[str, Shape]]:
     """The layout of a file, and the shapes of the network's variables by path."""
-    shapes = _shapes(model, images)
+    shapes = shapes_of(model, images)
     candidates = [(layout.__name__, layout(shapes)) for layout in layouts.LAYOUTS[type(model)]]
     try:
         return fitting.fit(candidates, contents.tensors, "" if contents.key_used else weights_key), shapes
@@ -174,12 +175,6 @@ def _passed_over(
     return ignored.union(unused, heads), notes
 
 
-def _shapes(model: nn.Module, images: jax.Array) -> dict[str, Shape]:
-    """The shapes of all variables, by path."""
-    abstract = trees.flatten(jax.eval_shape(model.init, jax.random.key(0), images))
-    return {path: leaf.shape for path, leaf in abstract.items()}
-
-
 def _classes_of(fitted: fitting.Fit, contents: Contents) -> int:
     """The number of logits of the head in a file; 1 if there is no head, which `mismatches` then reports."""
     bias = next(rule.name for rule in fitted.rules if f"params/{HEAD}/bias" in rule.paths)
@@ -196,30 +191,6 @@ def _widen(rules: Sequence[Rule], tensors: Mapping[str, np.ndarray]) -> tuple[di
     dtypes = " and ".join(sorted({dtype.name for dtype in narrow.values()}))
     note = f"widened {len(narrow)} tensors from {dtypes} to float32"
     return {key: t.astype(np.float32) if key in narrow else t for key, t in tensors.items()}, (note,)
-
-
-def covers_head(patterns: Sequence[str]) -> bool:
-    """Whether `dont_load` with these patterns leaves out the head."""
-    return any(trees.matches(f"{HEAD}/kernel", pattern) for pattern in patterns)
-
-
-def check_head(variables: Mapping[str, Any]) -> None:
-    """Checks that a head is not constant. Some published files hold a head of zeros.
-
-    Args:
-      variables: a network's variables, with or without batch statistics.
-
-    Raises:
-      UserError: the head gives the same logits for every image.
-    """
-    leaves = trees.flatten(variables["params"][HEAD])
-    kernel = np.concatenate([leaves[path] for path in ("kernel", "dist/kernel") if path in leaves])
-    if kernel.shape[-1] > 1 and not np.any(kernel - kernel[:, :1]):
-        what = f"all {kernel.flat[0]:g}" if np.all(kernel == kernel.flat[0]) else "equal for all classes"
-        raise UserError(
-            f"the head of these weights is constant ({what}, as in Google's ImageNet-21k ViTs before fine-tuning): it "
-            "predicts the same for every image; take mapping.kind=head, which learns a new head, or fine-tuned weights"
-        )
 
 
 def resize_positions(embedding: np.ndarray, shape: Shape, tokens: int) -> np.ndarray:
@@ -247,44 +218,7 @@ def resize_positions(embedding: np.ndarray, shape: Shape, tokens: int) -> np.nda
 @functools.cache
 def _leaves(name: str) -> frozenset[str]:
     """The paths of a network's variables; no option changes them."""
-    return frozenset(_shapes(create(name), jnp.zeros((1, 224, 224, 3))))
-
-
-def new_head(model: nn.Module, rng: jax.Array, *, image_size: int) -> dict[str, jax.Array]:
-    """A freshly initialized head of a network.
-
-    Args:
-      model: the network.
-      rng: a random key.
-      image_size: side in pixels of the network's images.
-
-    Returns:
-      The head's `kernel` `[c, s]` and `bias` `[s]`.
-    """
-    images = jnp.zeros((1, image_size, image_size, 3))
-    wanted = {path for path in _shapes(model, images) if path.startswith(f"params/{HEAD}/")}
-    return trees.unflatten(initialize(model, images, rng, wanted))["params"][HEAD]
-
-
-def initialize(model: nn.Module, images: jax.Array, rng: jax.Array, wanted: set[str]) -> dict[str, jax.Array]:
-    """Initializes some of a network's variables; the compiler drops the work for the others.
-
-    Args:
-      model: the network.
-      images: images `[b, h, w, 3]` of the size that the network will get.
-      rng: a random key.
-      wanted: the paths of the variables to initialize.
-
-    Returns:
-      The fresh variables by path.
-    """
-    if not wanted:
-        return {}
-
-    def init(rng: jax.Array) -> dict[str, jax.Array]:
-        return {p: leaf for p, leaf in trees.flatten(model.init(rng, images)).items() if p in wanted}
-
-    return jax.jit(init)(rng)
+    return frozenset(shapes_of(create(name), jnp.zeros((1, 224, 224, 3))))
 
 
 def check_layout(name: str, **options: Any) -> None:

@@ -21,9 +21,10 @@ import orbax.checkpoint as ocp
 
 from vpns_jax import files
 from vpns_jax.errors import UserError
-from vpns_jax.parallel import processes, sharding
+from vpns_jax.parallel import processes
 from vpns_jax.storage import storage_errors
 from vpns_jax.training import packing
+from vpns_jax.training.checksums import digest_of, hashes_of, problem_of
 
 PyTree = Any
 
@@ -71,12 +72,12 @@ class Checkpoints:
         with self._written(self._directory / str(epoch)) as unfinished:
             arrays = _named(tree)
             packed = packing.pack(arrays)
-            digest = _digest(arrays)
+            digest = digest_of(arrays)
             self._orbax.save(unfinished / "state", args=ocp.args.StandardSave(packed))
             meta = {"number": epoch, "fingerprint": self._fingerprint, "layout": packing.layout(packed)}
             meta |= {"accuracy": accuracy, "best": best, "digest": digest}
             if processes.is_primary():
-                files.write_sealed(unfinished / "meta.json", meta | {"files": _hashes(unfinished / "state")})
+                files.write_sealed(unfinished / "meta.json", meta | {"files": hashes_of(unfinished / "state")})
         if processes.is_primary():
             self._remove(set(self._numbers()) - {epoch, best["epoch"] if best else epoch})
         processes.barrier("checkpoint written")
@@ -170,7 +171,7 @@ class Checkpoints:
         except Exception as error:  # Orbax and its storage raise many kinds of error.
             raise self._damaged(epoch, f"Orbax cannot read it ({_first_line(error)})") from error
         restored = packing.unpack(saved, arrays)
-        if _digest(restored) != meta["digest"]:
+        if digest_of(restored) != meta["digest"]:
             raise self._damaged(epoch, "its arrays do not match their checksum")
         return jax.tree.unflatten(jax.tree.structure(like), [restored[name] for name in arrays])
 
@@ -234,7 +235,7 @@ class Checkpoints:
           UserError: a file is damaged.
         """
         meta, state = self._meta(epoch), self._directory / str(epoch) / "state"
-        problem = _problem(state, meta["files"])
+        problem = problem_of(state, meta["files"])
         if problem:
             raise self._damaged(epoch, problem)
         return meta
@@ -249,7 +250,7 @@ class Checkpoints:
             place = self._directory / str(older)
             with contextlib.suppress(UserError, KeyError):
                 meta = files.read_sealed(place / "meta.json", "")
-                if meta["fingerprint"] == self._fingerprint and not _problem(place / "state", meta["files"]):
+                if meta["fingerprint"] == self._fingerprint and not problem_of(place / "state", meta["files"]):
                     return f"remove {self._directory / str(epoch)} to continue from {older}, which is intact"
         return f"remove {self._directory} to run the stage again"
 
@@ -277,30 +278,6 @@ class Checkpoints:
             shutil.rmtree(away, ignore_errors=True)
             (self._directory / str(number)).rename(away)
             shutil.rmtree(away, ignore_errors=True)
-
-
-def _digest(arrays: dict[str, Any]) -> str:
-    """The digest of arrays, however they are distributed; each is brought to the host as a whole, one after another."""
-    return files.digest_arrays((name, sharding.to_host(arrays[name])) for name in sorted(arrays))
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file in a folder, by relative path."""
-    return {
-        path.relative_to(folder).as_posix(): files.sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()
-    }
-
-
-def _problem(folder: Path, expected: dict[str, str]) -> str:
-    """Describes the first damaged file of a folder; "" if all are intact."""
-    for name, wanted in expected.items():
-        try:
-            digest = files.sha256(folder / name)
-        except OSError as error:
-            return f"{folder.name}/{name}: {error.strerror}"
-        if digest != wanted:
-            return f"{folder.name}/{name} does not match its checksum"
-    return ""
 
 
 def _named(tree: PyTree) -> dict[str, Any]:
