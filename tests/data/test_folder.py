@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.test_decode import BROKEN
+from tests.data.image_files import BROKEN
 from vpns_jax import data
 from vpns_jax.data import source, survey
 from vpns_jax.errors import UserError

@@ -12,8 +12,8 @@ import PIL
 import pytest
 from PIL import Image
 
+from tests.data.shades import build_cifar10
 from tests.data.test_folder import fill
-from tests.data.test_tfds_sets import build_cifar10
 from vpns_jax import data
 from vpns_jax.data import duplicates, registry, survey
 from vpns_jax.errors import UserError

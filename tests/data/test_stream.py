@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from tests.data.test_tfds_sets import build_cifar10
+from tests.data.shades import build_cifar10
 from vpns_jax import data
 from vpns_jax.data import augment
 from vpns_jax.data.plan import TrainPlan

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.test_decode import deep_color, encode, heic, noise, noted, photo
+from tests.data.image_files import deep_color, encode, heic, noise, noted, photo
 from vpns_jax import data
 from vpns_jax.data import prepare, survey
 from vpns_jax.data.decode import decode_image

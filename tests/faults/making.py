@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.data.test_decode import BROKEN
+from tests.data.image_files import BROKEN
 
 NAMES = ("cat", "dog", "犬", "🐶", "a b", "new\nline", "caf\udce9", "x" * 200, "$math$", "back\\slash", "Ünïcode")
 SPLITS = (
