@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from examples.own_network import Net
+from tests.models import foreign
 from tests.training import tiny
 from vpns_jax import models
 
@@ -60,6 +61,17 @@ def make_net(num_classes, width=4, depth=1):
 
     mean, std = (0.5, 0.25, 0.125), (0.25, 0.5, 1.0)
     return models.OwnModel(module(num_classes), head="classifier", load=load, mean=mean, std=std)
+
+
+def make_branches(num_classes, width=4, depth=1):
+    """Branches that are concatenated twice, with batch normalization and weights to load."""
+    del width, depth
+
+    def load():
+        init = functools.partial(foreign.Concatenated(num_classes=tiny.SOURCE_CLASSES).init, train=False)
+        return jax.jit(init)(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
+
+    return models.OwnModel(foreign.Concatenated(num_classes=num_classes), load=load)
 
 
 def make_mixer(num_classes, dropout=0.1):

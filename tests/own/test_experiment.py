@@ -49,8 +49,6 @@ ARGUMENTS = (
     "--config.densities=(0.3,)",
     "--config.mapping.kind=random",
     "--config.synflow.rounds=3",
-    # All retrain with a prompt, so that one program serves them.
-    "--config.methods=('vpns', 'magnitude+prompt', 'synflow+prompt')",
 )
 
 
@@ -68,7 +66,8 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     with pytest.MonkeyPatch.context() as patch, small.world(folder, patch):
         patch.setenv("JAX_COMPILATION_CACHE_DIR", "already chosen")
-        assert call(f"--workdir={folder}/run") == 0
+        # All retrain with a prompt, so that one program serves them.
+        assert call(f"--workdir={folder}/run", "--config.methods=('vpns', 'magnitude+prompt', 'synflow+prompt')") == 0
     return folder / "run"
 
 
@@ -140,6 +139,29 @@ def test_it_is_cut_smaller(network, tmp_path, capsys):
     hostile = json.loads(json.dumps(small.description.to_json())) | {"options": {"widths": {"expand_0": 10**9}}}
     with pytest.raises(UserError, match="1000000000 outputs of 'expand_0'"):
         deploy.Description.from_json(hostile, MODEL).network(3)
+
+
+def test_concatenated_channels_are_pruned_to_a_target_and_cut_out(tmp_path, monkeypatch, capsys):
+    branches = "tests.own.networks:make_branches"
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "already chosen")
+    with small.world(tmp_path, monkeypatch):
+        channels = ("--config.granularity=channel", "--config.target=macs:0.6", "--config.methods=('random',)")
+        assert call(f"--workdir={tmp_path}/run", f"--config.model.name={branches}", *channels) == 0
+    (cell,) = json.loads((tmp_path / "run" / "summary.json").read_text())["cells"]
+    path = next((tmp_path / "run" / "subnetworks").glob("random-*.task.safetensors"))
+    path = path.with_name(path.name.removesuffix(".task.safetensors"))
+    assert commands.main(["shrink", str(path), f"--out={tmp_path}/small", f"--model={branches}"]) == 0
+    assert "the same class for 100%" in capsys.readouterr().out
+    whole, cut = (deploy.load(each, model=branches) for each in (path, tmp_path / "small"))
+    # With so few channels, one more is a large step.
+    shares = deploy.size_of(cut).multiply_adds / deploy.size_of(whole).multiply_adds
+    assert 0.4 < shares <= 0.6
+    # The third branch reads both others at their offsets.
+    read, before = (each.subnetwork.weights["c"]["kernel"].shape[2] for each in (cut, whole))
+    assert read < before == 7
+    pairs = networks.make_data()["test"]
+    answer = cut.predict(np.stack([image for image, _ in pairs]))
+    assert np.mean(answer.labels == [label for _, label in pairs]) == pytest.approx(cell["test"]["best"]["plain"])
 
 
 def test_a_program_for_any_batch_needs_a_network_for_any_batch(network, tmp_path):
