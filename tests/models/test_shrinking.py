@@ -1,7 +1,5 @@
 """Shrunk networks: smaller, and equal in all that they say, whatever was dead and however it came to be."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,82 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtr
 
-from tests.models.test_coupling import quickly
+from tests.models.dead import NETWORKS, check_equal, compiled, drawn, images, silence, spread
 from vpns_jax import models
-from vpns_jax.errors import UserError
-from vpns_jax.models.resnet import ResNet
-from vpns_jax.models.vgg import VGG
-from vpns_jax.models.vit import HEAD_DIM, ViT
+from vpns_jax.models.vit import HEAD_DIM
 from vpns_jax.trees import flatten, overlay, unflatten
-
-NETWORKS = {
-    "basic": ResNet(depths=(2, 1), block="basic", num_classes=5, width=1 / 8, stem="small"),
-    "bottleneck": ResNet(depths=(2, 1), block="bottleneck", num_classes=5, width=1 / 16, stem="imagenet"),
-    "vgg": VGG(stages=((2, 512), (1, 768)), batch_norm=False, num_classes=5, width=1 / 32, dropout=0.0),
-    "vgg_bn": VGG(stages=((2, 512), (1, 768)), batch_norm=True, num_classes=5, width=1 / 32, dropout=0.0),
-    "vit": ViT(patch=8, features=2 * HEAD_DIM, depth=2, num_classes=5),
-}
-SIDE = 16
-
-
-@functools.cache
-def shapes(network):
-    return jax.eval_shape(NETWORKS[network].init, jax.random.key(0), jnp.zeros((1, SIDE, SIDE, 3)))
-
-
-def drawn(network, rng):
-    """Variables whose every leaf matters."""
-
-    def draw(path, leaf):
-        if path.endswith("kernel"):
-            return rng.normal(size=leaf.shape) * np.sqrt(2 / np.prod(leaf.shape[:-1]))
-        if path.endswith(("scale", "var")):
-            return rng.uniform(0.5, 1.5, leaf.shape)
-        return rng.normal(size=leaf.shape) * 0.3
-
-    leaves = flatten(shapes(network))
-    return {path: np.asarray(draw(path, leaf), leaf.dtype) for path, leaf in leaves.items()}
-
-
-def silence(network, leaves, rng, share):
-    """Makes outputs dead, in each of the ways there are: no weight into them, a gate of zero, nobody who reads them."""
-    for each in models.channels(NETWORKS[network]):
-        if each.fixed:
-            continue
-        units = leaves[f"params/{each.name}"].shape[-1] // each.width
-        dead, way = rng.random(units) < share, rng.integers(3, size=units)
-        written, gated, read = (np.repeat(dead & (way == i), each.width) for i in range(3))
-        for writer in (*each.writers, *each.companions):
-            leaves[f"params/{writer.kernel}"][..., written] = 0
-            # What is left says a constant, or nothing at all for some.
-            quiet = written & (rng.random(written.size) < 0.3)
-            ends = [f"params/{writer.norm}/scale", f"params/{writer.norm}/bias"] if writer.norm else []
-            ends = ends or [f"params/{writer.kernel}", f"params/{writer.bias}"]
-            for path in ends:
-                leaves[path][..., gated | (quiet & (leaves[path].ndim == 1))] = 0
-        for reader in each.readers:
-            leaves[f"params/{reader.kernel}"][..., np.tile(read, reader.positions), :] = 0
-
-
-def logits(model, variables, images):
-    return np.asarray(quickly(model.apply)(variables, images))
-
-
-@functools.cache
-def images():
-    return jnp.asarray(np.random.default_rng(5).normal(size=(4, SIDE, SIDE, 3)), jnp.float32)
-
-
-@functools.cache
-def compiled(network):
-    return quickly(NETWORKS[network].apply)
-
-
-def check_equal(network, variables, shrunk, classes=slice(None)):
-    before = np.asarray(compiled(network)(variables, images()))[:, classes]
-    after = logits(shrunk.model, shrunk.variables, images())
-    assert before.std() > 0.05
-    np.testing.assert_allclose(after, before, rtol=0, atol=1e-5 * before.std())
 
 
 @pytest.mark.slow
@@ -98,37 +24,6 @@ def test_any_pattern_of_dead_channels_shrinks_to_equal_logits(network, seed):
     variables = unflatten(leaves)
     shrunk = models.shrink(NETWORKS[network], variables, classes=(3, 1), round_to=int(rng.choice([1, 2, 4])))
     check_equal(network, variables, shrunk, [3, 1])
-
-
-def spread(network, shrunk):
-    """A smaller network's variables in a network of the old size, zero elsewhere: so nothing is compiled anew."""
-    leaves = {path: np.asarray(leaf) for path, leaf in flatten(shrunk.variables).items()}
-
-    def put(path, places, size, axis):
-        leaf = np.moveaxis(leaves[path], axis, 0)
-        assert len(leaf) == len(places)
-        wide = np.zeros((size, *leaf.shape[1:]), leaf.dtype)
-        wide[places] = leaf
-        leaves[path] = np.moveaxis(wide, 0, axis)
-
-    for each in models.channels(NETWORKS[network]):
-        if each.fixed:
-            continue
-        kept, size = (
-            shrunk.kept[each.name.removesuffix("/kernel")],
-            flatten(shapes(network))[f"params/{each.name}"].shape[-1],
-        )
-        for reader in each.readers:
-            rows = (np.arange(reader.positions)[:, None] * size + kept).reshape(-1)
-            put(f"params/{reader.kernel}", rows, reader.positions * size, -2)
-        for writer in (*each.writers, *each.companions):
-            paths = [f"params/{path}" for path in (writer.kernel, writer.bias) if path]
-            if writer.norm:
-                paths += [f"params/{writer.norm}/{leaf}" for leaf in ("scale", "bias")]
-                paths += [f"batch_stats/{writer.norm}/{leaf}" for leaf in ("mean", "var")]
-            for path in paths:
-                put(path, kept, size, -1)
-    return unflatten(leaves)
 
 
 @pytest.mark.slow
@@ -226,29 +121,6 @@ def test_what_is_removed_leaves_more_to_remove_before_and_behind_it():
     check_equal(network, unflatten(leaves), shrunk)
 
 
-def test_widths_round_up_to_what_is_asked_by_keeping_the_best_of_the_dead():
-    network, rng = "vgg_bn", np.random.default_rng(4)
-    leaves = drawn(network, rng)
-    # Nobody reads units 3, 4 and 5 of fc1, whose kernels grow in this order.
-    leaves["params/fc2/kernel"][3:6] = 0
-    for unit in (3, 4, 5):
-        leaves["params/fc1/kernel"][:, unit] *= unit
-    variables = unflatten(leaves)
-    assert dict(models.shrink(NETWORKS[network], variables).model.widths) == {"fc1": 125}
-    for step, gone in ((2, {3, 4}), (4, set()), (5, {3, 4, 5}), (126, {3, 4})):
-        shrunk = models.shrink(NETWORKS[network], variables, round_to=step)
-        assert set(range(128)).difference(shrunk.kept["fc1"].tolist()) == gone
-    check_equal(network, variables, models.shrink(NETWORKS[network], variables, round_to=2))
-
-
-@pytest.mark.parametrize(("round_to", "width"), [(8, HEAD_DIM), (HEAD_DIM, HEAD_DIM), (3 * HEAD_DIM, 2 * HEAD_DIM)])
-def test_a_head_is_many_channels_at_once(round_to, width):
-    leaves = drawn("vit", np.random.default_rng(4))
-    leaves["params/block_0/attention/out/kernel"][:HEAD_DIM] = 0
-    shrunk = models.shrink(NETWORKS["vit"], unflatten(leaves), round_to=round_to)
-    assert shrunk.kept["block_0/attention/value"].size == width
-
-
 def test_a_mask_of_single_weights_leaves_dead_channels_too():
     network, model = "basic", NETWORKS["basic"]
     leaves, rng = drawn(network, np.random.default_rng(6)), np.random.default_rng(6)
@@ -283,44 +155,3 @@ def test_shrinking_again_removes_nothing(network):
     twice = models.shrink(once.model, once.variables)
     assert twice.model == once.model != NETWORKS[network]
     assert jax.tree.all(jax.tree.map(np.array_equal, once.variables, twice.variables))
-
-
-@pytest.mark.slow
-def test_a_shrunk_network_is_created_by_name_and_goes_through_a_file(tmp_path):
-    model = models.create("resnet18", width=1 / 16, num_classes=5, stem="small")
-    shape = jax.eval_shape(model.init, jax.random.key(0), images())
-    rng = np.random.default_rng(9)
-    leaves = {path: np.abs(rng.normal(size=x.shape)).astype(x.dtype) for path, x in flatten(shape).items()}
-    leaves["params/layer3_1/conv2/kernel"][:, :, :9] = 0
-    leaves["params/layer4_1/conv1/kernel"][...] = leaves["params/layer4_1/bn1/bias"][...] = 0
-    leaves["batch_stats/layer4_1/bn1/mean"][...] = 0
-    shrunk = models.shrink(model, unflatten(leaves))
-    widths = {"layer3_1/conv1": 7, "layer4_1/conv1": 0}
-    assert models.create("resnet18", width=1 / 16, num_classes=5, stem="small", widths=widths) == shrunk.model
-    path = tmp_path / "small.safetensors"
-    models.save_safetensors(path, models.export("resnet18", shrunk.variables))
-    found = models.load_pretrained(
-        "resnet18", path, num_classes=None, width=1 / 16, stem="small", widths=widths, image_size=SIDE
-    )
-    assert jax.tree.all(jax.tree.map(np.array_equal, found, shrunk.variables))
-
-
-@pytest.mark.parametrize(
-    ("widths", "reason"),
-    [
-        ({"head": 3}, "widths names 'head'; layers with widths are conv1, layer2_0/downsample_conv"),
-        ({"layer1_0/conv2": 4}, "widths names 'layer1_0/conv2'"),
-        ({"conv1": 0}, r"widths has 0 outputs of conv1; it takes 1 \.\.\. 65536"),
-        ({"layer1_0/conv1": -1}, r"widths has -1 outputs of layer1_0/conv1; it takes 0 \.\.\. 65536"),
-        ({"conv1": 2.5}, "widths must be a mapping from layers"),
-        ([("conv1", 3)], "widths must be a mapping from layers"),
-    ],
-)
-def test_widths_that_a_network_cannot_have(widths, reason):
-    with pytest.raises(UserError, match=reason):
-        models.create("resnet18", widths=widths)
-
-
-def test_heads_have_whole_widths():
-    with pytest.raises(UserError, match=r"60 outputs of block_0/attention/value; it takes 0 .* a multiple of 64"):
-        models.create("vit_ti16", widths={"block_0/attention/value": 60})
