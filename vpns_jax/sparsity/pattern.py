@@ -15,7 +15,6 @@ dm, the same as if the group had a single mask variable and a single score.
 
 import dataclasses
 import functools
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,8 +22,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vpns_jax.errors import UserError, check_name
+from vpns_jax.errors import check_name
 from vpns_jax.sparsity import allocation, masks, n_of_m
+from vpns_jax.sparsity.counts import Counts, check_counts, count
 from vpns_jax.sparsity.density import check_density
 from vpns_jax.sparsity.granularity import WEIGHT, Granularity
 from vpns_jax.sparsity.layers import Layer, layers
@@ -32,8 +32,6 @@ from vpns_jax.sparsity.scores import level, magnitude, scaled_init
 from vpns_jax.trees import overlay
 
 PyTree = Any
-# How many groups to prune: in all, in each layer, or (N:M) of every M weights. All may be traced.
-Counts = int | jax.Array | Sequence[int | jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,31 +209,9 @@ def validate(pattern: Pattern, shapes: PyTree, density: float) -> None:
         not divide (the line names the kernel, so that the caller can exclude it and it stays dense); or the density
         is outside (0, 1], differs from N / M, or is too low to leave each layer a group.
     """
-    grain = pattern.granularity
     check_name("allocation", pattern.allocation, allocation.ALLOCATIONS)
     check_density(density)
-    all_layers = pattern.layers(shapes)
-    if grain.kind == "N:M":
-        n, m = grain.size
-        if not math.isclose(density, n / m, abs_tol=1e-3):
-            raise UserError(f"granularity {grain} has density {n / m:.3g} and no other, found {density:g}")
-        if pattern.allocation == "erk":
-            raise UserError(f"granularity {grain} has one density in all layers: allocation must be global or uniform")
-    elif pattern.allocation == "global":
-        groups = sum(layer.groups for layer in all_layers)
-        kept = groups - _pruned(groups, density)
-        if kept < len(all_layers):
-            raise UserError(
-                f"density {density:g} keeps {kept} of {groups} groups (granularity {grain}), fewer than the"
-                f" {len(all_layers)} layers: layers would be empty"
-            )
-    elif all(
-        share * layer.groups < 1 for share, layer in zip(_shares(pattern, all_layers, density), all_layers, strict=True)
-    ):
-        raise UserError(
-            f"density {density:g} is less than one group in every layer (granularity {grain}, at most"
-            f" {max(layer.groups for layer in all_layers)} groups): all layers would be empty"
-        )
+    check_counts(pattern.granularity, pattern.allocation, pattern.layers(shapes), density)
 
 
 def pruned_groups(pattern: Pattern, shapes: PyTree, density: float) -> Counts:
@@ -253,14 +229,7 @@ def pruned_groups(pattern: Pattern, shapes: PyTree, density: float) -> Counts:
       UserError: see `validate`, which this calls.
     """
     validate(pattern, shapes, density)
-    if pattern.granularity.kind == "N:M":
-        n, m = pattern.granularity.size
-        return m - n
-    all_layers = pattern.layers(shapes)
-    if pattern.allocation == "global":
-        return _pruned(sum(layer.groups for layer in all_layers), density)
-    shares = _shares(pattern, all_layers, density)
-    return tuple(_pruned(layer.groups, share) for layer, share in zip(all_layers, shares, strict=True))
+    return count(pattern.granularity, pattern.allocation, pattern.layers(shapes), density)
 
 
 def structured_mask(scores: PyTree, density: float, pattern: Pattern) -> PyTree:
@@ -318,13 +287,3 @@ def _remaining(scores: PyTree, kept: PyTree) -> PyTree:
     tiny = 2 * jnp.finfo(jnp.float32).tiny
     # Kept scores may be zero or no number, too.
     return jax.tree.map(lambda s, keep: jnp.where(keep, jnp.fmax(jnp.abs(s), tiny), 0), scores, kept)
-
-
-def _pruned(groups: int, density: float) -> int:
-    """The same rule as `masks.pruned_count`, for groups."""
-    return int((1 - density) * groups)
-
-
-def _shares(pattern: Pattern, all_layers: Sequence[Layer], density: float) -> list[float]:
-    shapes = [[kernel.shape for kernel in layer.kernels] for layer in all_layers]
-    return allocation.PER_LAYER[pattern.allocation](shapes, density)
