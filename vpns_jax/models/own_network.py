@@ -17,6 +17,11 @@ Variables = dict[str, Any]
 COLLECTIONS = ("params", "batch_stats")
 
 
+def class_name(model: nn.Module) -> str:
+    """The name of a network's class, for errors: that of its author, if it is a network of one's own."""
+    return type(model.module if isinstance(model, OwnNetwork) else model).__name__
+
+
 class OwnNetwork(nn.Module):
     """A network of one's own as one like all others: its head is called `HEAD`, and its faults are one line.
 

@@ -18,6 +18,7 @@ from vpns_jax.errors import UserError
 from vpns_jax.models import folding
 from vpns_jax.models.coupling import IMAGE_SIZE, channels, has_table
 from vpns_jax.models.head import HEAD
+from vpns_jax.models.own_network import class_name
 from vpns_jax.models.widths import freeze
 from vpns_jax.models.wiring import Channels
 
@@ -66,7 +67,7 @@ def shrink(
     for field in ("widths", *(("num_classes",) if classes is not None else ())):
         if not hasattr(model, field):
             raise UserError(
-                f"{type(model).__name__} cannot be made smaller: its module has no field `{field}`; "
+                f"{class_name(model)} cannot be made smaller: its module has no field `{field}`; "
                 "docs/models.md says what shrinking needs"
             )
     whole = channels(model, image_size=image_size)

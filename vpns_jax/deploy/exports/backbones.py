@@ -16,6 +16,7 @@ from vpns_jax.models.convnext import ConvNeXt
 from vpns_jax.models.cpu.pooling import averaging_matrix
 from vpns_jax.models.head import DISTILLED_HEAD, HEAD
 from vpns_jax.models.norm import EPSILON
+from vpns_jax.models.own_network import class_name
 from vpns_jax.models.resnet import BLOCKS, ResNet
 from vpns_jax.models.vgg import POOLED_SIZE, VGG
 from vpns_jax.models.vit import HEAD_DIM, ViT
@@ -45,7 +46,7 @@ def backbone(graph: Graph, model: nn.Module, leaves: Leaves, x: str, size: int) 
             features = add(graph, model, leaves, x, size)
             return graph.dense(features, *_head(leaves))
     known = ", ".join(family.__name__ for family in FAMILIES)
-    raise UserError(f"ONNX is written for {known}; this network is a {type(model).__name__}: export it as stablehlo")
+    raise UserError(f"ONNX is written for {known}; this network is a {class_name(model)}: export it as stablehlo")
 
 
 def _head(leaves: Leaves) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vpns_jax.models.tracing import own, places, pointwise
+from vpns_jax.models.tracing import own_parameters, places, pointwise
 from vpns_jax.models.tracing.scene import Labels, Scene, closed, groups, pairs, roots, state_of
 from vpns_jax.models.tracing.spaces import Companion, Spaces
 from vpns_jax.models.tracing.values import UNKNOWN, Label, State, Value
@@ -144,9 +144,9 @@ def _parameter(scene: Scene, label: Label, value: Value, *, first: bool) -> list
     for space in roots(spaces, [label]):
         state, after = _state_of(spaces, label, space), None
         if vectors == value.paths:
-            after = own.apply(spaces, scene.name, state, value, first=first, samples=scene.samples)
+            after = own_parameters.apply(spaces, scene.name, state, value, first=first, samples=scene.samples)
         if after is None:
-            after = own.close(spaces, state).unsure()
+            after = own_parameters.close(spaces, state).unsure()
             for path in value.paths if vectors is None else vectors:
                 spaces.use(path, ("factor", space), space)
             if scene.name != "mul" and not (scene.name == "div" and first):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from vpns_jax import trees
 from vpns_jax.errors import UserError, one_line
 from vpns_jax.models.cpu import platforms
+from vpns_jax.models.own_network import class_name
 from vpns_jax.models.tracing.kernels import is_kernel
 from vpns_jax.models.tracing.program import Program
 from vpns_jax.models.tracing.scene import closed
@@ -78,7 +79,7 @@ def traced(model: nn.Module, *, image_size: int) -> tuple[Channels, ...]:
     standard = model.clone(**(changes | ({"widths": ()} if widths else {})))
     call: dict[str, Any] = {"train": False} if "train" in inspect.signature(type(model).__call__).parameters else {}
     images = (BATCH, image_size, image_size, 3)
-    name = type(model).__name__
+    name = class_name(model)
     try:
         shape = jax.ShapeDtypeStruct(images, jnp.float32)
         variables: Any = jax.eval_shape(functools.partial(standard.init, **call), jax.random.key(0), shape)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vpns_jax.models.tracing import own
+from vpns_jax.models.tracing import own_parameters
 from vpns_jax.models.tracing.spaces import Spaces
 from vpns_jax.models.tracing.values import KEEPS_ZERO, UNKNOWN, ZERO, Label, State, Value
 
@@ -105,7 +105,9 @@ def closed(spaces: Spaces, label: Label) -> Label:
     Returns:
       The label, with no state open.
     """
-    return dataclasses.replace(label, states={space: own.close(spaces, each) for space, each in label.states.items()})
+    return dataclasses.replace(
+        label, states={space: own_parameters.close(spaces, each) for space, each in label.states.items()}
+    )
 
 
 def state_of(spaces: Spaces, label: Label, space: int) -> State | None:
@@ -135,7 +137,7 @@ def merged(spaces: Spaces, states: Sequence[State]) -> State:
     """
     if len(states) == 1:
         return states[0]
-    states = [own.close(spaces, state) for state in states]
+    states = [own_parameters.close(spaces, state) for state in states]
     first, seen = states[0], frozenset[int]().union(*(state.seen for state in states))
     equal = all(
         np.array_equal(state.sample, first.sample, equal_nan=True) and state.padded == first.padded for state in states
