@@ -17,7 +17,7 @@ from vpns_jax import models
 
 
 class Net(nn.Module):
-    """Your network: a ConvNeXt (arXiv 2201.03545) of one stage.
+    """Your network: a ConvNeXt (arXiv 2201.03545) of one stage, with 3x3 kernels for maps of 8 x 8.
 
     Attributes:
       num_classes: the number of logits.
@@ -37,7 +37,7 @@ class Net(nn.Module):
         del train  # There is neither dropout nor batch normalization in it.
         x = nn.LayerNorm(name="stem_norm")(nn.Conv(self.width, (4, 4), strides=4, name="stem")(images))
         for i in range(self.depth):
-            y = nn.Conv(self.width, (7, 7), feature_group_count=self.width, name=f"depthwise_{i}")(x)
+            y = nn.Conv(self.width, (3, 3), feature_group_count=self.width, name=f"depthwise_{i}")(x)
             y = nn.LayerNorm(name=f"norm_{i}")(y)
             hidden = dict(self.widths).get(f"expand_{i}", 4 * self.width)
             y = nn.gelu(nn.Dense(hidden, name=f"expand_{i}")(y))

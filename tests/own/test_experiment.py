@@ -79,11 +79,11 @@ def network(run):
 def test_every_method_has_its_result(run):
     cells = {cell["method"]: cell for cell in json.loads((run / "summary.json").read_text())["cells"]}
     assert set(cells) == {"vpns", "magnitude+prompt", "synflow+prompt"}
-    # The kernels: stem 192, depthwise 196, expand and reduce 64 each, head 20.
+    # The kernels: stem 192, depthwise 36, expand and reduce 64 each, head 20.
     for cell in cells.values():
-        assert cell["achieved_density"] == pytest.approx((536 - int(0.7 * 536)) / 536)
-        assert cell["multiply_adds"]["dense"] == 4 * (192 + 196 + 128) + 20
-        assert cell["multiply_adds"]["dense_without_head"] == 4 * (192 + 196 + 128)
+        assert cell["achieved_density"] == pytest.approx((376 - int(0.7 * 376)) / 376)
+        assert cell["multiply_adds"]["dense"] == 4 * (192 + 36 + 128) + 20
+        assert cell["multiply_adds"]["dense_without_head"] == 4 * (192 + 36 + 128)
     page = (run / "report.html").read_text()
     assert f"IMAGES_OR_FOLDER --model={MODEL}" in page
     assert re.search(f"vpns_jax shrink .*-small --model={MODEL}", page)
