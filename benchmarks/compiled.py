@@ -210,7 +210,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--topology", default="v5e:2x2", help="TPUs, or h200:1, h200:8 (default: %(default)s)")
     parser.add_argument("--data", type=int, default=-1)
     parser.add_argument("--fsdp", type=int, default=1)
-    parser.add_argument("--model", choices=models.names(), default="resnet18")
+    parser.add_argument("--model", choices=models.accepted_names(), default="resnet18")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=256, help="over all chips (default: %(default)s)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")

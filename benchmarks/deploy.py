@@ -280,7 +280,7 @@ def column(runtime: str, batch: int, what: str) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Runs the benchmark, prints a table and, with --json, writes a file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.deploy", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", choices=models.names(), default="resnet18")
+    parser.add_argument("--model", choices=models.accepted_names(), default="resnet18")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--share", type=float, default=0.5, help="of the dense network's multiply-adds")

@@ -140,7 +140,7 @@ def ways(
 def main(arguments: list[str] | None = None) -> None:
     """Runs the benchmark, prints a table and, with --json, writes a file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.input", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", choices=models.names(), default="resnet18")
+    parser.add_argument("--model", choices=models.accepted_names(), default="resnet18")
     parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--iterations", type=int, default=10, help="in an epoch")

@@ -94,7 +94,7 @@ def parameters(name: str, image_size: int) -> list[Leaf]:
 def main() -> None:
     """Prints a row for each stage and layout."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="vit_l16", choices=models.names())
+    parser.add_argument("--model", default="vit_l16", choices=models.accepted_names())
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--devices", type=int, default=256)
     options = parser.parse_args()

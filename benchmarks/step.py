@@ -265,7 +265,7 @@ def make_batch(batch: int, image_size: int) -> Batch:
 def main(arguments: list[str] | None = None) -> None:
     """Runs the benchmark, prints a table and, with --json, writes a file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.step", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", choices=models.names(), default="resnet18")
+    parser.add_argument("--model", choices=models.accepted_names(), default="resnet18")
     parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")

@@ -124,6 +124,7 @@ def test_initialization_has_the_spread_that_its_scheme_says() -> None:
 
 
 def test_timms_names_are_known_too() -> None:
+    assert set(models.accepted_names()) == set(ALIASES) > set(models.names())
     for theirs, ours in ALIASES.items():
         assert models.create(theirs) == models.create(ours)
         # timm's name contains the image size and patch size, and the default weights have that name.

@@ -16,6 +16,7 @@ from vpns_jax.models.own_network import check_call
 from vpns_jax.models.preprocessing import Normalization, check_normalization, find_normalization
 from vpns_jax.models.prunable import prunable
 from vpns_jax.models.registry import (
+    accepted_names,
     create,
     default_source,
     entry,
@@ -41,6 +42,7 @@ __all__ = [
     "Reader",
     "Shrunk",
     "Writer",
+    "accepted_names",
     "channels",
     "check_call",
     "check_head",

@@ -136,6 +136,11 @@ def names() -> tuple[str, ...]:
     return tuple(ENTRIES)
 
 
+def accepted_names() -> tuple[str, ...]:
+    """`names()`, and timm's names for the same networks."""
+    return (*names(), *(name for name in ALIASES if name not in ENTRIES))
+
+
 def timm_name(name: str) -> str:
     """The name of a network in timm; its name here if timm does not have it."""
     return next((timm for timm, ours in ALIASES.items() if ours == ALIASES.get(name)), name)
