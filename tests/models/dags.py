@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
-from vpns_jax.models.widths import Widths
+from vpns_jax.models.widths import Widths, width_of
 from vpns_jax.models.wiring import gelu, relu, silu
 
 SIDE, CLASSES = 4, 3
@@ -29,19 +29,26 @@ class Node(NamedTuple):
 
 
 class Dag(nn.Module):
-    """A network of steps; the last result is pooled, or flattened, and classified."""
+    """A network of steps; the last result is pooled, or flattened, and classified.
+
+    Layers that write the same channels are paired with the first of them in `firsts`, which has their width.
+    """
 
     nodes: tuple[Node, ...]
     flat: bool
     widths: Widths = ()
+    firsts: tuple[tuple[str, str], ...] = ()
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        def width(name: str, standard: int) -> int:
+            return width_of(self.widths, dict(self.firsts).get(name, name), standard)
+
         values = [images]
         for i, node in enumerate(self.nodes):
             x, *others = (values[j] for j in node.inputs)
             if node.kind == "conv":
-                y = nn.Conv(node.width, (node.size, node.size), use_bias=node.bias, name=f"c{i}")(x)
+                y = nn.Conv(width(f"c{i}", node.width), (node.size, node.size), use_bias=node.bias, name=f"c{i}")(x)
                 y = nn.BatchNorm(True, epsilon=1e-3, name=f"n{i}")(y) if node.norm else y
             elif node.kind == "depthwise":
                 y = nn.Conv(x.shape[-1], (3, 3), feature_group_count=x.shape[-1], use_bias=node.bias, name=f"c{i}")(x)
@@ -50,10 +57,13 @@ class Dag(nn.Module):
             elif node.kind in ("attend", "mix"):
                 tokens, name = x.reshape(len(x), -1, x.shape[-1]), f"c{i}_"
                 if node.kind == "attend":
-                    parts = [nn.Dense(node.width, name=f"{name}{part}")(tokens) for part in "qkv"]
+                    parts = [
+                        nn.Dense(width(f"{name}{part}", node.width), name=f"{name}{part}")(tokens) for part in "qkv"
+                    ]
                     y = attended(jnp, nn.softmax, *parts)
                 else:
-                    y = nn.relu(nn.Dense(node.width, use_bias=node.bias, name=f"{name}in")(tokens.swapaxes(1, 2)))
+                    y = nn.Dense(width(f"{name}in", node.width), use_bias=node.bias, name=f"{name}in")
+                    y = nn.relu(y(tokens.swapaxes(1, 2)))
                     y = nn.Dense(SIDE * SIDE, use_bias=node.bias, name=f"{name}out")(y).swapaxes(1, 2)
                 y = y.reshape(*x.shape[:-1], -1)
             elif node.kind == "scale":

@@ -1,5 +1,7 @@
 """Networks whose channels were found by tracing: gates close, and what is cut out does not matter."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,7 @@ from tests.models import dags, foreign
 from tests.models.test_coupling import quickly
 from vpns_jax import models
 from vpns_jax.errors import UserError
+from vpns_jax.models.widths import Widths, width_of
 from vpns_jax.trees import flatten, unflatten
 
 SIDE = 8
@@ -112,6 +115,8 @@ def test_random_networks_compute_the_same_without_their_dead_channels(seed):
         channels = models.channels(model, image_size=dags.SIDE)
     except UserError:
         reject()
+    layers = [[path.removesuffix("/kernel") for path in each.kernels] for each in channels]
+    model = model.clone(firsts=tuple((layer, first) for first, *rest in layers for layer in rest))
     leaves = drawn(jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, dags.SIDE, dags.SIDE, 3))), rng)
     silence(channels, leaves, rng)
     before = dags.run(model.nodes, model.flat, leaves, images)
@@ -119,6 +124,45 @@ def test_random_networks_compute_the_same_without_their_dead_channels(seed):
     small = {path: np.asarray(leaf) for path, leaf in flatten(shrunk.variables).items()}
     after = dags.run(model.nodes, model.flat, small, images)
     np.testing.assert_allclose(after, before, rtol=0, atol=1e-5 * max(before.std(), np.abs(before).max()))
+
+
+class Doubled(nn.Module):
+    """A hidden layer, and a part of the code that does not follow it."""
+
+    part: Any
+    widths: Widths = ()
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        x = nn.relu(nn.Dense(width_of(self.widths, "hidden", 4), name="hidden")(images.mean((1, 2))))
+        return nn.Dense(3, name="head")(self.part(x))
+
+
+def refusal_to_shrink(model):
+    images = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
+    leaves = drawn(jax.eval_shape(model.init, jax.random.key(0), images), np.random.default_rng(0))
+    leaves["params/hidden/kernel"][:, :2] = leaves["params/hidden/bias"][:2] = 0
+    with pytest.raises(UserError) as refusal:
+        models.shrink(model, unflatten(leaves), image_size=SIDE)
+    assert len(str(refusal.value)) <= 400
+    assert "\n" not in str(refusal.value)
+    return str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [
+        (
+            lambda x: x * nn.Dense(x.shape[-1], name="other")(x).sum(-1, keepdims=True),
+            "its params/other/bias is [2], not [4]; it must",
+        ),
+        (lambda x: x * jnp.ones((1, 4)), "built with the widths that are left, it fails (mul got incompatible shapes"),
+        (lambda x: x / x.shape[-1], "without its dead channels the logits of random images (standard deviation 1)"),
+        (lambda x: x * jnp.sqrt(-jnp.ones(())), "change by nan"),
+    ],
+)
+def test_no_network_leaves_that_computes_something_else(part, reason):
+    assert reason in refusal_to_shrink(Doubled(part))
 
 
 class Plain(nn.Module):

@@ -1,5 +1,6 @@
 """A network of one's own as one like all others: its head has the name of theirs, and its faults are one line."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,6 +21,11 @@ COLLECTIONS = ("params", "batch_stats")
 def class_name(model: nn.Module) -> str:
     """The name of a network's class, for errors: that of its author, if it is a network of one's own."""
     return type(model.module if isinstance(model, OwnNetwork) else model).__name__
+
+
+def call_arguments(model: nn.Module) -> dict[str, Any]:
+    """What a module's call takes beside images, so that it computes without randomness: `train`, if it has that."""
+    return {"train": False} if "train" in inspect.signature(type(model).__call__).parameters else {}
 
 
 class OwnNetwork(nn.Module):

@@ -17,6 +17,7 @@ from vpns_jax import trees
 from vpns_jax.errors import UserError
 from vpns_jax.models import folding
 from vpns_jax.models.coupling import IMAGE_SIZE, channels, has_table
+from vpns_jax.models.equality import check_same
 from vpns_jax.models.head import HEAD
 from vpns_jax.models.own_network import class_name
 from vpns_jax.models.widths import freeze
@@ -62,7 +63,9 @@ def shrink(
       The smaller network.
 
     Raises:
-      UserError: the network's channels cannot be found, or it has no field `widths`.
+      UserError: the network's channels cannot be found, or it has no field `widths`; or the channels of another
+        package's network were not understood: the smaller network cannot be built, or computes other logits for a few
+        random images.
     """
     for field in ("widths", *(("num_classes",) if classes is not None else ())):
         if not hasattr(model, field):
@@ -70,7 +73,7 @@ def shrink(
                 f"{class_name(model)} cannot be made smaller: its module has no field `{field}`; "
                 "docs/models.md says what shrinking needs"
             )
-    whole = channels(model, image_size=image_size)
+    whole, original = channels(model, image_size=image_size), model
     table = [each for each in whole if not each.fixed]
     leaves = {path: _writable(leaf) for path, leaf in trees.flatten(variables).items()}
     if classes is not None:
@@ -91,7 +94,10 @@ def shrink(
     _cut([(names[layer], kept[layer]) for layer in widths], leaves)
     model = model.clone(widths=freeze({**dict(model.widths), **widths}))
     narrowed = {path: jnp.asarray(leaf, _dtype(path)) for path, leaf in leaves.items()}
-    return Shrunk(model, trees.unflatten(narrowed), kept)
+    shrunk = Shrunk(model, trees.unflatten(narrowed), kept)
+    if not has_table(original):
+        check_same((original, variables), shrunk[:2], image_size=image_size, classes=classes)
+    return shrunk
 
 
 def least_width(channels: Channels) -> int:

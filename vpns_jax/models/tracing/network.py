@@ -1,7 +1,6 @@
 """From a network to its channels."""
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 from vpns_jax import trees
 from vpns_jax.errors import UserError, one_line
 from vpns_jax.models.cpu import platforms
-from vpns_jax.models.own_network import class_name
+from vpns_jax.models.own_network import call_arguments, class_name
 from vpns_jax.models.tracing.kernels import is_kernel
 from vpns_jax.models.tracing.program import Program
 from vpns_jax.models.tracing.scene import closed
@@ -77,7 +76,7 @@ def traced(model: nn.Module, *, image_size: int) -> tuple[Channels, ...]:
     # Rounded constants would hide which function an activation is.
     changes: dict[str, Any] = {"dtype": jnp.float32} if getattr(model, "dtype", None) is not None else {}
     standard = model.clone(**(changes | ({"widths": ()} if widths else {})))
-    call: dict[str, Any] = {"train": False} if "train" in inspect.signature(type(model).__call__).parameters else {}
+    call = call_arguments(model)
     images = (BATCH, image_size, image_size, 3)
     name = class_name(model)
     try:
