@@ -2,7 +2,8 @@
 
     python main.py --config=configs/channels.py --workdir=runs/channels
 
-The source network is the same as in the quickstart. All methods get the same number of passes.
+The source network is the same as in the quickstart. VPNs and HYDRA learn scores for 20 epochs, and then all methods
+retrain for 6. With `--config.budget=matched` all train for as many passes.
 """
 
 from ml_collections import ConfigDict
@@ -11,18 +12,19 @@ from configs import default, quickstart
 
 
 def get_config() -> ConfigDict:
-    """Makes the config for comparing VPNs and HYDRA with random, magnitude and SNIP pruning of channels.
+    """Makes the config for comparing VPNs and HYDRA with random and magnitude pruning of channels.
 
     Returns:
       A new config, which the caller may change.
     """
     config = quickstart.get_config()
     config.name = "channels"
-    config.methods = ("vpns", "hydra", "random", "magnitude", "snip")
+    config.methods = ("vpns", "hydra", "random", "magnitude")
     config.densities = (0.5, 0.3)
     config.seeds = (7, 9, 17, 23, 42)
     config.granularity = "channel"
     # Adam moves all scores by about the same amount, whatever a channel is worth.
     config.prune.scores = default.sgd(0.1)
-    config.budget = "matched"
+    # At three tenths of the channels, the loss of the scores still falls after 6 epochs.
+    config.prune.epochs = 20
     return config
