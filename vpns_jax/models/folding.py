@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vpns_jax.models.wiring import Channels, Reader, Writer
+from vpns_jax.models.wiring import Channels, Reader, Writer, keeps_zero
 
 Leaves = dict[str, np.ndarray]
 
@@ -43,6 +43,9 @@ def readings(channels: Channels, leaves: Leaves) -> list[Reading]:
     sums = [len(channels.writers) if reader.sums is None else reader.sums for reader in channels.readers]
     for count in sorted(set(sums)):
         emitted = [_emitted(writer, leaves) for writer in channels.writers[written:count]]
+        # Of what may lie between writers, such as a depthwise convolution, only zeros are known to pass.
+        if channels.activation is keeps_zero and np.any(emitted):
+            emitted = [np.where(np.all(np.equal(emitted, 0), axis=0), 0.0, np.nan)]
         value, written = channels.activation(value + sum(emitted)), count
         seen += [Reading(reader, value) for reader, sum_ in zip(channels.readers, sums, strict=True) if sum_ == count]
     return seen

@@ -40,6 +40,8 @@ def dot(scene: Scene, left: Value, right: Value, shape: tuple[int, ...]) -> Valu
     if is_kernel(matrix.pure) and not batch[0] and stands(matrix, others):
         start = len(layout) if at == 0 else 0
         return _dense(scene, data, matrix, axes, others, layout, start + free.index(column(matrix)), shape)
+    alike = [label for label in data.labels if label.axes & set(batch[at])]
+    scene.spaces.fix_all(alike, f"{scene} multiplies each of its channels by something else")
     return _mixed(scene, data, matrix, axes, others, layout, shape)
 
 
@@ -141,6 +143,8 @@ def _product(scene: Scene, left: Value, right: Value, shape: tuple[int, ...]) ->
     labels = heads
     for pair in groups([Value(shape, labels=tuple(side)) for side in survivors]):
         there = [label for label in pair if label is not None]
+        if len(there) == 1 and there[0].axes & set(range(len(left_batch))):
+            scene.spaces.fix_all(there, f"{scene} multiplies each of its channels by something else")
         labels += there if len(there) == 1 else multiply(scene, *there, sure=True)
     return Value(shape, data=True, labels=tuple(labels))
 

@@ -26,8 +26,10 @@ def pointwise_value(scene: Scene, operands: Sequence[Value], shape: tuple[int, .
     if any(operand.data for operand in operands):
         labels = [label for group in groups(operands) for label in _join(scene, operands, group)]
         _note(scene, operands)
-        return Value(shape, data=True, labels=tuple(labels), weights=_shares(scene, operands))
-    if scene.name in pointwise.COPIES:
+        return Value(
+            shape, data=True, labels=tuple(labels), weights=_shares(scene, operands), equal=_equal_axes(operands)
+        )
+    if pointwise.copies(scene.name, scene.params):
         return operands[0]
     sources: dict[tuple[str, int], np.ndarray | None] = {}
     for operand in operands:
@@ -62,7 +64,9 @@ def multiply(scene: Scene, first: Label, second: Label, *, sure: bool = False) -
     if not _keeps_zero(owner) and scene.name != "div":
         owner, other = second, first
     meeting = pairs(spaces, owner, other)
-    if meeting is None or not _keeps_zero(owner):
+    # A quotient of zeros is no number.
+    divided = scene.name == "div" and not all(np.abs(state.sample[0]) > 0 for state in other.states.values())
+    if meeting is None or not _keeps_zero(owner) or divided:
         spaces.fix_all([first, second], f"{scene} combines its channels with others at other places")
         return []
     for mine, yours in meeting:
@@ -91,7 +95,7 @@ def _join(scene: Scene, operands: Sequence[Value], group: Labels) -> list[Label]
         at = 0 if group[0] is not None else 1
         if operands[1 - at].paths and not operands[1 - at].data:
             return _parameter(scene, first, operands[1 - at], first=at == 0)
-    if scene.name not in pointwise.COPIES:
+    if not pointwise.copies(scene.name, scene.params):
         group = [None if label is None else closed(spaces, label) for label in group]
     states = {space: _state(scene, space, operands, group) for space in roots(spaces, there)}
     return [Label(places.compress(channels), states, first.width)]
@@ -106,7 +110,7 @@ def _state(scene: Scene, space: int, operands: Sequence[Value], group: Labels) -
         for operand, state in zip(operands, mine, strict=True)
     ]
     there = [state for state in mine if state is not None]
-    if scene.name in pointwise.COPIES:
+    if pointwise.copies(scene.name, scene.params):
         return there[0]
     sample = pointwise.evaluate(scene.name, scene.params, samples)
     if np.isnan(sample[0]) and not np.isnan(there[0].sample[0]):
@@ -120,7 +124,17 @@ def _state(scene: Scene, space: int, operands: Sequence[Value], group: Labels) -
 def _other(scene: Scene, operand: Value, group: Labels, space: int) -> np.ndarray:
     """The sample of an operand without channels of a tensor. It must not have a number for each channel."""
     axes = frozenset().union(*(label.axes for label in group if label is not None))
-    if operand.data or operand.paths or (operand.constant is not None and operand.constant.size == 1):
+    if operand.data:
+        if not axes <= operand.equal and operand.shape:
+            scene.spaces.fix(space, f"{scene} combines its channels with numbers that no layer writes alone")
+        return operand.sample
+    if operand.paths:
+        mixed = [path for (path, _), where in operand.sources.items() if where is None or places.varied(where) & axes]
+        for path in mixed:
+            scene.spaces.use(path, "other", None)
+            scene.spaces.fix(space, f"{path} has numbers for its channels that cannot be cut out ({scene})")
+        return UNKNOWN if mixed else operand.sample
+    if operand.constant is not None and operand.constant.size == 1:
         return operand.sample
     if operand.constant is None or places.varied(operand.constant) & axes:
         scene.spaces.fix(space, f"{scene} uses constants of the code, one for each of its channels")
@@ -186,10 +200,23 @@ def _state_of(spaces: Spaces, label: Label, space: int) -> State:
 
 def _shares(scene: Scene, operands: Sequence[Value]) -> frozenset[int]:
     """The axes along which a quotient's elements are shares: what was summed over to get its divisor."""
-    if scene.name in pointwise.COPIES:
+    if pointwise.copies(scene.name, scene.params):
         return operands[0].weights
     total = operands[1].total if scene.name == "div" else None
     return total.weights(operands[0]) if total else frozenset()
+
+
+def _equal_axes(operands: Sequence[Value]) -> frozenset[int]:
+    """The axes along which all operands have equal elements."""
+    equal = frozenset(range(max(len(operand.shape) for operand in operands)))
+    for operand in operands:
+        if operand.data:
+            equal &= operand.equal
+        else:
+            places_of = [operand.constant] if not operand.paths else list(operand.sources.values())
+            for where in places_of:
+                equal = equal - places.varied(where) if where is not None else frozenset()
+    return equal
 
 
 def _filled(constant: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

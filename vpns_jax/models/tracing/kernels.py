@@ -73,6 +73,8 @@ def read(scene: Scene, kernel: Value, label: Label, rows: np.ndarray, channels: 
     """
     spaces, label = scene.spaces, closed(scene.spaces, label)
     pairs = np.unique(np.stack([rows, channels]), axis=1)
+    if np.unique(pairs[0]).size < pairs.shape[1]:
+        spaces.fix_all([label], f"{scene} reads several of its channels by one row of its kernel")
     pairs = pairs[:, pairs[1] >= 0]
     roots, index = spaces.locate(pairs[1])
     for space in sorted(set(roots.tolist())):

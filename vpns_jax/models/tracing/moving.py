@@ -26,6 +26,9 @@ def reshape(scene: Scene, value: Value, shape: tuple[int, ...]) -> Value:
     Returns:
       The result.
     """
+    order = scene.params.get("dimensions") if scene.name == "reshape" else None
+    if order is not None:
+        value = _permuted(scene, value, tuple(value.shape[axis] for axis in order), order)
     return value.moved(shape, lambda where: places.reshape(where, value.shape, shape))
 
 
@@ -40,7 +43,11 @@ def transpose(scene: Scene, value: Value, shape: tuple[int, ...]) -> Value:
     Returns:
       The result.
     """
-    order = scene.params["permutation"]
+    return _permuted(scene, value, shape, scene.params["permutation"])
+
+
+def _permuted(scene: Scene, value: Value, shape: tuple[int, ...], order: Sequence[int]) -> Value:
+    """The array with its axes in another order."""
     for label in value.labels:
         along = [axis for axis in order if axis in label.axes]
         if along != sorted(along):
@@ -63,6 +70,9 @@ def broadcast(scene: Scene, value: Value, shape: tuple[int, ...]) -> Value:
     # Nothing is doubled where all new axes have size 1.
     whole = np.prod(shape) == np.prod(value.shape)
     moved = value.moved(shape, lambda where: places.broadcast(where, shape, axes), whole=bool(whole))
+    same = {i for i in range(len(shape)) if i not in axes or value.shape[axes.index(i)] < shape[i]}
+    same |= {axes[i] for i in value.equal}
+    moved = dataclasses.replace(moved, equal=frozenset(same))
     if value.total is None:
         return moved
     layout = tuple(value.total.layout[axes.index(i)] if i in axes else None for i in range(len(shape)))

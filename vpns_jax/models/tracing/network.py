@@ -41,7 +41,7 @@ def trace_channels(
     with platforms.assumed("tpu"):
         program = jax.make_jaxpr(function)(variables, jax.ShapeDtypeStruct(images, jnp.float32))
     spaces = Spaces()
-    samples = {path: spaces.draw(positive=True) for path in leaves}
+    samples = {path: spaces.draw_parameter(positive=path.endswith("/var")) for path in leaves}
     inputs = {path: parameter(path, tuple(leaf.shape), samples[path]) for path, leaf in leaves.items()}
     flat, _ = jax.tree_util.tree_flatten_with_path(variables)
     order = [inputs[trees.joined(path)] for path, _ in flat]
@@ -49,7 +49,6 @@ def trace_channels(
     outputs = follower.follow(program.jaxpr, program.consts, [*order, Value(images, data=True)])
     for output in outputs:
         spaces.fix_all([closed(spaces, label) for label in output.labels], "its output channels are the classes")
-    spaces.settle()
     channels = summarize(spaces)
     written = {kernel for each in channels for kernel in each.kernels}
     left = (path.removeprefix("params/") for path in leaves if is_kernel(path))

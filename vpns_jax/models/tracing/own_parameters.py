@@ -97,6 +97,7 @@ def _is_norm(draft: Draft, after: Open, samples: Samples) -> bool:
     own = samples[f"params/{draft.bias}"] if draft.bias else 0.0
     epsilon = np.square(scale / after.factor) - var
     fits = np.allclose(epsilon, epsilon[0], atol=1e-9) and np.allclose(after.shift, (own - mean) * after.factor + bias)
+    fits &= np.array_equal(np.sign(after.factor), np.sign(scale))
     if fits:
         draft.norm, draft.epsilon = norm, float(f"{epsilon[0]:.4g}")
     return bool(fits)

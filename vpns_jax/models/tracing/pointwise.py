@@ -8,11 +8,14 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
-# How many entries a sample has.
-SIZE = 16
+# Functions that agree on small numbers may differ on large ones, as ReLU and ReLU6 do.
+SCALES = (0.01, 0.3, 3.0, 30.0, 1e3, 1e6)
+# How many entries a sample has: one for zero, and of each size so many that both signs are among them.
+SIZE = 1 + 16 * len(SCALES)
 
 _FUNCTIONS: dict[str, Callable[..., np.ndarray]] = {
     "abs": np.abs,
@@ -66,7 +69,6 @@ COPIES = (
     "copy",
     "copy_p",
     "mesh_cast",
-    "optimization_barrier",
     "pvary",
     "reduce_precision",
     "reshard",
@@ -74,6 +76,16 @@ COPIES = (
     "stop_gradient",
 )
 KNOWN = frozenset({*_FUNCTIONS, *COPIES, "integer_pow", "select_n", "is_finite"})
+
+
+def copies(name: str, params: dict[str, Any]) -> bool:
+    """Whether an operation passes numbers on as they are. To make them integers or truth values does not.
+
+    Args:
+      name: the primitive.
+      params: its parameters.
+    """
+    return name in COPIES and jnp.issubdtype(params.get("new_dtype", jnp.float32), jnp.floating)
 
 
 def evaluate(name: str, params: dict[str, Any], operands: Sequence[np.ndarray]) -> np.ndarray:
@@ -87,8 +99,10 @@ def evaluate(name: str, params: dict[str, Any], operands: Sequence[np.ndarray]) 
     Returns:
       The result, NaN wherever an operand's NaN leaves it unknown.
     """
-    if name in COPIES:
+    if copies(name, params):
         return operands[0]
+    if name in COPIES:
+        return np.trunc(operands[0]) if jnp.issubdtype(params["new_dtype"], jnp.integer) else _truth(operands[0])
     if name == "select_n":
         return _select(*operands)
     with np.errstate(all="ignore"):
@@ -99,11 +113,14 @@ def evaluate(name: str, params: dict[str, Any], operands: Sequence[np.ndarray]) 
         result = np.asarray(_FUNCTIONS[name](*operands), np.float64)
     unknown = functools.reduce(np.logical_or, [np.isnan(operand) for operand in operands])
     result = np.where(unknown, np.nan, result)
-    # Zero times anything is zero, and so is zero divided by anything.
-    factors = operands if name in ("mul", "and") else operands[:1] if name == "div" else ()
-    for factor in factors:
+    # Zero times anything is zero; zero divided by anything is not, as that may be zero.
+    for factor in operands if name in ("mul", "and") else ():
         result = np.where(factor == 0, 0.0, result)
     return result
+
+
+def _truth(x: np.ndarray) -> np.ndarray:
+    return np.where(np.isnan(x), np.nan, x != 0)
 
 
 def _select(which: np.ndarray, *cases: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ _SINGLE: dict[str, Callable[[Scene, Value, tuple[int, ...]], Value]] = {
     "transpose": moving.transpose,
     "broadcast_in_dim": moving.broadcast,
     "slice": moving.cut,
+    "tile": stacking.tile,
     "rev": moving.reverse,
     "reduce_sum": reducing.reduce,
     "reduce_max": reducing.reduce,
@@ -32,6 +33,10 @@ _SEVERAL: dict[str, Callable[..., Value]] = {
     "dot_general": contraction.dot,
     "conv_general_dilated": kernels.convolution,
     "pad": stacking.pad,
+}
+_MANY: dict[str, Callable[[Scene, Sequence[Value], tuple[int, ...]], Value]] = {
+    "concatenate": stacking.concatenate,
+    "stack": stacking.stack,
 }
 # Operations that are programs themselves, with the parameter that holds it.
 _CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")
@@ -101,8 +106,8 @@ def _result(scene: Scene, operands: list[Value], shape: tuple[int, ...]) -> Valu
         return _SINGLE[scene.name](scene, operands[0], shape)
     if scene.name in _SEVERAL:
         return _SEVERAL[scene.name](scene, *operands, shape)
-    if scene.name == "concatenate":
-        return stacking.concatenate(scene, operands, shape)
+    if scene.name in _MANY:
+        return _MANY[scene.name](scene, operands, shape)
     if scene.name in pointwise.KNOWN:
         return pointwise_value(scene, operands, shape)
     if scene.name == "iota":

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from vpns_jax.models.tracing import places
-from vpns_jax.models.tracing.scene import Scene, closed
+from vpns_jax.models.tracing.scene import Scene, closed, lost
 from vpns_jax.models.tracing.values import Label, State, Total, Value, fixed_number
 
 
@@ -53,6 +53,8 @@ def window(scene: Scene, value: Value, shape: tuple[int, ...]) -> Value:
     Returns:
       The result.
     """
+    if not value.data:
+        return lost(scene, [value], shape)
     params = scene.params
     sizes = params["window_dimensions"]
     wide = frozenset(i for i in range(len(shape)) if sizes[i] > 1 or shape[i] != value.shape[i])

@@ -96,7 +96,7 @@ def roots(spaces: Spaces, labels: Sequence[Label]) -> list[int]:
 
 
 def closed(spaces: Spaces, label: Label) -> Label:
-    """Ends the lists of layers' own parameters; see `own.close`.
+    """Ends the lists of layers' own parameters; see `own_parameters.close`.
 
     Args:
       spaces: all tensors of channels.

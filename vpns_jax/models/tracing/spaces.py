@@ -78,11 +78,19 @@ class Spaces:
         self._roles: dict[str, dict[Any, int | None]] = {}
         self._rng = np.random.default_rng(0)
 
-    def draw(self, *, positive: bool = False) -> np.ndarray:
-        """A new random sample; the first entry is zero, unless all are positive."""
-        if positive:
-            return self._rng.uniform(0.5, 1.5, pointwise.SIZE)
-        return np.where(np.arange(pointwise.SIZE) == 0, 0.0, self._rng.normal(size=pointwise.SIZE) * 2)
+    def draw(self) -> np.ndarray:
+        """A new random sample of what a layer says; the first entry is zero."""
+        sizes = np.resize(pointwise.SCALES, pointwise.SIZE - 1) * self._rng.uniform(0.5, 1.5, pointwise.SIZE - 1)
+        return np.concatenate([[0.0], sizes * self._rng.choice([-1.0, 1.0], sizes.size)])
+
+    def draw_parameter(self, *, positive: bool) -> np.ndarray:
+        """A new random sample of a parameter; no entry is zero.
+
+        Args:
+          positive: whether all are positive, as variances are; the absolute values of others are something else.
+        """
+        sizes = self._rng.uniform(0.5, 1.5, pointwise.SIZE)
+        return sizes if positive else sizes * self._rng.choice([-1.0, 1.0], pointwise.SIZE)
 
     def open(self, size: int) -> int:
         """Begins a tensor.
@@ -163,6 +171,10 @@ class Spaces:
         for label in labels:
             for space in label.states:
                 self.fix(space, reason)
+
+    def alone(self, path: str) -> bool:
+        """Whether a parameter is used once."""
+        return len(self._roles.get(path, {})) <= 1
 
     def reason(self, space: int) -> str:
         """Why no channel of a tensor may be pruned; "" if channels may be pruned."""

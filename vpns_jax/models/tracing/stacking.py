@@ -41,6 +41,41 @@ def concatenate(scene: Scene, operands: Sequence[Value], shape: tuple[int, ...])
     return Value(shape, data=True, labels=tuple(labels))
 
 
+def stack(scene: Scene, operands: Sequence[Value], shape: tuple[int, ...]) -> Value:
+    """Describes `stack`: its operands lie beside each other along a new axis.
+
+    Args:
+      scene: the operation.
+      operands: its operands.
+      shape: the result's shape.
+
+    Returns:
+      The result.
+    """
+    axis = scene.params["axis"]
+    thin = tuple(1 if i == axis else n for i, n in enumerate(shape))
+    new = [each.moved(thin, lambda where: np.expand_dims(where, axis)) for each in operands]
+    return concatenate(dataclasses.replace(scene, params={"dimension": axis}), new, shape)
+
+
+def tile(scene: Scene, value: Value, shape: tuple[int, ...]) -> Value:
+    """Describes `tile`: an array lies behind itself, along any axes.
+
+    Args:
+      scene: the operation.
+      value: its operand.
+      shape: the result's shape.
+
+    Returns:
+      The result.
+    """
+    for axis, times in enumerate(scene.params["reps"]):
+        if times > 1:
+            wider = tuple(shape[i] if i <= axis else n for i, n in enumerate(value.shape))
+            value = concatenate(dataclasses.replace(scene, params={"dimension": axis}), [value] * times, wider)
+    return value
+
+
 def pad(scene: Scene, value: Value, filler: Value, shape: tuple[int, ...]) -> Value:
     """Describes `lax.pad`.
 
@@ -122,6 +157,7 @@ def _beside(scene: Scene, operands: Sequence[Value], group: Labels) -> list[Labe
     first = there[0]
     if any(label is None and not operand.is_zero for operand, label in zip(operands, group, strict=True)):
         spaces.fix_all(there, f"{scene} puts values beside its channels that no layer writes alone")
+    channels = first.channels
     for other in there[1:]:
         meeting = pairs(spaces, first, other)
         if meeting is None or other.width != first.width:
@@ -129,9 +165,10 @@ def _beside(scene: Scene, operands: Sequence[Value], group: Labels) -> list[Labe
             return []
         for mine, yours in meeting:
             spaces.join(mine, yours)
+        channels = np.maximum(*np.broadcast_arrays(channels, other.channels))
     states = {}
     for space in {spaces.root(space) for label in there for space in label.states}:
         each = [state_of(spaces, closed(spaces, label), space) for label in there]
         state = merged(spaces, [state for state in each if state is not None])
         states[space] = state if len(there) == len(group) else state.unsure()
-    return [Label(first.channels, states, first.width)]
+    return [Label(places.compress(channels), states, first.width)]

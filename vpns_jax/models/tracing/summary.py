@@ -54,14 +54,19 @@ def summarize(spaces: Spaces) -> tuple[Channels, ...]:
             spaces.fix(root, "no layer reads its channels")
         mine = [each for each in companions.items() if spaces.root(each[1].owner) == root]
         others = [spaces.writers[i] for other, _ in mine for i in writers[other]]
-        width = int(np.lcm.reduce([1, *(each.width for _, each in mine)]))
+        # One tensor may multiply twice, with groups of other sizes.
+        with_me = [each.width for each in spaces.companions if spaces.root(each.owner) == root]
+        width = int(np.lcm.reduce([1, *with_me]))
         if reason := spaces.reason(root):
             # What was a companion of channels that are fixed only now.
             for other, _ in mine:
-                channels.append(Channels(tuple(_writer(spaces.writers[i]) for i in writers[other]), fixed=reason))
-            channels.append(Channels(tuple(_writer(spaces.writers[i]) for i in numbers), fixed=reason))
+                channels.append(
+                    Channels(tuple(_writer(spaces, spaces.writers[i]) for i in writers[other]), fixed=reason)
+                )
+            channels.append(Channels(tuple(_writer(spaces, spaces.writers[i]) for i in numbers), fixed=reason))
             continue
-        vectors = tuple(dict.fromkeys(path for path, space in spaces.vectors if spaces.root(space) == root))
+        cut = {root, *(other for other, _ in mine)}
+        vectors = tuple(dict.fromkeys(path for path, space in spaces.vectors if spaces.root(space) in cut))
         channels.append(_channels(spaces, numbers, readings[root], others, width, vectors))
     return tuple(channels)
 
@@ -87,10 +92,10 @@ def _channels(
         sums = None if activation is keeps_zero or count == len(numbers) else count
         readers.append(Reader(reading.kernel, place[0], reading.padded, sums, place[1]))
     return Channels(
-        tuple(_writer(spaces.writers[number]) for number in order),
+        tuple(_writer(spaces, spaces.writers[number]) for number in order),
         tuple(readers),
         width,
-        tuple(_writer(draft) for draft in companions),
+        tuple(_writer(spaces, draft) for draft in companions),
         activation=activation,
         vectors=vectors,
     )
@@ -129,5 +134,12 @@ def _places(spaces: Spaces, reading: Reading) -> tuple[int, int] | None:
     )
 
 
-def _writer(draft: Draft) -> Writer:
-    return Writer(draft.kernel, draft.bias, draft.norm, EPSILON if draft.epsilon is None else draft.epsilon)
+def _writer(spaces: Spaces, draft: Draft) -> Writer:
+    """The layer, with the bias and the normalization that are its own and stand behind its output always."""
+    bias = draft.bias if spaces.alone(f"params/{draft.bias}") else ""
+    leaves = [f"params/{draft.norm}/scale", f"params/{draft.norm}/bias"]
+    leaves += [f"batch_stats/{draft.norm}/mean", f"batch_stats/{draft.norm}/var"]
+    norm = draft.norm if all(spaces.alone(path) for path in leaves) else ""
+    if len(draft.endings) > 1:
+        bias = norm = ""
+    return Writer(draft.kernel, bias, norm, EPSILON if draft.epsilon is None or not norm else draft.epsilon)

@@ -120,6 +120,7 @@ class Value:
       constant: the numbers of an array that depends on nothing, as in `places`; None if unknown.
       total: of a sum, the array that was summed over.
       weights: axes along which all elements are shares that add up to one.
+      equal: axes along which all elements of data are known to be equal.
     """
 
     shape: tuple[int, ...]
@@ -131,6 +132,7 @@ class Value:
     constant: np.ndarray | None = None
     total: "Total | None" = None
     weights: frozenset[int] = frozenset()
+    equal: frozenset[int] = frozenset()
 
     @property
     def paths(self) -> frozenset[str]:
@@ -195,7 +197,7 @@ def parameter(path: str, shape: tuple[int, ...], sample: np.ndarray) -> Value:
     Args:
       path: its path in the variables.
       shape: its shape.
-      sample: positive random numbers.
+      sample: random numbers.
     """
     sources: dict[tuple[str, int], np.ndarray | None] = {(path, i): places.along(i, shape) for i in range(len(shape))}
     return Value(shape, sources=sources or {(path, 0): np.zeros(())}, pure=path, sample=sample)
