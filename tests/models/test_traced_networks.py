@@ -138,10 +138,27 @@ class Doubled(nn.Module):
         return nn.Dense(3, name="head")(self.part(x))
 
 
-def refusal_to_shrink(model):
+class FourHeads(nn.Module):
+    """Attention whose code says how many heads there are, so that those that are left would get channels of others."""
+
+    widths: Widths = ()
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        x = images.reshape(len(images), SIDE, -1)
+        width = width_of(self.widths, "hidden", 8)
+        query, key, value = (
+            nn.Dense(width, name=name)(x).reshape(*x.shape[:2], 4, -1) for name in ("query", "key", "hidden")
+        )
+        weights = nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", query, key))
+        mean = jnp.einsum("bhqk,bkhd->bqhd", weights, value).reshape(*x.shape[:2], -1).mean(1)
+        return nn.Dense(3, name="head")(mean)
+
+
+def refusal_to_shrink(model, dead=2):
     images = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
     leaves = drawn(jax.eval_shape(model.init, jax.random.key(0), images), np.random.default_rng(0))
-    leaves["params/hidden/kernel"][:, :2] = leaves["params/hidden/bias"][:2] = 0
+    leaves["params/hidden/kernel"][:, :dead] = leaves["params/hidden/bias"][:dead] = 0
     with pytest.raises(UserError) as refusal:
         models.shrink(model, unflatten(leaves), image_size=SIDE)
     assert len(str(refusal.value)) <= 400
@@ -163,6 +180,10 @@ def refusal_to_shrink(model):
 )
 def test_no_network_leaves_that_computes_something_else(part, reason):
     assert reason in refusal_to_shrink(Doubled(part))
+
+
+def test_a_fixed_number_of_heads_is_refused():
+    assert "without its dead channels the logits" in refusal_to_shrink(FourHeads(), dead=4)
 
 
 class Plain(nn.Module):

@@ -163,7 +163,7 @@ def _state(scene: Scene, kernel: Value, space: int, before: State | None) -> Sta
 
 
 def _numbered(scene: Scene, space: int, shape: tuple[int, ...], axis: int) -> np.ndarray:
-    return places.along(axis, shape) + scene.spaces.numbers(space).min(initial=2**62)
+    return places.along(axis, shape) + scene.spaces.first(space)
 
 
 def _rows(kernel: Value) -> int:

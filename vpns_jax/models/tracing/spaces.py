@@ -122,9 +122,9 @@ class Spaces:
         self.writers.append(Draft(space, kernel, self.draw()))
         return len(self.writers) - 1
 
-    def numbers(self, space: int) -> np.ndarray:
-        """The numbers of a tensor's channels."""
-        return np.arange(self._first[space], self._first[space + 1])
+    def first(self, space: int) -> int:
+        """The number of a tensor's first channel."""
+        return self._first[space]
 
     def root(self, space: int) -> int:
         """The first of all tensors that turned out to be one with this one."""
