@@ -176,6 +176,18 @@ CASES = {
         lambda _, images: dense("a", 8, flat(images)) * flat(images)[:, :8],
         {"a": UNKNOWN_FACTOR},
     ),
+    "a product of numbers of the images": (
+        lambda _, images: jnp.einsum("bc,bc->bc", dense("a", 8, flat(images)), flat(images)[:, :8]),
+        {"a": APART},
+    ),
+    "dot products with images": (
+        lambda _, images: jnp.einsum("bnc,bnc->bc", dense("a", 12, tokens(images)), tokens(images)),
+        {"a": APART},
+    ),
+    "channels chosen by images": (
+        lambda _, images: jnp.where(flat(images)[:, :8] > 0, dense("a", 8, flat(images)), 0.0),
+        {"a": "select_n combines its channels with numbers"},
+    ),
     "one number for each image": (
         lambda _, images: dense("a", 8, flat(images)) * images.mean((1, 2, 3))[:, None],
         {"a": {"activation": keeps_zero}},
