@@ -46,6 +46,9 @@ def _is_closed(stream: TextIO) -> bool:
     # A notebook's, or that of a test.
     except (OSError, ValueError):
         return False
+    # Windows cannot be asked so; there the error is raised as it is.
+    if not hasattr(select, "poll"):
+        return False
     poll = select.poll()
     poll.register(number, select.POLLOUT)
     return any(event & select.POLLERR for _, event in poll.poll(0))

@@ -40,8 +40,8 @@ def resolve(name: str, what: str) -> Callable[..., Any]:
         module = _imported(where)
     except UserError as error:
         raise UserError(f"{what} {short(name)}: {error}") from error
-    # Whatever the module raises while it is imported.
-    except Exception as error:
+    # Whatever the module raises while it is imported; a script without a guard may end the program, too.
+    except (Exception, SystemExit) as error:
         raise UserError(
             f"{what} {short(name)}: module {shorten(where, 80)} cannot be imported: {describe(error)}"
         ) from error
@@ -60,7 +60,7 @@ def source(function: Callable[..., Any]) -> Path | None:
     return Path(file) if file and Path(file).is_file() else None
 
 
-def describe(error: Exception) -> str:
+def describe(error: BaseException) -> str:
     """An error of the user's code on one line."""
     return shorten(f"{type(error).__name__}: {error}", 150)
 

@@ -1,6 +1,7 @@
 """What the program reads from its flags, and how it ends."""
 
 import os
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.program import ROOT, parsed
-from vpns_jax import cli
+from vpns_jax import cli, output
 
 # ml_collections loads config files in a way that is deprecated in Python.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -67,6 +68,15 @@ def test_a_command_ends_quietly_if_nobody_reads_what_it_prints(words):
     )
     os.close(write)
     assert (ended.returncode, ended.stderr) == (141, b"")
+
+
+def test_a_broken_pipe_where_the_system_cannot_be_asked(monkeypatch):
+    def breaks():
+        raise BrokenPipeError("of a reader")
+
+    monkeypatch.delattr(select, "poll")
+    with pytest.raises(BrokenPipeError, match="of a reader"):
+        output.until_closed(breaks)
 
 
 def test_another_broken_pipe_is_an_error_like_any_other():

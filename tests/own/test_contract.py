@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from examples import own_network
-from tests.own import networks
+from tests.own import misfits, networks
 from tests.pruners import cells
 from tests.training import tiny
 from vpns_jax import models, references, trees
@@ -72,6 +72,7 @@ def test_it_computes_what_the_module_computes():
         ("no_module", ("returned a dict", "Linen module or models.OwnModel")),
         ("bound", ("returned a method", "Linen module or models.OwnModel")),
         ("not_called_so", ("does not take (num_classes)", "'classes'")),
+        ("seeded", ("misfits:seeded", "no option may be called seed", "another name")),
         ("needs_depth", ("'depth'", "options need defaults")),
         ("without_train", ("WithoutTrain is called with (images, deterministic)", "(images, train)")),
         ("without_kernels", ("no kernel", "params has w, b", "head=")),
@@ -143,6 +144,30 @@ def test_other_mistakes_are_one_line(tmp_path, monkeypatch):
     refused(lambda: models.shrink(model, {"params": {}}), "cannot be made smaller", "no field `widths`")
     (tmp_path / "random.py").write_text("def make(num_classes): pass")
     refused(lambda: models.create(f"{tmp_path}/random.py:make"), "another module called random", "another name")
+
+
+def test_channels_of_a_module_without_a_hash_are_refused():
+    refused(lambda: models.channels(misfits.Net(5, field=bytearray(b"a"))), "Net has a field without a hash")
+
+
+@pytest.mark.parametrize("option", ["name", "num_classes"])
+def test_options_of_a_config_are_not_called_as_other_arguments(option):
+    refused(
+        lambda: config.parse(cells.tree(model__name="resnet18", model__options={option: 1})),
+        "config.model.options",
+        f"called {option}",
+    )
+
+
+def test_a_module_that_ends_the_program_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "script_that_exits.py").write_text("raise SystemExit(2)")
+    name = f"{tmp_path}/script_that_exits.py:make"
+    refused(lambda: models.create(name), "cannot be imported", "SystemExit: 2")
+
+
+def test_a_function_without_a_signature_has_no_options():
+    assert models.options("builtins:type") == ()
 
 
 def test_a_file_is_imported_with_its_neighbors(tmp_path, monkeypatch):

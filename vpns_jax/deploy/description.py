@@ -124,14 +124,16 @@ class Description:
         prompt, size = _prompt(_typed(tree, "prompt", dict)), _side(tree, "image_size")
         if size > prompt.canvas_size or prompt.image_size not in (None, size):
             raise UserError(f"image_size is {size}, which does not fit {prompt}")
+        name, options = _model(_typed(tree, "model", str), model), _typed(tree, "options", dict)
+        models.check_option_names(name, options)
         return cls(
-            model=_model(_typed(tree, "model", str), model),
+            model=name,
             prompt=prompt,
             image_size=size,
             mean=mean,
             std=std,
             classes=tuple(classes),
-            options=_typed(tree, "options", dict),
+            options=options,
             plain_on_canvas=_typed(tree, "plain_on_canvas", bool),
             decoding=Decoding.from_json(tree["decoding"]),
             origin=_typed({"origin": {}, **tree}, "origin", dict),

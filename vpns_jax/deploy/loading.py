@@ -19,7 +19,8 @@ def load(path: str | Path, description: Description | None = None, *, model: str
         `CELL.packed.safetensors`, a single file.
       description: the network's description, only for files of an older version, which do not hold it.
       model: for a network of one's own, the function that makes it: `module:function` or `file.py:function`. The file's
-        own word is not taken for it, because making the network runs that code.
+        own word is not taken for it, because making the network runs that code. The values of its options do come from
+        the file, so the function must not trust them: never unpickle, import or open what an option names.
 
     Raises:
       UserError: a file is missing or damaged; or the description is neither in the file nor given, or both.

@@ -11,7 +11,7 @@ from vpns_jax.models.loading import (
     load_pretrained,
     read_pretrained,
 )
-from vpns_jax.models.own import OwnModel
+from vpns_jax.models.own import OwnModel, check_option_names
 from vpns_jax.models.own_network import check_call
 from vpns_jax.models.preprocessing import Normalization, check_normalization, find_normalization
 from vpns_jax.models.prunable import prunable
@@ -48,6 +48,7 @@ __all__ = [
     "check_head",
     "check_layout",
     "check_normalization",
+    "check_option_names",
     "covers_head",
     "create",
     "default_source",

@@ -10,6 +10,7 @@ from typing import Any
 
 import flax.linen as nn
 
+from vpns_jax.errors import UserError
 from vpns_jax.models.convnext import ConvNeXt
 from vpns_jax.models.deit import DeiT
 from vpns_jax.models.head import DISTILLED_HEAD, HEAD
@@ -46,6 +47,12 @@ def channels(model: nn.Module, *, image_size: int = IMAGE_SIZE) -> tuple[Channel
             heads = (HEAD, DISTILLED_HEAD) if isinstance(model, DeiT) else (HEAD,)
             logits = Channels(tuple(_dense(path) for path in heads), fixed="its output channels are the classes")
             return (*describe(model), logits)
+    try:
+        hash(model)
+    except TypeError as error:
+        raise UserError(
+            f"{type(model).__name__} has a field without a hash, such as a list; take a tuple or a function"
+        ) from error
     return traced(model, image_size=image_size)
 
 

@@ -9,7 +9,7 @@ applied (`own_network`), which `check_call` does before any work.
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -22,6 +22,12 @@ from vpns_jax.models.head import HEAD
 from vpns_jax.models.own_network import OwnNetwork, Variables, form, moved, plain
 
 Color = tuple[float, float, float]
+# What calls that also take a network's options have as arguments of their own: an option of such a name would never
+# reach the network, and would change how its file is read.
+RESERVED = (
+    *("name", "path", "source", "layout", "num_classes", "image_size"),
+    *("dont_load", "ignore", "weights_key", "seed"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,9 +82,9 @@ class Factory:
         Raises:
           UserError: the function does not take the arguments, fails, or returns something else.
         """
+        check_option_names(self.name, (*self.options, *options))
         try:
-            signature = inspect.signature(self.make)
-            signature.bind(num_classes=num_classes, **options)
+            inspect.signature(self.make).bind(num_classes=num_classes, **options)
         except (TypeError, ValueError) as error:
             given = ", ".join(("num_classes", *options))
             raise UserError(
@@ -98,8 +104,12 @@ class Factory:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """The names of the function's arguments beside `num_classes`."""
-        return tuple(name for name in inspect.signature(self.make).parameters if name != "num_classes")
+        """The names of the function's arguments beside `num_classes`; none if they are unknown, as a builtin's are."""
+        try:
+            parameters = inspect.signature(self.make).parameters
+        except (TypeError, ValueError):
+            return ()
+        return tuple(name for name in parameters if name != "num_classes")
 
     def create(self, name: str, num_classes: int, options: Mapping[str, Any]) -> OwnNetwork:
         """Makes a network as one like all others.
@@ -139,6 +149,24 @@ class Factory:
             got = several(variables) if isinstance(variables, dict) else type(variables).__name__
             raise UserError(f"model {short(self.name)}: load() returned {got}; it must be a mapping with params")
         return moved(variables, own.head, HEAD)
+
+
+def check_option_names(name: str, options: Iterable[str]) -> None:
+    """Checks that no option is called as an argument of the calls that take options.
+
+    Args:
+      name: the network's name, for the error.
+      options: the names of the options.
+
+    Raises:
+      UserError: one is.
+    """
+    reserved = next((option for option in options if option in RESERVED), None)
+    if reserved is not None:
+        raise UserError(
+            f"model {short(name)}: no option may be called {reserved}, which other calls take; give it another name "
+            f"than {', '.join(RESERVED)}"
+        )
 
 
 def _check(name: str, own: OwnModel) -> None:

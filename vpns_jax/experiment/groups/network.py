@@ -69,6 +69,7 @@ class ModelConfig:
             weights is set although no file is read.
         """
         with at(f"{path}.options"):
+            models.check_option_names(self.name, self.options)
             models.create(self.name, **self.options)
         if self.mean or self.std:
             try:
