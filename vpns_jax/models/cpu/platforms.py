@@ -13,6 +13,10 @@ _assumed: contextvars.ContextVar[str | None] = contextvars.ContextVar("assumed",
 def assumed(platform: str) -> Iterator[None]:
     """Lets `traced_for` say a platform, for programs that are only traced and looked at.
 
+    `jax.jit` does not know of it, and keeps its traces: a function under a `jit` of its own inside the program is
+    traced once, for this platform or without it, and later traces with the same shapes repeat that. This package's
+    own calls of `jit` ask for the platform before.
+
     Args:
       platform: the platform, such as "tpu", which need not be there.
 
