@@ -131,6 +131,11 @@ def test_facts_that_cannot_be(tmp_path, key, value, words):
     refused(path, words)
 
 
+def test_a_description_whose_options_are_called_as_other_arguments():
+    with pytest.raises(UserError, match="no option may be called ignore"):
+        finished.description(options={"ignore": ["*"]})
+
+
 def test_a_mapping_beyond_the_head(tmp_path):
     saved = finished.classifier()
     arrays = saved.subnetwork.replace(mapping=np.asarray([4, 5, 2], np.int32))

@@ -51,6 +51,9 @@ class Description:
     decoding: Decoding = AS_STORED
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        models.check_option_names(self.model, self.options)
+
     @property
     def prompted(self) -> bool:
         """Whether there is a prompt."""
@@ -124,16 +127,14 @@ class Description:
         prompt, size = _prompt(_typed(tree, "prompt", dict)), _side(tree, "image_size")
         if size > prompt.canvas_size or prompt.image_size not in (None, size):
             raise UserError(f"image_size is {size}, which does not fit {prompt}")
-        name, options = _model(_typed(tree, "model", str), model), _typed(tree, "options", dict)
-        models.check_option_names(name, options)
         return cls(
-            model=name,
+            model=_model(_typed(tree, "model", str), model),
             prompt=prompt,
             image_size=size,
             mean=mean,
             std=std,
             classes=tuple(classes),
-            options=options,
+            options=_typed(tree, "options", dict),
             plain_on_canvas=_typed(tree, "plain_on_canvas", bool),
             decoding=Decoding.from_json(tree["decoding"]),
             origin=_typed({"origin": {}, **tree}, "origin", dict),
