@@ -64,6 +64,17 @@ def test_split_weights_under_jit_give_the_mask_of_one_device(name):
     assert sum(int(leaf.sum()) for leaf in jax.tree.leaves(mask)) == 224 - int(0.7 * 224)
 
 
+def test_inside_of_shard_map_whole_weights_have_the_mask_of_one_device():
+    mesh = jax.make_mesh((8,), ("devices",), axis_types=(AxisType.Auto,))
+    whole = PartitionSpec()
+
+    def prune(params, batches):
+        return {name: PRUNERS[name](params, batches) for name in ("magnitude", "snip")}
+
+    mapped = jax.shard_map(prune, mesh=mesh, in_specs=(whole, whole), out_specs=whole, check_vma=False)
+    assert same(jax.jit(mapped)(PARAMS, BATCHES), prune(PARAMS, BATCHES))
+
+
 def test_synflow_of_split_weights_outside_of_jit():
     """There it moves them to one device, and the masks back."""
     params, batches = split()
