@@ -6,7 +6,7 @@ from PIL import Image
 
 from tests.experiment import small
 from tests.training import tiny
-from vpns_jax import data
+from vpns_jax import data, references
 from vpns_jax.data import own
 from vpns_jax.errors import UserError
 
@@ -15,7 +15,7 @@ GRAY, COLOR = np.full((2, 3), 7, np.uint8), np.arange(18, dtype=np.uint8).reshap
 
 def named(monkeypatch, **made):
     """Makes `own` return this mapping."""
-    monkeypatch.setattr(own, "check", lambda name: lambda: made)
+    monkeypatch.setattr(references, "resolve", lambda name, kind: lambda: made)
     own.open_own.cache_clear()
     return "mine:make"
 

@@ -13,7 +13,7 @@ items are pairs (image, label), or mappings with the keys "image" and "label". A
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,26 +23,6 @@ from vpns_jax.data.source import Original
 from vpns_jax.errors import UserError, short, shorten
 
 _SPLITS = ("train", "val", "test")
-
-
-def is_own(name: str) -> bool:
-    """Whether a data set's name has the form `module:function` or `file.py:function`."""
-    return references.is_reference(name)
-
-
-def check(name: str) -> Callable[[], Any]:
-    """Imports the function; see `references.resolve`.
-
-    Args:
-      name: `module:function` or `file.py:function`.
-
-    Returns:
-      The function.
-
-    Raises:
-      UserError: the module cannot be imported or has no such function.
-    """
-    return references.resolve(name, "data set")
 
 
 @functools.lru_cache(maxsize=1)
@@ -133,7 +113,7 @@ class _Read:
 
 def _made(name: str) -> Mapping[str, Any]:
     try:
-        made = check(name)()
+        made = references.resolve(name, "data set")()
     except UserError:
         raise
     # Whatever the user's function raises.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vpns_jax import files
+from vpns_jax import files, references
 from vpns_jax.arguments import Parser
 from vpns_jax.data import folder, own, registry, tfds_sets
 from vpns_jax.data.source import Original
@@ -95,7 +95,7 @@ def prepare(name: str, *, data_dir: str | None = None, manual_dir: str | None = 
         original = registry.BUNDLED[name]()
     elif name.startswith(folder.PREFIX):
         original = folder.open_folder(name, progress=True)
-    elif own.is_own(name):
+    elif references.is_reference(name):
         original = own.open_own(name)
     else:
         _prepare_tfds(name, data_dir=data_dir, manual_dir=manual_dir)

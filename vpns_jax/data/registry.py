@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from vpns_jax import references
 from vpns_jax.data import bundled, folder, fonts, own, tfds_sets
 from vpns_jax.data.dataset import Dataset
 from vpns_jax.data.decoding import DEFAULT, DecodeOptions
@@ -42,8 +43,8 @@ def check(name: str) -> None:
     """
     if name.startswith(folder.PREFIX):
         folder.check(name)
-    elif own.is_own(name):
-        own.check(name)
+    elif references.is_reference(name):
+        references.resolve(name, "data set")
     else:
         check_name("data set", name, (*names(), f"{folder.PREFIX}/path/to/images", "my_module:make_data"))
 
@@ -75,7 +76,7 @@ def identity(name: str, options: DecodeOptions = DEFAULT, *, data_dir: str | Non
         return digest(*MADE_FROM[name]())
     if name.startswith(folder.PREFIX):
         return digest(*folder.contents(name, options))
-    if own.is_own(name):
+    if references.is_reference(name):
         return digest(*own.contents(name))
     return digest(*tfds_sets.contents(name, options, data_dir=data_dir))
 
@@ -108,7 +109,7 @@ def open_sources(
         original = BUNDLED[name]()
     elif name.startswith(folder.PREFIX):
         original = folder.open_folder(name, options)
-    elif own.is_own(name):
+    elif references.is_reference(name):
         original = own.open_own(name)
     else:
         original = tfds_sets.open_tfds(name, options, data_dir=data_dir)
