@@ -1,54 +1,39 @@
 """Several processes run one experiment; killed, they resume together bit for bit, or one alone resumes."""
 
-import contextlib
 import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
-from pathlib import Path
+import time
 
 import jax
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
+import main
+from tests import forks
+from tests.experiment import small
 from tests.pruners import cells
 from tests.test_resume import PATIENCE, outcome, rows
 from tests.training import tiny
 from vpns_jax import data
 from vpns_jax.errors import UserError
-from vpns_jax.experiment import config, pretraining
-from vpns_jax.models import formats, registry
-from vpns_jax.parallel import processes
+from vpns_jax.experiment import cell, config, pretraining
+from vpns_jax.experiment import run as experiment
+from vpns_jax.models import formats, layouts, registry
+from vpns_jax.parallel import processes, sharding
+from vpns_jax.training.recorder import Recorder
 
-ROOT = Path(__file__).parent.parent
 CELL = "hydra-s50-seed7"
 CONFIG = "from ml_collections import ConfigDict\n\ndef get_config():\n    return ConfigDict({tree})\n"
-# Like main.py, but it knows the tiny network and runs several folders. If it is to be killed, that happens in the last
-# folder, after it has logged an epoch and before the epoch's checkpoint.
-WORKER = """
-import os, signal, sys, time
-from pathlib import Path
-import jax
-from matplotlib.figure import Figure
-from tests.experiment import small
-from tests.pruners import cells
-from vpns_jax.experiment import cell
-from vpns_jax.experiment import run as experiment
-from vpns_jax.parallel import sharding
-from vpns_jax.models import layouts, registry
-from vpns_jax.training.recorder import Recorder
-import main
 
-registry.ENTRIES["tiny"] = cells.ENTRY
-layouts.LAYOUTS[cells.tiny.Tiny] = (layouts.resnet_torchvision,)
-sharding.LARGE = 8
-Figure.savefig = small.save_blank
-kill, folders, argv = sys.argv[1] == "kill", sys.argv[2].split(","), ["main.py", *sys.argv[3:]]
 
 class Killed(Recorder):
+    """Kills its process after it has logged an epoch, and before the epoch's checkpoint."""
+
     def epoch(self, row):
         super().epoch(row)
         if (row["stage"], row["epoch"]) == ("retrain", 2):
@@ -56,15 +41,25 @@ class Killed(Recorder):
             time.sleep(60 * jax.process_index())
             os.kill(os.getpid(), signal.SIGKILL)
 
-def run_all(config, _, line):
-    for folder in folders:
-        if kill and folder == folders[-1]:
-            cell.Recorder = Killed
-        run(config, Path(folder), line)
 
-run, experiment.run = experiment.run, run_all
-sys.exit(main.main(argv))
-"""
+def program(kill, folders, config, flags):
+    """Runs main.py for several folders, with the tiny network. If it is to be killed, that happens in the last one."""
+    registry.ENTRIES["tiny"] = cells.ENTRY
+    layouts.LAYOUTS[tiny.Tiny] = (layouts.resnet_torchvision,)
+    sharding.LARGE = 8
+    Figure.savefig = small.save_blank
+    run_one = experiment.run
+
+    def run_all(parsed, _, line):
+        for folder in folders:
+            if kill and folder == folders[-1]:
+                cell.Recorder = Killed
+            run_one(parsed, folder, line)
+
+    experiment.run = run_all
+    # The library for configs looks here for the keys that are changed.
+    sys.argv = ["main.py", f"--config={config}", *flags]
+    return main.main(sys.argv)
 
 
 def prepare(tmp_path, monkeypatch):
@@ -120,37 +115,34 @@ def alone(port, number):
     return ["--config.mesh.fsdp=1"], {}
 
 
-def start(count, launch, command, outputs):
-    """Starts processes with one device each; their output goes to `outputs`."""
-    shared, port = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}, free_port()
-    workers = []
-    for number, output in zip(range(count), outputs, strict=True):
+def start(launch, function, *arguments, logs):
+    """Starts processes with one device each, which call `function` with the arguments and their flags."""
+    port, started = free_port(), []
+    for number, log in enumerate(logs):
         flags, environment = launch(port, number)
-        streams = {"stdout": output, "stderr": subprocess.STDOUT, "text": True}
-        workers.append(subprocess.Popen([*command, *flags], cwd=ROOT, env=os.environ | shared | environment, **streams))
-    return workers
+        started.append(forks.start(function, *arguments, flags, log=log, environment=environment))
+    return started
 
 
-def end(workers):
-    for worker in workers:
-        worker.kill()
-        worker.wait()
+def end(started):
+    for process in started:
+        process.kill()
+        process.join()
 
 
-def run(tmp_path, count, launch, *folders, kill=False):
+def run(tmp_path, count, launch, *names, kill=False):
     """Runs the folders one after another on `count` processes."""
-    arguments = ["kill" if kill else "finish", ",".join(str(tmp_path / name) for name in folders)]
-    command = [sys.executable, "-c", WORKER, *arguments, f"--config={tmp_path / 'config.py'}"]
-    logs = [tmp_path / f"{'-'.join(folders)}-{number}.log" for number in range(count)]
-    with contextlib.ExitStack() as files:
-        workers = start(count, launch, command, [files.enter_context(log.open("w")) for log in logs])
+    logs = [tmp_path / f"{'-'.join(names)}-{number}.log" for number in range(count)]
+    folders = [tmp_path / name for name in names]
+    started = start(launch, program, kill, folders, tmp_path / "config.py", logs=logs)
     try:
         # The first process decides when the processes are killed.
-        codes = [worker.wait(timeout=PATIENCE) for worker in (workers[:1] if kill else workers)]
-        expected = -signal.SIGKILL if kill else 0
-        assert set(codes) == {expected}, "\n".join(log.read_text()[-2000:] for log in logs)
+        for process in started[:1] if kill else started:
+            process.join(PATIENCE)
+            expected = -signal.SIGKILL if kill else 0
+            assert process.exitcode == expected, "\n".join(log.read_text()[-2000:] for log in logs)
     finally:
-        end(workers)
+        end(started)
 
 
 def assert_close(workdir, expected):
@@ -187,51 +179,52 @@ def test_killed_and_resumed_by_two_or_by_one(tmp_path, monkeypatch):
     assert len(list((tmp_path / "unbroken" / "tensorboard" / CELL).iterdir())) == 1
 
 
-# Once the processes have joined, each prints which one it is.
-TELL = """
-import sys, time
-import jax
-
 def tell(*_):
+    """Prints which process this is, once the processes have joined."""
     gpus = jax.config.values["jax_cuda_visible_devices"]
     print("process", jax.process_index(), jax.process_count(), len(jax.devices()), gpus, flush=True)
     time.sleep(3600)
-"""
-BY_MAIN = f"""{TELL}
-import main
-from vpns_jax.experiment import run
 
-run.run = tell
-sys.exit(main.main(["main.py", "--config=configs/quickstart.py", *sys.argv[1:]]))
-"""
-# What main.py calls, without all that it imports.
-BY_JOIN = f"""{TELL}
-from vpns_jax.parallel import processes
 
-coordinators = [flag.removeprefix("--coordinator=") for flag in sys.argv[1:]]
-processes.join(*(coordinators or [None]), None, None)
-tell()
-"""
+def by_main(flags):
+    experiment.run = tell
+    return main.main(["main.py", "--config=configs/quickstart.py", *flags])
+
+
+def by_join(flags):
+    """Joins as main.py does, without the checks of a config."""
+    coordinators = [flag.removeprefix("--coordinator=") for flag in flags]
+    processes.join(*(coordinators or [None]), None, None)
+    tell()
+
+
+def said(log):
+    """Waits until a process has told which one it is."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        for line in log.read_text().splitlines() if log.exists() else []:
+            if line.startswith("process "):
+                return line.split()[1:]
+        time.sleep(0.05)
+    raise AssertionError(log.read_text())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launch", [by_flags, by_slurm, by_open_mpi_4, by_open_mpi_5])
-def test_launchers_tell_who_is_who_and_sigterm_ends_all(launch):
-    command = [sys.executable, "-c", BY_MAIN if launch is by_flags else BY_JOIN]
-    workers = start(2, launch, command, [subprocess.PIPE, subprocess.PIPE])
+def test_launchers_tell_who_is_who_and_sigterm_ends_all(launch, tmp_path):
+    logs = [tmp_path / "0.log", tmp_path / "1.log"]
+    started = start(launch, by_main if launch is by_flags else by_join, logs=logs)
     try:
         # A process of a launcher takes the GPU with its number on its machine.
         gpus = ["all", "all"] if launch is by_flags else ["0", "1"]
-        for number, worker in enumerate(workers):
-            who = next(line.split()[1:] for line in iter(worker.stdout.readline, "") if line.startswith("process "))
-            assert who == [str(number), "2", "2", gpus[number]]
-        for worker in workers:
-            worker.terminate()
-        assert [worker.wait(timeout=PATIENCE) for worker in workers] == [-signal.SIGTERM] * 2
+        for number, log in enumerate(logs):
+            assert said(log) == [str(number), "2", "2", gpus[number]]
+        for process in started:
+            process.terminate()
+            process.join(PATIENCE)
+        assert [process.exitcode for process in started] == [-signal.SIGTERM] * 2
     finally:
-        end(workers)
-        for worker in workers:
-            worker.stdout.close()
+        end(started)
 
 
 @pytest.mark.parametrize(

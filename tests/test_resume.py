@@ -1,21 +1,20 @@
 """A run that is killed at any moment and resumed ends bit for bit like an uninterrupted one."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
+import main
+from tests import forks, sorting
+from tests.experiment import small
 from tests.pruners import cells
+from vpns_jax.models import layouts, registry
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parent.parent
 CELL = "vpns-s70-seed7"
 # Seconds: only a process that hangs takes as long, on however busy a machine.
 PATIENCE = 1800
@@ -31,37 +30,31 @@ CONFIG = cells.tree(
     retrain__epochs=3,
     checkpoint_every_epochs=2,
 )
-# main.py, which knows the tiny network here: tracing is most of what a start takes.
-PROGRAM = """
-import sys
-import pytest
-from tests import sorting
-from tests.pruners import cells
-from vpns_jax.models import layouts, registry
-import main
 
-registry.ENTRIES["tiny"] = cells.ENTRY
-layouts.LAYOUTS[cells.tiny.Tiny] = (layouts.resnet_torchvision,)
-sorting.replace_searches(pytest.MonkeyPatch())
-sys.exit(main.main(["main.py", *sys.argv[1:]]))
-"""
+
+def program(config, workdir):
+    """Runs main.py, which knows the tiny network here: tracing is most of what a start takes."""
+    registry.ENTRIES["tiny"] = cells.ENTRY
+    layouts.LAYOUTS[cells.tiny.Tiny] = (layouts.resnet_torchvision,)
+    sorting.replace_searches(pytest.MonkeyPatch())
+    Figure.savefig = small.save_blank
+    return main.main(["main.py", f"--config={config}", f"--workdir={workdir}"])
 
 
 def start(cache, workdir):
-    # One compilation cache, so that later starts are quick and run the same programs.
-    environment = os.environ | {"XDG_CACHE_HOME": str(cache), "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     config = workdir.parent / "config.py"
     config.write_text(
         f"from ml_collections import ConfigDict\n\n\ndef get_config():\n    return ConfigDict({CONFIG})\n"
     )
-    command = [sys.executable, "-c", PROGRAM, f"--config={config}", f"--workdir={workdir}"]
-    with (workdir.parent / f"{workdir.name}.log").open("a") as log:
-        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    # One compilation cache, so that later starts are quick and run the same programs.
+    environment = {"XDG_CACHE_HOME": str(cache)}
+    return forks.start(program, config, workdir, log=workdir.parent / f"{workdir.name}.log", environment=environment)
 
 
 def finish(cache, workdir):
-    code = start(cache, workdir).wait(timeout=PATIENCE)
-    assert code == 0, (workdir.parent / f"{workdir.name}.log").read_text()[-2000:]
+    process = start(cache, workdir)
+    process.join(PATIENCE)
+    assert process.exitcode == 0, (workdir.parent / f"{workdir.name}.log").read_text()[-2000:]
 
 
 def rows(workdir, cell=CELL):
@@ -76,11 +69,11 @@ def kill_after(cache, workdir, cell, count):
     deadline = time.monotonic() + PATIENCE
     path = workdir / "metrics.jsonl"
     while path.read_text().count(f'"{cell}"') < count if path.exists() else True:
-        assert process.poll() is None, "the run ended before it could be killed"
+        assert process.is_alive(), "the run ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert not (workdir / "cells" / f"{CELL}.json").exists()
 
 
