@@ -11,6 +11,7 @@ from PIL import Image
 from tests import sorting
 from tests.pruners import cells
 from tests.training import tiny
+from vpns_jax.analysis import figures as analysis_figures
 from vpns_jax.experiment import config, pretraining, run
 from vpns_jax.models import layouts, registry
 from vpns_jax.training.recorder import Recorder
@@ -42,13 +43,23 @@ def save_blank(figure, file, **options):
     file.write(BLANK)
 
 
+def blank_figure(*data):
+    """Stands for a function of `figures`, whose last argument is the file."""
+    data[-1].parent.mkdir(exist_ok=True)
+    data[-1].write_bytes(BLANK)
+    return data[-1]
+
+
 @contextlib.contextmanager
-def world(tmp_path, monkeypatch):
+def world(tmp_path, monkeypatch, *, figures=True):
     """Registers the tiny network so that it can be run and exported, with its cache under `tmp_path`.
 
-    Figures are made but not drawn, which would take half the time of a run.
+    Figures are made but not drawn, which would take half the time of a run. Making them takes a third of what is left,
+    so tests that run often do without.
     """
     monkeypatch.setattr(Figure, "savefig", save_blank)
+    for name in () if figures else analysis_figures.__all__:
+        monkeypatch.setattr(analysis_figures, name, blank_figure)
     monkeypatch.setenv("VPNS_JAX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setitem(registry.ENTRIES, "tiny", cells.ENTRY)
     sorting.replace_searches(monkeypatch)
