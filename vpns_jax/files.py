@@ -215,7 +215,7 @@ def digest_arrays(arrays: Iterable[tuple[str, Any]]) -> str:
     for name, array in arrays:
         value = np.asarray(array)
         total.update(f"{name} {value.dtype} {value.shape}\n".encode())
-        total.update(np.ascontiguousarray(value).tobytes())
+        total.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
     return total.hexdigest()
 
 

@@ -5,6 +5,7 @@ gives the file's tensors again. All formats are read back bit for bit.
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -56,11 +57,17 @@ def load(name: str, tensors: dict[str, np.ndarray], folder: Path, **options: Any
     return models.load_pretrained(name, path, **options)
 
 
+@functools.cache
+def apply(name: str, **options: Any) -> Any:
+    """The network's compiled function; one for all tests, which compiles a size of images once."""
+    return jax.jit(models.create(name, **options).apply)
+
+
 def assert_golden(
     name: str, variables: Any, size: int, mean: Any, std: Any, golden: np.ndarray, **options: Any
 ) -> None:
     images = (recipe.logit_images(size) / np.float32(255) - np.float32(mean)) / np.float32(std)
-    logits = jax.jit(models.create(name, **options).apply)(variables, images)
+    logits = apply(name, **options)(variables, images)
     assert logits.shape == golden.shape
     np.testing.assert_allclose(logits, golden, rtol=0, atol=1e-4 * golden.std())
 
@@ -70,7 +77,8 @@ def assert_exports(name: str, variables: Any, tensors: dict[str, np.ndarray]) ->
     assert set(exported) == set(tensors)
     for key, tensor in tensors.items():
         assert (exported[key].dtype, exported[key].shape) == (tensor.dtype, tensor.shape), key
-        assert np.array_equal(exported[key].reshape(-1).view(np.uint8), tensor.reshape(-1).view(np.uint8)), key
+        bits = f"u{tensor.dtype.itemsize}"
+        assert np.array_equal(exported[key].reshape(-1).view(bits), tensor.reshape(-1).view(bits)), key
 
 
 @pytest.mark.parametrize(

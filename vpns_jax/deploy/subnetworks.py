@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -82,7 +81,7 @@ def load(path: Path, name: str, *, image_size: int = 224, **options: Any) -> Sub
         if kind == "mask":
             mask[rest] = _unpack(path, rest, tensor, weights)
         elif kind == "prompt":
-            prompt[rest] = jnp.asarray(tensor)
+            prompt[rest] = tensor
     if "mapping" not in tensors or not mask:
         raise UserError(f"{task_path(path)} holds no mask or no mapping; was it written beside {path.name}?")
     mapping, rows = tensors["mapping"], weights[f"{models.HEAD}/bias"].size
@@ -92,8 +91,8 @@ def load(path: Path, name: str, *, image_size: int = 224, **options: Any) -> Sub
         weights=variables["params"],
         mask=trees.unflatten(mask),
         batch_stats=variables.get("batch_stats", {}),
-        prompt=trees.unflatten(prompt),
-        mapping=jnp.asarray(mapping),
+        prompt=jax.device_put(trees.unflatten(prompt)),
+        mapping=jax.device_put(mapping),
     )
 
 
@@ -156,7 +155,7 @@ def _unpack(path: Path, key: str, bits: np.ndarray, weights: dict[str, Any]) -> 
     kept = np.unpackbits(bits, count=weights[key].size).astype(bool).reshape(weights[key].shape)
     if np.any(np.asarray(weights[key])[~kept]):
         raise UserError(f"{task_path(path)}: mask of {key} drops weights that {path.name} has; they are not one pair")
-    return jnp.asarray(kept)
+    return jax.device_put(kept)
 
 
 def _read_task(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

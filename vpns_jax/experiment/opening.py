@@ -5,8 +5,6 @@ import functools
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from vpns_jax import data, models
@@ -15,6 +13,7 @@ from vpns_jax.deploy import subnetworks
 from vpns_jax.errors import UserError
 from vpns_jax.experiment import pretraining, pruning
 from vpns_jax.experiment.config import Config
+from vpns_jax.models import initializing
 from vpns_jax.parallel import sharding
 from vpns_jax.prompting import label_mapping
 from vpns_jax.pruners import method
@@ -111,7 +110,7 @@ def _load_mask(config: Config, classes: int) -> PyTree:
     name, size = config.model.name, config.prompt.canvas_size
     subnetwork = subnetworks.load(Path(config.transferred_mask), name, image_size=size, **config.model.options)
     model = models.create(name, num_classes=classes, **config.model.options)
-    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    variables = initializing.shapes(model, image_size=size)
     weights, name = variables["params"], config.transferred_mask
     prunable, pattern = pruning.prunable(config, weights), pruning.pattern(config, model)
     for density in config.densities:
@@ -129,7 +128,7 @@ def _check_kernels(config: Config) -> None:
     canvas_size, image_size = config.prompt.canvas_size, config.data.image_size
 
     def shapes(size: int) -> PyTree:
-        return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+        return initializing.shapes(model, image_size=size)
 
     models.check_layout(config.model.name, **config.model.options)
     models.check_call(model, image_size=canvas_size)

@@ -5,12 +5,11 @@ import re
 from typing import Any
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 
 from vpns_jax import models, sparsity, trees
 from vpns_jax.analysis import flops
 from vpns_jax.errors import UserError, short
+from vpns_jax.models import initializing
 
 PyTree = Any
 COSTS = {"macs": "multiply-adds", "params": "parameters"}
@@ -124,6 +123,4 @@ def _macs(model: nn.Module, image_size: int) -> dict[str, int]:
 
 
 def _shapes(model: nn.Module, image_size: int) -> dict[str, Any]:
-    images = jnp.zeros((1, image_size, image_size, 3))
-    shapes: Any = jax.eval_shape(model.init, jax.random.key(0), images)
-    return trees.flatten(shapes["params"])
+    return trees.flatten(initializing.shapes(model, image_size=image_size)["params"])

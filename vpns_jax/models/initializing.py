@@ -1,5 +1,7 @@
 """Fresh variables of networks: the shapes of all, and the values of some."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,10 +11,22 @@ from vpns_jax.models.head import HEAD
 from vpns_jax.models.layouts import Shape
 
 
-def shapes_of(model: nn.Module, images: jax.Array) -> dict[str, Shape]:
-    """The shapes of all variables, by path."""
-    abstract = trees.flatten(jax.eval_shape(model.init, jax.random.key(0), images))
-    return {path: leaf.shape for path, leaf in abstract.items()}
+def shapes(model: nn.Module, *, image_size: int) -> Any:
+    """The variables that `model.init` makes, as `jax.ShapeDtypeStruct`s: nothing is computed or compiled.
+
+    Args:
+      model: the network.
+      image_size: side in pixels of the network's images.
+
+    Returns:
+      `{"params": ..., "batch_stats": ...}` (the latter only with batch normalization).
+    """
+    return jax.eval_shape(model.init, jax.random.key(0), _images(image_size))
+
+
+def shapes_by_path(model: nn.Module, *, image_size: int) -> dict[str, Shape]:
+    """The shapes of all variables, by path; see `shapes`."""
+    return {path: leaf.shape for path, leaf in trees.flatten(shapes(model, image_size=image_size)).items()}
 
 
 def new_head(model: nn.Module, rng: jax.Array, *, image_size: int) -> dict[str, jax.Array]:
@@ -26,19 +40,18 @@ def new_head(model: nn.Module, rng: jax.Array, *, image_size: int) -> dict[str, 
     Returns:
       The head's `kernel` `[c, s]` and `bias` `[s]`.
     """
-    images = jnp.zeros((1, image_size, image_size, 3))
-    wanted = {path for path in shapes_of(model, images) if path.startswith(f"params/{HEAD}/")}
-    return trees.unflatten(initialize(model, images, rng, wanted))["params"][HEAD]
+    wanted = {path for path in shapes_by_path(model, image_size=image_size) if path.startswith(f"params/{HEAD}/")}
+    return trees.unflatten(initialize(model, rng, wanted, image_size=image_size))["params"][HEAD]
 
 
-def initialize(model: nn.Module, images: jax.Array, rng: jax.Array, wanted: set[str]) -> dict[str, jax.Array]:
+def initialize(model: nn.Module, rng: jax.Array, wanted: set[str], *, image_size: int) -> dict[str, jax.Array]:
     """Initializes some of a network's variables; the compiler drops the work for the others.
 
     Args:
       model: the network.
-      images: images `[b, h, w, 3]` of the size that the network will get.
       rng: a random key.
       wanted: the paths of the variables to initialize.
+      image_size: side in pixels of the network's images.
 
     Returns:
       The fresh variables by path.
@@ -46,7 +59,14 @@ def initialize(model: nn.Module, images: jax.Array, rng: jax.Array, wanted: set[
     if not wanted:
         return {}
 
+    images = _images(image_size)
+
     def init(rng: jax.Array) -> dict[str, jax.Array]:
-        return {p: leaf for p, leaf in trees.flatten(model.init(rng, images)).items() if p in wanted}
+        blank = jnp.zeros(images.shape, images.dtype)
+        return {p: leaf for p, leaf in trees.flatten(model.init(rng, blank)).items() if p in wanted}
 
     return jax.jit(init)(rng)
+
+
+def _images(size: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)

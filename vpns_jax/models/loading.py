@@ -18,7 +18,7 @@ from vpns_jax.errors import LONGEST, UserError, several, shorten
 from vpns_jax.models import fitting, formats, hub, layouts, misfit
 from vpns_jax.models.formats import Contents
 from vpns_jax.models.head import HEAD
-from vpns_jax.models.initializing import initialize, shapes_of
+from vpns_jax.models.initializing import initialize, shapes_by_path
 from vpns_jax.models.layouts import Layout, Rule, Shape
 from vpns_jax.models.registry import create, default_source, is_own, own_weights
 from vpns_jax.models.vit import ViT
@@ -108,11 +108,10 @@ def read_pretrained(
     check_layout(name, **options)
     model = create(name, num_classes=1 if num_classes is None else num_classes, **options)
     file, contents = _contents(name, source, weights_key, options)
-    images = jnp.zeros((1, image_size, image_size, 3))
-    fitted, shapes = _fit(file, model, images, contents, weights_key)
+    fitted, shapes = _fit(file, model, image_size, contents, weights_key)
     if num_classes is None:
         model = create(name, num_classes=_classes_of(fitted, contents), **options)
-        fitted, shapes = _fit(file, model, images, contents, weights_key)
+        fitted, shapes = _fit(file, model, image_size, contents, weights_key)
     names = {path.split("/", 1)[1]: path for path in shapes}
     fresh = {names[path] for path in trees.select(names, dont_load, what="dont_load")}
     wanted = [rule for rule in fitted.rules if not fresh.issuperset(rule.paths)]
@@ -130,8 +129,9 @@ def read_pretrained(
     leaves: dict[str, Any] = {}
     for rule in wanted:
         leaves |= rule.from_file(tensors.get(rule.name, np.zeros(rule.fold, rule.dtype)), shapes)
-    leaves |= initialize(model, images, jax.random.key(seed), fresh)
-    variables = trees.unflatten({path: jnp.asarray(leaves[path]) for path in shapes})
+    leaves |= initialize(model, jax.random.key(seed), fresh, image_size=image_size)
+    # `jnp.asarray` would compile a program for each shape.
+    variables = jax.device_put(trees.unflatten({path: leaves[path] for path in shapes}))
     return Pretrained(variables, file, fitted.layout, (*contents.notes, *fitted.notes, *widened, *notes))
 
 
@@ -147,10 +147,10 @@ def _contents(
 
 
 def _fit(
-    file: Path, model: nn.Module, images: jax.Array, contents: Contents, weights_key: str
+    file: Path, model: nn.Module, image_size: int, contents: Contents, weights_key: str
 ) -> tuple[fitting.Fit, dict[str, Shape]]:
     """The layout of a file, and the shapes of the network's variables by path."""
-    shapes = shapes_of(model, images)
+    shapes = shapes_by_path(model, image_size=image_size)
     candidates = [(layout.__name__, layout(shapes)) for layout in layouts.LAYOUTS[type(model)]]
     try:
         return fitting.fit(candidates, contents.tensors, "" if contents.key_used else weights_key), shapes
@@ -218,7 +218,7 @@ def resize_positions(embedding: np.ndarray, shape: Shape, tokens: int) -> np.nda
 @functools.cache
 def _leaves(name: str) -> frozenset[str]:
     """The paths of a network's variables; no option changes them."""
-    return frozenset(shapes_of(create(name), jnp.zeros((1, 224, 224, 3))))
+    return frozenset(shapes_by_path(create(name), image_size=224))
 
 
 def check_layout(name: str, **options: Any) -> None:

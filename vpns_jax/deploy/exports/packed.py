@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import safetensors
@@ -33,7 +32,7 @@ from vpns_jax.deploy.classifier import Classifier
 from vpns_jax.deploy.description import Description
 from vpns_jax.deploy.exports.formats import Format, Option
 from vpns_jax.errors import LONGEST, UserError, short, shorten
-from vpns_jax.models import formats
+from vpns_jax.models import formats, initializing
 from vpns_jax.training.network import Subnetwork
 
 SUFFIX = ".packed.safetensors"
@@ -72,7 +71,7 @@ def write(classifier: Classifier, path: Path, *, dtype: str) -> Classifier:
     # Safetensors writes an array's memory, so its memory must be in C order.
     content = {name: np.ascontiguousarray(x).reshape(x.shape) for name, x in tensors.items()}
     files.write_whole(path, safetensors.numpy.save(content, {_ABOUT: json.dumps(header)}))
-    weights = trees.unflatten({name: jnp.asarray(leaf) for name, leaf in rounded.items()})["params"]
+    weights = jax.device_put(trees.unflatten(rounded)["params"])
     return dataclasses.replace(classifier, subnetwork=dataclasses.replace(classifier.subnetwork, weights=weights))
 
 
@@ -140,13 +139,13 @@ def _classifier(description: Description, shapes: Any, tensors: Mapping[str, np.
     wanted, held = description.prompt.shapes(), {name: leaf.shape for name, leaf in groups["prompt"].items()}
     if held != wanted:
         raise UserError(f"its {description.prompt} has parameters {wanted}, and it holds {held}")
-    variables = trees.unflatten({name: jnp.asarray(leaves[name]) for name in expected})
+    variables = jax.device_put(trees.unflatten({name: leaves[name] for name in expected}))
     subnetwork = Subnetwork(
         weights=variables["params"],
-        mask=trees.unflatten({name: jnp.asarray(mask) for name, mask in masks.items()}),
+        mask=jax.device_put(trees.unflatten(masks)),
         batch_stats=variables.get("batch_stats", {}),
-        prompt={name: jnp.asarray(leaf) for name, leaf in groups["prompt"].items()},
-        mapping=jnp.asarray(groups["mapping"][""]),
+        prompt=jax.device_put(groups["prompt"]),
+        mapping=jax.device_put(groups["mapping"][""]),
     )
     return Classifier(description, subnetwork)
 
@@ -160,7 +159,7 @@ def _expected(description: Description, whole: Mapping[str, np.ndarray], mapping
         raise UserError(f"the mapping does not fit the {head.size} classes of the head")
     side = description.input_size
     model = description.network(head.size).model
-    return trees.flatten(jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, side, side, 3))))
+    return trees.flatten(initializing.shapes(model, image_size=side))
 
 
 def _bits(name: str, packed: np.ndarray, expected: Mapping[str, Any]) -> np.ndarray:

@@ -8,6 +8,7 @@ and reshaped to the tensor, and back. Rules do not round, so a round trip is exa
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -52,9 +53,18 @@ class Rule:
         inverse = np.argsort(self.permutation)
         ours = np.int32 if self.dtype == INT64 else np.float32
         return {
-            path: np.array(part.transpose(inverse), ours, order="C").reshape(shapes[path])
+            path: _copied(part.transpose(inverse), ours).reshape(shapes[path])
             for path, part in zip(self.paths, parts, strict=True)
         }
+
+
+def _copied(transposed: np.ndarray, dtype: Any) -> np.ndarray:
+    """A copy in C order. It is made in pieces of the last axis, so that what a read brings into the cache is used."""
+    transposed = np.atleast_1d(transposed)
+    copy = np.empty(transposed.shape, dtype)
+    for start in range(0, copy.shape[-1], 64):
+        copy[..., start : start + 64] = transposed[..., start : start + 64]
+    return copy
 
 
 Layout = Callable[[Mapping[str, Shape]], list[Rule]]
