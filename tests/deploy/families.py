@@ -58,13 +58,13 @@ def classifier(name, *, prompt="pad", density=0.3, seed=0, **changes):
             keep[:, :64] = False
     weights = {path: np.where(mask.get(path, True), leaf, np.float32(0)) for path, leaf in flatten(params).items()}
     subnetwork = Subnetwork(
-        weights=jax.tree.map(jnp.asarray, unflatten(weights)),
-        mask=jax.tree.map(jnp.asarray, unflatten(mask)),
-        batch_stats=jax.tree.map(jnp.asarray, unflatten(leaves).get("batch_stats", {})),
-        prompt={key: jnp.asarray(rng.normal(size=shape), jnp.float32) for key, shape in made.shapes().items()},
-        mapping=jnp.asarray([5, 0, 3], jnp.int32),
+        weights=unflatten(weights),
+        mask=unflatten(mask),
+        batch_stats=unflatten(leaves).get("batch_stats", {}),
+        prompt={key: rng.normal(size=shape).astype(np.float32) for key, shape in made.shapes().items()},
+        mapping=np.asarray([5, 0, 3], np.int32),
     )
-    return Classifier(description, subnetwork)
+    return Classifier(description, jax.device_put(subnetwork))
 
 
 def draw(path, leaf, rng):

@@ -5,14 +5,13 @@ import json
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import onnxruntime
 import pytest
 
 from tests.golden import recipe
 from vpns_jax import deploy, models, prompting
-from vpns_jax.deploy.exports import onnx_model, packed
+from vpns_jax.deploy.exports import onnx_model, packed, stablehlo
 from vpns_jax.training.network import Subnetwork
 from vpns_jax.trees import flatten, unflatten
 
@@ -39,7 +38,7 @@ def classifier(name, case, folder):
         mask={},
         batch_stats=variables.get("batch_stats", {}),
         prompt={},
-        mapping=jnp.arange(1000, dtype=jnp.int32),
+        mapping=np.arange(1000, dtype=np.int32),
     )
     return deploy.Classifier(description, subnetwork)
 
@@ -54,8 +53,12 @@ def without_half_of_the_channels(classifier, rng):
             units = rng.random(weights[channels.name].shape[-1] // channels.width) < 0.5
             for path in channels.kernels:
                 mask[path][..., np.repeat(units, channels.width)] = False
-    subnetwork = dataclasses.replace(classifier.subnetwork, mask=jax.tree.map(jnp.asarray, unflatten(mask)))
+    subnetwork = dataclasses.replace(classifier.subnetwork, mask=jax.device_put(unflatten(mask)))
     return dataclasses.replace(classifier, subnetwork=subnetwork)
+
+
+def channels(classifier):
+    return sum(leaf.shape[-1] for path, leaf in flatten(classifier.subnetwork.weights).items() if "kernel" in path)
 
 
 def run(classifier, images):
@@ -79,13 +82,16 @@ def test_files_answer_as_pytorch_did(name, case, tmp_path):
 
     pruned = without_half_of_the_channels(dense, np.random.default_rng(0))
     small = deploy.shrink(pruned)
-    assert deploy.size_of(small).channels < 0.7 * deploy.size_of(dense).channels
+    assert channels(small) < 0.7 * channels(dense)
     masked = run(pruned, images)
     np.testing.assert_allclose(run(small, images), masked, rtol=0, atol=1e-5 * masked.std())
 
     packed.write(pruned, tmp_path / "a.packed.safetensors", dtype="float32")
-    kept = dataclasses.replace(pruned.subnetwork.masked(), mask=pruned.subnetwork.mask)
+    held = jax.device_get(pruned.subnetwork)
+    kept = dataclasses.replace(held.masked(), mask=held.mask)
     read = deploy.load(tmp_path / "a.packed.safetensors").subnetwork
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, read, kept)))
-    exported = deploy.export(small, tmp_path / "a.stablehlo", format="stablehlo", platforms="cpu")
-    assert exported.difference.largest <= 1e-5
+    # Compared with what was checked above, which saves compiling the network itself.
+    stablehlo.write(small, tmp_path / "a.stablehlo", platforms=("cpu",))
+    answers = stablehlo.answers(tmp_path / "a.stablehlo", small, images)
+    np.testing.assert_allclose(answers, masked, rtol=0, atol=1e-5 * masked.std())

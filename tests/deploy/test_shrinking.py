@@ -23,17 +23,6 @@ def logits(classifier, *, prompted):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", families.SMALL)
-def test_the_logits_are_equal_prompted_and_plain(name):
-    before = families.classifier(name)
-    after = deploy.shrink(before)
-    assert deploy.size_of(after).channels < deploy.size_of(before).channels
-    for prompted in (True, False):
-        expected = logits(before, prompted=prompted)
-        np.testing.assert_allclose(logits(after, prompted=prompted), expected, rtol=0, atol=1e-5 * expected.std())
-
-
-@pytest.mark.slow
 def test_what_is_left_is_described_and_goes_through_a_file(tmp_path):
     before = families.classifier("small_stem", prompt="none", origin={"seed": 7})
     after = deploy.shrink(before)

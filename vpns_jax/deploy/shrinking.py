@@ -4,7 +4,6 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vpns_jax import models, trees
@@ -45,7 +44,8 @@ def shrink(classifier: Classifier, *, round_to: int = 1) -> Classifier:
     Raises:
       UserError: it is not known which layers of this model share channels.
     """
-    old = classifier.subnetwork
+    # On the host, because a device would compile small programs for every shape.
+    old = jax.device_get(classifier.subnetwork)
     classes = np.asarray(old.mapping).tolist()
     shrunk = models.shrink(
         classifier.network.model,
@@ -54,16 +54,16 @@ def shrink(classifier: Classifier, *, round_to: int = 1) -> Classifier:
         round_to=round_to,
         image_size=classifier.description.input_size,
     )
-    weights = trees.flatten(shrunk.variables["params"])
+    weights = trees.flatten(jax.device_get(shrunk.variables["params"]))
     # A mask of channels has norms and biases, too.
     masked = trees.flatten(old.mask or models.prunable(shrunk.variables["params"]))
     subnetwork = dataclasses.replace(
-        old,
+        classifier.subnetwork,
         weights=shrunk.variables["params"],
         # Layers that were removed have no mask. Weights that were folded into others are zero, so not kept.
-        mask=trees.unflatten({path: weights[path] != 0 for path in masked}),
+        mask=jax.device_put(trees.unflatten({path: weights[path] != 0 for path in masked})),
         batch_stats=shrunk.variables.get("batch_stats", {}),
-        mapping=jnp.arange(len(classes), dtype=jnp.int32),
+        mapping=jax.device_put(np.arange(len(classes), dtype=np.int32)),
     )
     options = dict(classifier.description.options) | {"widths": dict(shrunk.model.widths)}
     return Classifier(dataclasses.replace(classifier.description, options=options), subnetwork)

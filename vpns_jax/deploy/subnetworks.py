@@ -45,7 +45,7 @@ def save(path: Path, name: str, subnetwork: Subnetwork, about: Mapping[str, Any]
     unfinished = path.with_name(f"unfinished-{path.name}")
     with storage_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        models.save_safetensors(unfinished, models.export(name, jax.device_get(subnetwork.masked().variables())))
+        models.save_safetensors(unfinished, models.export(name, jax.device_get(subnetwork).masked().variables()))
         header = files.plain(about or {}) | {"model": name}
         header |= {"network": files.sha256(unfinished), "task": _digest(tensors)}
         # Safetensors writes an array's memory, so its memory must be in C order.

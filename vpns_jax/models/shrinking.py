@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from vpns_jax import trees
@@ -93,8 +93,9 @@ def shrink(
     # Channels are cut only now, so that indices stay valid until here.
     _cut([(names[layer], kept[layer]) for layer in widths], leaves)
     model = model.clone(widths=freeze({**dict(model.widths), **widths}))
-    narrowed = {path: jnp.asarray(leaf, _dtype(path)) for path, leaf in leaves.items()}
-    shrunk = Shrunk(model, trees.unflatten(narrowed), kept)
+    narrowed = {path: leaf.astype(_dtype(path)) for path, leaf in leaves.items()}
+    # `jnp.asarray` would compile a program for each shape.
+    shrunk = Shrunk(model, jax.device_put(trees.unflatten(narrowed)), kept)
     if not has_table(original):
         check_same((original, variables), shrunk[:2], image_size=image_size, classes=classes)
     return shrunk
@@ -190,4 +191,4 @@ def _writable(leaf: Any) -> np.ndarray:
 
 
 def _dtype(path: str) -> Any:
-    return jnp.int32 if path.endswith("/count") else jnp.float32
+    return np.int32 if path.endswith("/count") else np.float32

@@ -47,21 +47,6 @@ def operations(model):
     return Counter(node.op_type for node in model.graph.node)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", families.SMALL)
-def test_logits_are_equal_dense_and_shrunk(name):
-    classifier = families.classifier(name)
-    expected, dense = logits(classifier), onnx_model.build(classifier)
-    assert_computes(dense, classifier, expected)
-    weights = flatten(classifier.subnetwork.weights)
-    assert operations(dense)["Conv"] == sum(leaf.ndim == 4 for leaf in weights.values())
-    assert not operations(dense)["BatchNormalization"]
-    small = deploy.shrink(classifier)
-    shrunk = onnx_model.build(small)
-    assert_computes(shrunk, small, expected)
-    assert shrunk.ByteSize() < 0.8 * dense.ByteSize()
-
-
 @pytest.mark.parametrize(
     ("name", "layer", "operation", "fewer"),
     [

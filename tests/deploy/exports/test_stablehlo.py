@@ -19,15 +19,6 @@ def _small(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", families.SMALL)
-def test_every_family_shrunk_and_prompted(tmp_path, name):
-    classifier = deploy.shrink(families.classifier(name))
-    exported = deploy.export(classifier, tmp_path / "a.stablehlo", format="stablehlo", platforms="cpu")
-    assert exported.difference.largest <= 1e-5
-    assert exported.difference.agreement == 1
-
-
-@pytest.mark.slow
 def test_a_program_takes_any_number_of_images_on_any_platform(tmp_path):
     classifier = families.classifier("small_basic", prompt="expand")
     path = tmp_path / "a.stablehlo"

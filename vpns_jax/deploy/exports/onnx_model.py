@@ -49,7 +49,7 @@ def build(classifier: Classifier) -> onnx.ModelProto:
 
 def _leaves(classifier: Classifier) -> dict[str, np.ndarray]:
     """The network's masked variables by path. The head has one output for each target class."""
-    subnetwork = jax.device_get(classifier.subnetwork.masked())
+    subnetwork = jax.device_get(classifier.subnetwork).masked()
     leaves = trees.flatten(subnetwork.variables())
     rows = {path: leaves[path][..., subnetwork.mapping] for path in leaves if path.startswith(f"params/{HEAD}/")}
     return leaves | rows

@@ -67,7 +67,7 @@ def answers(path: Path, classifier: Classifier, squares: np.ndarray) -> np.ndarr
 
 def _program(classifier: Classifier) -> jax.stages.Wrapped:
     # The mask is applied here, so that it takes no space in the file.
-    network, subnetwork = classifier.network, classifier.subnetwork.masked()
+    network, subnetwork = classifier.network, jax.device_put(jax.device_get(classifier.subnetwork).masked())
     prompt = subnetwork.prompt if classifier.description.prompted else None
 
     def classify(images: jax.Array) -> dict[str, jax.Array]:

@@ -9,7 +9,6 @@ import json
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vpns_jax import models
@@ -65,7 +64,7 @@ def answers(path: Path, classifier: Classifier, squares: np.ndarray) -> np.ndarr
         mask={},
         batch_stats=variables.get("batch_stats", {}),
         prompt={},
-        mapping=jnp.arange(classes, dtype=jnp.int32),
+        mapping=jax.device_put(np.arange(classes, dtype=np.int32)),
     )
     return verifying.logits(dataclasses.replace(classifier, subnetwork=subnetwork), squares)
 
@@ -88,7 +87,7 @@ def state_dict(classifier: Classifier, layout: Layout | None = None) -> dict[str
             "weights alone cannot hold a prompt, and this network has one: leave it off with --plain (in Python: "
             "network.without_prompt()), or take format onnx, stablehlo or packed"
         )
-    subnetwork = jax.device_get(classifier.subnetwork.masked())
+    subnetwork = jax.device_get(classifier.subnetwork).masked()
     head = jax.tree.map(lambda leaf: leaf[..., subnetwork.mapping], subnetwork.weights[models.HEAD])
     variables = dataclasses.replace(subnetwork, weights=subnetwork.weights | {models.HEAD: head}).variables()
     return models.export(classifier.description.model, variables, layout=layout)
