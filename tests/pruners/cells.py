@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import itertools
 
 import jax
+import numpy as np
 
 from configs import quickstart
 from tests import sorting
@@ -19,6 +21,12 @@ from vpns_jax.training.recorder import Progress
 
 ITERATIONS = tiny.IMAGES // tiny.BATCH
 ENTRY = registry.Entry(tiny.Tiny, {}, (), None, registry.HALVES)
+# The optimizers in a config's tree: (stage, group).
+OPTIMIZERS = (
+    *itertools.product(("prune",), ("scores", "prompt", "head")),
+    *itertools.product(("bip",), ("weights", "scores")),
+    *itertools.product(("retrain",), ("weights", "prompt")),
+)
 
 # The four output channels of its convolution.
 CHANNELS = models.Channels((models.Writer("conv1/kernel", norm="bn1"),), (models.Reader("head/kernel"),))
@@ -46,6 +54,9 @@ def tree(**changes):
     made["retrain"] |= {"epochs": 1}
     made["scoring"] |= {"batches": 4}
     made["synflow"] |= {"rounds": 5}
+    # The same programs for stages of any length: a cosine has the length in it.
+    for stage, group in OPTIMIZERS:
+        made[stage][group]["schedule"] = "constant"
     for path, value in changes.items():
         *groups, key = path.split("__")
         branch = made
@@ -73,7 +84,8 @@ def cell(folder, name, *, density=0.5, **changes):
 
 def given(source, density):
     """Makes the mask of method "transfer": a random one, which no other method would find."""
-    scores = jax.tree.map(lambda w: jax.random.uniform(jax.random.key(5), w.shape), models.prunable(source["params"]))
+    rng = np.random.default_rng(5)
+    scores = jax.tree.map(lambda w: rng.random(w.shape, np.float32), models.prunable(source["params"]))
     return sparsity.topk_mask(scores, density)
 
 

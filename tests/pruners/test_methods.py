@@ -17,6 +17,8 @@ from vpns_jax.experiment.cell import CellRun
 from vpns_jax.experiment.plan import Cell
 from vpns_jax.parallel import sharding
 from vpns_jax.pruners import METHODS, method
+from vpns_jax.training.network import predict
+from vpns_jax.training.runner import Runner
 
 pytestmark = pytest.mark.slow
 
@@ -44,8 +46,9 @@ def test_every_method_is_tested():
     assert set(COSTS) == set(METHODS)
 
 
-# One with a prompt of each way to find a mask; "hydra+prompt" is compared with "vpns" below.
-PROMPTED = [f"{name}+prompt" for name in ("dense", "snip", "imp", "bip")]
+# One with a prompt of each way to find a mask; below, "hydra+prompt" is compared with "vpns", and "bip+prompt" has a
+# new head.
+PROMPTED = [f"{name}+prompt" for name in ("dense", "snip", "imp")]
 
 
 @pytest.mark.parametrize("name", [*METHODS, *PROMPTED])
@@ -104,19 +107,20 @@ def test_on_all_devices_and_again_from_the_checkpoints(tmp_path):
 
 
 def test_timing_runs_what_evaluation_compiled(tmp_path, caplog):
-    # Programs that other tests compiled would hide the difference: no other has such batches.
+    # Programs that other tests compiled would hide the difference.
+    predict.clear_cache()
     with caplog.at_level("WARNING"), jax.log_compiles():
-        done = cells.finish(cells.cell(tmp_path, "random", data__batch_size=tiny.IMAGES // 2))
+        done = cells.finish(cells.cell(tmp_path, "random"))
         assert "Compiling jit(predict)" in caplog.text
         caplog.clear()
         timed = _timed(done)
         assert "Compiling jit(predict)" not in caplog.text
-    assert timed["batch_size"] == tiny.IMAGES // 2
+    assert timed["batch_size"] == tiny.BATCH
     assert min(timed["dense"], timed["masked"]) > 0
 
 
 def _timed(done):
-    best, (images, _) = sharding.to_host((done.best, tiny.split(seed=2).examples(tiny.IMAGES // 2)))
+    best, (images, _) = sharding.to_host((done.best, tiny.split(seed=2).examples(tiny.BATCH)))
     return timing.masked(done.run.network, best, images)
 
 
@@ -170,19 +174,26 @@ def test_a_mask_from_elsewhere_on_the_pretrained_weights(tmp_path):
 
 
 @pytest.mark.parametrize(("stage", "prune", "retrain"), [("both", 1, 1), ("prune", 1, 0), ("retrain", 0, 1)])
-def test_the_prompts_stage(stage, prune, retrain, tmp_path):
+def test_the_prompts_stage(stage, prune, retrain, tmp_path, monkeypatch):
     """The prompt is learned in the configured stages. If learned in one stage, the other has no such prompt."""
-    run = cells.cell(tmp_path, "vpns", prompt__stage=stage, retrain__prompt__learning_rate=0.0)
+    first, run_to_best = [], Runner.run_to_best
+
+    def watch(runner, name, made, state, epochs):
+        # Before its arrays are donated.
+        first.append(jax.device_get(state.learned["prompt"]))
+        return run_to_best(runner, name, made, state, epochs)
+
+    monkeypatch.setattr(Runner, "run_to_best", watch)
+    run = cells.cell(tmp_path, "vpns", prompt__stage=stage)
     done = cells.finish(run)
     moved = [bool(np.any(np.asarray(x))) for x in jax.tree.leaves(done.pruned.prompt)]
     assert (len(moved), any(moved)) == ((4, True) if prune else (0, False))
     rows = {row["stage"]: row["val_prompted"] is not None for row in run.recorder.rows()}
     assert rows == {"prune": bool(prune), "retrain": bool(retrain)}
-    if stage == "both":
-        assert tiny.same(done.best.prompt, done.pruned.prompt)
-    elif stage == "retrain":
-        # Its learning rate is zero here, so it keeps its initial value.
-        assert tiny.same(done.best.prompt, run.network.prompt.init())
+    # Where retraining begins.
+    assert tiny.same(first, [{"both": done.pruned.prompt, "prune": {}, "retrain": run.network.prompt.init()}[stage]])
+    if retrain:
+        assert not tiny.same(done.best.prompt, first[0])
     else:
         assert done.best.prompt == {}
 
@@ -203,14 +214,17 @@ def test_a_prompt_after_pruning_changes_nothing_else(tmp_path):
 
 def test_in_the_reference_protocol_only_its_prompted_pass_fits_a_prompt_alone(tmp_path):
     run = cells.cell(tmp_path, "random+posthoc", protocol="reference")
-    result = cells.finish(run).result
-    assert result["optimizer_steps"] == {"retrain": STEPS, "posthoc": STEPS}
+    run.fit_prompt(run.prune())
+    assert run.runner.optimizer_steps == {"posthoc": STEPS}
 
 
 def test_with_a_new_head_it_is_never_pruned(tmp_path):
-    done = cells.finish(cells.cell(tmp_path, "bip", mapping__kind="head"))
+    done = cells.finish(cells.cell(tmp_path, "bip+prompt", mapping__kind="head"))
     assert set(done.pruned.mask) == {"conv1"}
     assert done.best.weights["head"]["bias"].shape == (tiny.CLASSES,)
+    assert done.result["optimizer_steps"] == {"prune": 2 * STEPS, "retrain": STEPS}
+    assert done.result["test"]["best"]["prompted"] is not None
+    assert not tiny.same(done.best.prompt, done.run.network.prompt.init())
 
 
 @pytest.mark.parametrize("name", ["vpn", "vpns+prompt", "dense+posthoc+prompt", "snip+", "+prompt", "snip+promp"])

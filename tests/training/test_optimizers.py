@@ -211,3 +211,13 @@ def test_equal_optimizers_are_one_transformation():
     assert optimizers.make(optimizer("adam"), LENGTH) is not optimizers.make(optimizer("adam", 0.2), LENGTH)
     mine = optax.adam(1e-3)
     assert optimizers.make(mine, LENGTH) is mine
+
+
+def test_a_constant_rate_knows_no_length_so_stages_of_all_lengths_share_their_programs():
+    def shared(**changes):
+        rule = optimizer(**changes)
+        return optimizers.make(rule, Schedule(2, 3)) is optimizers.make(rule, Schedule(5, 3))
+
+    assert shared()
+    assert not shared(warmup_epochs=1.0)
+    assert not shared(schedule="cosine_epochs")

@@ -1,5 +1,7 @@
 """A network with 68 prunable weights for 8 x 8 images, which compiles fast, to test everything around networks."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -74,7 +76,7 @@ def begin(learns="scores", *, network=None, density=0.5, mask=None, new_head=Fal
         mask=sparsity.prune_smallest(scores, pruned) if mask is None else mask,
         batch_stats=arrays["batch_stats"],
         prompt=network.prompt.init(),
-        mapping=jnp.asarray([4, 0, 2]),
+        mapping=jnp.asarray(np.asarray([4, 0, 2], np.int32)),
     )
     iterations = LENGTH.updates_per_epoch
     if learns == "weights":
@@ -88,6 +90,17 @@ def begin(learns="scores", *, network=None, density=0.5, mask=None, new_head=Fal
 
 
 def variables(seed=0):
+    return jax.tree.map(jnp.asarray, _drawn(seed))
+
+
+@functools.cache
+def _drawn(seed):
+    """The first variables, on the host: devices may change between tests."""
+    return jax.device_get(_init(seed))
+
+
+@jax.jit
+def _init(seed):
     return Tiny().init(jax.random.key(seed), jnp.zeros((1, SIZE, SIZE, 3)))
 
 
@@ -101,18 +114,18 @@ def split(count=IMAGES, *, seed=0, augmented=False):
     images = rng.integers(0, 90, (count, SIZE, SIZE, 3)) + 80 * labels[:, None, None, None]
     large = np.pad(images, ((0, 0), (0, int(augmented)), (0, int(augmented)), (0, 0)), mode="edge")
     return Resident(
-        images=jnp.asarray(images, jnp.uint8),
-        labels=jnp.asarray(labels, jnp.int32),
-        large=jnp.asarray(large, jnp.uint8),
+        images=jnp.asarray(images.astype(np.uint8)),
+        labels=jnp.asarray(labels.astype(np.int32)),
+        large=jnp.asarray(large.astype(np.uint8)),
         flip=augmented,
     )
 
 
 def batches(stage, *, seed=0):
     """Makes one batch for each pass."""
-    data = split(BATCH * len(stage.passes), seed=seed)
+    data = jax.device_get(split(BATCH * len(stage.passes), seed=seed))
     return tuple(
-        (data.images[i * BATCH : (i + 1) * BATCH], data.labels[i * BATCH : (i + 1) * BATCH])
+        tuple(jnp.asarray(x[i * BATCH : (i + 1) * BATCH]) for x in (data.images, data.labels))
         for i in range(len(stage.passes))
     )
 

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vpns_jax.errors import UserError
 
@@ -28,7 +29,7 @@ def epoch_order(key: jax.Array, epoch: int | jax.Array, n: int, batch_size: int)
     return order[: steps * batch_size].reshape(steps, batch_size).astype(jnp.int32)
 
 
-def padded_batches(n: int, batch_size: int) -> tuple[jax.Array, jax.Array]:
+def padded_batches(n: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
     """All n images in order, cut into batches; the last batch is padded with images of weight zero.
 
     Args:
@@ -39,5 +40,5 @@ def padded_batches(n: int, batch_size: int) -> tuple[jax.Array, jax.Array]:
       Indices int32 `[steps, b]` below n, and weights float32 `[steps, b]`, one for each image and zero for padding.
     """
     steps = -(-n // batch_size)
-    place = jnp.arange(steps * batch_size, dtype=jnp.int32).reshape(steps, batch_size)
-    return jnp.minimum(place, n - 1), (place < n).astype(jnp.float32)
+    place = np.arange(steps * batch_size, dtype=np.int32).reshape(steps, batch_size)
+    return np.minimum(place, np.int32(n - 1)), (place < n).astype(np.float32)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vpns_jax.prompting import canvas
 
@@ -90,7 +91,8 @@ class Prompt(abc.ABC):
           rng: a key, as all makers of trees take one; nothing is drawn from it.
         """
         del rng
-        return {name: jnp.zeros(shape, jnp.float32) for name, shape in self.shapes().items()}
+        # From the host, because a device's zeros are a program for each shape.
+        return {name: jnp.asarray(np.zeros(shape, np.float32)) for name, shape in self.shapes().items()}
 
     def perturbation(self, params: PyTree, rng: jax.Array | None = None) -> jax.Array:
         """Computes m * delta.

@@ -24,7 +24,7 @@ from vpns_jax.parallel import sharding
 # The images uint8 [b, h, w, c] and labels int32 [b] of one pass.
 Batch = tuple[jax.Array, jax.Array]
 # Images uint8 [b, h, w, c], labels int32 [b] and weights [b], which are zero for padding.
-EvalBatch = tuple[jax.Array, jax.Array, jax.Array]
+EvalBatch = tuple[jax.Array, jax.Array, jax.Array | np.ndarray]
 
 
 @struct.dataclass

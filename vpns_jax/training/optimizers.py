@@ -39,6 +39,10 @@ class Schedule:
     updates_per_epoch: int
 
 
+# In place of every length where the rate is constant, so that stages of all lengths share their compiled programs.
+_ANY = Schedule(epochs=1, updates_per_epoch=1)
+
+
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
     """How one group is optimized; each field says what it means. Hashable."""
@@ -96,7 +100,7 @@ class Optimizer:
         if not 0 <= self.momentum < 1:
             raise UserError(f"momentum is {self.momentum}; it must lie in [0, 1)")
         # Makes the transformation now, so that optax refuses bad arguments before a stage begins.
-        make(self, Schedule(epochs=1, updates_per_epoch=1))
+        make(self, _ANY)
 
 
 def adam(learning_rate: float) -> Optimizer:
@@ -166,6 +170,8 @@ def make(optimizer: Optimizer | optax.GradientTransformation, length: Schedule) 
     """
     if not isinstance(optimizer, Optimizer):
         return optimizer
+    if optimizer.schedule == "constant" and not optimizer.warmup_epochs and length != _ANY:
+        return make(optimizer, _ANY)
     rate, clip = learning_rate(optimizer, length), optax.clip_by_global_norm(optimizer.clip_norm)
     before = (clip,) if optimizer.clip_norm else ()
     decay = optax.add_decayed_weights(optimizer.weight_decay)
