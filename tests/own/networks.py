@@ -1,6 +1,7 @@
 """Networks and data that stand for those of users: factories by name, some of which do not fit."""
 
 import functools
+import math
 
 import flax.linen as nn
 import jax
@@ -51,13 +52,28 @@ class Concatenated(nn.Module):
         return nn.Dense(self.num_classes, name="head")(jnp.concatenate(branches, -1).mean((1, 2)))
 
 
+@functools.cache
+def drawn(module):
+    """Weights to load, drawn by NumPy: compiling the initialization takes longer than anything else in loading."""
+    images = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32)
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        name = path[-1].key
+        if name == "kernel":
+            return rng.normal(0, math.prod(leaf.shape[:-1]) ** -0.5, leaf.shape).astype(np.float32)
+        return np.full(leaf.shape, {"scale": 1, "var": 1}.get(name, 0.1 if name.startswith("gamma") else 0), np.float32)
+
+    shapes = jax.eval_shape(functools.partial(module.init, train=False), jax.random.key(0), images)
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
 def make_net(num_classes, width=4, depth=1):
     """The example's network, smaller, with weights to load."""
     module = functools.partial(Net, width=width, depth=depth)
 
     def load():
-        init = functools.partial(module(tiny.SOURCE_CLASSES).init, train=False)
-        return jax.jit(init)(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
+        return drawn(module(tiny.SOURCE_CLASSES))
 
     mean, std = (0.5, 0.25, 0.125), (0.25, 0.5, 1.0)
     return models.OwnModel(module(num_classes), head="classifier", load=load, mean=mean, std=std)
@@ -68,8 +84,7 @@ def make_branches(num_classes, width=4, depth=1):
     del width, depth
 
     def load():
-        init = functools.partial(foreign.Concatenated(num_classes=tiny.SOURCE_CLASSES).init, train=False)
-        return jax.jit(init)(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
+        return drawn(foreign.Concatenated(num_classes=tiny.SOURCE_CLASSES))
 
     return models.OwnModel(foreign.Concatenated(num_classes=num_classes), load=load)
 

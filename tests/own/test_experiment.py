@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
@@ -23,6 +22,7 @@ from vpns_jax import commands, deploy, models
 from vpns_jax.errors import UserError
 from vpns_jax.experiment import config as experiment_config
 from vpns_jax.experiment import inputs
+from vpns_jax.models.initializing import shapes
 
 pytestmark = [
     pytest.mark.slow,
@@ -167,7 +167,8 @@ def test_concatenated_channels_are_pruned_to_a_target_and_cut_out(tmp_path, monk
 def test_a_program_for_any_batch_needs_a_network_for_any_batch(network, tmp_path):
     description = dataclasses.replace(network.description, model="tests.own.networks:make_chunked", options={})
     model = description.network(5).model
-    weights = model.init(jax.random.key(0), jnp.zeros((1, networks.SIZE, networks.SIZE, 3)))["params"]
+    weights = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes(model, image_size=networks.SIZE))
+    weights = weights["params"]
     classifier = deploy.Classifier(description, dataclasses.replace(network.subnetwork, weights=weights, mask={}))
     with pytest.raises(UserError, match=r"make_chunked.: apply fails for images .b, 8, 8, 3") as caught:
         deploy.export(classifier, tmp_path / "net.stablehlo", format="stablehlo")

@@ -13,9 +13,9 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from vpns_jax.analysis.density import Layer
-from vpns_jax.models import initializing
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ def kernels(model: nn.Module, *, image_size: int) -> tuple[Kernel, ...]:
         return out
 
     with nn.intercept_methods(count):
-        shapes = initializing.shapes(model, image_size=image_size)
+        images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+        shapes: Any = jax.eval_shape(model.init, jax.random.key(0), images)
     leaves, _ = jax.tree_util.tree_flatten_with_path(shapes["params"])
     sizes = {jax.tree_util.keystr(path, simple=True, separator="/"): math.prod(leaf.shape) for path, leaf in leaves}
     return tuple(Kernel(path, sizes[path], used) for path, used in positions.items())

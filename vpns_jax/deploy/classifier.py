@@ -129,7 +129,8 @@ class Classifier:
     @functools.cached_property
     def _masked(self) -> Subnetwork:
         """The arrays, with the mask applied to the weights once instead of in every batch."""
-        return self.subnetwork.masked()
+        # On the host, because a device would compile two programs for every shape.
+        return jax.device_put(jax.device_get(self.subnetwork).masked())
 
 
 @jax.jit

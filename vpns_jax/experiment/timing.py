@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from vpns_jax import deploy
 from vpns_jax.analysis import flops, latency
@@ -80,4 +80,4 @@ def _timed(network: Network, subnetwork: Subnetwork, images: Any) -> Callable[[]
 
 def _whole(subnetwork: Subnetwork) -> Subnetwork:
     """The network with a mask that keeps everything. It does the same multiplications, so times can be compared."""
-    return dataclasses.replace(subnetwork, mask=jax.tree.map(jnp.ones_like, subnetwork.mask))
+    return dataclasses.replace(subnetwork, mask=jax.tree.map(lambda x: np.ones(x.shape, x.dtype), subnetwork.mask))

@@ -4,6 +4,7 @@ Where the channels of a network were found by tracing, this is the last word: wh
 else, and whatever the module's code does with its number of channels, no network leaves that computes something else.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -87,8 +88,15 @@ def _logits(model: nn.Module, variables: Mapping[str, Any], images: np.ndarray) 
     """Computes logits in float32, without optimizations, which would take longer than so few images."""
     if getattr(model, "dtype", None) is not None:
         model = model.clone(dtype=jnp.float32)
-    call = call_arguments(model)
-    options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     with jax.default_matmul_precision("highest"):
-        run = jax.jit(lambda v, x: model.apply(v, x, **call), compiler_options=options)
-        return np.asarray(run(variables, jnp.asarray(images, jnp.float32)), np.float64)
+        return np.asarray(_apply(model, variables, images.astype(np.float32)), np.float64)
+
+
+# One function, so that a network that is shrunk several times is compiled once.
+@functools.partial(
+    jax.jit,
+    static_argnums=0,
+    compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True},
+)
+def _apply(model: nn.Module, variables: Mapping[str, Any], images: jax.Array) -> Any:
+    return model.apply(variables, images, **call_arguments(model))

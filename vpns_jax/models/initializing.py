@@ -1,5 +1,6 @@
 """Fresh variables of networks: the shapes of all, and the values of some."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -14,6 +15,8 @@ from vpns_jax.models.layouts import Shape
 def shapes(model: nn.Module, *, image_size: int) -> Any:
     """The variables that `model.init` makes, as `jax.ShapeDtypeStruct`s: nothing is computed or compiled.
 
+    They are kept, because many parts of a run ask for them, and Python takes up to seconds to run through a network.
+
     Args:
       model: the network.
       image_size: side in pixels of the network's images.
@@ -21,6 +24,17 @@ def shapes(model: nn.Module, *, image_size: int) -> Any:
     Returns:
       `{"params": ..., "batch_stats": ...}` (the latter only with batch normalization).
     """
+    try:
+        hash(model)
+    except TypeError:
+        # A module of others may have fields without a hash.
+        return _shapes.__wrapped__(model, image_size)
+    # Fresh dicts, which the caller may change.
+    return jax.tree.map(lambda leaf: leaf, _shapes(model, image_size))
+
+
+@functools.lru_cache(maxsize=64)
+def _shapes(model: nn.Module, image_size: int) -> Any:
     return jax.eval_shape(model.init, jax.random.key(0), _images(image_size))
 
 
