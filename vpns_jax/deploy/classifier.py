@@ -129,8 +129,11 @@ class Classifier:
     @functools.cached_property
     def _masked(self) -> Subnetwork:
         """The arrays, with the mask applied to the weights once instead of in every batch."""
-        # On the host, because a device would compile two programs for every shape.
-        return jax.device_put(jax.device_get(self.subnetwork).masked())
+        return _apply_mask(self.subnetwork) if self.subnetwork.mask else self.subnetwork
+
+
+# One program for all layers, and not two for every shape; the arrays stay on their devices.
+_apply_mask = jax.jit(Subnetwork.masked)
 
 
 @jax.jit
