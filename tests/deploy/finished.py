@@ -1,7 +1,6 @@
 """Finished networks to load and to predict with: of the tiny model, so that little is compiled."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from tests.training import tiny
@@ -31,16 +30,18 @@ def description(prompt="pad", **changes):
 
 def subnetwork(prompt):
     """Every array of it says something."""
-    variables = tiny.variables(3)
-    mask = sparsity.topk_mask({"conv1": {"kernel": variables["params"]["conv1"]["kernel"]}}, 0.5)
-    keys = iter(jax.random.split(jax.random.key(0), 9))
-    return Subnetwork(
+    variables, rng = jax.device_get(tiny.variables(3)), np.random.default_rng(0)
+    kernel = variables["params"]["conv1"]["kernel"]
+    # The larger half.
+    mask = {"conv1": {"kernel": kernel > np.partition(kernel, kernel.size // 2 - 1, axis=None)[kernel.size // 2 - 1]}}
+    made = Subnetwork(
         weights=sparsity.apply(variables["params"], mask),
         mask=mask,
         batch_stats=variables["batch_stats"],
-        prompt=jax.tree.map(lambda x: jax.random.normal(next(keys), x.shape), prompt.init()),
-        mapping=jnp.asarray([4, 0, 2], jnp.int32),
+        prompt={name: rng.normal(size=shape).astype(np.float32) for name, shape in prompt.shapes().items()},
+        mapping=np.asarray([4, 0, 2], np.int32),
     )
+    return jax.device_put(made)
 
 
 def classifier(prompt="pad", **changes):
