@@ -4,6 +4,8 @@ A mapping is an int array `[t]` of source classes, each used at most once (Chen 
 Visual Prompting: A Label-Mapping Perspective", arXiv 2211.11635).
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,7 +92,12 @@ def random(rng: jax.Array, source_classes: int, target_classes: int) -> jax.Arra
       UserError: t is larger than s.
     """
     check_sizes(source_classes, target_classes)
-    return jax.random.permutation(rng, source_classes)[:target_classes].astype(jnp.int32)
+    return _first_of_permuted(rng, source_classes, target_classes)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _first_of_permuted(rng: jax.Array, classes: int, count: int) -> jax.Array:
+    return jax.random.permutation(rng, classes)[:count].astype(jnp.int32)
 
 
 def apply(source_logits: jax.Array, mapping: jax.Array) -> jax.Array:

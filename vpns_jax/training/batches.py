@@ -70,7 +70,7 @@ class Resident:
           Images uint8 [count, h, w, c] and labels int32 [count].
         """
         chosen = np.linspace(0, self.size - 1, count).astype(int)
-        return self.images[chosen], self.labels[chosen]
+        return _rows(self, chosen)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,6 +238,12 @@ def sample(
 
 _take = functools.partial(jax.jit, static_argnames="augmented")(take)
 _crop = functools.partial(jax.jit, static_argnames=("augmented", "size", "flip"))(crop)
+
+
+@jax.jit
+def _rows(data: Resident, indices: jax.Array) -> Batch:
+    """Images without augmentation, and labels, in a number that devices need not share evenly."""
+    return data.images[indices], data.labels[indices]
 
 
 @jax.jit
