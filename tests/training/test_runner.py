@@ -1,10 +1,12 @@
 """A whole stage: its rows, its checkpoints, and that it resumes where it stopped, with resident and streamed data."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -65,15 +67,14 @@ def within(folder, every, stop_after):
         yield Within(checkpoints, every)
 
 
-def run(folder, begun, *, train=None, remap=False, stop_after=None, save_every=2, every=0, stop_at_step=None):
+def run(folder, begun, *, train=None, val=None, remap=False, stop_after=None, save_every=2, every=0, stop_at_step=None):
     """Runs or resumes the stage that `begun` makes; returns its state and rows."""
-    stage, state = begun()
     recorder = StoppingRecorder("cell", MetricLog(folder / "metrics.jsonl"), folder / "tensorboard", Progress(EPOCHS))
     recorder.stop_after = stop_after
     mesh = sharding.make_mesh(tiny.BATCH, jax.devices()[:1])
     runner = Runner(
         train=tiny.split() if train is None else train,
-        val=tiny.split(seed=1),
+        val=tiny.split(seed=1) if val is None else val,
         directory=folder,
         fingerprint="config",
         keys={"stage": jax.random.key(5)},
@@ -86,6 +87,8 @@ def run(folder, begun, *, train=None, remap=False, stop_after=None, save_every=2
         Checkpoints(folder / "checkpoints", "config") as checkpoints,
         within(folder, every, stop_at_step) as inner,
     ):
+        # Where the first state lies decides which program runs, so it is made on the mesh as in a cell.
+        stage, state = begun()
         try:
             state = runner.run("stage", stage, state, EPOCHS, OpenCheckpoints(checkpoints, inner))
         finally:
@@ -109,6 +112,7 @@ def test_rows_tell_the_story(tmp_path):
 
 
 REFERENCE = functools.partial(tiny.begin, protocol="reference")
+WEIGHTS = functools.partial(tiny.begin, "weights", optimizers={"weights": tiny.optimizer(learning_rate=0.3)})
 
 
 @pytest.fixture(scope="module")
@@ -156,12 +160,14 @@ def test_stopped_within_an_epoch_it_goes_on_with_the_very_next_batch(tmp_path, s
 
 def test_within_an_epoch_also_where_no_epoch_is_better_than_the_first(tmp_path):
     """With checkpoints within epochs, every end of an epoch is saved, or skipped epochs would lose rows."""
-    still = {group: tiny.optimizer(learning_rate=0.0) for group in ("weights", "prompt")}
-    begun, data = functools.partial(tiny.begin, "weights", optimizers=still), streamed(tiny.split())
-    expected = run(tmp_path / "unbroken", begun, train=data, save_every=9)
+    data, val = streamed(tiny.split()), tiny.split(seed=1)
+    # Of equal images the same share is always right.
+    always = {"train": data, "val": val.replace(images=jnp.full_like(val.images, 100)), "save_every": 9}
+    expected = run(tmp_path / "unbroken", WEIGHTS, **always)
+    assert len({row["val_prompted"] for row in expected[1]}) == 1
     with pytest.raises(StoppedError):
-        run(tmp_path / "broken", begun, train=data, save_every=9, every=2, stop_at_step=8)
-    state, rows = run(tmp_path / "broken", begun, train=data, save_every=9, every=2)
+        run(tmp_path / "broken", WEIGHTS, every=2, stop_at_step=8, **always)
+    state, rows = run(tmp_path / "broken", WEIGHTS, every=2, **always)
     assert tiny.same(state, expected[0])
     assert rows == expected[1]
 
@@ -187,22 +193,30 @@ def test_iterative_mapping_follows_the_network(tmp_path):
 
 def test_streams_and_arrays_train_alike(tmp_path):
     """Streamed data are shuffled differently, but both stages must learn the task."""
-    begun = functools.partial(tiny.begin, "weights", optimizers={"weights": tiny.optimizer(learning_rate=0.3)})
     for name, data in (("arrays", tiny.split()), ("stream", streamed(tiny.split()))):
-        _, rows = run(tmp_path / name, begun, train=data)
+        _, rows = run(tmp_path / name, WEIGHTS, train=data)
         assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]
 
 
+def wild_prompt():
+    return tiny.begin(optimizers={"prompt": tiny.optimizer(learning_rate=3e38, momentum=0.0)})
+
+
+def wild_weights():
+    """Steps so large that no float holds them."""
+    stage, state = WEIGHTS()
+    momentum = jax.tree.map(lambda x: jnp.full_like(x, jnp.inf) if x.dtype == jnp.float32 else x, state.opt_state)
+    return stage, dataclasses.replace(state, opt_state=momentum)
+
+
 @pytest.mark.parametrize(
-    ("learns", "group", "message"),
+    ("begun", "message"),
     [
-        ("scores", "prompt", "stage stage, epoch 1: prompt are no longer finite"),
-        ("weights", "weights", "stage stage, epoch 1: .*weights"),
+        (wild_prompt, "stage stage, epoch 1: prompt are no longer finite"),
+        (wild_weights, "stage stage, epoch 1: .*weights"),
     ],
 )
-def test_a_loss_that_is_not_finite_ends_the_stage_in_one_line(tmp_path, learns, group, message):
-    wild = {group: tiny.optimizer(learning_rate=3e38, momentum=0.0)}
-    begun = functools.partial(tiny.begin, learns, optimizers=wild)
+def test_a_loss_that_is_not_finite_ends_the_stage_in_one_line(tmp_path, begun, message):
     with pytest.raises(UserError, match=f"{message}.*lower the learning rate") as caught:
         run(tmp_path, begun)
     assert "\n" not in str(caught.value)
