@@ -4,7 +4,6 @@ import csv
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -18,6 +17,7 @@ from vpns_jax.errors import UserError
 from vpns_jax.experiment import config, inputs
 from vpns_jax.experiment import run as experiment
 from vpns_jax.experiment.workdir import Workdir
+from vpns_jax.models import initializing
 from vpns_jax.training.network import Subnetwork
 
 pytestmark = pytest.mark.slow
@@ -120,8 +120,8 @@ def test_a_run_refuses_a_mask_of_another_network_or_density(tmp_path, monkeypatc
         """Makes a narrow ResNet-18 of zeros, and its mask."""
         path = tmp_path / f"vpns-s90-seed{classes}.safetensors"
         model = models.create("resnet18", num_classes=classes, width=1 / 16)
-        shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-        variables = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        shapes = initializing.shapes(model, image_size=32)
+        variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
         kernels, kept = models.prunable(variables["params"]), 0
         left = sparsity.selection.count(kernels) - sparsity.pruned_count(kernels, density)
         leaves, structure = jax.tree.flatten(kernels)
@@ -132,7 +132,9 @@ def test_a_run_refuses_a_mask_of_another_network_or_density(tmp_path, monkeypatc
             kept += int(masks[-1].sum())
         mask = jax.tree.unflatten(structure, masks)
         prompt = prompting.create("none", canvas_size=32).init()
-        subnetwork = Subnetwork(variables["params"], mask, variables["batch_stats"], prompt, jnp.arange(10) % classes)
+        subnetwork = Subnetwork(
+            variables["params"], mask, variables["batch_stats"], prompt, np.arange(10, dtype=np.int32) % classes
+        )
         subnetworks.save(path, "resnet18", subnetwork)
         return parsed(methods=("transfer",), densities=(0.1,), seeds=(7,), mask=str(path))
 

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vpns_jax import files, sparsity
 from vpns_jax.errors import UserError
@@ -75,8 +76,10 @@ def check(
             f"config.transfer.mask: {name} is not a mask of the kernels that this config prunes: {key} is "
             f"{theirs.get(key, 'not masked')} there and {ours.get(key, 'not pruned')} here"
         )
+    # On the host, because a device would compile small programs for every shape.
+    mask = jax.device_get(mask)
     found = pattern.kept(mask)
-    whole = jax.tree.map(jnp.array_equal, pattern.mask(found, weights), mask)
+    whole = jax.tree.map(np.array_equal, jax.device_get(pattern.mask(found, weights)), mask)
     if not all(jax.tree.leaves(whole)):
         raise UserError(f"config.transfer.mask: {name} does not keep whole groups of granularity {pattern.granularity}")
     kept, total = sum(int(leaf.sum()) for leaf in jax.tree.leaves(found)), sparsity.selection.count(found)
