@@ -144,8 +144,7 @@ def check_scores(scores: PyTree, mask: PyTree | None = None) -> None:
     Raises:
       UserError: all scores are equal, or a score is not finite.
     """
-    kept = jax.tree.map(lambda s: jnp.ones(s.shape, bool), scores) if mask is None else mask
-    least, most, finite = jax.device_get(_extremes(scores, kept))
+    least, most, finite = jax.device_get(_extremes(scores, mask))
     if not finite:
         raise UserError(
             "scores are not finite, so they cannot rank the weights; look for weights that are not finite, or lower "
@@ -159,8 +158,9 @@ def check_scores(scores: PyTree, mask: PyTree | None = None) -> None:
 
 
 @jax.jit
-def _extremes(scores: PyTree, mask: PyTree) -> tuple[jax.Array, jax.Array, jax.Array]:
-    pairs = list(zip(jax.tree.leaves(scores), jax.tree.leaves(mask), strict=True))
+def _extremes(scores: PyTree, mask: PyTree | None) -> tuple[jax.Array, jax.Array, jax.Array]:
+    kept = jax.tree.map(lambda s: jnp.ones(s.shape, bool), scores) if mask is None else mask
+    pairs = list(zip(jax.tree.leaves(scores), jax.tree.leaves(kept), strict=True))
     least = jnp.min(jnp.stack([jnp.min(jnp.where(keep, s, jnp.inf)) for s, keep in pairs]))
     most = jnp.max(jnp.stack([jnp.max(jnp.where(keep, s, -jnp.inf)) for s, keep in pairs]))
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(jnp.where(keep, s, 0))) for s, keep in pairs]))
