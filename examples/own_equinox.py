@@ -69,7 +69,8 @@ def main(steps: int = 300) -> tuple[eqx.Module, float]:
 
     tx = sparsity.keep_mask(optax.adam(1e-3), {"params": mask})
     learned = train(retraining_loss, tx, {"params": params, "prompt": learned["prompt"]}, {}, steps)
-    correct = jnp.mean(classify(learned["params"], learned["prompt"], images[1500:]).argmax(-1) == labels[1500:])
+    logits = jax.jit(classify)(learned["params"], learned["prompt"], images[1500:])
+    correct = jnp.mean(logits.argmax(-1) == labels[1500:])
     print(f"density {float(sparsity.density(mask)):.3f}, correct {float(correct):.1%}")
     return learned["params"], float(correct)
 

@@ -41,7 +41,7 @@ def main(steps: int = 300) -> tuple[dict[str, Any], float]:
     labels = jnp.asarray(load_digits().target)
     prompt = prompting.create("expand", canvas_size=12, pad_size=2)
     network = Net()
-    params = network.init(jax.random.key(0), jnp.zeros((1, 12, 12, 3)))["params"]  # Yours are pretrained.
+    params = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 12, 12, 3)))["params"]  # Yours are pretrained.
 
     def classify(params, frame, images):
         return network.apply({"params": params}, prompt.apply(frame, images))
@@ -64,7 +64,8 @@ def main(steps: int = 300) -> tuple[dict[str, Any], float]:
 
     tx = sparsity.keep_mask(optax.adam(1e-3), {"params": mask})
     learned = train(retraining_loss, tx, {"params": params, "prompt": learned["prompt"]}, {}, steps)
-    correct = jnp.mean(classify(learned["params"], learned["prompt"], images[1500:]).argmax(-1) == labels[1500:])
+    logits = jax.jit(classify)(learned["params"], learned["prompt"], images[1500:])
+    correct = jnp.mean(logits.argmax(-1) == labels[1500:])
     print(f"density {float(sparsity.density(mask)):.3f}, correct {float(correct):.1%}")
     return learned["params"], float(correct)
 

@@ -19,6 +19,7 @@ def blocks(name):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("searched_by_sorting")
 def test_the_page_on_your_own_loop_is_a_program(capsys):
     first, *rest = blocks("library.md")
     names = {}

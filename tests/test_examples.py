@@ -10,9 +10,10 @@ from vpns_jax import sparsity, trees
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("searched_by_sorting")
 @pytest.mark.parametrize("name", ["own_linen", "own_nnx", "own_equinox"])
 def test_example(name, capsys):
-    params, correct = importlib.import_module(f"examples.{name}").main(steps=60)
+    params, correct = importlib.import_module(f"examples.{name}").main(steps=40)
     kernels = trees.named_leaves(sparsity.prunable(params)).values()
     size = sum(leaf.size for leaf in kernels)
     assert size == 25_056
