@@ -15,10 +15,13 @@ def numbered(b: int, h: int, w: int) -> np.ndarray:
     return np.broadcast_to(image[None, :, :, None], (b, h, w, 1)).astype(np.uint8)
 
 
+CROP = jax.jit(augment.random_crop_flip, static_argnames=("size", "flip"))
+
+
 @pytest.mark.parametrize("flip", [False, True])
 def test_crops_are_windows_of_the_image(flip):
     images = numbered(200, 9, 9)
-    crops = np.asarray(augment.random_crop_flip(jnp.asarray(images), jax.random.key(0), size=8, flip=flip))
+    crops = np.asarray(CROP(images, jax.random.key(0), size=8, flip=flip))
     assert crops.shape == (200, 8, 8, 1)
     assert crops.dtype == np.uint8
     seen = set()
@@ -35,15 +38,14 @@ def test_crops_are_windows_of_the_image(flip):
 @pytest.mark.slow
 def test_crop_is_a_function_of_the_key_and_jits():
     images = jnp.asarray(numbered(16, 12, 12))
-    crop = jax.jit(augment.random_crop_flip, static_argnames=("size", "flip"))
-    once = crop(images, jax.random.key(1), size=8, flip=True)
+    once = np.asarray(CROP(images, jax.random.key(1), size=8, flip=True))
     np.testing.assert_array_equal(once, augment.random_crop_flip(images, jax.random.key(1), size=8, flip=True))
-    assert (once != crop(images, jax.random.key(2), size=8, flip=True)).any()
+    assert (once != np.asarray(CROP(images, jax.random.key(2), size=8, flip=True))).any()
 
 
 def test_crop_of_the_whole_is_the_image():
-    images = jnp.asarray(numbered(3, 8, 8))
-    np.testing.assert_array_equal(augment.random_crop_flip(images, jax.random.key(0), size=8, flip=False), images)
+    images = numbered(3, 8, 8)
+    np.testing.assert_array_equal(CROP(images, jax.random.key(0), size=8, flip=False), images)
 
 
 def test_crop_larger_than_the_image_is_refused():
@@ -52,20 +54,21 @@ def test_crop_larger_than_the_image_is_refused():
 
 
 def test_to_float():
-    gray = jnp.array([0, 51, 255], jnp.uint8).reshape(1, 1, 3, 1)
-    x = augment.to_float(gray)
-    assert x.dtype == jnp.float32
+    to_float = jax.jit(augment.to_float)
+    gray = np.array([0, 51, 255], np.uint8).reshape(1, 1, 3, 1)
+    x = np.asarray(to_float(gray))
+    assert x.dtype == np.float32
     expected = [[0, 0, 0], [0.2, 0.2, 0.2], [1, 1, 1]]
     np.testing.assert_allclose(x[0, 0], np.array(expected, np.float32), rtol=1e-6)
-    color = jnp.array([0, 51, 255], jnp.uint8).reshape(1, 1, 1, 3)
-    np.testing.assert_allclose(augment.to_float(color)[0, 0, 0], np.array([0, 0.2, 1], np.float32), rtol=1e-6)
+    color = np.array([0, 51, 255], np.uint8).reshape(1, 1, 1, 3)
+    np.testing.assert_allclose(np.asarray(to_float(color))[0, 0, 0], np.array([0, 0.2, 1], np.float32), rtol=1e-6)
     with pytest.raises(ValueError, match="4 channels"):
-        augment.to_float(jnp.zeros((1, 1, 1, 4), jnp.uint8))
+        augment.to_float(np.zeros((1, 1, 1, 4), np.uint8))
 
 
 def test_to_float_takes_only_bytes():
     with pytest.raises(ValueError, match="float32"):
-        augment.to_float(jnp.zeros((1, 1, 1, 3), jnp.float32))
+        augment.to_float(np.zeros((1, 1, 1, 3), np.float32))
 
 
 @pytest.mark.slow
@@ -77,12 +80,12 @@ def test_resize_agrees_with_pil(shape, size):
     for image in (rng.integers(0, 256, (*shape, 3)), np.eye(*shape)[..., None] * np.full(3, 255)):
         image = image.astype(np.uint8)
         pil = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
-        ours = augment.resize_bilinear(augment.to_float(jnp.asarray(image[None])), size)
+        ours = augment.resize_bilinear(image[None].astype(np.float32) / 255, size)
         assert ours.shape == (1, size, size, 3)
         # PIL rounds after each of its two passes, by up to half a level; the remaining difference is float32's.
-        np.testing.assert_allclose(ours[0], pil / 255, atol=1 / 255 + 1e-5, rtol=0)
+        np.testing.assert_allclose(np.asarray(ours)[0], pil / 255, atol=1 / 255 + 1e-5, rtol=0)
 
 
 def test_resize_to_the_same_size_changes_nothing():
-    images = augment.to_float(jnp.asarray(numbered(2, 8, 8)))
+    images = numbered(2, 8, 8).astype(np.float32) / 255
     np.testing.assert_allclose(augment.resize_bilinear(images, 8), images, atol=1e-6)

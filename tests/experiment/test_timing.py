@@ -3,7 +3,7 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from tests.deploy import families
@@ -39,9 +39,10 @@ def test_channels_that_a_mask_of_single_weights_left_dead_are_cut_out_and_timed(
 
 def test_a_network_without_dead_channels_has_no_program_of_its_own():
     finished = families.classifier("small_stem", prompt="none", density=1.0)
-    everything = jax.tree.map(jnp.ones_like, finished.subnetwork.mask)
-    weights = jax.tree.map(lambda leaf: leaf + 1, finished.subnetwork.weights)
-    subnetwork = dataclasses.replace(finished.subnetwork, mask=everything, weights=weights)
+    arrays = jax.device_get(finished.subnetwork)
+    everything = jax.tree.map(np.ones_like, arrays.mask)
+    weights = jax.tree.map(lambda leaf: leaf + 1, arrays.weights)
+    subnetwork = jax.device_put(dataclasses.replace(arrays, mask=everything, weights=weights))
     finished = dataclasses.replace(finished, subnetwork=subnetwork)
     assert timing.without_dead_channels(finished, families.images(finished)) == {}
 

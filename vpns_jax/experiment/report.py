@@ -1,12 +1,12 @@
 """Writes summary.json, the figures and the report from the results of cells."""
 
+import functools
 import sys
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from vpns_jax import data, models
 from vpns_jax.analysis import classes, details, figures
@@ -20,9 +20,10 @@ from vpns_jax.experiment.config import Config
 from vpns_jax.experiment.result import versions
 from vpns_jax.experiment.workdir import Workdir
 from vpns_jax.files import write_sealed
-from vpns_jax.prompting import create
+from vpns_jax.prompting import Prompt, create
 from vpns_jax.training.network import Network, Subnetwork
 
+PyTree = Any
 # The number of images on which a cell's prompt is shown.
 EXAMPLES = 6
 
@@ -92,23 +93,23 @@ def draw_cell(
         figures.confusion_figure(confusion, names, folder.figures / f"{cell}-confusion.png")
     if not network.prompted:
         return
-    zeros = jax.tree.map(jnp.zeros_like, subnetwork.prompt)
-    delta = network.prompt.perturbation(subnetwork.prompt)
-    # The pixels that any parameter can change: those that differ when all parameters do.
-    changed = network.prompt.perturbation(jax.tree.map(jnp.ones_like, zeros))
-    support = np.asarray(jnp.any(changed != 0, axis=-1))
-    figures.prompt_figure(np.asarray(delta), support, folder.figures / f"{cell}-prompt.png")
     pictures, labels = examples
+    delta, support, plain, prompted = jax.device_get(_prompted(network.prompt, subnetwork.prompt, pictures))
+    figures.prompt_figure(delta, support, folder.figures / f"{cell}-prompt.png")
+    figures.examples_figure(
+        plain, prompted, [names[label] for label in labels.tolist()], folder.figures / f"{cell}-examples.png"
+    )
+
+
+@functools.partial(jax.jit, static_argnames="prompt")
+def _prompted(prompt: Prompt, params: PyTree, pictures: jax.Array) -> tuple[jax.Array, ...]:
+    """The perturbation, the pixels that it can change, and images without and with it."""
+    # Those pixels that differ when all parameters do.
+    changed = prompt.perturbation(jax.tree.map(jnp.ones_like, params))
     images = augment.to_float(pictures)
     # Plain images are put on the canvas, too, so that the two can be compared.
-    plain = create("none", canvas_size=network.prompt.canvas_size).apply({}, images)
-    prompted = network.prompt.apply(subnetwork.prompt, images)
-    figures.examples_figure(
-        np.asarray(plain),
-        np.asarray(prompted),
-        [names[label] for label in labels.tolist()],
-        folder.figures / f"{cell}-examples.png",
-    )
+    plain = create("none", canvas_size=prompt.canvas_size).apply({}, images)
+    return prompt.perturbation(params), jnp.any(changed != 0, axis=-1), plain, prompt.apply(params, images)
 
 
 def one_line(result: dict[str, Any]) -> str:
