@@ -37,32 +37,35 @@ def network(prompt="pad"):
 # Kept, because the tests look at the same few programs.
 @functools.cache
 def start(learns, protocol="paper", *, masked=True, prompt="pad"):
-    """Compiles an epoch of a stage; returns the program, the stage and its first state."""
-    variables = network().model.init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
-    kernels = models.prunable(variables["params"])
-    pruned = jnp.int32(sparsity.pruned_count(kernels, 0.1))
-    network_ = network(prompt)
-    begin = Subnetwork(
-        weights=variables["params"],
-        mask=sparsity.prune_smallest(kernels, pruned) if masked else {},
-        batch_stats=variables["batch_stats"],
-        prompt=network_.prompt.init(),
-        mapping=jnp.arange(CLASSES),
-    )
-    recipe = Recipe(protocol, tiny.BATCH, tiny.LENGTH.epochs, tiny.OPTIMIZERS)
-    if learns == "scores":
-        scores = sparsity.scaled_init(kernels)
-        stage, state = learn_scores(network_, begin, scores, recipe, 2, pruned=pruned, pattern=sparsity.Pattern())
-    else:
-        stage, state = learn_weights(network_, begin, recipe, 2)
+    """Compiles an epoch of a stage; returns the program, and the shapes of its first state and its mask."""
+    network_, made = network(prompt), []
+
+    def first():
+        variables = network().model.init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
+        params, batch_stats = variables["params"], variables["batch_stats"]
+        kernels = models.prunable(params)
+        pruned = jnp.int32(sparsity.pruned_count(kernels, 0.1))
+        mask = jax.tree.map(lambda w: w > 0, kernels) if masked else {}
+        begin = Subnetwork(params, mask, batch_stats, network_.prompt.init(), jnp.arange(CLASSES))
+        recipe = Recipe(protocol, tiny.BATCH, tiny.LENGTH.epochs, tiny.OPTIMIZERS)
+        if learns == "scores":
+            scores = sparsity.scaled_init(kernels)
+            stage, state = learn_scores(network_, begin, scores, recipe, 2, pruned=pruned, pattern=sparsity.Pattern())
+        else:
+            stage, state = learn_weights(network_, begin, recipe, 2)
+        made.append(stage)
+        return state, mask
+
+    # Shapes are enough to compile.
+    state, mask = jax.eval_shape(first)
     data = Resident(
-        images=jnp.zeros((BATCH, SIZE, SIZE, 3), jnp.uint8),
-        labels=jnp.zeros((BATCH,), jnp.int32),
-        large=jnp.zeros((BATCH, SIZE + 4, SIZE + 4, 3), jnp.uint8),
+        images=jax.ShapeDtypeStruct((BATCH, SIZE, SIZE, 3), jnp.uint8),
+        labels=jax.ShapeDtypeStruct((BATCH,), jnp.int32),
+        large=jax.ShapeDtypeStruct((BATCH, SIZE + 4, SIZE + 4, 3), jnp.uint8),
     )
     moving = dataclasses.replace(state, frozen={})
-    arguments = (stage, moving, state.frozen, data, jax.random.key(0), jnp.int32(0))
-    return scan_epoch.lower(*arguments).compile(), stage, state
+    compiled = scan_epoch.lower(made[0], moving, state.frozen, data, jax.random.key(0), jnp.int32(0)).compile()
+    return compiled, state, mask
 
 
 def peak(compiled):
@@ -91,7 +94,7 @@ def dense():
 
 @pytest.mark.parametrize("protocol", ["paper", "reference"])
 def test_learning_a_mask_takes_the_dense_steps_memory_the_scores_and_their_optimizer(dense, protocol):
-    compiled, _, state = start("scores", protocol)
+    compiled, state, _ = start("scores", protocol)
     scores = size(state.learned["scores"])
     assert peak(compiled) <= 1.15 * peak(dense[0]) + 3 * scores
     # The loop carries weights, scores and two moments, but no mask and no positions of weights.
@@ -100,8 +103,8 @@ def test_learning_a_mask_takes_the_dense_steps_memory_the_scores_and_their_optim
 
 
 def test_a_fixed_mask_takes_a_bit_a_weight(dense):
-    compiled, stage, state = start("weights", "paper")
-    bits, mask = state.frozen["packed_mask"], stage.subnetwork(state).mask
+    compiled, state, mask = start("weights", "paper")
+    bits = state.frozen["packed_mask"]
     # The three channels of the stem fill three of eight bits, the five outputs of the head fill five.
     assert size(bits) == (size(mask) + 7 * 7 * 5 * 64 + 3 * 64) // 8
     # Weights and momentum; of the mask only its bits.
@@ -114,7 +117,7 @@ def test_a_fixed_mask_takes_a_bit_a_weight(dense):
 
 @pytest.mark.parametrize("learns", ["scores", "weights"])
 def test_an_epoch_moves_its_state_in_place_and_asks_nothing_of_the_host(learns):
-    compiled, _, state = start(learns, "paper")
+    compiled, state, _ = start(learns, "paper")
     assert compiled.memory_analysis().alias_size_in_bytes >= size(dataclasses.replace(state, frozen={}))
     text = compiled.as_text()
     for name in ("callback", "infeed", "outfeed", "send(", "recv("):

@@ -71,9 +71,11 @@ def begin(learns="scores", *, network=None, density=0.5, mask=None, new_head=Fal
     exclude = (models.HEAD,) if new_head else ()
     scores = sparsity.scaled_init(models.prunable(arrays["params"], exclude=exclude))
     pruned = sparsity.pruned_count(scores, density)
+    if learns in ("weights", "prompt") and mask is None:
+        mask = sparsity.prune_smallest(scores, pruned)
     start = Subnetwork(
         weights=arrays["params"],
-        mask=sparsity.prune_smallest(scores, pruned) if mask is None else mask,
+        mask={} if mask is None else mask,
         batch_stats=arrays["batch_stats"],
         prompt=network.prompt.init(),
         mapping=jnp.asarray(np.asarray([4, 0, 2], np.int32)),
