@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtr
 
-from tests.models.dead import NETWORKS, check_equal, compiled, drawn, images, silence, spread
+from tests.models.dead import NETWORKS, check_equal, check_equal_in_place, compiled, drawn, images, silence, spread
 from vpns_jax import models
 from vpns_jax.models.vit import HEAD_DIM
 from vpns_jax.trees import flatten, overlay, unflatten
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("network", NETWORKS)
 def test_any_pattern_of_dead_channels_shrinks_to_equal_logits(network, seed):
     rng = np.random.default_rng(seed)
@@ -68,7 +68,7 @@ def test_a_channel_of_a_residual_sum_goes_only_if_none_writes_to_it():
     shrunk = models.shrink(NETWORKS[network], unflatten(leaves))
     assert shrunk.model.widths == (("conv1", 7),)
     assert shrunk.kept["conv1"].tolist() == [0, 1, 3, 4, 5, 6, 7]
-    check_equal(network, unflatten(leaves), shrunk)
+    check_equal_in_place(network, unflatten(leaves), shrunk)
 
 
 @pytest.mark.slow
@@ -82,7 +82,7 @@ def test_one_constant_stands_in_for_all_where_zeros_lie_around_an_image(constant
     leaves["params/layer1_1/bn1/bias"][:2] = constants
     shrunk = models.shrink(NETWORKS[network], unflatten(leaves))
     assert shrunk.model.widths == (("layer1_1/conv1", left),)
-    check_equal(network, unflatten(leaves), shrunk)
+    check_equal_in_place(network, unflatten(leaves), shrunk)
 
 
 @pytest.mark.slow
@@ -142,7 +142,7 @@ def test_a_mask_of_single_weights_leaves_dead_channels_too():
             alive = int((written.any((0, 1, 2)) & read.any((0, 1, 3))).sum())
             assert alive < written.shape[-1]
             assert len(shrunk.kept[f"{layer}/conv1"]) <= alive + 1
-        check_equal(network, masked, shrunk)
+        check_equal_in_place(network, masked, shrunk)
         sizes[density] = sum(leaf.size for leaf in jax.tree.leaves(shrunk.variables["params"]))
     assert sizes[0.01] < sizes[0.05] < sum(leaf.size for leaf in jax.tree.leaves(params))
 

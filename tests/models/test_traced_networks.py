@@ -11,9 +11,9 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from tests.models import dags, foreign
-from tests.models.test_coupling import quickly
 from vpns_jax import models
 from vpns_jax.errors import UserError
+from vpns_jax.models import equality, initializing
 from vpns_jax.models.widths import Widths, width_of
 from vpns_jax.trees import flatten, unflatten
 
@@ -87,18 +87,18 @@ def changed(channels, leaves, rng):
 @pytest.mark.parametrize("network", foreign.NETWORKS)
 def test_behind_closed_gates_is_nothing_and_dead_channels_can_be_cut_out(network):
     model, rng = foreign.NETWORKS[network], np.random.default_rng(0)
-    images = jnp.asarray(rng.normal(size=(2, SIDE, SIDE, 3)), jnp.float32)
+    # As many as shrinking compares, so that its program serves here.
+    images = rng.normal(size=(len(equality.SCALES) * equality.IMAGES, SIDE, SIDE, 3))
     channels = models.channels(model, image_size=SIDE)
-    leaves = drawn(jax.eval_shape(model.init, jax.random.key(0), images), rng)
-    run = quickly(model.apply)
-    first, second = (np.asarray(run(unflatten(tree), images)) for tree in changed(channels, leaves, rng))
+    leaves = drawn(initializing.shapes(model, image_size=SIDE), rng)
+    first, second = (equality.logits(model, unflatten(tree), images) for tree in changed(channels, leaves, rng))
     assert first.std() > 0.01
     np.testing.assert_allclose(first, second, rtol=0, atol=1e-5 * first.std())
     silence(channels, leaves, rng)
-    before = np.asarray(run(unflatten(leaves), images))
+    before = equality.logits(model, unflatten(leaves), images)
     shrunk = models.shrink(model, unflatten(leaves), image_size=SIDE)
     assert shrunk.model.widths
-    after = np.asarray(quickly(shrunk.model.apply)(shrunk.variables, images))
+    after = equality.logits(shrunk.model, shrunk.variables, images)
     np.testing.assert_allclose(after, before, rtol=0, atol=1e-5 * before.std())
     again = models.shrink(shrunk.model, shrunk.variables, image_size=SIDE)
     assert again.model == shrunk.model
@@ -117,7 +117,7 @@ def test_random_networks_compute_the_same_without_their_dead_channels(seed):
         reject()
     layers = [[path.removesuffix("/kernel") for path in each.kernels] for each in channels]
     model = model.clone(firsts=tuple((layer, first) for first, *rest in layers for layer in rest))
-    leaves = drawn(jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, dags.SIDE, dags.SIDE, 3))), rng)
+    leaves = drawn(initializing.shapes(model, image_size=dags.SIDE), rng)
     silence(channels, leaves, rng)
     before = dags.run(model.nodes, model.flat, leaves, images)
     shrunk = models.shrink(model, unflatten(leaves), image_size=dags.SIDE)
@@ -156,8 +156,7 @@ class FourHeads(nn.Module):
 
 
 def refusal_to_shrink(model, dead=2):
-    images = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
-    leaves = drawn(jax.eval_shape(model.init, jax.random.key(0), images), np.random.default_rng(0))
+    leaves = drawn(initializing.shapes(model, image_size=SIDE), np.random.default_rng(0))
     leaves["params/hidden/kernel"][:, :dead] = leaves["params/hidden/bias"][:dead] = 0
     with pytest.raises(UserError) as refusal:
         models.shrink(model, unflatten(leaves), image_size=SIDE)

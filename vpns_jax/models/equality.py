@@ -47,7 +47,7 @@ def check_same(
     _check_shapes(*after, shape)
     images = np.random.default_rng(0).normal(size=(len(SCALES), IMAGES, *shape[1:]))
     images *= np.reshape(SCALES, (-1, 1, 1, 1, 1))
-    wanted, given = (_logits(*each, images.reshape(shape)) for each in (before, after))
+    wanted, given = (logits(*each, images.reshape(shape)) for each in (before, after))
     if classes is not None:
         wanted = wanted[..., list(classes)]
     for scale, one, other in zip(SCALES, np.split(wanted, len(SCALES)), np.split(given, len(SCALES)), strict=True):
@@ -84,8 +84,17 @@ def _check_shapes(model: nn.Module, variables: Mapping[str, Any], shape: tuple[i
             )
 
 
-def _logits(model: nn.Module, variables: Mapping[str, Any], images: np.ndarray) -> np.ndarray:
-    """Computes logits in float32, without optimizations, which would take longer than so few images."""
+def logits(model: nn.Module, variables: Mapping[str, Any], images: np.ndarray) -> np.ndarray:
+    """Computes logits in float32, without optimizations, which would take longer than so few images.
+
+    Args:
+      model: the module, whatever its `dtype`.
+      variables: its variables.
+      images: normalized images [b, h, w, 3].
+
+    Returns:
+      The logits [b, classes], float64.
+    """
     if getattr(model, "dtype", None) is not None:
         model = model.clone(dtype=jnp.float32)
     with jax.default_matmul_precision("highest"):
