@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from configs import quickstart
+from tests.experiment.small import save_blank
 from tests.training import tiny
 from vpns_jax import models
 from vpns_jax.experiment import cell, config, report
@@ -32,7 +34,14 @@ ROWS = [
 ]
 
 
+@pytest.fixture
+def saved_blank(monkeypatch):
+    monkeypatch.setattr(Figure, "savefig", save_blank)
+
+
+# Axes are looked at, and no pixels.
 @pytest.mark.slow
+@pytest.mark.usefixtures("saved_blank")
 @pytest.mark.parametrize("image_size", [tiny.SIZE, tiny.SIZE - 2])
 def test_plain_and_prompted_examples_stand_on_one_canvas(tmp_path, drawn, image_size):
     stage, state = tiny.begin("weights")

@@ -26,10 +26,18 @@ def test_weights_that_do_not_fit_are_listed_whole_on_demand(call, tmp_path):
 
 @pytest.mark.slow
 def test_more_target_than_source_classes(call, tmp_path):
-    mapped = ("--config.data.name=mnist5k", "--config.mapping.kind=frequency", "--config.model.options.num_classes=5")
+    mapped = ("--config.data.name=digits", "--config.mapping.kind=frequency", "--config.model.options.num_classes=5")
     assert_refused(call(*mapped), "num_classes")
-    fonts = ("--config.pretrain.data=digits", "--config.data.name=fonts62", "--config.mapping.kind=frequency")
-    assert_refused(call(*fonts), "62", "10")
+    for name in "abcdefghijkl":
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(9):
+            Image.new("L", (8, 8), 20 * i).save(tmp_path / "images" / name / f"{i}.png")
+    folder = (
+        "--config.pretrain.data=digits",
+        f"--config.data.name=folder:{tmp_path / 'images'}",
+        "--config.mapping.kind=frequency",
+    )
+    assert_refused(call(*folder), "12 target classes", "10")
     assert not (tmp_path / "run").exists()
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from configs import quickstart
 from experiments import summaries, sweep, workers
+from tests import forks
 from tests.analysis.samples import cell as sample
 from tests.experiments import in_process
 from vpns_jax.errors import UserError
@@ -44,7 +45,8 @@ def go(folder):
 
 @pytest.mark.slow
 def test_a_broken_cell_is_named_and_done_when_it_can_be(tmp_path, capsys, monkeypatch):
-    """The first call has two processes, as a sweep does."""
+    """The first call has two processes, as a sweep does; that they start anew is what test_workers.py shows."""
+    monkeypatch.setattr(workers, "_SPAWN", forks.CONTEXT)
     folder = tmp_path / "sweep"
     assert go(folder) == 1
     err = capsys.readouterr().err
