@@ -1,12 +1,11 @@
 """The table of channels: it lists every kernel, and a zero channel can be removed from all the layers it lists."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.models.test_coupling import quickly, random_like, shapes
+from tests.models.test_coupling import quickly, random_like, shapes, statistics
 from vpns_jax import models
+from vpns_jax.models import initializing
 from vpns_jax.models.convnext import ConvNeXt
 from vpns_jax.models.resnet import ResNet
 from vpns_jax.models.vgg import VGG
@@ -71,9 +70,9 @@ def ends(writer):
 def test_what_is_cut_does_not_matter(network):
     """The other weights of a zero channel do not change the logits."""
     model, rng = NETWORKS[network], np.random.default_rng(0)
-    images = jnp.asarray(rng.normal(size=(2, 16, 16, 3)), jnp.float32)
-    variables = quickly(model.init)(jax.random.key(0), images)
-    params = {path: np.array(leaf) for path, leaf in flatten(random_like(variables["params"])).items()}
+    images = rng.normal(size=(2, 16, 16, 3)).astype(np.float32)
+    shapes = initializing.shapes(model, image_size=16)
+    stats, params = statistics(shapes), flatten(random_like(shapes["params"]))
     other = {path: leaf.copy() for path, leaf in params.items()}
     for each in models.channels(model):
         if each.fixed:
@@ -90,7 +89,7 @@ def test_what_is_cut_does_not_matter(network):
         for reader in each.readers:
             rows = np.tile(dead, reader.positions)
             other[reader.kernel][..., rows, :] += rng.normal(size=other[reader.kernel][..., rows, :].shape)
-    run = quickly(lambda params: model.apply({**variables, "params": params}, images))
+    run = quickly(lambda params: model.apply({**stats, "params": params}, images))
     first, second = (np.asarray(run(unflatten(tree))) for tree in (params, other))
     assert first.std() > 0
     np.testing.assert_allclose(first, second, rtol=1e-6, atol=1e-6 * first.std())

@@ -2,22 +2,21 @@
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from vpns_jax import models, sparsity
 from vpns_jax.errors import UserError
+from vpns_jax.models import initializing
 from vpns_jax.models.resnet import ResNet
 from vpns_jax.models.vit import HEAD_DIM
 from vpns_jax.models.wiring import gelu, identity, relu
-from vpns_jax.trees import flatten
+from vpns_jax.trees import flatten, unflatten
 
 
 def shapes(name, **options):
     model = models.create(name, **options)
-    size = 64 if name.startswith("vit") else 32
-    return model, jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))["params"]
+    return model, initializing.shapes(model, image_size=224)["params"]
 
 
 def shared(model):
@@ -122,15 +121,21 @@ def quickly(function):
 def random_like(tree, seed=0):
     leaves, structure = jax.tree.flatten(tree)
     rng = np.random.default_rng(seed)
-    return jax.tree.unflatten(structure, [jnp.asarray(rng.normal(size=leaf.shape), jnp.float32) for leaf in leaves])
+    return jax.tree.unflatten(structure, [rng.normal(size=leaf.shape).astype(np.float32) for leaf in leaves])
+
+
+def statistics(shapes):
+    """The batch statistics of a network that has seen no image."""
+    leaves = flatten({"batch_stats": shapes.get("batch_stats", {})})
+    return unflatten({path: np.full(leaf.shape, path.endswith("/var"), leaf.dtype) for path, leaf in leaves.items()})
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("searched_by_sorting")
 @pytest.mark.parametrize("allocation", ["global", "uniform", "erk"])
 def test_coupled_channels_share_masks_exactly(allocation):
     model = ResNet(depths=(1, 1), block="bottleneck", width=1 / 8)
-    params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
-    weights = random_like(params)
+    weights = random_like(initializing.shapes(model, image_size=32)["params"])
     mask = flatten(sparsity.counted(channel_mask(model, weights, 0.4, allocation)))
     by_channel = {path: np.asarray(leaf).reshape(-1, leaf.shape[-1]) for path, leaf in mask.items()}
     assert all((keep == keep[0]).all() for keep in by_channel.values())
@@ -152,27 +157,34 @@ def channel_mask(model, weights, density, allocation="global"):
     pattern = sparsity.ChannelPattern(allocation=allocation, channels=models.channels(model))
     found = models.prunable(weights, exclude=["head"])
     counts = sparsity.pruned_groups(pattern, found, density)
-    return pattern.mask(pattern.select(pattern.magnitude(found), counts), weights)
+    return jax.device_get(
+        jax.jit(lambda weights, found: pattern.mask(pattern.select(pattern.magnitude(found), counts), weights))(
+            weights, found
+        )
+    )
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("searched_by_sorting")
 @pytest.mark.parametrize("block", ["basic", "bottleneck"])
 def test_a_pruned_channel_is_exactly_zero_after_every_residual_sum(block):
     """Whatever the input and the normalisations' biases; a mask on kernels alone leaves these behind."""
     model = ResNet(depths=(2, 1), block=block, num_classes=3, width=1 / 16, stem="small")
-    images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 3)), jnp.float32)
-    variables = quickly(model.init)(jax.random.key(0), images)
-    weights = random_like(variables["params"])
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    shapes = initializing.shapes(model, image_size=8)
+    weights = random_like(shapes["params"])
     mask = channel_mask(model, weights, 0.5, "uniform")
-    run = quickly(lambda params: model.apply({**variables, "params": params}, images, capture_intermediates=True)[1])
+    stats = statistics(shapes)
+    run = quickly(lambda params: model.apply({**stats, "params": params}, images, capture_intermediates=True)[1])
     seen, left = (run(sparsity.apply(weights, some))["intermediates"] for some in (mask, sparsity.counted(mask)))
     last = "conv2" if block == "basic" else "conv3"
     for name in ("layer1_0", "layer1_1", "layer2_0"):
         keep = np.asarray(mask[name][last]["kernel"][0, 0, 0])
         assert 0 < keep.sum() < keep.size
-        assert np.abs(seen[name]["__call__"][0])[..., keep].any()
-        assert not np.abs(seen[name]["__call__"][0])[..., ~keep].any()
-        assert np.abs(left[name]["__call__"][0])[..., ~keep].any()
+        masked, behind = (np.asarray(each[name]["__call__"][0]) for each in (seen, left))
+        assert masked[..., keep].any()
+        assert not masked[..., ~keep].any()
+        assert behind[..., ~keep].any()
 
 
 def test_vit_is_pruned_by_heads_and_hidden_units_once_the_rest_is_left_out():

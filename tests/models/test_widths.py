@@ -1,17 +1,16 @@
 """Layers of any width, zero included: names stay the same, and missing channels do not change the output."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests.models.test_coupling import quickly
+from vpns_jax.models import initializing
 from vpns_jax.models.convnext import ConvNeXt
 from vpns_jax.models.resnet import ResNet
 from vpns_jax.models.vgg import VGG
 from vpns_jax.models.vit import ViT
 from vpns_jax.models.widths import freeze
-from vpns_jax.trees import flatten
+from vpns_jax.trees import flatten, unflatten
 
 SHRUNK = {
     "basic": (ResNet((2, 1), "basic", 5, 1 / 8), {"conv1": 3, "layer1_0/conv1": 0, "layer2_0/conv1": 5}),
@@ -29,15 +28,16 @@ SHRUNK = {
 @pytest.mark.parametrize("family", SHRUNK)
 def test_widths_are_those_of_the_layers_named_and_no_name_changes(family):
     model, widths = SHRUNK[family]
-    shrunk, images = model.clone(widths=freeze(widths)), jnp.ones((2, 16, 16, 3))
+    shrunk, images = model.clone(widths=freeze(widths)), np.ones((2, 16, 16, 3), np.float32)
     assert hash(shrunk) != hash(model)
-    variables = quickly(shrunk.init)(jax.random.key(0), images)
-    standard = jax.eval_shape(model.init, jax.random.key(0), images)
-    leaves = flatten(variables)
+    standard = initializing.shapes(model, image_size=16)
+    leaves = flatten(initializing.shapes(shrunk, image_size=16))
     assert list(leaves) == list(flatten(standard))
     for layer, outputs in widths.items():
         assert leaves[f"params/{layer}/kernel"].shape[-1] == outputs
-    logits = quickly(shrunk.apply)(variables, images)
+    rng = np.random.default_rng(0)
+    drawn = {path: np.asarray(rng.uniform(0.1, 1, leaf.shape), leaf.dtype) for path, leaf in leaves.items()}
+    logits = np.asarray(quickly(shrunk.apply)(unflatten(drawn), images))
     assert logits.shape == (2, 5)
     assert np.isfinite(logits).all()
 
@@ -45,8 +45,6 @@ def test_widths_are_those_of_the_layers_named_and_no_name_changes(family):
 @pytest.mark.parametrize("family", SHRUNK)
 def test_the_standard_widths_can_be_named_too(family):
     model, widths = SHRUNK[family]
-    images = jnp.ones((2, 16, 16, 3))
-    standard = jax.eval_shape(model.init, jax.random.key(0), images)
+    standard = initializing.shapes(model, image_size=16)
     named = {layer: flatten(standard)[f"params/{layer}/kernel"].shape[-1] for layer in widths}
-    same = jax.eval_shape(model.clone(widths=freeze(named)).init, jax.random.key(0), images)
-    assert jax.tree.map(jnp.shape, same) == jax.tree.map(jnp.shape, standard)
+    assert initializing.shapes(model.clone(widths=freeze(named)), image_size=16) == standard
