@@ -68,8 +68,12 @@ def world(tmp_path, monkeypatch, *, figures=True):
 
 
 def parsed(data, **changes):
-    """Makes a config for the data set, and puts the source network into the cache, because training it takes longer."""
-    changes = {"methods": ("hydra",), "densities": (0.5,), "retrain__epochs": 2, "mapping__kind": "random"} | changes
+    """Makes a config for the data set, and puts the source network into the cache, because training it takes longer.
+
+    The digits are one small file, which every run digests.
+    """
+    usual = {"methods": ("hydra",), "densities": (0.5,), "retrain__epochs": 2, "mapping__kind": "random"}
+    changes = usual | {"pretrain__data": "digits"} | changes
     parsed = config.parse(cells.tree(data__name=data, **changes))
     if parsed.model.weights == "pretrain" and not pretraining.cache_path(parsed).exists():
         pretraining.save(pretraining.cache_path(parsed), jax.device_get(tiny.variables()), 0.5)
