@@ -86,7 +86,7 @@ def test_flow(network):
     flow = synaptic_flow(synflow.in_double(network.model), source.weights, kernels, inputs, sparsity.Pattern())
     assert shapes(flow) == shapes(kernels)
     # Shares of the largest score; the scores themselves would overflow float32.
-    assert max(float(leaf.max()) for leaf in jax.tree.leaves(flow)) == 1
+    assert max(np.asarray(leaf).max() for leaf in jax.tree.leaves(flow)) == 1
 
 
 def shapes(tree):

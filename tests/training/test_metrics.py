@@ -5,12 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vpns_jax.training.metrics import Evaluated, Metrics, cross_entropy
+from vpns_jax.training import metrics
+from vpns_jax.training.metrics import Evaluated, Metrics
 
 # softmax of [log 3, 0] is [3/4, 1/4]; of [0, 0] it is [1/2, 1/2].
-LOGITS = jnp.log(jnp.array([[3.0, 1.0], [3.0, 1.0], [1.0, 1.0]]))
-LABELS = jnp.array([0, 1, 1])
+LOGITS = np.log(np.array([[3.0, 1.0], [3.0, 1.0], [1.0, 1.0]], np.float32))
+LABELS = np.array([0, 1, 1], np.int32)
 LOSSES = -np.log([3 / 4, 1 / 4, 1 / 2])
+
+# Compiled, because there is a program for each operation otherwise.
+of, evaluated, cross_entropy = map(jax.jit, (Metrics.of, Evaluated.of, metrics.cross_entropy))
 
 
 @pytest.mark.slow
@@ -20,23 +24,23 @@ def test_cross_entropy_is_the_mean():
 
 @pytest.mark.slow
 def test_gradient_is_softmax_minus_one_hot_over_the_batch():
-    gradient = jax.grad(lambda x: cross_entropy(logits=x, labels=LABELS))(LOGITS)
+    gradient = jax.jit(jax.grad(lambda x: cross_entropy(logits=x, labels=LABELS)))(LOGITS)
     expected = np.array([[-1 / 4, 1 / 4], [3 / 4, -3 / 4], [1 / 2, -1 / 2]]) / 3
     np.testing.assert_allclose(gradient, expected, atol=1e-6)
 
 
 def test_loss_and_accuracy_by_hand():
     # Correct, wrong, and a tie, which counts as class 0 and so is wrong.
-    computed = Metrics.of(logits=LOGITS, labels=LABELS).compute()
+    computed = of(logits=LOGITS, labels=LABELS).compute()
     assert computed["loss"] == pytest.approx(LOSSES.mean())
     assert computed["accuracy"] == pytest.approx(1 / 3)
 
 
 @pytest.mark.slow
 def test_padding_counts_nothing_whatever_it_holds():
-    padded = jnp.concatenate([LOGITS, jnp.array([[jnp.nan, jnp.inf]])])
-    masked = Evaluated.of(logits=padded, labels=jnp.append(LABELS, 0), mask=jnp.array([True, True, True, False]))
-    whole = Evaluated.of(logits=LOGITS, labels=LABELS, mask=jnp.ones(3))
+    padded = np.concatenate([LOGITS, np.array([[np.nan, np.inf]], np.float32)])
+    masked = evaluated(logits=padded, labels=np.append(LABELS, np.int32(0)), mask=np.array([True, True, True, False]))
+    whole = evaluated(logits=LOGITS, labels=LABELS, mask=np.ones(3, np.float32))
     jax.tree.map(np.testing.assert_array_equal, masked, whole)
 
 
@@ -44,8 +48,8 @@ def test_padding_counts_nothing_whatever_it_holds():
 def test_parts_merge_to_the_whole():
     merged = Metrics.empty()
     for part in (slice(0, 1), slice(1, 3)):
-        merged = merged.merge(Metrics.of(logits=LOGITS[part], labels=LABELS[part]))
-    for name, value in Metrics.of(logits=LOGITS, labels=LABELS).compute().items():
+        merged = merged.merge(of(logits=LOGITS[part], labels=LABELS[part]))
+    for name, value in of(logits=LOGITS, labels=LABELS).compute().items():
         assert merged.compute()[name] == pytest.approx(float(value), rel=1e-6)
 
 
