@@ -6,15 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
 
+from tests.experiment import small
 from tests.pruners import cells
 from tests.training import tiny
 from vpns_jax import models
 from vpns_jax.errors import UserError
 from vpns_jax.experiment import config
 from vpns_jax.experiment import run as experiment
-from vpns_jax.models import layouts, registry
 
 MEAN, STD = (0.1, 0.2, 0.3), (0.2, 0.25, 0.3)
 
@@ -22,16 +21,10 @@ MEAN, STD = (0.1, 0.2, 0.3), (0.2, 0.25, 0.3)
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     """Writes images, and the tiny network's weights as `w.safetensors`."""
-    monkeypatch.setitem(registry.ENTRIES, "tiny", cells.ENTRY)
-    monkeypatch.setitem(layouts.LAYOUTS, tiny.Tiny, (layouts.resnet_torchvision,))
-    for split, seed in (("train", 0), ("val", 1), ("test", 2)):
-        data = tiny.split(seed=seed)
-        for number, (image, label) in enumerate(zip(data.images, data.labels, strict=True)):
-            path = tmp_path / "images" / split / str(label) / f"{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.asarray(image)).save(path)
-    save(tmp_path, tiny.variables())
-    return tmp_path
+    with small.world(tmp_path, monkeypatch):
+        small.images(tmp_path / "images")
+        save(tmp_path, tiny.variables())
+        yield tmp_path
 
 
 def save(folder, variables, rename=""):

@@ -1,7 +1,7 @@
 """All ways to convolve agree with each other and with sums by hand."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
@@ -13,19 +13,29 @@ from vpns_jax.models.cpu import conv, winograd
 
 
 def test_conv2d_worked_by_hand() -> None:
-    image = jnp.arange(1.0, 10.0).reshape(1, 3, 3, 1)
-    kernel = jnp.array([[1.0, 0.0], [0.0, -1.0]]).reshape(2, 2, 1, 1)
+    image = np.arange(1, 10, dtype=np.float32).reshape(1, 3, 3, 1)
+    kernel = np.array([[1, 0], [0, -1]], np.float32).reshape(2, 2, 1, 1)
     # Cross-correlation: x[i, j] - x[i + 1, j + 1] = -4 where both are inside the image.
-    np.testing.assert_array_equal(conv.conv2d(image, kernel)[0, :, :, 0], [[-4, -4], [-4, -4]])
+    np.testing.assert_array_equal(np.asarray(conv.conv2d(image, kernel))[0, :, :, 0], [[-4, -4], [-4, -4]])
     # Padding 1 and stride 2: at the corners, a window sees one pixel of each pair.
-    padded = conv.conv2d(image, kernel, stride=2, padding=1)[0, :, :, 0]
+    padded = np.asarray(conv.conv2d(image, kernel, stride=2, padding=1))[0, :, :, 0]
     np.testing.assert_array_equal(padded, [[-1, -3], [-7, -4]])
 
 
 def test_mean_over_tiles_worked_by_hand() -> None:
-    image = jnp.arange(16.0).reshape(1, 4, 4, 1)
-    tiles = conv.conv2d(image, jnp.full((2, 2, 1, 1), 0.25), stride=2)[0, :, :, 0]
+    image = np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1)
+    tiles = np.asarray(conv.conv2d(image, np.full((2, 2, 1, 1), 0.25, np.float32), stride=2))[0, :, :, 0]
     np.testing.assert_array_equal(tiles, [[2.5, 4.5], [10.5, 12.5]])
+
+
+def values_and_gradients(ways: Iterable[Callable[..., jax.Array]], *arrays: np.ndarray) -> list[tuple[np.ndarray, ...]]:
+    """The value and both gradients of each way to convolve, in one program."""
+
+    def each(x: jax.Array, kernel: jax.Array, cotangent: jax.Array) -> list[tuple[jax.Array, ...]]:
+        values = [jax.vjp(way, x, kernel) for way in ways]
+        return [(y, *pull(cotangent)) for y, pull in values]
+
+    return jax.device_get(jax.jit(each)(*arrays))
 
 
 @pytest.mark.slow
@@ -46,24 +56,18 @@ def test_value_and_gradients_are_those_of_xla(size: int, kernel_size: int, strid
     rng = np.random.default_rng(size * kernel_size + stride)
     x = rng.standard_normal((2, size, size + 1, 5), np.float32)
     kernel = rng.standard_normal((kernel_size, kernel_size, 5, 6), np.float32)
-    shape = jax.eval_shape(lambda: conv.lax_conv2d(x, kernel, stride=stride, padding=padding)).shape
+    ways = [functools.partial(way, stride=stride, padding=padding) for way in (conv.conv2d, conv.lax_conv2d)]
+    shape = jax.eval_shape(ways[1], x, kernel).shape
     cotangent = rng.standard_normal(shape, np.float32)
 
-    def both(x: jax.Array, kernel: jax.Array) -> list[tuple[jax.Array, jax.Array, jax.Array]]:
-        results = []
-        for convolve in (conv.conv2d, conv.lax_conv2d):
-            y, pull = jax.vjp(functools.partial(convolve, stride=stride, padding=padding), x, kernel)
-            results.append((y, *pull(cotangent)))
-        return results
-
-    for ours, xla in zip(*jax.jit(both)(x, kernel), strict=True):
+    for ours, xla in zip(*values_and_gradients(ways, x, kernel, cotangent), strict=True):
         assert ours.shape == xla.shape
         np.testing.assert_allclose(ours, xla, rtol=1e-5, atol=1e-4)
 
 
 def test_winograds_planes_worked_by_hand() -> None:
     # For a kernel of ones: the rows of G sum to 1, 3/2, 1/2 and 1.
-    planes = winograd.kernel_planes(jnp.ones((3, 3, 1, 1)))
+    planes = jax.jit(winograd.kernel_planes)(np.ones((3, 3, 1, 1), np.float32))
     sums = np.array([1, 1.5, 0.5, 1])
     np.testing.assert_array_equal(np.squeeze(np.array(planes)), np.outer(sums, sums))
 
@@ -77,14 +81,11 @@ def test_winograd_is_xlas_convolution(h: int, w: int, padding: int) -> None:
     pads = ((padding, padding), (padding, padding))
     cotangent = rng.standard_normal((3, h + 2 * padding - 2, w + 2 * padding - 2, 32), np.float32)
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def run(convolve: Callable[..., jax.Array], x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, ...]:
-        y, pull = jax.vjp(convolve, x, kernel)
-        return y, *pull(cotangent)
-
-    ours = run(functools.partial(conv.winograd_conv2d, pads=pads), x, kernel)
-    theirs = run(functools.partial(conv.lax_conv2d, stride=1, padding=padding), x, kernel)
-    for actual, expected in zip(ours, theirs, strict=True):
+    ways = (
+        functools.partial(conv.winograd_conv2d, pads=pads),
+        functools.partial(conv.lax_conv2d, stride=1, padding=padding),
+    )
+    for actual, expected in zip(*values_and_gradients(ways, x, kernel, cotangent), strict=True):
         np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=2e-4)
 
 
@@ -132,7 +133,7 @@ def test_layers_of_one_shape_are_traced_once() -> None:
 
 def test_taps_that_meet_nothing_but_zeros_are_cropped() -> None:
     def cropped(size: int, taps: int, stride: int, padding: int) -> tuple[list[float], tuple[int, int]]:
-        kernel = jnp.arange(float(taps)).reshape(taps, 1, 1, 1)
+        kernel = np.arange(taps, dtype=np.float32).reshape(taps, 1, 1, 1)
         kernel, pads = conv.crop_taps(kernel, (size, 1), stride=stride, padding=padding)
         return kernel.ravel().tolist(), pads[0]
 
@@ -152,12 +153,10 @@ def test_images_smaller_than_their_kernels(size: int, kernel_size: int, stride: 
     x = rng.standard_normal((2, size, size, 4), np.float32)
     kernel = rng.standard_normal((kernel_size, kernel_size, 4, 5), np.float32)
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def run(convolve: Callable[..., jax.Array], x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, ...]:
-        y, pull = jax.vjp(lambda x, kernel: convolve(x, kernel, stride=stride, padding=padding), x, kernel)
-        return y, *pull(jnp.cos(jnp.arange(float(y.size))).reshape(y.shape))
-
-    for actual, expected in zip(run(conv.conv2d, x, kernel), run(conv.lax_conv2d, x, kernel), strict=True):
+    ways = [functools.partial(way, stride=stride, padding=padding) for way in (conv.conv2d, conv.lax_conv2d)]
+    shape = jax.eval_shape(ways[1], x, kernel).shape
+    cotangent = np.cos(np.arange(np.prod(shape), dtype=np.float32)).reshape(shape)
+    for actual, expected in zip(*values_and_gradients(ways, x, kernel, cotangent), strict=True):
         np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -199,13 +198,13 @@ def mesh_of(platform: str) -> AbstractMesh:
 
 def test_layer_adds_its_bias_and_computes_in_its_dtype() -> None:
     layer = conv.Conv(3, 3, 1, 1, use_bias=True, dtype=jnp.bfloat16)
-    x = jnp.ones((1, 4, 4, 2))
+    x = np.ones((1, 4, 4, 2), np.float32)
     params = jax.eval_shape(layer.init, jax.random.key(0), x)["params"]
     assert {name: (p.shape, p.dtype.name) for name, p in params.items()} == {
         "kernel": ((3, 3, 2, 3), "float32"),
         "bias": ((3,), "float32"),
     }
-    zero = {"kernel": jnp.zeros((3, 3, 2, 3)), "bias": jnp.array([1.0, 2.0, 3.0])}
-    y = layer.apply({"params": zero}, x)
+    zero = {"kernel": np.zeros((3, 3, 2, 3), np.float32), "bias": np.array([1, 2, 3], np.float32)}
+    y = jax.jit(layer.apply)({"params": zero}, x)
     assert y.dtype == jnp.bfloat16
-    np.testing.assert_array_equal(y[0, 0, 0].astype(jnp.float32), [1, 2, 3])
+    np.testing.assert_array_equal(np.asarray(y)[0, 0, 0].astype(np.float32), [1, 2, 3])

@@ -12,7 +12,7 @@ import pytest
 from tests.golden import recipe
 from vpns_jax import models, trees
 from vpns_jax.errors import UserError
-from vpns_jax.models import layouts, loading
+from vpns_jax.models import initializing, layouts, loading
 
 # A ResNet-18 with 4 channels in its first stage: the full structure, 1/256 of the weights.
 NARROW: dict[str, Any] = {"width": 1 / 16, "num_classes": 10}
@@ -20,9 +20,7 @@ NARROW: dict[str, Any] = {"width": 1 / 16, "num_classes": 10}
 
 def shapes_of(name: str, **options: Any) -> dict[str, tuple[int, ...]]:
     """The shapes of all variables by path, found by tracing."""
-    init = models.create(name, **options).init
-    abstract = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
-    return {path: leaf.shape for path, leaf in trees.flatten(abstract).items()}
+    return initializing.shapes_by_path(models.create(name, **options), image_size=224)
 
 
 def state_dict(name: str, layout: layouts.Layout, **options: Any) -> dict[str, np.ndarray]:
