@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import onnxruntime
 
@@ -30,6 +29,7 @@ from vpns_jax import deploy, models, prompting, sparsity, trees
 from vpns_jax.deploy import Classifier, Description
 from vpns_jax.deploy.exports import onnx_model, packed
 from vpns_jax.experiment import target
+from vpns_jax.models import initializing
 from vpns_jax.training.network import Subnetwork
 
 CLASSES, DENSITY, ROUND_TO = 10, 0.1, 8
@@ -78,22 +78,22 @@ def classifier(model: str, image_size: int, **options: Any) -> Classifier:
     mean, std = models.normalization(model)
     names = tuple(f"class {i}" for i in range(CLASSES))
     description = Description(model, prompt, image_size, mean, std, names, options)
-    images = jnp.zeros((1, image_size, image_size, 3))
-    shapes: Any = jax.eval_shape(description.network(CLASSES).model.init, jax.random.key(0), images)
+    shapes = initializing.shapes(description.network(CLASSES).model, image_size=image_size)
     rng = np.random.default_rng(0)
     variables = trees.unflatten({path: _draw(path, leaf, rng) for path, leaf in trees.flatten(shapes).items()})
-    stats, mapping = variables.get("batch_stats", {}), jnp.arange(CLASSES, dtype=jnp.int32)
+    variables = jax.device_put(variables)
+    stats, mapping = variables.get("batch_stats", {}), jax.device_put(np.arange(CLASSES, dtype=np.int32))
     return Classifier(description, Subnetwork(variables["params"], {}, stats, prompt.init(), mapping))
 
 
-def _draw(path: str, shape: Any, rng: np.random.Generator) -> jax.Array:
+def _draw(path: str, shape: Any, rng: np.random.Generator) -> np.ndarray:
     """Weights that keep the size of activations, so that no network ends in zeros or infinities."""
     if path.endswith("kernel"):
         fan_in = math.prod(shape.shape[:-1])
-        return jnp.asarray(rng.standard_normal(shape.shape, np.float32) * np.sqrt(2 / fan_in))
+        return (rng.standard_normal(shape.shape, np.float32) * np.sqrt(2 / fan_in)).astype(np.float32)
     if path.endswith(("scale", "var")):
-        return jnp.ones(shape.shape, shape.dtype)
-    return jnp.asarray(0.1 * rng.standard_normal(shape.shape), shape.dtype)
+        return np.ones(shape.shape, shape.dtype)
+    return (0.1 * rng.standard_normal(shape.shape)).astype(shape.dtype)
 
 
 def masked(dense: Classifier, mask: Any) -> Classifier:
@@ -128,7 +128,7 @@ def channel_mask(dense: Classifier, share: float, round_to: int = 1) -> Any:
         kept = {name: (_round_up(leaf, steps[name]), leaf.size) for name, leaf in trees.flatten(keep).items()}
         if sparsity.cost(terms, kept) <= share * sparsity.cost(terms, {}):
             break
-    return pattern.mask(keep, weights)
+    return jax.jit(lambda keep: pattern.mask(keep, weights))(keep)
 
 
 def _step(channels: models.Channels, round_to: int) -> int:

@@ -65,7 +65,7 @@ def test_the_networks_of_a_run_are_drawn_by_accuracy_and_latency(capsys, tmp_pat
         origin = {"method": "vpns", "accuracy": {"test": test}}
         save(
             tmp_path / "subnetworks" / f"vpns-{density}",
-            families.classifier("small_vit", density=density, origin=origin),
+            families.classifier("small_vgg_bn", density=density, origin=origin),
         )
     arguments = [str(tmp_path), "--batch", "2", "--repeats", "1", "--json", str(tmp_path / "found.json")]
     deploy_run.main([*arguments, "--figure", str(tmp_path / "latency.png")])
