@@ -1,7 +1,6 @@
 """Prompts: their place, their perturbation, and their gradients."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -10,7 +9,7 @@ from vpns_jax.errors import UserError
 from vpns_jax.prompting import KINDS
 
 SIZES = {"pad": {"pad_size": 1}, "expand": {"pad_size": 1}, "corner": {"patch_size": 2}, "random": {"patch_size": 2}}
-GREY = jnp.full((1, 2, 2, 3), 0.5)
+GREY = np.full((1, 2, 2, 3), 0.5, np.float32)
 
 
 def make(kind, canvas_size=4, **options):
@@ -18,7 +17,20 @@ def make(kind, canvas_size=4, **options):
 
 
 def filled(prompt, value):
-    return jax.tree.map(lambda x: jnp.full_like(x, value), prompt.init())
+    return {name: np.full(shape, value, np.float32) for name, shape in prompt.shapes().items()}
+
+
+# One program for each, because each operation would be one of its own.
+_apply = jax.jit(lambda prompt, *arguments: prompt.apply(*arguments), static_argnums=0)
+_perturbation = jax.jit(lambda prompt, params: prompt.perturbation(params), static_argnums=0)
+
+
+def apply(prompt, *arguments):
+    return np.asarray(_apply(prompt, *arguments))
+
+
+def perturbation(prompt, params):
+    return np.asarray(_perturbation(prompt, params))
 
 
 def channel(images):
@@ -26,71 +38,76 @@ def channel(images):
 
 
 def test_none_pads_the_image_with_zeros():
-    assert channel(make("none").apply({}, GREY)) == [[0, 0, 0, 0], [0, 0.5, 0.5, 0], [0, 0.5, 0.5, 0], [0, 0, 0, 0]]
+    assert channel(apply(make("none"), {}, GREY)) == [[0, 0, 0, 0], [0, 0.5, 0.5, 0], [0, 0.5, 0.5, 0], [0, 0, 0, 0]]
 
 
 def test_odd_rest_goes_below_and_right():
-    assert channel(make("none", 3).apply({}, GREY)) == [[0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 0]]
+    assert channel(apply(make("none", 3), {}, GREY)) == [[0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 0]]
 
 
 def test_pad_by_hand():
     prompt = make("pad", parametrization="raw")
-    image = jnp.full((1, 4, 4, 3), 0.5)
-    assert channel(prompt.apply(filled(prompt, 0.25), image)) == [
+    image = np.full((1, 4, 4, 3), 0.5, np.float32)
+    assert channel(apply(prompt, filled(prompt, 0.25), image)) == [
         [0.75, 0.75, 0.75, 0.75],
         [0.75, 0.5, 0.5, 0.75],
         [0.75, 0.5, 0.5, 0.75],
         [0.75, 0.75, 0.75, 0.75],
     ]
-    assert channel(prompt.apply(filled(prompt, 9.0), image))[0] == [1, 1, 1, 1]
-    assert channel(prompt.apply(filled(prompt, -9.0), image))[0] == [0, 0, 0, 0]
+    assert channel(apply(prompt, filled(prompt, 9.0), image))[0] == [1, 1, 1, 1]
+    assert channel(apply(prompt, filled(prompt, -9.0), image))[0] == [0, 0, 0, 0]
 
 
 def test_each_strip_of_the_frame_has_its_place():
     prompt = make("pad")
-    params = {name: jnp.full(shape, i + 1.0) for i, (name, shape) in enumerate(prompt.shapes().items())}
-    assert channel(prompt.perturbation(params)[None]) == [[1, 1, 1, 1], [3, 0, 0, 4], [3, 0, 0, 4], [2, 2, 2, 2]]
+    params = {name: np.full(shape, i + 1, np.float32) for i, (name, shape) in enumerate(prompt.shapes().items())}
+    assert channel(perturbation(prompt, params)[None]) == [[1, 1, 1, 1], [3, 0, 0, 4], [3, 0, 0, 4], [2, 2, 2, 2]]
 
 
 def test_expand_by_hand():
     prompt = make("expand")
-    assert channel(prompt.apply(prompt.init(), GREY)) == [[0.5] * 4] * 4  # sigmoid(0) around 0.5
-    assert channel(prompt.apply(filled(prompt, 100.0), GREY))[:2] == [[1, 1, 1, 1], [1, 0.5, 0.5, 1]]
+    assert channel(apply(prompt, prompt.init(), GREY)) == [[0.5] * 4] * 4  # sigmoid(0) around 0.5
+    assert channel(apply(prompt, filled(prompt, 100.0), GREY))[:2] == [[1, 1, 1, 1], [1, 0.5, 0.5, 1]]
 
 
 def test_corner_by_hand():
     prompt = make("corner", 3)
-    assert channel(prompt.apply(prompt.init(), jnp.zeros((1, 3, 3, 3)))) == [[0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 0]]
+    assert channel(apply(prompt, prompt.init(), np.zeros((1, 3, 3, 3), np.float32))) == [
+        [0.5, 0.5, 0],
+        [0.5, 0.5, 0],
+        [0, 0, 0],
+    ]
 
 
 def test_random_moves_over_all_places_and_rests_in_the_center():
     prompt = make("random", 4)
-    params, blank = filled(prompt, 100.0), jnp.zeros((2, 4, 4, 3))
+    params, blank = filled(prompt, 100.0), np.zeros((2, 4, 4, 3), np.float32)
     seen = set()
     for seed in range(60):
-        x = np.asarray(prompt.apply(params, blank, jax.random.key(seed)))
+        x = apply(prompt, params, blank, jax.random.key(seed))
         assert (x[0] == x[1]).all(), "one place a batch"
         assert x[0, :, :, 0].sum() == 4
         seen.add(tuple(np.argwhere(x[0, :, :, 0])[0].tolist()))
     assert seen == {(r, c) for r in range(3) for c in range(3)}
-    assert np.argwhere(np.asarray(prompt.apply(params, blank))[0, :, :, 0])[0].tolist() == [1, 1]
+    assert np.argwhere(apply(prompt, params, blank)[0, :, :, 0])[0].tolist() == [1, 1]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_keeps_to_the_unit_interval_and_the_canvas(kind):
     prompt = make(kind, 6)
-    images = jax.random.uniform(jax.random.key(0), (2, 4, 4, 3))
-    params = jax.tree.map(lambda x: 3 * jax.random.normal(jax.random.key(1), x.shape), prompt.init())
-    x = prompt.apply(params, images, jax.random.key(2))
+    rng = np.random.default_rng(0)
+    images = rng.uniform(size=(2, 4, 4, 3)).astype(np.float32)
+    params = {name: 3 * rng.standard_normal(shape, np.float32) for name, shape in prompt.shapes().items()}
+    x = apply(prompt, params, images, jax.random.key(2))
     assert x.shape == (2, 6, 6, 3)
     assert 0 <= x.min() <= x.max() <= 1
 
 
 def test_zero_pad_prompt_is_no_prompt():
-    images = jax.random.uniform(jax.random.key(0), (2, 5, 5, 3))
+    images = np.random.default_rng(0).uniform(size=(2, 5, 5, 3)).astype(np.float32)
     pad, none = make("pad", 8, pad_size=3), make("none", 8)
-    assert (pad.apply(pad.init(), images) == none.apply({}, images)).all()
+    assert (apply(pad, pad.init(), images) == apply(none, {}, images)).all()
 
 
 def test_parameter_counts():
@@ -99,7 +116,7 @@ def test_parameter_counts():
         prompt = prompting.create("pad", canvas_size=s, pad_size=p)
         assert prompt.parameter_count() == 3 * (4 * p * s - 4 * p * p)
         assert all(leaf.size for leaf in jax.tree.leaves(prompt.init()))
-        assert (np.asarray(prompt.perturbation(filled(prompt, 1.0))).sum()) == prompt.parameter_count()
+        assert perturbation(prompt, filled(prompt, 1.0)).sum() == prompt.parameter_count()
     assert make("random").parameter_count() == 3 * 2 * 2
     assert make("none").parameter_count() == 0
 
@@ -109,8 +126,8 @@ def test_parameter_counts():
 )
 def test_parametrizations(parametrization, start, at_two):
     prompt = make("corner", 2, parametrization=parametrization)
-    assert prompt.perturbation(prompt.init())[0, 0, 0] == start
-    assert float(prompt.perturbation(filled(prompt, 2.0))[0, 0, 0]) == pytest.approx(at_two, abs=1e-6)
+    assert perturbation(prompt, prompt.init())[0, 0, 0] == start
+    assert float(perturbation(prompt, filled(prompt, 2.0))[0, 0, 0]) == pytest.approx(at_two, abs=1e-6)
 
 
 @pytest.mark.slow
@@ -118,11 +135,11 @@ def test_parametrizations(parametrization, start, at_two):
 def test_clamp_gradients(clamp, expected):
     """Within, at either end and beyond: PyTorch's clamp passes the gradient on the closed interval."""
     prompt = make("corner", 2, parametrization="raw", clamp=clamp)
-    images = jnp.array([0.5, 0.0, 1.0, 0.9]).reshape(1, 2, 2, 1) * jnp.ones((1, 1, 1, 3))
-    params = {"patch": jnp.array([0.1, 0.0, 0.0, 0.2]).reshape(2, 2, 1) * jnp.ones((1, 1, 3))}
-    gradient = jax.grad(lambda p: prompt.apply(p, images)[..., 0].sum())(params)["patch"][..., 0]
-    assert gradient.ravel().tolist() == expected
-    assert prompt.apply(params, images).max() == 1
+    images = np.float32([0.5, 0.0, 1.0, 0.9]).reshape(1, 2, 2, 1) * np.ones((1, 1, 1, 3), np.float32)
+    params = {"patch": np.float32([0.1, 0.0, 0.0, 0.2]).reshape(2, 2, 1) * np.ones((1, 1, 3), np.float32)}
+    gradient = jax.jit(jax.grad(lambda p: prompt.apply(p, images)[..., 0].sum()))(params)["patch"]
+    assert np.asarray(gradient)[..., 0].ravel().tolist() == expected
+    assert apply(prompt, params, images).max() == 1
 
 
 @pytest.mark.parametrize(
@@ -145,6 +162,6 @@ def test_errors_name_what_is_allowed(kind, options, message):
 
 def test_images_that_do_not_fit():
     with pytest.raises(ValueError, match="images of 5 x 5 do not fit a canvas of 4 x 4"):
-        make("pad").apply(make("pad").init(), jnp.zeros((1, 5, 5, 3)))
+        apply(make("pad"), make("pad").init(), np.zeros((1, 5, 5, 3), np.float32))
     with pytest.raises(ValueError, match="takes images of 2 x 2, found 3 x 3"):
-        make("expand").apply(make("expand").init(), jnp.zeros((1, 3, 3, 3)))
+        apply(make("expand"), make("expand").init(), np.zeros((1, 3, 3, 3), np.float32))

@@ -92,7 +92,7 @@ class Prompt(abc.ABC):
         """
         del rng
         # From the host, because a device's zeros are a program for each shape.
-        return {name: jnp.asarray(np.zeros(shape, np.float32)) for name, shape in self.shapes().items()}
+        return {name: jax.device_put(np.zeros(shape, np.float32)) for name, shape in self.shapes().items()}
 
     def perturbation(self, params: PyTree, rng: jax.Array | None = None) -> jax.Array:
         """Computes m * delta.
