@@ -15,7 +15,7 @@ from tests.faults.tally import Tally, count
 
 def tallies(scratch: Path, *, inputs: int, damages: int) -> Iterator[Tally]:
     """Tries `inputs` configs, folders and weight files, and `damages` flips, with files below `scratch`."""
-    with _quiet(), pytest.MonkeyPatch.context() as patch, small.world(scratch, patch):
+    with _quiet(), pytest.MonkeyPatch.context() as patch, small.world(scratch, patch, figures=False):
         yield count("Configs", configs.cases(inputs))
         yield count("Folders of images", folders.cases(inputs, _new(scratch / "folders")))
         yield count("Weight files", weights.cases(inputs, _new(scratch / "weights")))
