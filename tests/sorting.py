@@ -1,7 +1,8 @@
 """Selection by sorting: a search with the same result as those of the library, in a program half as large.
 
-Most of the tests' time is compiling. So tests of whole stages and cells search by sorting; tests/sparsity, the golden
-run and the runs in processes of their own have the library's searches.
+Most of the tests' time is compiling. So tests of whole stages and cells, of granularities and of rules search by
+sorting; other tests of tests/sparsity, the golden run and the runs in processes of their own have the library's
+searches.
 """
 
 import jax

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests import sorting
 from vpns_jax import models, sparsity
 from vpns_jax.errors import UserError
 from vpns_jax.sparsity import SET, GradualMagnitude, Moves, Pattern, RigL
@@ -32,7 +33,16 @@ def loss(params):
     return jnp.mean((hidden @ params["b"]["kernel"] - 1) ** 2)
 
 
-PARAMS, X = weights()
+@pytest.fixture(scope="module", autouse=True)
+def _sorted():
+    """Every rule selects in the same way, and other files of this folder test how."""
+    with pytest.MonkeyPatch.context() as patch:
+        sorting.replace_searches(patch)
+        yield
+
+
+PARAMS, X = jax.jit(weights)()
+GRADIENT = jax.jit(jax.grad(loss))
 
 
 def history(tx, steps):
@@ -47,7 +57,7 @@ def history(tx, steps):
         return params, jax.grad(loss)(params), sparsity.current_mask(state, params), state
 
     state = tx.init(PARAMS)
-    rows = [(PARAMS, jax.grad(loss)(PARAMS), sparsity.current_mask(state, PARAMS), state)]
+    rows = [(PARAMS, GRADIENT(PARAMS), sparsity.current_mask(state, PARAMS), state)]
     for _ in range(steps):
         rows.append(step(rows[-1][0], rows[-1][3]))
     assert len(programs) == 1
@@ -105,7 +115,7 @@ def test_outside_of_jit_the_move_is_compiled_once_too(magnitude):
     tx = sparsity.gradual(optax.adam(1e-2), 0.2, Counted(MOVES))
     params, state = PARAMS, tx.init(PARAMS)
     for _, _, mask, _ in magnitude[1:7]:
-        updates, state = tx.update(jax.grad(loss)(params), state, params)
+        updates, state = tx.update(GRADIENT(params), state, params)
         params = optax.apply_updates(params, updates)
         assert kept(sparsity.current_mask(state, params)) == kept(mask)
     assert len(traced) == 1

@@ -9,6 +9,9 @@ from tests.sparsity.granular import kept_groups, pattern
 from tests.training import tiny
 from vpns_jax import models, sparsity
 
+# Every granularity selects in the same way, and other files of this folder test how.
+pytestmark = pytest.mark.usefixtures("searched_by_sorting")
+
 
 @pytest.mark.slow
 def test_a_groups_mean_score_moves_by_its_mean_mask_gradient():
@@ -19,7 +22,7 @@ def test_a_groups_mean_score_moves_by_its_mean_mask_gradient():
     def loss(s):
         return jnp.sum(c * sparsity.attach_gradient({"k": s}, sparsity.structured_mask({"k": s}, 0.5, which))["k"])
 
-    value, gradient = jax.value_and_grad(loss)(scores)
+    value, gradient = jax.jit(jax.value_and_grad(loss))(scores)
     assert value == 2 + 6
     assert gradient.tolist() == [[1.0, -2.0], [-4.0, 6.0]]
     moved = jnp.abs(scores - 0.1 * gradient).mean(0) - jnp.abs(scores).mean(0)
@@ -59,11 +62,11 @@ def test_a_step_of_learned_scores_under_every_granularity(text, density, exclude
         stepped = jax.tree.map(lambda s, g: s - 100.0 * g, scores, gradient)
         return mask, gradient, by_mask, sparsity.prune_groups(stepped, pruned, which)
 
-    before, gradient, by_mask, after = step(scores)
+    scores, before, gradient, by_mask, after = jax.device_get((scores, *step(scores)))
     jax.tree.map(
-        lambda g, s, m: np.testing.assert_allclose(g, jnp.sign(s) * m, rtol=1e-5, atol=1e-8), gradient, scores, by_mask
+        lambda g, s, m: np.testing.assert_allclose(g, np.sign(s) * m, rtol=1e-5, atol=1e-8), gradient, scores, by_mask
     )
-    hidden = [jnp.abs(g)[~keep] for g, keep in zip(*map(jax.tree.leaves, (gradient, before)), strict=True)]
+    hidden = [np.abs(g)[~keep] for g, keep in zip(*map(jax.tree.leaves, (gradient, before)), strict=True)]
     assert max(float(g.max(initial=0.0)) for g in hidden) > 1e-4
     assert not tiny.same(before, after)
     if text == "2:4":

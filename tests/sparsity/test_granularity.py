@@ -12,6 +12,9 @@ from tests.training import tiny
 from vpns_jax import sparsity
 from vpns_jax.sparsity import Pattern
 
+# Every granularity selects in the same way, and other files of this folder test how.
+pytestmark = pytest.mark.usefixtures("searched_by_sorting")
+
 # --- by hand ---------------------------------------------------------------------------------------------------------
 
 
