@@ -44,7 +44,7 @@ class Rule:
         """Converts our leaves, given by path, to the file's tensor, a fresh array."""
         parts = [np.asarray(leaves[p]).reshape(self.unfold).transpose(self.permutation) for p in self.paths]
         whole = np.concatenate(parts) if len(parts) > 1 else parts[0]
-        return np.array(whole, self.dtype, order="C").reshape(self.fold)
+        return _copied(whole, self.dtype, axis=1 if whole.ndim > 1 else 0).reshape(self.fold)
 
     def from_file(self, tensor: np.ndarray, shapes: Mapping[str, Shape]) -> dict[str, np.ndarray]:
         """Converts a tensor of shape `fold` to our leaves by path, fresh arrays of the given shapes."""
@@ -53,17 +53,18 @@ class Rule:
         inverse = np.argsort(self.permutation)
         ours = np.int32 if self.dtype == INT64 else np.float32
         return {
-            path: _copied(part.transpose(inverse), ours).reshape(shapes[path])
+            path: _copied(part.transpose(inverse), ours, axis=-1).reshape(shapes[path])
             for path, part in zip(self.paths, parts, strict=True)
         }
 
 
-def _copied(transposed: np.ndarray, dtype: Any) -> np.ndarray:
-    """A copy in C order. It is made in pieces of the last axis, so that what a read brings into the cache is used."""
+def _copied(transposed: np.ndarray, dtype: Any, *, axis: int) -> np.ndarray:
+    """A copy in C order. It is made in pieces of an axis, so that what a read brings into the cache is used."""
     transposed = np.atleast_1d(transposed)
     copy = np.empty(transposed.shape, dtype)
-    for start in range(0, copy.shape[-1], 64):
-        copy[..., start : start + 64] = transposed[..., start : start + 64]
+    into, source = (np.moveaxis(array, axis, 0) for array in (copy, transposed))
+    for start in range(0, len(into), 64):
+        into[start : start + 64] = source[start : start + 64]
     return copy
 
 
