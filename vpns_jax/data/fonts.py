@@ -6,6 +6,7 @@ both can be told apart. The test split has other fonts than the training split. 
 version of Pillow, whose FreeType draws them.
 """
 
+import functools
 import math
 import string
 from pathlib import Path
@@ -119,15 +120,11 @@ def _render(folder: Path, names: tuple[str, ...], *, seed: int) -> ArraySource:
 
 def _draw(font: ImageFont.FreeTypeFont, character: str, stroke: int, change: np.ndarray) -> np.ndarray:
     """Draws one image, uint8 `[28, 28]`. `change` `[5]` in [-1, 1] is rotation, slant, size, shift right and down."""
-    left, top, right, bottom = font.getbbox(character, anchor="ls", stroke_width=stroke)
-    sheet = Image.new("L", (_SHEET, _SHEET))
-    middle = (_SHEET - left - right) / 2, (_SHEET - top - bottom) / 2
-    ImageDraw.Draw(sheet).text(middle, character, fill=255, font=font, anchor="ls", stroke_width=stroke)
-
+    sheet, ink_width, ink_height = _sheet(font, character, stroke)
     turn, slant = math.radians(_TURN * change[0]), _SLANT * change[1]
     shrink = _SMALLEST + (1 - _SMALLEST) * (change[2] + 1) / 2
     span = _SPAN * _SUPERSAMPLING
-    width, height = min(shrink, span / (right - left)), min(shrink, span / (bottom - top))
+    width, height = min(shrink, span / ink_width), min(shrink, span / ink_height)
     rotation = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
     warp = rotation @ np.array([[1, slant], [0, 1]]) @ np.diag([width, height])
 
@@ -138,3 +135,14 @@ def _draw(font: ImageFont.FreeTypeFont, character: str, stroke: int, change: np.
     matrix = (back[0, 0], back[0, 1], offset[0], back[1, 0], back[1, 1], offset[1])
     warped = sheet.transform((large, large), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
     return np.asarray(warped.reduce(_SUPERSAMPLING))
+
+
+# The variants of a character follow each other.
+@functools.lru_cache(maxsize=_STROKES)
+def _sheet(font: ImageFont.FreeTypeFont, character: str, stroke: int) -> tuple[Image.Image, float, float]:
+    """Draws a glyph in the middle of a sheet; also returns the width and the height of its ink."""
+    left, top, right, bottom = font.getbbox(character, anchor="ls", stroke_width=stroke)
+    sheet = Image.new("L", (_SHEET, _SHEET))
+    middle = (_SHEET - left - right) / 2, (_SHEET - top - bottom) / 2
+    ImageDraw.Draw(sheet).text(middle, character, fill=255, font=font, anchor="ls", stroke_width=stroke)
+    return sheet, right - left, bottom - top
