@@ -1,69 +1,122 @@
-"""The time of the quickstart until its first finished epoch, at the first start and when it is started again.
+"""Where the time of the quickstart goes: in its first start, and when it is started again elsewhere.
 
-    python -m benchmarks.start
+    python -m benchmarks.start --starts=5 --figure=start.png
 
-Each start is a new process in an empty folder. The second start finds the programs that the first one compiled. Both
-find the data and the source network in the cache.
+Each start is a new process in an empty folder. A first start finds nothing in the cache. Another one finds the source
+network and the compiled programs there.
 """
 
 import argparse
+import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import measure
+from benchmarks import measure, spans
 
 ROOT = Path(__file__).parent.parent
+# How a start's process is called: the file to write, when it began, and the arguments of main.py.
+CHILD = """
+import json, sys
+from pathlib import Path
+
+file, began, *sys.argv[1:] = sys.argv[1:]
+from benchmarks import spans
+import main
+
+def run():
+    code = main.main(sys.argv)
+    if code:
+        sys.exit(code)
+
+Path(file).write_text(json.dumps(spans.recorded(float(began), run)))
+"""
 
 
-def seconds_to_first_epoch(config: str, overrides: list[str], cache: Path) -> float:
-    """The seconds from a run's start until its first epoch is in the log; then the run is stopped.
+def start(config: str, overrides: Sequence[str], cache: Path) -> dict[str, float]:
+    """Runs a config from start to end.
 
     Args:
       config: the config file.
       overrides: overrides of config keys.
-      cache: the folder of compiled programs.
+      cache: the folder of source networks and compiled programs.
 
     Returns:
-      The seconds.
+      The seconds, see `spans.recorded`.
 
     Raises:
       RuntimeError: the run ended with an error.
     """
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
     with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder, "metrics.jsonl")
-        command = [sys.executable, "main.py", f"--config={config}", f"--workdir={folder}", *overrides]
-        begin = time.perf_counter()
-        with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as process:
-            while process.poll() is None and not (log.exists() and log.read_text().count("\n")):
-                time.sleep(0.05)
-            seconds = time.perf_counter() - begin
-            finished = process.poll()
-            process.kill()
-    if finished:
-        raise RuntimeError(f"{command} ended with exit code {finished}")
-    return seconds
+        seconds = Path(folder, "seconds.json")
+        arguments = [f"--config={config}", f"--workdir={folder}/run", *overrides]
+        command = [sys.executable, "-c", CHILD, str(seconds), str(time.time()), *arguments]
+        environment = os.environ | {"VPNS_JAX_CACHE": str(cache)}
+        environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+        done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, check=False)
+        if done.returncode or not seconds.exists():
+            raise RuntimeError(f"{arguments} ended with exit code {done.returncode}")
+        read: dict[str, float] = json.loads(seconds.read_text())
+        return read
+
+
+def medians(starts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The median of each part over several starts."""
+    return {part: statistics.median(each[part] for each in starts) for part in starts[0]}
+
+
+def figure(rows: Sequence[Mapping[str, float | str]], path: Path) -> None:
+    """Draws one bar for each row, with the parts side by side.
+
+    Args:
+      rows: the rows of the table.
+      path: the PNG to write.
+    """
+    from matplotlib import colormaps
+
+    from vpns_jax.analysis.style import INK, dress, new_figure, save
+
+    drawing = new_figure(8.0, 1.0 + 0.6 * len(rows))
+    axes = drawing.add_subplot()
+    colors = colormaps["tab10"].colors  # type: ignore[attr-defined]
+    for place, row in enumerate(rows):
+        left = 0.0
+        for part, color in zip(spans.PARTS, colors, strict=False):
+            width = float(row[part])
+            axes.barh(place, width, left=left, color=color, label=part if place == 0 else None)
+            left += width
+        axes.plot([float(row["first row"])] * 2, [place - 0.4, place + 0.4], color=INK, linewidth=2)
+    axes.set_yticks(range(len(rows)), [str(row["start"]) for row in rows])
+    axes.invert_yaxis()
+    axes.set_xlabel("seconds (the line: the first row of the table)")
+    dress(axes, grid="x")
+    drawing.legend(loc="outside upper center", ncols=len(spans.PARTS), fontsize=8, frameon=False)
+    save(drawing, path)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the benchmark, prints a table and, with --json, writes a file."""
+    """Runs the benchmark, prints a table and, with --figure and --json, writes files."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.start", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--config", default="configs/quickstart.py")
+    parser.add_argument("--starts", type=int, default=5, help="of each kind; the table has their medians")
+    parser.add_argument("--figure", type=Path)
     parser.add_argument("--json")
     chosen, overrides = parser.parse_known_args(arguments)
-    # This start prepares the data and the source network, so that they do not count.
-    with tempfile.TemporaryDirectory() as cache:
-        seconds_to_first_epoch(chosen.config, overrides, Path(cache))
-    with tempfile.TemporaryDirectory() as cache:
-        first, second = (seconds_to_first_epoch(chosen.config, overrides, Path(cache)) for _ in range(2))
-    rows = [{"start": "first", "seconds": first}, {"start": "again", "seconds": second}]
+    first, again = [], []
+    for _ in range(chosen.starts):
+        with tempfile.TemporaryDirectory() as cache:
+            first.append(start(chosen.config, overrides, Path(cache)))
+            again.append(start(chosen.config, overrides, Path(cache)))
+    rows: list[dict[str, float | str]] = [{"start": "first", **medians(first)}, {"start": "again", **medians(again)}]
     print(measure.table(rows))
-    print(f"{first / second:.1f} times as fast")
     print(measure.facts())
+    if chosen.figure:
+        figure(rows, chosen.figure)
     if chosen.json:
         measure.write_json(chosen.json, "start", rows)
 
