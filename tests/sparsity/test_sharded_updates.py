@@ -80,10 +80,10 @@ def test_on_split_weights(tx, on_one_device):
     assert_same(run(tx, program, *begin), on_one_device)
 
 
+# RigL drops by magnitude, too.
+@pytest.mark.parametrize("tx", ["keep_mask", "RigL"], indirect=True, scope="module")
 def test_inside_shard_map(tx, on_one_device):
     """Each device has all weights there, and updates them in the same way."""
-    if tx is OPTIMIZERS["magnitude"]:
-        pytest.skip("RigL drops by magnitude, too")
     everywhere = jax.shard_map(step_of(tx), mesh=mesh(), in_specs=PartitionSpec(), out_specs=PartitionSpec())
     begin = jax.device_put((PARAMS, tx.init(PARAMS)), NamedSharding(mesh(), PartitionSpec()))
     assert_same(run(tx, jax.jit(everywhere), *begin), on_one_device)
