@@ -52,7 +52,9 @@ def test_the_parts_of_a_real_run_add_up(tmp_path, monkeypatch):
         began = time.time() - 1
         seconds = spans.recorded(began, lambda: small.go(tmp_path / "run", images, methods=("random",)))
     assert seconds["imports"] >= 1
-    assert min(seconds[part] for part in spans.PARTS) > 0
+    # Nothing is compiled if another test has run the same programs.
+    assert all(seconds[part] > 0 for part in ("data", "training", "figures", "writing"))
+    assert min(seconds[part] for part in spans.PARTS) >= 0
     assert sum(seconds[part] for part in spans.PARTS) == pytest.approx(seconds["all"])
     assert 1 < seconds["first row"] < seconds["all"]
 
