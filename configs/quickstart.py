@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     config = default.get_config()
     config.name = "quickstart"
     config.methods = ("dense", "vpns", "hydra", "magnitude")
-    config.densities = (0.2, 0.1, 0.05)
+    config.densities = (0.1, 0.05)
     config.checkpoint_every_epochs = 10
 
     config.model.options.width = 0.25

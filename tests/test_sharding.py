@@ -92,6 +92,7 @@ def collectives(text):
     ]
 
 
+@pytest.mark.slow
 def test_fsdp_splits_all_that_is_large_and_gathers_only_masked_weights():
     kernels = {((2, 2, 3, 4), (2, 2, 3, 2)), ((4, 5), (2, 5))}
     ran = epoch_on((4, 2), "scores", "paper")

@@ -59,6 +59,7 @@ def test_the_parts_of_a_real_run_add_up(tmp_path, monkeypatch):
     assert 1 < seconds["first row"] < seconds["all"]
 
 
+@pytest.mark.slow
 def test_a_start_that_fails_is_an_error(tmp_path):
     with pytest.raises(RuntimeError, match="exit code 2"):
         start.start("configs/quickstart.py", ["--config.densities=(2.0,)"], tmp_path)

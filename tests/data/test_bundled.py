@@ -68,6 +68,7 @@ def test_load_is_deterministic_and_stratified():
     np.testing.assert_array_equal(other.test.images, first.test.images)
 
 
+@pytest.mark.slow
 def test_digits_are_those_that_scikit_learn_reads(originals):
     from sklearn.datasets import load_digits
 

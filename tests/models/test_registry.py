@@ -254,6 +254,7 @@ def test_models_import_alone() -> None:
     assert done.stdout.split() == [f"vpns_jax.{name}" for name in shared]
 
 
+@pytest.mark.slow
 def test_the_documented_table_is_true() -> None:
     text = (Path(__file__).parents[2] / "docs/models.md").read_text()
     lines = [line for line in text.splitlines() if line.startswith("| `") and "%" in line]

@@ -51,6 +51,7 @@ def test_networks_that_fit(name):
     assert costs["dense"] - costs["dense_without_head"] == shapes["params"]["head"]["kernel"].size
 
 
+@pytest.mark.slow
 def test_it_computes_what_the_module_computes():
     model, module = models.create(f"{NETWORKS}make_mixer", num_classes=5), networks.Mixer(5)
     images = jax.random.normal(jax.random.key(1), IMAGES.shape)

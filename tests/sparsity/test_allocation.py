@@ -35,6 +35,7 @@ def test_erk_takes_coupled_kernels_for_one_layer():
     np.testing.assert_allclose(allocation.erk([[(3, 3, 1, 2), (4, 2)], [(10, 10)]], 0.2), [0.72 * 15 / 26, 0.72 * 0.2])
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(values=VALUES)
 def test_erk_masks_keep_its_densities_exactly(values):

@@ -36,6 +36,7 @@ def rigl(params):
     return sparsity.gradual(optax.adamw(1e-2), 0.25, RULE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transform", [keep, rigl])
 def test_nnx_optimizer(transform):
     model = Net(nnx.Rngs(0))
@@ -53,6 +54,7 @@ def test_nnx_optimizer(transform):
         assert np.all(np.asarray(getattr(model, layer).kernel)[~mask[layer]["kernel"][...]] == 0)
 
 
+@pytest.mark.slow
 def test_equinox_module():
     model = eqx.nn.MLP(4, 4, 8, 1, key=jax.random.key(0))
     tx = keep(model)

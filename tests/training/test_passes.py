@@ -155,6 +155,7 @@ def test_retraining_always_moves_the_statistics():
     assert not tiny.same(after.batch_stats, state.batch_stats)
 
 
+@pytest.mark.slow
 def test_density_one_is_no_mask():
     """Also if another density was used before: no state of it remains."""
     stage, state = tiny.begin("weights", density=1.0)
