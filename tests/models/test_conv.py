@@ -208,3 +208,11 @@ def test_layer_adds_its_bias_and_computes_in_its_dtype() -> None:
     y = jax.jit(layer.apply)({"params": zero}, x)
     assert y.dtype == jnp.bfloat16
     np.testing.assert_array_equal(np.asarray(y)[0, 0, 0].astype(np.float32), [1, 2, 3])
+
+
+@pytest.mark.parametrize(("side", "products"), [(4, 1), (32, 16)])
+def test_winograds_sixteen_products_are_for_layers_that_multiply_much(side: int, products: int) -> None:
+    # 147 thousand and 9 million multiply-adds an image.
+    x, kernel = jnp.zeros((2, side, side, 32)), jnp.zeros((3, 3, 32, 32))
+    program = str(jax.make_jaxpr(functools.partial(conv.conv2d, padding=1))(x, kernel))
+    assert program.count("dot_general[") == products

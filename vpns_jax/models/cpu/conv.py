@@ -24,6 +24,8 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 IM2COL_BYTES, LARGE_BYTES, WINOGRAD_BYTES = 16 * 2**20, 8 * 2**20, 8 * 2**20
 # With fewer channels, Winograd's transforms cost more than the multiplications they save.
 WINOGRAD_CHANNELS = 24
+# With fewer multiply-adds an image, there is no time to save, and the program takes longer to compile.
+WINOGRAD_PRODUCTS = 2**20
 
 # torchvision's ResNet and VGG: normal with variance 2 / fan_out (He et al. 2015).
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -59,7 +61,8 @@ def _cpu_conv2d(x: jax.Array, kernel: jax.Array, *, stride: int, padding: int) -
     if apart and pads == ((0, 0), (0, 0)):
         return tiled_conv2d(x, kernel, stride=stride)
     precise = jnp.finfo(x.dtype).bits >= 32
-    if kh == kw == 3 and stride == 1 and min(c, o) >= WINOGRAD_CHANNELS and precise:
+    worthwhile = min(c, o) >= WINOGRAD_CHANNELS and h * w * kernel.size >= WINOGRAD_PRODUCTS
+    if kh == kw == 3 and stride == 1 and worthwhile and precise:
         return winograd_conv2d(x, kernel, pads=pads)
     return im2col_conv2d(x, kernel, stride=stride, pads=pads)
 
