@@ -56,7 +56,7 @@ class Confusion:
     @property
     def accuracy(self) -> float | None:
         """The share of images that are classified correctly; None without images."""
-        return _share(np.trace(self.counts), self.counts.sum())
+        return _share(np.trace(self.counts), int(self.counts.sum()))
 
     @property
     def recall(self) -> list[float | None]:
@@ -72,12 +72,12 @@ class Confusion:
     @property
     def majority(self) -> float | None:
         """The accuracy of always answering with the most frequent class; None without images."""
-        return _share(self.images.max(initial=0), self.counts.sum())
+        return _share(self.images.max(initial=0), int(self.counts.sum()))
 
     @property
     def most_frequent(self) -> int | None:
         """The class with the most images, of equals the first; None without images."""
-        return int(self.images.argmax()) if self.counts.any() else None
+        return int(np.argmax(self.images)) if self.counts.any() else None
 
     def worst(self, most: int) -> list[int]:
         """The classes with images that are recognized least, the worst first, of equals the first.

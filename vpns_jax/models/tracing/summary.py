@@ -1,5 +1,6 @@
 """From what the tracer collected to `Channels`."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -56,7 +57,7 @@ def summarize(spaces: Spaces) -> tuple[Channels, ...]:
         others = [spaces.writers[i] for other, _ in mine for i in writers[other]]
         # One tensor may multiply twice, with groups of other sizes.
         with_me = [each.width for each in spaces.companions if spaces.root(each.owner) == root]
-        width = int(np.lcm.reduce([1, *with_me]))
+        width = math.lcm(1, *with_me)
         if reason := spaces.reason(root):
             # What was a companion of channels that are fixed only now.
             for other, _ in mine:
