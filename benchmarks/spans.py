@@ -1,11 +1,17 @@
 """Where the seconds of a run go: spans of time, each of one part, and the seconds of a part without what lies inside.
 
-`recorded` is run in a process of its own: it wraps functions of the library for as long as the process lives.
+    python -m benchmarks.spans FILE BEGAN --config=... --workdir=...
+
+does what main.py does with these arguments, and writes the seconds to a JSON file. BEGAN is when the process was
+started, in seconds since the epoch. It is a process of its own, because functions of the library stay wrapped.
 """
 
+import json
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.monitoring
@@ -120,3 +126,23 @@ def recorded(began: float, run: Callable[[], Any]) -> dict[str, float]:
     run()
     seconds = exclusive([Span("imports", began, runs[0].begin), *recorder.spans])
     return {**{part: seconds[part] for part in PARTS}, "all": runs[0].end - began, "first row": rows[0].end - began}
+
+
+def main() -> None:
+    """Runs what the command line says, and ends with the exit code of main.py if it fails."""
+    from main import main as program
+
+    file, began, *arguments = sys.argv[1:]
+    # The library for configs looks here for the keys that are changed.
+    sys.argv = ["main.py", *arguments]
+
+    def run() -> None:
+        code = program(sys.argv)
+        if code:
+            sys.exit(code)
+
+    Path(file).write_text(json.dumps(recorded(float(began), run)))
+
+
+if __name__ == "__main__":
+    main()

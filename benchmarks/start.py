@@ -20,22 +20,6 @@ from pathlib import Path
 from benchmarks import measure, spans
 
 ROOT = Path(__file__).parent.parent
-# How a start's process is called: the file to write, when it began, and the arguments of main.py.
-CHILD = """
-import json, sys
-from pathlib import Path
-
-file, began, *sys.argv[1:] = sys.argv[1:]
-from benchmarks import spans
-import main
-
-def run():
-    code = main.main(sys.argv)
-    if code:
-        sys.exit(code)
-
-Path(file).write_text(json.dumps(spans.recorded(float(began), run)))
-"""
 
 
 def start(config: str, overrides: Sequence[str], cache: Path) -> dict[str, float]:
@@ -55,7 +39,7 @@ def start(config: str, overrides: Sequence[str], cache: Path) -> dict[str, float
     with tempfile.TemporaryDirectory() as folder:
         seconds = Path(folder, "seconds.json")
         arguments = [f"--config={config}", f"--workdir={folder}/run", *overrides]
-        command = [sys.executable, "-c", CHILD, str(seconds), str(time.time()), *arguments]
+        command = [sys.executable, "-m", "benchmarks.spans", str(seconds), str(time.time()), *arguments]
         environment = os.environ | {"VPNS_JAX_CACHE": str(cache)}
         environment.pop("JAX_COMPILATION_CACHE_DIR", None)
         done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, check=False)
@@ -83,11 +67,11 @@ def figure(rows: Sequence[Mapping[str, float | str]], path: Path) -> None:
 
     drawing = new_figure(8.0, 1.0 + 0.6 * len(rows))
     axes = drawing.add_subplot()
-    colors = colormaps["tab10"].colors  # type: ignore[attr-defined]
     for place, row in enumerate(rows):
         left = 0.0
-        for part, color in zip(spans.PARTS, colors, strict=False):
+        for number, part in enumerate(spans.PARTS):
             width = float(row[part])
+            color = colormaps["tab10"](number)
             axes.barh(place, width, left=left, color=color, label=part if place == 0 else None)
             left += width
         axes.plot([float(row["first row"])] * 2, [place - 0.4, place + 0.4], color=INK, linewidth=2)

@@ -10,7 +10,6 @@ from vpns_jax import models, sparsity, trees
 from vpns_jax.analysis import flops
 from vpns_jax.errors import UserError, short
 from vpns_jax.models import initializing
-from vpns_jax.parallel import sharding
 
 PyTree = Any
 COSTS = {"macs": "multiply-adds", "params": "parameters"}
@@ -99,9 +98,7 @@ def shrunk(model: nn.Module, mask: PyTree, *, image_size: int) -> dict[str, dict
       The costs "dense" and "shrunk", by the `key` of each kind.
     """
     pattern = sparsity.ChannelPattern(channels=models.channels(model, image_size=image_size))
-    # On the host, because a device would compile small programs for every shape.
-    kept = trees.flatten(pattern.kept(sharding.to_host(mask)))
-    counts = {path: (int(keep.sum()), keep.size) for path, keep in kept.items()}
+    counts = {path: (int(keep.sum()), keep.size) for path, keep in trees.flatten(pattern.kept(mask)).items()}
     costs = {kind: terms(kind, model, image_size=image_size) for kind in COSTS}
     return {
         key(kind): {"dense": sparsity.cost(parts, {}), "shrunk": sparsity.cost(parts, counts)}
