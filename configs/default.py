@@ -46,6 +46,9 @@ def get_config() -> ConfigDict:
     config.checkpoint_every_epochs = 5
     # Steps between checkpoints within an epoch, for images that are streamed from the host; 0 for none.
     config.checkpoint_every_steps = 500
+    # Whether XLA optimizes programs for CPUs less: they compile in less time and run slower, so this is for runs of a
+    # few minutes. Accelerators ignore it.
+    config.fast_compile = False
 
     # The network, its weights, and which of them may be pruned.
     config.model = ConfigDict()

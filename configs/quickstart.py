@@ -1,4 +1,4 @@
-"""The quickstart: a ResNet-18 of quarter width, pretrained on printed characters, made sparse for handwritten digits.
+"""The quickstart: a ResNet-10 of quarter width, pretrained on printed characters, made sparse for handwritten digits.
 
     python main.py --config=configs/quickstart.py --workdir=runs/quickstart
 
@@ -21,10 +21,12 @@ def get_config() -> ConfigDict:
     config.methods = ("dense", "vpns", "hydra", "magnitude")
     config.densities = (0.1, 0.05)
     config.checkpoint_every_epochs = 10
+    config.fast_compile = True
 
+    config.model.name = "resnet10"
     config.model.options.width = 0.25
     config.model.weights = "pretrain"
-    config.pretrain.epochs = 6
+    config.pretrain.epochs = 5
 
     config.data.name = "mnist5k"
     config.data.image_size = 32
@@ -34,8 +36,8 @@ def get_config() -> ConfigDict:
     config.prompt.canvas_size = 32
     config.prompt.pad_size = 4
 
-    config.prune.epochs = 6
+    config.prune.epochs = 5
     config.prune.scores.learning_rate = 1e-3
     config.prune.prompt.learning_rate = 1e-2
-    config.retrain.epochs = 6
+    config.retrain.epochs = 5
     return config

@@ -160,7 +160,7 @@ def run_one(run: Run) -> None:
     from vpns_jax.experiment import run as experiment
     from vpns_jax.parallel import startup
 
-    startup.prepare()
+    startup.prepare(fast_compile=run[0].fast_compile)
     experiment.run(*run)
 
 

@@ -240,7 +240,7 @@ def test_the_list_of_keys_is_that_of_the_dataclasses():
 def test_every_number_has_an_upper_end_that_says_why():
     for key, value in leaves(config.Config()):
         allowed = dict(options.described(config.Config))[key].allowed
-        numbers = [x for x in (value if isinstance(value, tuple) else (value,)) if isinstance(x, int | float)]
+        numbers = [x for x in (value if isinstance(value, tuple) else (value,)) if type(x) in (int, float)]
         if numbers:
             assert isinstance(allowed, options.Range), key
             assert allowed.why or allowed.must, key

@@ -28,6 +28,7 @@ FREE = {
     "mesh__fsdp": 2,
     "checkpoint_every_epochs": 77,
     "checkpoint_every_steps": 77,
+    "fast_compile": True,
     "data__name": "folder:/elsewhere",
     "data__directory": "/elsewhere",
     "data__workers": 7,

@@ -25,8 +25,10 @@ from vpns_jax.trees import flatten, unflatten
 
 # Parameters and kernels of each network at 224 px and 1000 classes. The counts are those torchvision and
 # timm publish (vit_ti32, which nobody published, by hand: vit_ti16's, 3 * 192 * (32**2 - 16**2) more for the
-# patches and 192 * (14**2 - 7**2) less for the positions).
+# patches and 192 * (14**2 - 7**2) less for the positions; resnet10: resnet18 without the second block of each stage,
+# which has 2 * 9 * c**2 + 4 * c parameters for c channels).
 FACTS = {
+    "resnet10": (11_689_512 - sum(18 * c**2 + 4 * c for c in (64, 128, 256, 512)), 13),
     "resnet18": (11_689_512, 21),
     "resnet34": (21_797_672, 37),
     "resnet50": (25_557_032, 54),
@@ -52,7 +54,7 @@ FACTS = {
 OF_TIMM = json.loads((Path(__file__).parents[1] / "golden/timm.json").read_text())["full"]
 
 # Networks without published weights.
-UNPUBLISHED = ("vit_ti32",)
+UNPUBLISHED = ("resnet10", "vit_ti32")
 
 
 def traced(name: str, size: int = 224, **options: Any) -> Any:
@@ -131,7 +133,7 @@ def test_timms_names_are_known_too() -> None:
         # timm's name contains the image size and patch size, and the default weights have that name.
         if theirs != ours:
             assert f"/{theirs}." in models.default_source(ours)
-    with pytest.raises(UserError, match="unknown model 'vit_huge_patch14_224'; known: resnet18"):
+    with pytest.raises(UserError, match="unknown model 'vit_huge_patch14_224'; known: resnet10"):
         models.create("vit_huge_patch14_224")
 
 
@@ -152,7 +154,7 @@ def test_default_source(name: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ({"name": "resnet19"}, "unknown model 'resnet19'; known: resnet18, resnet34"),
+        ({"name": "resnet19"}, "unknown model 'resnet19'; known: resnet10, resnet18"),
         ({"name": "vit_b16", "width": 2.0}, "unknown option of vit_b16 'width'; known: dropout, dtype"),
         ({"name": "convnext_tiny", "dropout": 0.1}, "unknown option of convnext_tiny 'dropout'; known: width, dtype"),
         ({"name": "resnet18", "depths": (1,)}, "unknown option of resnet18 'depths'; known: width, stem, dtype"),

@@ -51,7 +51,7 @@ def start(program: list[str], arguments: list[str]) -> int:
         from vpns_jax.experiment import run
         from vpns_jax.parallel import processes, startup
 
-        startup.prepare()
+        startup.prepare(fast_compile=config.fast_compile)
         processes.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
         run.run(config, workdir, shlex.join([*program, *arguments]))
 

@@ -19,6 +19,7 @@ _FREE = frozenset(
         "mesh",
         "checkpoint_every_epochs",
         "checkpoint_every_steps",
+        "fast_compile",
         "data.name",
         "data.directory",
         "data.workers",

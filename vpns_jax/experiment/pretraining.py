@@ -157,7 +157,7 @@ def pretrain(
     blank = create("none", canvas_size=size)
     network = Network(model, prompt=blank, plain=blank, mean=inputs.mean, std=inputs.std)
     init_key, train_key = jax.random.split(jax.random.key(config.pretrain.seed))
-    variables = jax.jit(model.init)(init_key, jnp.zeros((1, size, size, 3)))
+    variables = models.init(model, init_key, image_size=size)
     untrained = Subnetwork(
         weights=variables["params"],
         mask={},

@@ -109,6 +109,11 @@ class Config:
         "Steps between checkpoints within an epoch, for images that are streamed from the host; 0 for none.",
         Range(0, 2**31 - 1, "steps are counted in 32 bits"),
     )
+    fast_compile: bool = option(
+        False,
+        "Whether XLA optimizes programs for CPUs less: they compile in less time and run slower, so this is for runs "
+        "of a few minutes. Accelerators ignore it.",
+    )
     model: ModelConfig = option(ModelConfig(), "The network, its weights, and which of them may be pruned.")
     pretrain: PretrainConfig = option(
         PretrainConfig(), 'How the source network is trained. Only read if model.weights is "pretrain".'

@@ -14,7 +14,7 @@ from vpns_jax.deploy import Classifier
 from vpns_jax.errors import UserError
 from vpns_jax.models import HEAD
 from vpns_jax.parallel import sharding
-from vpns_jax.training.network import Network, Subnetwork, predict
+from vpns_jax.training.network import Network, Subnetwork, predict, without_prompt
 
 # Dead channels that cost less than this share of the multiply-adds are not worth a program of their own.
 WORTHWHILE = 0.01
@@ -73,6 +73,7 @@ def without_dead_channels(finished: Classifier, images: Any) -> dict[str, Any]:
 
 def _timed(network: Network, subnetwork: Subnetwork, images: Any) -> Callable[[], Any]:
     """A function that runs a plain batch, distributed as in evaluation, so that the compiled program is reused."""
+    network, subnetwork = without_prompt(network, subnetwork)
     subnetwork = sharding.replicate(subnetwork, jax.sharding.get_mesh())
     images = jax.device_put(images, sharding.batch_sharding())
     return functools.partial(predict, network, subnetwork, images, prompted=False)

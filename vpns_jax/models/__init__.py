@@ -3,7 +3,7 @@
 from vpns_jax.models.coupling import channels
 from vpns_jax.models.formats import save_safetensors
 from vpns_jax.models.head import HEAD, check_head, covers_head
-from vpns_jax.models.initializing import new_head
+from vpns_jax.models.initializing import init, new_head
 from vpns_jax.models.loading import (
     Pretrained,
     check_layout,
@@ -55,6 +55,7 @@ __all__ = [
     "entry",
     "export",
     "find_normalization",
+    "init",
     "is_own",
     "load_pretrained",
     "names",

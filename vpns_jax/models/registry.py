@@ -61,7 +61,7 @@ class Entry:
         return self.module(num_classes=num_classes, **self.architecture, **typed)
 
 
-def _resnet(depths: tuple[int, ...], block: str, source: str) -> Entry:
+def _resnet(depths: tuple[int, ...], block: str, source: str | None) -> Entry:
     architecture = {"depths": depths, "block": block}
     return Entry(ResNet, architecture, ("width", "stem", "dtype", "widths"), source, IMAGENET)
 
@@ -89,6 +89,7 @@ def _convnext(depths: tuple[int, ...], source: str) -> Entry:
 
 # fmt: off
 ENTRIES: dict[str, Entry] = {
+    "resnet10": _resnet((1, 1, 1, 1), "basic", None),
     "resnet18": _resnet((2, 2, 2, 2), "basic", "hf://timm/resnet18.tv_in1k"),
     "resnet34": _resnet((3, 4, 6, 3), "basic", "hf://timm/resnet34.tv_in1k"),
     "resnet50": _resnet((3, 4, 6, 3), "bottleneck", "hf://timm/resnet50.tv_in1k"),

@@ -149,3 +149,18 @@ def agree(value: bool, otherwise: str) -> bool:
         if everyone.any() != everyone.all():
             raise UserError(otherwise)
     return value
+
+
+def everywhere(values: dict[str, bool]) -> dict[str, bool]:
+    """Tells whether values are True in every process.
+
+    Args:
+      values: this process's values; all processes have the same names.
+
+    Returns:
+      By name, whether all have True.
+    """
+    if jax.process_count() == 1:
+        return values
+    everyone = multihost_utils.process_allgather(np.asarray([values[name] for name in sorted(values)]))
+    return dict(zip(sorted(values), everyone.all(axis=0).tolist(), strict=True))

@@ -13,7 +13,7 @@ from vpns_jax.parallel import sharding
 from vpns_jax.prompting import label_mapping
 from vpns_jax.training.batches import Split
 from vpns_jax.training.metrics import Evaluated
-from vpns_jax.training.network import Network, Subnetwork, predict
+from vpns_jax.training.network import Network, Subnetwork, predict, without_prompt
 
 
 class Evaluation(NamedTuple):
@@ -55,12 +55,14 @@ def evaluate(
     Returns:
       The metrics.
     """
-    ways = (False, True) if network.prompted else (False,)
+    ways = [(*without_prompt(network, subnetwork), False)]
+    if network.prompted:
+        ways.append((network, subnetwork, True))
     totals = [Evaluated.empty() for _ in ways]
     counts = [jnp.zeros((subnetwork.mapping.size,) * 2, jnp.int32) for _ in ways if confusion]
     for images, labels, weights in data.eval_batches(batch_size):
-        for i, prompted in enumerate(ways):
-            source_logits = predict(network, subnetwork, images, prompted=prompted)
+        for i, (way, arrays, prompted) in enumerate(ways):
+            source_logits = predict(way, arrays, images, prompted=prompted)
             totals[i] = _add(totals[i], source_logits, subnetwork.mapping, labels, weights)
             if confusion:
                 counts[i] = _tally(counts[i], source_logits, subnetwork.mapping, labels, weights)

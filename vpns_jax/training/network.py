@@ -11,7 +11,7 @@ from flax import struct
 
 from vpns_jax.data import augment
 from vpns_jax.parallel import sharding
-from vpns_jax.prompting import Prompt, label_mapping
+from vpns_jax.prompting import Prompt, create, label_mapping
 from vpns_jax.sparsity import masks
 
 PyTree = Any
@@ -123,6 +123,20 @@ def forward(
         source_logits = network.model.apply(variables, x, train=False)
     logits = source_logits if mapping is None else label_mapping.apply(source_logits, mapping)
     return logits, batch_stats
+
+
+def without_prompt(network: Network, subnetwork: Subnetwork) -> tuple[Network, Subnetwork]:
+    """Drops the prompt, which plain passes do not need: networks that differ in nothing else then share a program.
+
+    Args:
+      network: the static half.
+      subnetwork: the arrays.
+
+    Returns:
+      Both without a prompt.
+    """
+    blank = create("none", canvas_size=network.prompt.canvas_size)
+    return dataclasses.replace(network, prompt=blank), dataclasses.replace(subnetwork, prompt={})
 
 
 @functools.partial(jax.jit, static_argnames=("network", "prompted"))
