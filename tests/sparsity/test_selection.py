@@ -36,12 +36,17 @@ every_search = pytest.mark.parametrize("algorithm", SEARCHES, ids=lambda algorit
 
 @functools.partial(jax.jit, static_argnums=2)
 def _select(leaves, k, algorithm):
-    key, _ = selection.kth_smallest_key(leaves, k, algorithm)
-    return selection.key_to_float(key, leaves[0].dtype)
+    key, rank = selection.kth_smallest_key(leaves, k, algorithm)
+    return selection.key_to_float(key, leaves[0].dtype), key, rank
 
 
 def select(tree, k, algorithm):
-    return np.asarray(_select(jax.tree.leaves(tree), np.int32(k), algorithm))
+    return np.asarray(_select(jax.tree.leaves(tree), np.int32(k), algorithm)[0])
+
+
+def split(x):
+    """A tree of LENGTH numbers."""
+    return {"a": x[:5].reshape(5, 1), "b": [x[5:6].reshape(()), x[6:]]}
 
 
 @pytest.mark.slow
@@ -50,8 +55,7 @@ def select(tree, k, algorithm):
 @given(values=st.lists(FLOATS, min_size=LENGTH, max_size=LENGTH), k=st.integers(1, LENGTH))
 def test_equals_partition(algorithm, values, k):
     x = np.array(values, np.float32)
-    tree = {"a": x[:5].reshape(5, 1), "b": [x[5:6].reshape(()), x[6:]]}
-    kth, expected = select(tree, k, algorithm), np.partition(x, k - 1)[k - 1]
+    kth, expected = select(split(x), k, algorithm), np.partition(x, k - 1)[k - 1]
     if expected == 0 and not expected.view(np.uint32) & 0x7FFFFFFF:
         assert kth.view(np.uint32) & 0x7FFFFFFF == 0
     else:
@@ -108,9 +112,11 @@ def test_distributions(name, algorithm):
 @pytest.mark.slow
 @every_search
 def test_rank_among_ties(algorithm):
-    leaves = [jnp.array([2.0, 1.0, 2.0]), jnp.array([[2.0, 3.0]])]
-    key, rank = selection.kth_smallest_key(leaves, jnp.int32(3), algorithm)
-    assert (key, rank) == (selection.order_key(jnp.float32(2)), 2)
+    x = np.array([2, 1, 2, 3, 4, 2, 5, 5, 6, 7, 8, 9], np.float32)
+    kth, key, rank = _select(jax.tree.leaves(split(x)), np.int32(3), algorithm)
+    assert kth == 2
+    # The key of a positive number is its bits.
+    assert (key, rank) == (np.float32(2).view(np.int32), 2)
 
 
 def test_one_element():
@@ -118,9 +124,9 @@ def test_one_element():
 
 
 def test_nan_comes_last():
-    x = np.array([np.nan, -np.nan, np.inf, 1.0], np.float32)
-    assert [float(sparsity.kth_smallest([x], k)) for k in (1, 2)] == [1.0, np.inf]
-    assert np.isnan(sparsity.kth_smallest([x], 3))
+    x = np.array([np.nan, -np.nan, np.inf, *range(1, 10)], np.float32)
+    assert [float(select(split(x), k, search.by_platform)) for k in (9, 10)] == [9.0, np.inf]
+    assert np.isnan(select(split(x), 11, search.by_platform))
 
 
 def test_float16_and_mixed_dtypes():
@@ -135,13 +141,20 @@ def test_float16_and_mixed_dtypes():
 @pytest.mark.slow
 def test_keys_are_odd_and_ordered():
     x = np.array([0.0, 1e-45, 1e-38, 1.0, 3.4028235e38, np.inf], np.float32)
-    key = np.asarray(selection.order_key(jnp.asarray(x)))
+
+    @jax.jit
+    def keys(x):
+        key = selection.order_key(x)
+        back = selection.key_to_float(-key[1:])
+        return key, selection.order_key(-x), selection.order_rank(x), selection.magnitude_rank(-x), back
+
+    key, negative, rank, magnitude, back = (np.asarray(found) for found in keys(x))
     assert key[0] == 0
     assert (np.diff(key) > 0).all()
-    assert (selection.order_key(jnp.asarray(-x)) == -key).all()
-    for rank in (selection.order_rank(jnp.asarray(x)), selection.magnitude_rank(jnp.asarray(-x))):
-        assert (rank == key).all()
-    assert (np.asarray(selection.key_to_float(jnp.asarray(-key[1:]))).view(np.uint32) == (-x[1:]).view(np.uint32)).all()
+    assert (negative == -key).all()
+    for found in (rank, magnitude):
+        assert (found == key).all()
+    assert (back.view(np.uint32) == (-x[1:]).view(np.uint32)).all()
 
 
 @pytest.mark.slow
