@@ -91,7 +91,9 @@ def test_files_answer_as_pytorch_did(name, case, tmp_path):
     kept = dataclasses.replace(held.masked(), mask=held.mask)
     read = deploy.load(tmp_path / "a.packed.safetensors").subnetwork
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, read, kept)))
-    # Compared with what was checked above, which saves compiling the network itself.
-    stablehlo.write(small, tmp_path / "a.stablehlo", platforms=("cpu",))
-    answers = stablehlo.answers(tmp_path / "a.stablehlo", small, images)
-    np.testing.assert_allclose(answers, masked, rtol=0, atol=1e-5 * masked.std())
+    # Of one network: that of the other families, which are small, is checked in test_families.py.
+    if name == "resnet18":
+        # Compared with what was checked above, which saves compiling the network itself.
+        stablehlo.write(small, tmp_path / "a.stablehlo", platforms=("cpu",))
+        answers = stablehlo.answers(tmp_path / "a.stablehlo", small, images)
+        np.testing.assert_allclose(answers, masked, rtol=0, atol=1e-5 * masked.std())

@@ -15,10 +15,10 @@ from vpns_jax.trees import flatten, overlay, unflatten
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("network", NETWORKS)
-def test_any_pattern_of_dead_channels_shrinks_to_equal_logits(network, seed):
-    rng = np.random.default_rng(seed)
+def test_a_pattern_of_dead_channels_shrinks_to_equal_logits(network):
+    """Other patterns are in the next test, which compiles no smaller networks."""
+    rng = np.random.default_rng(0)
     leaves = drawn(network, rng)
     silence(network, leaves, rng, rng.uniform(0.1, 0.7))
     variables = unflatten(leaves)
