@@ -23,7 +23,7 @@ KERNELS = {"granularity": "kernel", "model__prune_include": ("conv1",)}
 
 
 # One of each way to find a mask: scored once, in rounds, by magnitude between trainings, and learned.
-@pytest.mark.parametrize("name", ["snip", "synflow", "imp", "vpns", "bip"])
+@pytest.mark.parametrize("name", ["snip", "synflow", "imp", "bip"])
 def test_whole_kernels_are_kept(name, tmp_path):
     run = cells.cell(tmp_path, name, density=0.25, **KERNELS)
     problem = run.problem()

@@ -62,6 +62,11 @@ def mean_loss(problem, source, temperature, flat, unravel):
     return jnp.mean(jnp.stack([loss(weights, batch) for batch in on]))
 
 
+def raveled(tree):
+    """The leaves in the order of `ravel_pytree`, by NumPy."""
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
 def gradient_and_product(problem, source, temperature):
     on = list(scoring.task_batches(problem, source, temperature=temperature))
     fixed = scoring.task_loss(problem), source.weights, problem.scored
@@ -74,13 +79,13 @@ def test_against_finite_differences_and_the_whole_hessian(problem):
     flat, unravel = ravel_pytree(problem.prunable)
     loss = functools.partial(mean_loss, problem, source, temperature, unravel=unravel)
     some = np.asarray([0, 17, 47, 48, 67])  # The convolution, and the head's rows of mapped classes.
-    value, steps = jax.jit(loss), 1e-2 * np.eye(flat.size, dtype=np.float32)[some]
-    slopes = [float(value(flat + step) - value(flat - step)) / 2e-2 for step in steps]
-    gradient, product = gradient_and_product(problem, source, temperature)
-    np.testing.assert_allclose(ravel_pytree(gradient)[0][some], slopes, atol=1e-3)
-    hessian = jax.jit(jax.hessian(loss))(flat)
-    expected = hessian @ ravel_pytree(gradient)[0]
-    np.testing.assert_allclose(ravel_pytree(product)[0], expected, rtol=1e-3, atol=1e-6)
+    flat = np.asarray(flat)
+    both, steps = jax.jit(lambda x: (loss(x), jax.hessian(loss)(x))), 1e-2 * np.eye(flat.size, dtype=np.float32)[some]
+    slopes = [float(both(flat + step)[0] - both(flat - step)[0]) / 2e-2 for step in steps]
+    gradient, product = map(raveled, gradient_and_product(problem, source, temperature))
+    np.testing.assert_allclose(gradient[some], slopes, atol=1e-3)
+    expected = np.asarray(both(flat)[1]) @ gradient
+    np.testing.assert_allclose(product, expected, rtol=1e-3, atol=1e-6)
 
 
 def test_grasp_drops_what_adds_gradient_flow(run, problem):
@@ -88,16 +93,17 @@ def test_grasp_drops_what_adds_gradient_flow(run, problem):
     source, temperature = problem.dense(), problem.options.temperature
     mask = METHODS["grasp"].prune(problem, run.runner).mask
     _, product = gradient_and_product(problem, source, temperature)
-    scores, _ = ravel_pytree(sparsity.gradient_flow(problem.prunable, product))
-    kept, _ = ravel_pytree(mask)
+    scores = raveled(sparsity.gradient_flow(problem.prunable, product))
+    kept = raveled(mask)
     assert float(scores[kept].min()) >= float(scores[~kept].max())
     assert float(scores[~kept].sum()) < 0 < float(scores[kept].sum())
     flat, unravel = ravel_pytree(problem.prunable)
     loss = functools.partial(mean_loss, problem, source, temperature, unravel=unravel)
-    flow = jax.jit(lambda x: jnp.sum(jax.grad(loss)(x) ** 2))
+    flow, flat = jax.jit(lambda x: jnp.sum(jax.grad(loss)(x) ** 2)), np.asarray(flat)
     for part in (kept, ~kept):
         # The step is so small that no ReLU switches, because the gradient jumps there.
-        change = (flow(flat * (1 - 1e-4 * part)) - flow(flat * (1 + 1e-4 * part))) / 2e-4
+        less, more = (flow((flat * (1 + sign * 1e-4 * part)).astype(np.float32)) for sign in (-1, 1))
+        change = (float(less) - float(more)) / 2e-4
         np.testing.assert_allclose(change, -2 * scores[part].sum(), rtol=0.02)
 
 

@@ -35,9 +35,10 @@ class Chain(nn.Module):
         return x
 
 
-def chain(seed=0, scale=1.0):
+@jax.jit
+def chain(scale=1.0):
     """Makes the weights of the chain; those of layer 2 are scaled."""
-    params = jax.jit(Chain().init)(jax.random.key(seed), jnp.zeros((1, 2, 2, 3)))["params"]
+    params = Chain().init(jax.random.key(0), jnp.zeros((1, 2, 2, 3)))["params"]
     return {**params, "layer2": jax.tree.map(lambda w: scale * w, params["layer2"])}
 
 
@@ -51,7 +52,7 @@ def everything(weights):
 
 def flow(model, weights, mask, *, canvas_size):
     """Computes the flow through the weights that a mask keeps."""
-    left = sparsity.apply(sparsity.subtree(weights, mask), mask)
+    left = jax.jit(sparsity.apply)(sparsity.subtree(weights, mask), mask)
     inputs = (jnp.ones((1, canvas_size, canvas_size, 3)), {})
     return flows.synaptic_flow(synflow.in_double(model), weights, left, inputs, sparsity.Pattern())
 
@@ -131,8 +132,12 @@ def test_no_layer_is_emptied_before_it_must_be(run, problem):
     """Theorem 3: SynFlow keeps one path until the end; other criteria have emptied a layer long before."""
     mask = synflow.prune(problem, run.runner).mask
     assert [int(leaf.sum()) for leaf in jax.tree.leaves(mask)] == [1, 1, 1, 1]
-    left = sparsity.apply(problem.source.weights, mask)
-    assert np.abs(jax.jit(Chain().apply)({"params": left}, jnp.ones((1, 2, 2, 3)))).max() > 0
+
+    @jax.jit
+    def logits(weights):
+        return Chain().apply({"params": sparsity.apply(weights, mask)}, jnp.ones((1, 2, 2, 3)))
+
+    assert np.abs(logits(problem.source.weights)).max() > 0
     for pruner, kept in (("magnitude", 40), ("snip", 12)):
         easier = dataclasses.replace(
             problem,
@@ -146,9 +151,9 @@ def test_no_layer_is_emptied_before_it_must_be(run, problem):
 
 
 def _split():
-    images = jnp.asarray(np.random.default_rng(0).integers(0, 255, (8, 2, 2, 3)), jnp.uint8)
-    large = jnp.pad(images, ((0, 0), (0, 1), (0, 1), (0, 0)), mode="edge")
-    return Resident(images=images, labels=jnp.arange(8) % 4, large=large)
+    images = np.random.default_rng(0).integers(0, 255, (8, 2, 2, 3)).astype(np.uint8)
+    large = np.pad(images, ((0, 0), (0, 1), (0, 1), (0, 0)), mode="edge")
+    return Resident(*jax.device_put((images, (np.arange(8) % 4).astype(np.int32), large)))
 
 
 @pytest.mark.parametrize(("density", "rounds"), [(0.01, 100), (0.5, 3), (1.0, 4), (0.2, 1)])
@@ -166,7 +171,8 @@ def test_flow_is_conserved_from_layer_to_layer(name):
     model = MODELS[name]
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     rng = np.random.default_rng(0)
-    weights = jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.05, x.shape).astype(np.float32)), variables["params"])
+    weights = jax.tree.map(lambda x: rng.normal(0, 0.05, x.shape).astype(np.float32), variables["params"])
+    weights = jax.device_put(weights)
     scores = flow(model, weights, everything(weights), canvas_size=32)
     totals = {path: float(np.asarray(leaf).sum()) for path, leaf in trees.flatten(scores).items()}
     assert all(total > 0 for total in totals.values())
