@@ -74,7 +74,7 @@ def test_winograds_planes_worked_by_hand() -> None:
 
 # Even and odd sides, an odd batch, one tile and less than one.
 @pytest.mark.slow
-@pytest.mark.parametrize(("h", "w", "padding"), [(8, 8, 1), (7, 9, 1), (6, 5, 0), (2, 3, 1), (3, 3, 0), (5, 4, 2)])
+@pytest.mark.parametrize(("h", "w", "padding"), [(8, 8, 1), (7, 9, 1), (2, 3, 1), (3, 3, 0), (5, 4, 2)])
 def test_winograd_is_xlas_convolution(h: int, w: int, padding: int) -> None:
     rng = np.random.default_rng(h * w)
     x, kernel = rng.standard_normal((3, h, w, 24), np.float32), rng.standard_normal((3, 3, 24, 32), np.float32)

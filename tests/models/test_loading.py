@@ -221,6 +221,7 @@ def test_resized_positions_are_torchs() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shallow")
 def test_a_vit_loads_for_another_canvas(tmp_path: Path) -> None:
     tensors = state_dict("vit_ti32", layouts.vit_timm, num_classes=10)
     np.savez(tmp_path / "w.npz", **tensors)

@@ -50,8 +50,9 @@ def test_a_trace_finds_what_the_tables_say(family):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "vgg16", "vgg16_bn", "vit_s16"])
+@pytest.mark.parametrize("name", ["resnet50", "vgg16_bn"])
 def test_a_trace_finds_what_the_tables_say_of_published_networks(name):
+    """At their size, at which a VGG's last pool passes on what it gets; others only have more blocks than above."""
     model = models.create(name)
     assert comparable(tracing.traced(model, image_size=224)) == comparable(models.channels(model))
 
