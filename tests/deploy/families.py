@@ -3,11 +3,11 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vpns_jax import models, prompting
 from vpns_jax.deploy import Classifier, Description
+from vpns_jax.models import initializing
 from vpns_jax.models.registry import ENTRIES
 from vpns_jax.training.network import Subnetwork
 from vpns_jax.trees import flatten, unflatten
@@ -46,7 +46,7 @@ def classifier(name, *, prompt="pad", density=0.3, seed=0, **changes):
     facts = {"image_size": image_size, "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4), "classes": CLASSES}
     description = Description(model=name, prompt=made, options=dict(SMALL[name][1]), **facts | changes)
     model = description.network(7).model
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, SIDE, SIDE, 3)))
+    shapes = initializing.shapes(model, image_size=SIDE)
     rng = np.random.default_rng(seed)
     leaves = {path: draw(path, leaf, rng) for path, leaf in flatten(shapes).items()}
     params = unflatten(leaves)["params"]

@@ -14,6 +14,7 @@ import pytest
 
 from tests.deploy import families
 from vpns_jax import deploy, prompting
+from vpns_jax.deploy import verifying
 from vpns_jax.deploy.exports import backbones, onnx_file, onnx_model
 from vpns_jax.errors import UserError
 from vpns_jax.models.vit import ViT
@@ -27,7 +28,8 @@ def _small(monkeypatch):
 
 
 def logits(classifier, prompted=True):
-    source = predict(classifier.network, classifier.subnetwork, families.images(classifier), prompted=prompted)
+    """On the images on which exports are compared, so that those share the program, too."""
+    source = predict(classifier.network, classifier.subnetwork, verifying.images(classifier), prompted=prompted)
     return np.asarray(source)[:, np.asarray(classifier.subnetwork.mapping)]
 
 
@@ -38,7 +40,7 @@ def run(model, images, output="logits"):
 
 def assert_computes(model, classifier, expected):
     """In a batch and alone."""
-    images, tolerance = families.images(classifier), 1e-5 * expected.std()
+    images, tolerance = verifying.images(classifier), 1e-5 * expected.std()
     np.testing.assert_allclose(run(model, images), expected, rtol=0, atol=tolerance)
     np.testing.assert_allclose(run(model, images[1:2]), expected[1:2], rtol=0, atol=tolerance)
 
@@ -93,7 +95,7 @@ def test_a_file_holds_probabilities_names_and_the_description(tmp_path):
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     assert json.loads(metadata["classes"]) == ["cat", "dog", "日本"]
     assert deploy.Description.from_json(json.loads(metadata["vpns_jax"])) == classifier.description
-    probabilities = run(model, families.images(classifier), "probabilities")
+    probabilities = run(model, verifying.images(classifier), "probabilities")
     np.testing.assert_allclose(probabilities, jax.nn.softmax(logits(classifier)), rtol=0, atol=1e-5)
 
 
