@@ -2,13 +2,13 @@
 
     python main.py --config=configs/channels.py --workdir=runs/channels
 
-The source network is the same as in the quickstart. VPNs and HYDRA learn scores for 20 epochs, and then all methods
+Network and data are those of configs/digits.py. VPNs and HYDRA learn scores for 20 epochs, and then all methods
 retrain for 6. With `--config.budget=matched` all train for as many passes.
 """
 
 from ml_collections import ConfigDict
 
-from configs import default, quickstart
+from configs import default, digits
 
 
 def get_config() -> ConfigDict:
@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     Returns:
       A new config, which the caller may change.
     """
-    config = quickstart.get_config()
+    config = digits.get_config()
     config.name = "channels"
     config.methods = ("vpns", "hydra", "random", "magnitude")
     config.densities = (0.5, 0.3)

@@ -2,12 +2,12 @@
 
     python -m experiments.sweep --config=configs/digits_sweep.py --workdir=runs/digits_sweep --jobs=2
 
-The source network is the same as in the quickstart.
+Network and source data are those of configs/digits.py.
 """
 
 from ml_collections import ConfigDict
 
-from configs import default, quickstart
+from configs import default, digits
 
 
 def get_config() -> ConfigDict:
@@ -16,14 +16,12 @@ def get_config() -> ConfigDict:
     Returns:
       A new config, which the caller may change.
     """
-    config = quickstart.get_config()
+    config = digits.get_config()
     config.name = "digits_sweep"
     config.methods = ("dense", "vpns", "hydra", "random", "magnitude", "snip", "grasp", "synflow", "imp", "bip")
     config.densities = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02)
     config.seeds = (7, 9, 17, 23, 42)
     config.data.name = "digits"
-    config.prune.epochs = 6
-    config.retrain.epochs = 6
     # All methods get the same number of passes. IMP then reaches 98% in 6 rounds.
     config.budget = "matched"
     config.imp.drop = 0.5

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import default, digits_sweep, paper, quickstart, resnet50_imagenet, vit_imagenet
+from configs import channels, default, digits, digits_sweep, paper, quickstart, resnet50_imagenet, vit_imagenet
 from vpns_jax import data, models, options, sparsity
 from vpns_jax.errors import UserError
 from vpns_jax.experiment import cell, config, plan, pruning
@@ -26,7 +26,9 @@ from vpns_jax.training.recorder import Progress
 from vpns_jax.training.runner import Runner
 
 CONFIGS = {
+    "channels": channels.get_config,
     "default": default.get_config,
+    "digits": digits.get_config,
     "digits_sweep": digits_sweep.get_config,
     "quickstart": quickstart.get_config,
     "resnet50_imagenet": resnet50_imagenet.get_config,
