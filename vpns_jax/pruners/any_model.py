@@ -168,7 +168,7 @@ def _mean_power(
     total, count = jax.tree.map(jnp.zeros_like, scored), 0
     for batch in batches:
         total, count = _add_gradient(power, loss_fn, pattern, total, params, scored, batch), count + 1
-    return jax.tree.map(lambda x: x / count, total)
+    return _divided(total, count)
 
 
 def mean_hessian_vector(
@@ -192,7 +192,7 @@ def mean_hessian_vector(
     total, count = jax.tree.map(jnp.zeros_like, scored), 0
     for batch in batches:
         total, count = _add_hessian_vector(loss_fn, pattern, total, params, scored, vector, batch), count + 1
-    return jax.tree.map(lambda x: x / count, total)
+    return _divided(total, count)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
@@ -210,3 +210,9 @@ def _add_hessian_vector(
     gradient = jax.grad(lambda scored: loss_fn(pattern.put(params, scored), batch))
     _, product = jax.jvp(gradient, (scored,), (vector,))
     return jax.tree.map(jnp.add, total, product)
+
+
+# In one program, instead of one for each shape.
+@jax.jit
+def _divided(total: PyTree, count: int) -> PyTree:
+    return jax.tree.map(lambda x: x / count, total)

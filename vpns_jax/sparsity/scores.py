@@ -49,6 +49,7 @@ def level(scores: PyTree) -> PyTree:
     return jax.tree.map(lambda s, size: s * jnp.where(size > 0, total * s.size / size, 1), scores, sizes)
 
 
+@jax.jit
 def magnitude(weights: PyTree) -> PyTree:
     """|w|, the score of magnitude pruning (Han et al., arXiv 1506.02626)."""
     return jax.tree.map(jnp.abs, weights)
@@ -71,6 +72,7 @@ def random(weights: PyTree, key: jax.Array) -> PyTree:
     )
 
 
+@jax.jit
 def connection_sensitivity(weights: PyTree, gradient: PyTree) -> PyTree:
     """|w g| = |dL/dm| at m = 1: how sensitive the loss is to a weight's mask (SNIP, Lee et al., arXiv 1810.02340).
 
@@ -84,6 +86,7 @@ def connection_sensitivity(weights: PyTree, gradient: PyTree) -> PyTree:
     return jax.tree.map(lambda w, g: jnp.abs(w * g), weights, gradient)
 
 
+@jax.jit
 def fisher(weights: PyTree, squared_gradient: PyTree) -> PyTree:
     """w^2 E[g^2] / 2: how much the loss would rise without a weight (Theis et al., arXiv 1801.05787).
 
@@ -99,6 +102,7 @@ def fisher(weights: PyTree, squared_gradient: PyTree) -> PyTree:
     return jax.tree.map(lambda w, g: w * w * g / 2, weights, squared_gradient)
 
 
+@jax.jit
 def gradient_flow(weights: PyTree, hessian_gradient: PyTree) -> PyTree:
     """GraSP's score w (H g): to first order, half of the decrease of |g|^2 when a weight is pruned.
 

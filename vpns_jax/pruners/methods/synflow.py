@@ -131,6 +131,11 @@ def in_double(model: nn.Module) -> InEvalMode:
     return InEvalMode(model.clone(dtype="float64") if hasattr(model, "dtype") else model)
 
 
+@jax.jit
+def _left(scored: PyTree, kept: PyTree) -> PyTree:
+    return jax.tree.map(lambda x, keep: x * keep.astype(x.dtype), scored, kept)
+
+
 def in_rounds(
     apply_fn: Apply, params: PyTree, scored: PyTree, inputs: PyTree, amounts: Sequence[Any], pattern: sparsity.Pattern
 ) -> tuple[PyTree, PyTree]:
@@ -153,7 +158,7 @@ def in_rounds(
 
     def next_round(last: tuple[PyTree, PyTree], amount: Any) -> tuple[tuple[PyTree, PyTree], None]:
         kept, _ = last
-        left = jax.tree.map(lambda x, keep: x * keep.astype(x.dtype), scored, kept)
+        left = _left(scored, kept)
         scores = synaptic_flow(apply_fn, params, left, inputs, pattern)
         return (pattern.select_further(scores, kept, amount), scores), None
 
