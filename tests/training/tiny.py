@@ -78,7 +78,7 @@ def begin(learns="scores", *, network=None, density=0.5, mask=None, new_head=Fal
         mask={} if mask is None else mask,
         batch_stats=arrays["batch_stats"],
         prompt=network.prompt.init(),
-        mapping=jnp.asarray(np.asarray([4, 0, 2], np.int32)),
+        mapping=staged(np.asarray([4, 0, 2], np.int32)),
     )
     iterations = LENGTH.updates_per_epoch
     if learns == "weights":
@@ -92,7 +92,13 @@ def begin(learns="scores", *, network=None, density=0.5, mask=None, new_head=Fal
 
 
 def variables(seed=0):
-    return jax.tree.map(jnp.asarray, _drawn(seed))
+    return staged(_drawn(seed))
+
+
+@jax.jit
+def staged(tree):
+    """Puts arrays on the devices, in the mesh if there is one; `jnp.asarray` would compile a program for each shape."""
+    return tree
 
 
 @functools.cache
@@ -115,19 +121,15 @@ def split(count=IMAGES, *, seed=0, augmented=False):
     labels = np.arange(count) % CLASSES
     images = rng.integers(0, 90, (count, SIZE, SIZE, 3)) + 80 * labels[:, None, None, None]
     large = np.pad(images, ((0, 0), (0, int(augmented)), (0, int(augmented)), (0, 0)), mode="edge")
-    return Resident(
-        images=jnp.asarray(images.astype(np.uint8)),
-        labels=jnp.asarray(labels.astype(np.int32)),
-        large=jnp.asarray(large.astype(np.uint8)),
-        flip=augmented,
-    )
+    arrays = images.astype(np.uint8), labels.astype(np.int32), large.astype(np.uint8)
+    return Resident(*staged(arrays), flip=augmented)
 
 
 def batches(stage, *, seed=0):
     """Makes one batch for each pass."""
     data = jax.device_get(split(BATCH * len(stage.passes), seed=seed))
     return tuple(
-        tuple(jnp.asarray(x[i * BATCH : (i + 1) * BATCH]) for x in (data.images, data.labels))
+        staged(tuple(x[i * BATCH : (i + 1) * BATCH] for x in (data.images, data.labels)))
         for i in range(len(stage.passes))
     )
 
