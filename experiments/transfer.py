@@ -1,6 +1,6 @@
 r"""Transfer: retrains masks from one data set on another, and compares them with masks that are found there.
 
-    python -m experiments.transfer --from='runs/quickstart/subnetworks/vpns-s90-seed*.safetensors' \
+    python -m experiments.transfer --from='runs/digits/subnetworks/vpns-s90-seed*.safetensors' \
         --config=TARGET_CONFIG --workdir=runs/transfer --jobs=2
 
 Each cell starts from the config's pretrained weights under the mask of an earlier run. If the mask's method has a
