@@ -14,7 +14,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarni
 @pytest.mark.slow
 def test_weights_that_do_not_fit_are_listed_whole_on_demand(call, tmp_path):
     np.savez(tmp_path / "w.npz", **{f"deep{i}.weight": np.ones(3, np.float32) for i in range(100)})
-    weights = ("--config.data.name=digits", f"--config.model.weights={tmp_path / 'w.npz'}")
+    chosen = ("--config.data.name=digits", "--config.model.name=resnet18")
+    weights = (*chosen, f"--config.model.weights={tmp_path / 'w.npz'}")
     assert_refused(call(*weights), "w.npz does not fit resnet18", "100 missing", "100 not used", "--verbose lists all")
     code, err = call(*weights, "--verbose")
     lines = err.splitlines()

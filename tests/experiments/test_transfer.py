@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import quickstart
+from configs import digits
 from experiments import transfer, workers
 from tests.analysis.samples import cell as sample
 from tests.experiments import in_process
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 
 def parsed(**changes):
-    tree = quickstart.get_config().to_dict() | {"methods": ("vpns", "hydra"), "densities": (0.1, 0.05), "seeds": (7, 9)}
+    tree = digits.get_config().to_dict() | {"methods": ("vpns", "hydra"), "densities": (0.1, 0.05), "seeds": (7, 9)}
     tree["model"]["options"] |= {"width": 1 / 16}
     tree["data"] |= {"name": "digits"}
     tree["pretrain"] |= {"data": "digits"}
