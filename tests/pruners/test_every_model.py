@@ -28,7 +28,7 @@ MODELS = {
     "vgg": VGG(stages=((1, 8), (2, 8)), batch_norm=False, num_classes=5, width=0.1, dtype=jnp.dtype("bfloat16")),
     "vgg_bn": VGG(stages=((1, 8), (1, 8)), batch_norm=True, num_classes=5, width=0.1),
     "vit": ViT(patch=16, features=64, depth=2, num_classes=5, dropout=0.1),
-    "convnext": ConvNeXt(depths=(1, 1), num_classes=5, width=0.1),
+    "convnext": ConvNeXt(depths=(1,), num_classes=5, width=0.1),
 }
 
 

@@ -35,7 +35,7 @@ PATTERN = ChannelPattern(channels=CHANNELS)
 def weights(seed=0):
     rng = np.random.default_rng(seed)
     return trees.unflatten(
-        {path: jnp.asarray(rng.normal(size=shape).astype(np.float32)) for path, shape in trees.flatten(SHAPES).items()}
+        {path: rng.normal(size=shape).astype(np.float32) for path, shape in trees.flatten(SHAPES).items()}
     )
 
 
@@ -50,13 +50,14 @@ def lists(tree):
 def test_a_channel_is_as_large_as_the_mean_of_all_its_weights():
     """Channel means: a 1, 3, 2; b 4, 0, 2; together (4 a + 2 b) / 6. Heads: (1 + 2 + 1 + 2) / 4 and (3 + 0) / 4."""
     found = {
-        "a": {"kernel": jnp.tile(jnp.array([1.0, -3.0, 2.0]), (1, 1, 4, 1))},
-        "b": {"kernel": jnp.tile(jnp.array([4.0, 0.0, -2.0]), (2, 1))},
-        "v": {"kernel": jnp.array([[1.0, -2.0, 3.0, 0.0]])},
-        "q": {"kernel": jnp.array([[1.0, 2.0, 0.0, 0.0]])},
+        "a": {"kernel": np.tile(np.float32([1, -3, 2]), (1, 1, 4, 1))},
+        "b": {"kernel": np.tile(np.float32([4, 0, -2]), (2, 1))},
+        "v": {"kernel": np.float32([[1, -2, 3, 0]])},
+        "q": {"kernel": np.float32([[1, 2, 0, 0]])},
     }
-    assert lists(PATTERN.magnitude(found)) == {"a/kernel": [2.0, 2.0, 2.0], "v/kernel": [1.5, 0.75]}
-    assert lists(PATTERN.scored(found)) == {"a/kernel": [1.0, 1.0, 1.0], "v/kernel": [1.0, 1.0]}
+    sizes, scored = jax.jit(lambda found: (PATTERN.magnitude(found), PATTERN.scored(found)))(found)
+    assert lists(sizes) == {"a/kernel": [2.0, 2.0, 2.0], "v/kernel": [1.5, 0.75]}
+    assert lists(scored) == {"a/kernel": [1.0, 1.0, 1.0], "v/kernel": [1.0, 1.0]}
 
 
 @pytest.mark.slow
@@ -64,13 +65,14 @@ def test_the_first_mask_of_learned_scores_keeps_the_same_share_of_every_layer():
     """However little magnitudes differ within a layer, or between layers."""
     rng = np.random.default_rng(0)
     found = {
-        "a": {"kernel": jnp.asarray(rng.normal(size=(3, 3, 64, 20)).astype(np.float32))},
-        "b": {"kernel": jnp.asarray(rng.normal(size=(2, 10)).astype(np.float32))},
+        "a": {"kernel": rng.normal(size=(3, 3, 64, 20)).astype(np.float32)},
+        "b": {"kernel": rng.normal(size=(2, 10)).astype(np.float32)},
     }
     alone = tuple(models.Channels((models.Writer(f"{name}/kernel"),)) for name in "ab")
     pattern = ChannelPattern(channels=alone)
-    scores = pattern.first_scores(found)
-    sizes = pattern.magnitude(sparsity.scaled_init(found))
+    scores, sizes = jax.jit(
+        lambda found: (pattern.first_scores(found), pattern.magnitude(sparsity.scaled_init(found)))
+    )(found)
     for name in "ab":
         order = np.argsort(sizes[name]["kernel"])
         assert np.array_equal(np.argsort(scores[name]["kernel"]), order)
@@ -83,8 +85,15 @@ def test_the_first_mask_of_learned_scores_keeps_the_same_share_of_every_layer():
 @pytest.mark.slow
 def test_gate_and_mask_by_hand():
     """The gate is on what ends a channel, the mask on all that is its own; what is fixed is in neither."""
-    values = {"a": {"kernel": jnp.array([1.0, 0.0, 2.0])}, "v": {"kernel": jnp.array([0.0, 3.0])}}
-    gate = PATTERN.gate(values, weights())
+    values = {"a": {"kernel": np.float32([1, 0, 2])}, "v": {"kernel": np.float32([0, 3])}}
+    keep = jax.tree.map(lambda x: x > 0, values)
+
+    @jax.jit
+    def by_pattern(values, keep, weights):
+        mask = PATTERN.mask(keep, weights)
+        return PATTERN.gate(values, weights), mask, PATTERN.kept(mask)
+
+    gate, mask, kept = by_pattern(values, keep, weights())
     sums, pairs = [1.0, 0.0, 2.0], [0.0, 0.0, 3.0, 3.0]
     assert lists(gate) == {
         "n/scale": sums,
@@ -94,13 +103,11 @@ def test_gate_and_mask_by_hand():
         "v/kernel": [pairs],
         "v/bias": pairs,
     }
-    keep = jax.tree.map(lambda x: x > 0, values)
-    mask = PATTERN.mask(keep, weights())
     assert set(trees.flatten(mask)) == set(trees.flatten(SHAPES)) - {"head/kernel", "head/bias"}
     for path, leaf in trees.flatten(mask).items():
         expected = [False, False, True, True] if path[0] in "vq" else [True, False, True]
         assert np.array_equal(leaf, np.broadcast_to(expected, leaf.shape)), path
-    assert lists(PATTERN.kept(mask)) == lists(keep)
+    assert lists(kept) == lists(keep)
     assert set(trees.flatten(sparsity.counted(mask))) == {"a/kernel", "b/kernel", "v/kernel", "q/kernel"}
 
 

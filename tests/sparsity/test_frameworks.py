@@ -11,6 +11,8 @@ from flax import nnx
 from vpns_jax import sparsity
 from vpns_jax.sparsity import Moves, RigL
 
+# How the masks are found does not matter here.
+pytestmark = pytest.mark.usefixtures("searched_by_sorting")
 X = jax.random.normal(jax.random.key(3), (5, 4))
 RULE = RigL(Moves(end=4, every=2))
 

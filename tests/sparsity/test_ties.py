@@ -6,6 +6,9 @@ import pytest
 from vpns_jax import sparsity
 from vpns_jax.models.wiring import Channels, Writer
 
+# How the masks are found does not matter here.
+pytestmark = pytest.mark.usefixtures("searched_by_sorting")
+
 
 def share(scores, density, *, signed=False, **pattern):
     if "granularity" in pattern:
