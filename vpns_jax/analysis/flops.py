@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from vpns_jax.analysis.density import Layer
+from vpns_jax.models import initializing
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,13 @@ def kernels(model: nn.Module, *, image_size: int) -> tuple[Kernel, ...]:
             positions[path] = positions.get(path, 0) + math.prod(out.shape[1:-1])
         return out
 
+    # These are kept, and to trace the network alone takes half as long as to trace how it is initialized, too.
+    shapes = initializing.shapes(model, image_size=image_size)
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     with nn.intercept_methods(count):
-        images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-        shapes: Any = jax.eval_shape(model.init, jax.random.key(0), images)
+        # As in initialization, all may change, and any random numbers are there.
+        apply = functools.partial(model.apply, mutable=True, rngs={"params": jax.random.key(0)})
+        jax.eval_shape(apply, shapes, images)
     leaves, _ = jax.tree_util.tree_flatten_with_path(shapes["params"])
     sizes = {jax.tree_util.keystr(path, simple=True, separator="/"): math.prod(leaf.shape) for path, leaf in leaves}
     return tuple(Kernel(path, sizes[path], used) for path, used in positions.items())
