@@ -27,6 +27,11 @@ PyTree = Any
 KEYS = ("prune", "retrain", "mapping", "head", "random", "posthoc")
 
 
+@jax.jit
+def _split(key: jax.Array) -> tuple[jax.Array, ...]:
+    return tuple(jax.random.split(key, len(KEYS)))
+
+
 @dataclasses.dataclass(frozen=True)
 class Setup:
     """What all cells share.
@@ -118,8 +123,7 @@ class CellRun:
         classes = len(setup.classes) if setup.config.mapping.kind == "head" else setup.source_classes
         self._setup, self.plan = setup, plan(setup.config, cell, classes=classes)
         # Keys depend on the seed alone, so all methods and densities see the same batches in the same order.
-        keys = jax.random.split(jax.random.key(cell.seed), len(KEYS))
-        self._keys = dict(zip(KEYS, keys, strict=True))
+        self._keys = dict(zip(KEYS, _split(jax.random.key(cell.seed)), strict=True))
         self._networks = {
             stage: network(setup.config, prompt, setup.normalization, classes=classes)
             for stage, prompt in self.plan.prompts.items()

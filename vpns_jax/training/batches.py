@@ -224,19 +224,33 @@ def sample(
         per_epoch, order = data.size // batch_size, None
         for i in range(count):
             if order is None or i % per_epoch == 0:
-                order = epoch_order(order_key, i // per_epoch, data.size, batch_size)
-            rng, forward_rng = jax.random.split(jax.random.fold_in(draw_key, i))
-            yield _take(data, order[i % per_epoch], rng, augmented=augmented), forward_rng
+                order = _order(order_key, i // per_epoch, n=data.size, batch_size=batch_size)
+            rng, forward_rng = _keys(draw_key, i)
+            yield _take(data, order, i % per_epoch, rng, augmented=augmented), forward_rng
         return
     seed = int(jax.random.randint(order_key, (), 0, 2**31 - 1))
     with data.train_batches(batch_size, (augmented,), seed=seed, step=0) as batches:
         for i in range(count):
-            rng, forward_rng = jax.random.split(jax.random.fold_in(draw_key, i))
+            rng, forward_rng = _keys(draw_key, i)
             (batch,) = next(batches)
             yield _crop(batch, rng, augmented=augmented, size=data.image_size, flip=data.flip), forward_rng
 
 
-_take = functools.partial(jax.jit, static_argnames="augmented")(take)
+_order = functools.partial(jax.jit, static_argnames=("n", "batch_size"))(epoch_order)
+
+
+@jax.jit
+def _keys(key: jax.Array, number: int) -> tuple[jax.Array, jax.Array]:
+    """The keys of a batch: of its crops, and of its forward pass."""
+    first, second = jax.random.split(jax.random.fold_in(key, number))
+    return first, second
+
+
+@functools.partial(jax.jit, static_argnames="augmented")
+def _take(data: Resident, order: jax.Array, step: int, rng: jax.Array, *, augmented: bool) -> Batch:
+    return take(data, jax.lax.dynamic_index_in_dim(order, step, keepdims=False), rng, augmented=augmented)
+
+
 _crop = functools.partial(jax.jit, static_argnames=("augmented", "size", "flip"))(crop)
 
 
