@@ -258,3 +258,10 @@ def test_a_process_that_is_alone_joins_nothing(monkeypatch, environment):
     processes.join(None, None, None)
     processes.join(None, 1, None)
     assert not jax.distributed.is_initialized()
+
+
+def test_a_value_that_one_process_lacks_is_nowhere_true(monkeypatch):
+    """Two processes: this one, and one whose values are the second row, in the order of their names."""
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(processes.multihost_utils, "process_allgather", lambda mine: np.stack([mine, [True, False]]))
+    assert processes.everywhere({"weights": True, "prompt": True}) == {"weights": False, "prompt": True}

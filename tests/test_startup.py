@@ -38,8 +38,13 @@ def test_an_accelerator_is_left_alone(flags, platforms):
     assert flags(platforms, "--xla_dump_to=x") == ["--xla_dump_to=x"]
 
 
-def test_the_users_own_flags_come_last_and_so_win(flags):
-    assert flags("cpu", "--xla_backend_optimization_level=3")[-1] == "--xla_backend_optimization_level=3"
+def test_the_users_own_flags_stay(flags):
+    assert LESS not in flags("cpu", "--xla_backend_optimization_level=3")
+
+
+def test_a_process_that_runs_cell_after_cell_gets_the_flags_once(flags):
+    once = flags("cpu", "--xla_dump_to=x")
+    assert flags("cpu", " ".join(once)) == once
 
 
 def test_without_a_chosen_platform_the_installed_plugins_decide(flags, monkeypatch):

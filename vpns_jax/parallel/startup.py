@@ -44,13 +44,15 @@ def compile_fast() -> None:
     # XLA ends the process if it does not know a flag. jaxlib 0.12 does not know this one, and compiles faster.
     if importlib.metadata.version("jaxlib").startswith("0.10."):
         flags.append("--xla_cpu_use_fusion_emitters=false")
-    # Of two flags with one name, XLA takes the last.
-    os.environ["XLA_FLAGS"] = " ".join([*flags, os.environ.get("XLA_FLAGS", "")]).strip()
+    present = os.environ.get("XLA_FLAGS", "").split()
+    names = {flag.partition("=")[0] for flag in present}
+    added = [flag for flag in flags if flag.partition("=")[0] not in names]
+    os.environ["XLA_FLAGS"] = " ".join([*present, *added])
 
 
 def _only_cpus() -> bool:
     """Whether JAX will run on CPUs. To ask JAX would start its devices, which read the flags."""
-    chosen = jax.config.jax_platforms  # type: ignore[attr-defined]
+    chosen = jax.config.values["jax_platforms"]
     if chosen:
         return bool(chosen == "cpu")
     plugins = importlib.metadata.entry_points(group="jax_plugins")
