@@ -62,15 +62,15 @@ def _loggers():
 @pytest.fixture
 def drawn(monkeypatch):
     """Collects the matplotlib figures that are saved, so that tests can look at their axes."""
-    from matplotlib.figure import Figure
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    figures, save = [], Figure.savefig
+    figures, save = [], FigureCanvasAgg.print_png
 
-    def keep(figure, *args, **kwargs):
-        figures.append(figure)
-        return save(figure, *args, **kwargs)
+    def keep(canvas, *args, **kwargs):
+        figures.append(canvas.figure)
+        return save(canvas, *args, **kwargs)
 
-    monkeypatch.setattr(Figure, "savefig", keep)
+    monkeypatch.setattr(FigureCanvasAgg, "print_png", keep)
     return figures
 
 

@@ -10,7 +10,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 import main
@@ -47,7 +47,7 @@ def program(kill, folders, config, flags):
     registry.ENTRIES["tiny"] = cells.ENTRY
     layouts.LAYOUTS[tiny.Tiny] = (layouts.resnet_torchvision,)
     sharding.LARGE = 8
-    Figure.savefig = small.save_blank
+    FigureCanvasAgg.print_png = small.save_blank
     run_one = experiment.run
 
     def run_all(parsed, _, line):

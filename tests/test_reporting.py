@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from configs import quickstart
 from tests.experiment.small import save_blank
@@ -36,7 +36,7 @@ ROWS = [
 
 @pytest.fixture
 def saved_blank(monkeypatch):
-    monkeypatch.setattr(Figure, "savefig", save_blank)
+    monkeypatch.setattr(FigureCanvasAgg, "print_png", save_blank)
 
 
 # Axes are looked at, and no pixels.

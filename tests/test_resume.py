@@ -5,7 +5,7 @@ import shutil
 import time
 
 import pytest
-from matplotlib.figure import Figure
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import main
 from tests import forks, sorting
@@ -37,7 +37,7 @@ def program(config, workdir):
     registry.ENTRIES["tiny"] = cells.ENTRY
     layouts.LAYOUTS[cells.tiny.Tiny] = (layouts.resnet_torchvision,)
     sorting.replace_searches(pytest.MonkeyPatch())
-    Figure.savefig = small.save_blank
+    FigureCanvasAgg.print_png = small.save_blank
     return main.main(["main.py", f"--config={config}", f"--workdir={workdir}"])
 
 

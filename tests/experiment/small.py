@@ -5,7 +5,7 @@ import io
 
 import jax
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from tests import sorting
@@ -37,9 +37,9 @@ def _blank():
 BLANK = _blank()
 
 
-def save_blank(figure, file, **options):
-    """Stands for `Figure.savefig`: writes a picture of one pixel."""
-    del figure, options
+def save_blank(canvas, file):
+    """Stands for `FigureCanvasAgg.print_png`: writes a picture of one pixel."""
+    del canvas
     file.write(BLANK)
 
 
@@ -57,7 +57,7 @@ def world(tmp_path, monkeypatch, *, figures=True):
     Figures are made but not drawn, which would take half the time of a run. Making them takes a third of what is left,
     so tests that run often do without.
     """
-    monkeypatch.setattr(Figure, "savefig", save_blank)
+    monkeypatch.setattr(FigureCanvasAgg, "print_png", save_blank)
     for name in () if figures else analysis_figures.__all__:
         monkeypatch.setattr(analysis_figures, name, blank_figure)
     monkeypatch.setenv("VPNS_JAX_CACHE", str(tmp_path / "cache"))
