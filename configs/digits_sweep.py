@@ -11,14 +11,26 @@ from configs import default, digits
 
 
 def get_config() -> ConfigDict:
-    """Makes the config for nine pruners and the dense network.
+    """Makes the config for ten pruners and the dense network.
 
     Returns:
       A new config, which the caller may change.
     """
     config = digits.get_config()
     config.name = "digits_sweep"
-    config.methods = ("dense", "vpns", "hydra", "random", "magnitude", "snip", "grasp", "synflow", "imp", "bip")
+    config.methods = (
+        "dense",
+        "vpns",
+        "hydra",
+        "random",
+        "magnitude",
+        "snip",
+        "fisher",
+        "grasp",
+        "synflow",
+        "imp",
+        "bip",
+    )
     config.densities = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02)
     config.seeds = (7, 9, 17, 23, 42)
     config.data.name = "digits"
