@@ -165,6 +165,26 @@ def test_ties_that_decide_what_is_kept_are_said(tmp_path):
         METHODS["magnitude"].prune(dataclasses.replace(problem, prunable=constant), run.runner)
 
 
+class Untrained(Runner):
+    """Leaves every state as it is."""
+
+    def run(self, name, stage, state, end, opened=None, *, start=0):
+        return state
+
+
+@pytest.mark.parametrize("name", ["hydra", "bip"])
+def test_ties_of_learned_scores_are_said_once(tmp_path, name):
+    """The mask with which learning begins is no result, so nothing is said of its ties."""
+    run = cells.cell(tmp_path, name)
+    problem = run.problem()
+    kernel = jnp.where(jnp.arange(48).reshape(2, 2, 3, 4) < 40, 1.0, 2.0)
+    tied = dataclasses.replace(problem, prunable={**problem.prunable, "conv1": {"kernel": kernel}})
+    runner = Untrained(**{field.name: getattr(run.runner, field.name) for field in dataclasses.fields(Runner)})
+    METHODS[name].prune(tied, runner)
+    (note,) = runner.notes
+    assert "ties decided" in note
+
+
 def test_a_mask_from_elsewhere_on_the_pretrained_weights(tmp_path):
     run = cells.cell(tmp_path, "transfer")
     problem = run.problem()

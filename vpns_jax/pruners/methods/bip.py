@@ -50,7 +50,7 @@ def prune(problem: Problem, runner: Runner) -> Subnetwork:
     scores = problem.first_scores()
     stage, state = learn_both(
         problem.network,
-        problem.by_score(scores, runner),
+        problem.sparse(problem.keep(scores)),
         scores,
         dataclasses.replace(problem.prune, optimizers=optimizers),
         problem.iterations,
