@@ -122,7 +122,7 @@ class LowerOnly(Runner):
     def lowered(self):
         return self.forward_passes
 
-    def run(self, name, stage, state, epochs, files=None, *, start=0):
+    def run(self, name, stage, state, end, opened=None, *, start=0):
         batches = tuple((self.train.images[:2], self.train.labels[:2]) for _ in stage.passes)
         jax.jit(passes.iterate, static_argnums=0).lower(stage, state, batches, jax.random.key(0))
         self.forward_passes[name] += 1

@@ -154,7 +154,7 @@ def _resumed(name: str, chosen: sizes.Sizes) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, Checkpoints(Path(folder, "stage"), "benchmark") as checkpoints:
 
         def through_a_file(state: Any) -> Any:
-            checkpoints.save(checkpoints.newest_epoch() + 1, state)
+            checkpoints.save(checkpoints.newest_number() + 1, state)
             _, read = checkpoints.newest(state) or (0, None)
             for before, after in zip(jax.tree.leaves(state), jax.tree.leaves(read), strict=True):
                 if before.devices() != after.devices() or not np.array_equal(before, after):

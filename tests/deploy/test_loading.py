@@ -13,6 +13,7 @@ from tests.training.tiny import same
 from vpns_jax import deploy, models, prompting
 from vpns_jax.deploy import subnetworks
 from vpns_jax.errors import UserError
+from vpns_jax.prompting.kinds import KINDS
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +32,7 @@ def refused(path, *words, **arguments):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("prompt", ["pad", "expand", "corner", "random", "none"])
+@pytest.mark.parametrize("prompt", KINDS)
 def test_all_of_it_comes_back(tmp_path, prompt):
     saved = finished.classifier(prompt)
     deploy.save(tmp_path / "vpns-s99.5-seed7", saved)

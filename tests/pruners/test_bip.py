@@ -149,5 +149,8 @@ def test_an_iteration_is_a_lower_pass_and_then_an_upper_one():
 
 def test_in_the_reference_protocol_each_level_has_both_passes():
     stage, _ = begin(protocol="reference")
-    assert [(pass_.prompted, pass_.augmented) for pass_ in stage.passes] == [(True, False), (False, True)] * 2
+    assert [(pass_.preparation.prompted, pass_.preparation.augmented) for pass_ in stage.passes] == [
+        (True, False),
+        (False, True),
+    ] * 2
     assert [sorted(pass_.moves) for pass_ in stage.passes] == [["weights"]] * 2 + [["prompt", "scores"], ["scores"]]

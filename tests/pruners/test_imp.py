@@ -98,7 +98,7 @@ def test_rewinding_to_an_early_epoch(tmp_path, watched):
     problem = run.problem()
     pruned = imp.prune(problem, run.runner)
     # It is restored, not trained again.
-    early = imp.warm_up(problem, again.runner, problem.retrain)
+    early = imp.rewind_point(problem, again.runner, problem.retrain)
     assert tiny.same(pruned.weights, early.weights)
     assert tiny.same(pruned.batch_stats, early.batch_stats)
     assert not tiny.same(early.weights, problem.source.weights)

@@ -131,7 +131,7 @@ def test_without_a_prompt_the_reference_protocol_is_hydras_one_pass():
     blank = tiny.network("none", pad_size=0)
     for protocol, prompted in (("reference", False), ("paper", True)):
         (pass_,) = tiny.begin(protocol=protocol, network=blank)[0].passes
-        assert (pass_.prompted, pass_.augmented) == (prompted, True)
+        assert (pass_.preparation.prompted, pass_.preparation.augmented) == (prompted, True)
 
 
 # (whether the prompted pass updates the running statistics, whether the plain one does)

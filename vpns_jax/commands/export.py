@@ -1,7 +1,7 @@
 """Writes a finished network in a format that other programs run.
 
-The file is read back and run on random images. It gets its name only if its logits are the network's; otherwise
-nothing is written.
+The file is read back and run on random images. It gets its name only if its logits are the network's, with the weights
+rounded if the format rounds them; otherwise nothing is written.
 """
 
 import argparse

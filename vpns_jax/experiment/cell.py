@@ -16,14 +16,14 @@ from vpns_jax.experiment.workdir import Workdir
 from vpns_jax.parallel import processes, sharding
 from vpns_jax.pruners import Problem
 from vpns_jax.pruners.problem import FirstMapping, FrequencyMapping, NewHead, RandomMapping
-from vpns_jax.training.batches import Split
+from vpns_jax.training.batches import Split, iterations_of
 from vpns_jax.training.network import Network, Subnetwork
 from vpns_jax.training.recorder import Progress, Recorder
 from vpns_jax.training.runner import Runner
 from vpns_jax.training.stage import learn_prompt, learn_weights
 
 PyTree = Any
-# The names of the independent random keys of a cell.
+# The names of a cell's random keys. "prune" also draws the batches on which a pruner scores weights.
 KEYS = ("prune", "retrain", "mapping", "head", "random", "posthoc")
 
 
@@ -119,6 +119,9 @@ class CellRun:
         Args:
           setup: what all cells share.
           cell: the cell.
+
+        Raises:
+          UserError: the budget leaves a stage no epoch.
         """
         classes = len(setup.classes) if setup.config.mapping.kind == "head" else setup.source_classes
         self._setup, self.plan = setup, plan(setup.config, cell, classes=classes)
@@ -170,7 +173,7 @@ class CellRun:
         )
 
     def prune(self) -> Subnetwork:
-        """Runs stage 1 with the cell's pruner.
+        """Runs stage prune with the cell's pruner.
 
         Returns:
           The pruned network.
@@ -178,7 +181,7 @@ class CellRun:
         return self.plan.method.prune(self.problem(), self.runner)
 
     def retrain(self, start: Subnetwork) -> Trained:
-        """Runs stage 2: trains the weights under the mask, and the prompt.
+        """Runs stage retrain: trains the weights under the mask, and the prompt.
 
         Args:
           start: the pruned network.
@@ -187,7 +190,7 @@ class CellRun:
           The trained networks.
         """
         network = self._networks["retrain"]
-        # The prompt learned in stage 1 is kept, unless one of the stages has no prompt (`config.prompt.stage`).
+        # The prompt learned in stage prune is kept, unless one of the stages has no prompt (`config.prompt.stage`).
         if network.prompt != self._networks["prune"].prompt:
             start = dataclasses.replace(start, prompt=network.prompt.init())
         stage, state = learn_weights(network, start, self.plan.retrain, self._iterations)
@@ -208,7 +211,7 @@ class CellRun:
         return Trained(stage.subnetwork(state), best, epoch)
 
     def result(self, trained: Trained) -> dict[str, Any] | None:
-        """Evaluates the networks on the test split, which is used nowhere else.
+        """Evaluates the networks on the test split, by which nothing is decided.
 
         Args:
           trained: the trained networks.
@@ -273,7 +276,7 @@ class CellRun:
 
     @property
     def _iterations(self) -> int:
-        return self._setup.train.size // self.plan.retrain.batch_size
+        return iterations_of(self._setup.train, self.plan.retrain.batch_size)
 
     def _source(self) -> Subnetwork:
         """The pretrained network with an initial prompt, and with a new head if the plan asks for one."""

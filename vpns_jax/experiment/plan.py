@@ -1,4 +1,4 @@
-"""The plan: a config resolved once, cell by cell. After that nothing reads the config."""
+"""The plan: what a config says of each cell, resolved once. Stages and pruners read it and never the config."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence

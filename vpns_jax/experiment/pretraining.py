@@ -19,7 +19,7 @@ from vpns_jax.models import formats
 from vpns_jax.parallel import processes
 from vpns_jax.prompting import create
 from vpns_jax.storage import storage_errors
-from vpns_jax.training.batches import Split
+from vpns_jax.training.batches import Split, iterations_of
 from vpns_jax.training.evaluation import evaluate
 from vpns_jax.training.network import Network, Subnetwork
 from vpns_jax.training.recorder import Recorder
@@ -167,7 +167,7 @@ def pretrain(
     )
     optimizers = {"weights": config.pretrain.weights, "prompt": config.pretrain.weights}
     recipe = Recipe("paper", config.pretrain.batch_size, epochs, optimizers)
-    stage, state = learn_weights(network, untrained, recipe, train.size // recipe.batch_size)
+    stage, state = learn_weights(network, untrained, recipe, iterations_of(train, recipe.batch_size))
     runner = Runner(
         train=train,
         val=val,

@@ -44,9 +44,10 @@ def run(config: Config, workdir: Path, command: str) -> dict[str, Any] | None:
       The summary. If there are several processes, None in all but the first.
 
     Raises:
-      UserError: there is a mistake in the configuration, the data or the folder that the user can fix.
+      UserError: there is a mistake in the configuration, the data or the folder that the user can fix; the disk
+        refuses; or a loss or a parameter is no longer finite.
     """
-    mesh = _plan(config)
+    mesh = _mesh(config)
     # All checks come first, so that a run that cannot start leaves no folder behind.
     check_folder(workdir, config)
     opened, current = open_inputs(config, mesh), inputs.of(config)
@@ -87,10 +88,10 @@ def check(config: Config) -> None:
     Raises:
       UserError: `run` could not start.
     """
-    open_inputs(config, _plan(config))
+    open_inputs(config, _mesh(config))
 
 
-def _plan(config: Config) -> Mesh:
+def _mesh(config: Config) -> Mesh:
     """Checks that the config is complete (names, values, epochs), and makes the mesh of the run."""
     if config.tuning.grids:
         raise UserError(
@@ -110,7 +111,8 @@ def _prepare(config: Config, opened: Opened, folder: Workdir, progress: Progress
             progress.say(line)
     if opened.pretrain_data is not None:
         source, accuracy = _pretrain(config, opened.pretrain_data, folder, progress)
-    if source is not None and config.model.weights == "pretrain":
+    assert source is not None, "without data to pretrain on, the source network is there"
+    if config.model.weights == "pretrain":
         folder.add_input(inputs.SOURCE, Input(config.model.name, digest_arrays(sorted(trees.flatten(source).items()))))
         if processes.is_primary():
             exported = folder.subnetwork(pretraining.CELL)
@@ -187,10 +189,10 @@ def _run_cell(setup: Setup, cell: Cell) -> None:
     """Runs one cell from its start, or from where it was interrupted."""
     run = CellRun(setup, cell)
     with contextlib.closing(run.recorder):
-        _finish_cell(setup, cell, run)
+        _finish_cell(setup, run)
 
 
-def _finish_cell(setup: Setup, cell: Cell, run: CellRun) -> None:
+def _finish_cell(setup: Setup, run: CellRun) -> None:
     """Prunes, retrains, evaluates and writes the results."""
     trained = run.retrain(run.prune())
     if run.plan.method.posthoc:
@@ -211,6 +213,7 @@ def _finish_cell(setup: Setup, cell: Cell, run: CellRun) -> None:
                 result["latency"] = timing.masked(run.network, best, images)
                 shrunk = timing.without_dead_channels(finished, images) | result.get("shrunk", {})
                 result |= {"shrunk": shrunk} if shrunk else {}
-        deploy.save(setup.folder.subnetwork(cell.name), finished)
-        setup.folder.write_cell(cell.name, result)
+        name = run.plan.cell.name
+        deploy.save(setup.folder.subnetwork(name), finished)
+        setup.folder.write_cell(name, result)
         setup.progress.say(report.one_line(result))

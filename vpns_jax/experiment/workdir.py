@@ -31,7 +31,7 @@ class Workdir:
     summary.json         the results
     report.html          the results, to look at
     figures/             the figures of the report
-    checkpoints/CELL/    the newest checkpoint of each stage, and the best of the last stage
+    checkpoints/CELL/    the newest checkpoint of each stage, and the best of retrain and posthoc
     tensorboard/CELL/    TensorBoard events
     subnetworks/         each finished cell's best network, and the source network if it was trained here
     cells/CELL.json      the result of each finished cell

@@ -2,7 +2,7 @@
 
 A new kind is a class here and an entry in `KINDS`. The first line of its docstring explains it to users, also in the
 comment above `config.prompt.kind` in configs/default.py. Its size is `pad_size` or `patch_size`; for a size of another
-name, `create`, `PromptConfig` and `deploy.description` need one more argument.
+name, `create`, `PromptConfig` (`experiment/groups/learning.py`) and `deploy.description` need one more argument.
 """
 
 import jax

@@ -18,7 +18,8 @@ class Training:
 
     Attributes:
       levels: passes of an iteration for each pass of the protocol.
-      rounds: a function from (options, density) to the number of rounds; None for a pruner that trains once.
+      rounds: a function from (options, density) to the number of rounds; None for a pruner that trains once. Options
+        of a pruner with rounds have `epochs` (of a round), `rewind_epochs` and `check_rounds`; see `methods/imp.py`.
     """
 
     levels: int = 1

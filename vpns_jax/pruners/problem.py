@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from vpns_jax import sparsity
 from vpns_jax.prompting import label_mapping
 from vpns_jax.sparsity import Pattern
-from vpns_jax.training.batches import Batch, Split, sample
+from vpns_jax.training.batches import Batch, Split, iterations_of, sample
 from vpns_jax.training.evaluation import estimate_mapping
 from vpns_jax.training.network import Network, Subnetwork
 from vpns_jax.training.passes import preparations
@@ -18,7 +18,7 @@ from vpns_jax.training.runner import Runner
 from vpns_jax.training.stage import Recipe
 
 PyTree = Any
-# The share of kept weights that ties may decide before the report mentions it.
+# The share of what is kept that ties may decide before the report has a note.
 MOST_TIED = 0.1
 
 
@@ -31,15 +31,15 @@ class Problem:
       source: the pretrained network, with no mask, an initial prompt, and a mapping whose values have no meaning yet.
       prunable: the subtree of `source.weights` that may be pruned.
       density: the share of groups to keep, in (0, 1].
-      pattern: what a group is: a single weight, or several weights.
+      pattern: which weights are pruned together: single ones, or groups of them.
       key: the key for random numbers that a pruner draws.
       scoring_key: the key for the batches on which a pruner scores weights.
       train: the training data.
-      mapping: how the first label mapping is estimated.
+      mapping: how the first label mapping is made.
       prune: how stage prune is trained.
       retrain: how stage retrain will be trained, for a pruner that trains weights.
       options: the pruner's own options; None if it has none.
-      given: a mask from an earlier run, a tree like `prunable`; None if there is none.
+      given: the mask of an earlier run, as `Pattern.mask` makes it; None if there is none.
     """
 
     network: Network
@@ -64,7 +64,7 @@ class Problem:
     @property
     def iterations(self) -> int:
         """Iterations of an epoch."""
-        return self.train.size // self.prune.batch_size
+        return iterations_of(self.train, self.prune.batch_size)
 
     def dense(self) -> Subnetwork:
         """Makes the source network with a mask that keeps everything, and with its label mapping.
@@ -86,7 +86,7 @@ class Problem:
         """Makes the source network under a mask, with its label mapping.
 
         Args:
-          mask: a tree of bool arrays like `prunable`.
+          mask: the mask, as `Pattern.mask` makes it.
 
         Returns:
           The sparse network.
@@ -94,10 +94,10 @@ class Problem:
         return dataclasses.replace(self.source, mask=mask, mapping=self.map_labels(mask))
 
     def map_labels(self, mask: PyTree) -> jax.Array:
-        """Estimates the first label mapping.
+        """Makes the first label mapping.
 
         Args:
-          mask: a tree of bool arrays like `prunable`.
+          mask: the mask, as `Pattern.mask` makes it.
 
         Returns:
           The source class of each target class, int32 [t].
@@ -113,13 +113,13 @@ class Problem:
         return self.pattern.first_scores(self.prunable)
 
     def pruned(self, density: float) -> PyTree:
-        """Counts the groups to prune. The counts are arrays, so that one compilation serves every density.
+        """Computes how much to prune, as arrays, so that one compilation serves every density.
 
         Args:
           density: the share of groups to keep.
 
         Returns:
-          One int32 count, or a tree with one for each layer.
+          What `Pattern.amount` returns: a number of groups, one for each layer, or a share of the network's cost.
         """
         return jax.tree.map(jnp.asarray, self.pattern.amount(self.prunable, density))
 
@@ -129,7 +129,7 @@ class Problem:
         Args:
           scores: a tree like `scored`.
           signed: whether the sign of a score counts; otherwise its magnitude does.
-          runner: takes a note if ties decided more than a tenth of what is kept; None for no note.
+          runner: takes a note if ties decided more than `MOST_TIED`; None for no note.
 
         Returns:
           The mask, a tree of bool arrays; for channels it also has the arrays that end them.
@@ -150,7 +150,7 @@ class Problem:
         Args:
           scores: the learned scores, a tree like `scored`.
           subnetwork: the network, with the mask that they gave.
-          runner: takes a note if ties decided more than a tenth of what is kept.
+          runner: takes a note if ties decided more than `MOST_TIED`.
 
         Returns:
           The network.
@@ -165,7 +165,7 @@ class Problem:
           scores: a tree like `scored`.
           mask: the mask so far.
           density: the share of all groups to keep.
-          runner: takes a note if this is the problem's density, and ties decided more than a tenth of what is kept.
+          runner: takes a note if this is the problem's density, and ties decided more than `MOST_TIED`.
 
         Returns:
           The new mask.
@@ -179,7 +179,7 @@ class Problem:
         Args:
           scores: the scores by which it was, a tree like `scored`.
           kept: a tree of bool arrays like `scored`.
-          runner: takes a note if ties decided more than a tenth of what is kept.
+          runner: takes a note if ties decided more than `MOST_TIED`.
 
         Returns:
           The mask.
@@ -192,7 +192,7 @@ class Problem:
 
         Args:
           scores: a tree like `scored`.
-          runner: takes a note if ties decided much.
+          runner: takes a note if ties decided more than `MOST_TIED`.
 
         Returns:
           The sparse network.
@@ -208,7 +208,7 @@ class Problem:
             things = "weights" if self.pattern.granularity.kind in ("weight", "N:M") else "groups of weights"
             runner.notes.append(
                 f"ties decided {share:.0%} of the {things} that are kept: their scores equal those of pruned ones, and "
-                "the first in the order of layers went"
+                "of equal scores the first in the order of layers were pruned"
             )
 
     def _mask(self, kept: PyTree) -> PyTree:
@@ -241,7 +241,7 @@ class FirstMapping(Protocol):
 
         Args:
           problem: the problem.
-          mask: the mask, a tree of bool arrays like `problem.prunable`.
+          mask: the mask, as `Pattern.mask` makes it.
 
         Returns:
           The source class of each target class, int32 [t].
@@ -251,7 +251,9 @@ class FirstMapping(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class FrequencyMapping:
-    """Assigns the source class that the network predicts most often on the training data.
+    """Assigns to each class the source class that the network predicts most often for its training images.
+
+    No source class is assigned twice.
 
     Attributes:
       sparse: whether the sparse network predicts, or the dense one.

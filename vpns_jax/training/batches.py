@@ -158,6 +158,11 @@ class Streamed:
 Split = Resident | Streamed
 
 
+def iterations_of(data: Split, batch_size: int) -> int:
+    """The iterations of an epoch; images that do not fill a batch are left out."""
+    return data.size // batch_size
+
+
 def take(data: Resident, indices: jax.Array, rng: jax.Array, *, augmented: bool) -> Batch:
     """Takes a batch from a split on the device.
 
@@ -221,7 +226,7 @@ def sample(
     """
     order_key, draw_key = jax.random.split(key)
     if isinstance(data, Resident):
-        per_epoch, order = data.size // batch_size, None
+        per_epoch, order = iterations_of(data, batch_size), None
         for i in range(count):
             if order is None or i % per_epoch == 0:
                 order = _order(order_key, i // per_epoch, n=data.size, batch_size=batch_size)

@@ -51,11 +51,11 @@ class Checkpoints:
         self._fingerprint = fingerprint
         self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler())
 
-    def save(self, epoch: int, tree: PyTree, *, accuracy: float | None = None) -> None:
+    def save(self, number: int, tree: PyTree, *, accuracy: float | None = None) -> None:
         """Writes a checkpoint, and removes those that are neither the newest nor the best.
 
         Args:
-          epoch: its number, above all existing ones.
+          number: the number of epochs, or of steps, after which it is written; above all existing ones.
           tree: a tree of arrays.
           accuracy: the validation accuracy; None if it is not known.
 
@@ -63,26 +63,26 @@ class Checkpoints:
           UserError: the disk cannot be written; existing checkpoints are unchanged.
           ValueError: there is a checkpoint with this number or a higher one.
         """
-        if epoch <= self.newest_epoch():
-            raise ValueError(f"checkpoint {epoch} comes after {self.newest_epoch()} under {self._directory}")
+        if number <= self.newest_number():
+            raise ValueError(f"checkpoint {number} comes after {self.newest_number()} under {self._directory}")
         before = self._best()
         # If accuracies are equal, the earlier epoch is better.
         improved = self.keeps_best and accuracy is not None and (before is None or accuracy > before["accuracy"])
-        best = {"epoch": epoch, "accuracy": accuracy} if improved else before
-        with self._written(self._directory / str(epoch)) as unfinished:
+        best = {"epoch": number, "accuracy": accuracy} if improved else before
+        with self._written(self._directory / str(number)) as unfinished:
             arrays = _named(tree)
             packed = packing.pack(arrays)
             digest = digest_of(arrays)
             self._orbax.save(unfinished / "state", args=ocp.args.StandardSave(packed))
-            meta = {"number": epoch, "fingerprint": self._fingerprint, "layout": packing.layout(packed)}
+            meta = {"number": number, "fingerprint": self._fingerprint, "layout": packing.layout(packed)}
             meta |= {"accuracy": accuracy, "best": best, "digest": digest}
             if processes.is_primary():
                 files.write_sealed(unfinished / "meta.json", meta | {"files": hashes_of(unfinished / "state")})
         if processes.is_primary():
-            self._remove(set(self._numbers()) - {epoch, best["epoch"] if best else epoch})
+            self._remove(set(self._numbers()) - {number, best["epoch"] if best else number})
         processes.barrier("checkpoint written")
 
-    def newest_epoch(self) -> int:
+    def newest_number(self) -> int:
         """Finds the newest checkpoint.
 
         Returns:
@@ -107,13 +107,13 @@ class Checkpoints:
         Raises:
           UserError: the newest or the best checkpoint is damaged, or belongs to another run.
         """
-        epoch = self.newest_epoch()
-        if not epoch:
+        number = self.newest_number()
+        if not number:
             return None
         best = self._best()
-        if best is not None and best["epoch"] != epoch:
+        if best is not None and best["epoch"] != number:
             self._check(best["epoch"])
-        return epoch, self.restore(epoch, like)
+        return number, self.restore(number, like)
 
     def best(self, like: PyTree) -> tuple[int, PyTree]:
         """Reads the checkpoint with the best validation accuracy, the earliest if several are equal; see `restore`.
@@ -145,11 +145,11 @@ class Checkpoints:
         best = self._best()
         return None if best is None else best["accuracy"]
 
-    def restore(self, epoch: int, like: PyTree) -> PyTree:
+    def restore(self, number: int, like: PyTree) -> PyTree:
         """Reads a checkpoint, bit for bit.
 
         Args:
-          epoch: its number.
+          number: that of the checkpoint.
           like: a tree of arrays of the same structure, shapes and dtypes; the result is placed on the same devices.
 
         Returns:
@@ -158,7 +158,7 @@ class Checkpoints:
         Raises:
           UserError: the checkpoint is damaged, or belongs to another configuration or other inputs.
         """
-        where, meta = self._directory / str(epoch), self._check(epoch)
+        where, meta = self._directory / str(number), self._check(number)
         arrays = _named(like)
         target = packing.packed_like(arrays)
         if meta["layout"] != packing.layout(target):
@@ -169,10 +169,10 @@ class Checkpoints:
             with _quiet():
                 saved = self._orbax.restore(where / "state", args=ocp.args.StandardRestore(target))
         except Exception as error:  # Orbax and its storage raise many kinds of error.
-            raise self._damaged(epoch, f"Orbax cannot read it ({_first_line(error)})") from error
+            raise self._damaged(number, f"Orbax cannot read it ({_first_line(error)})") from error
         restored = packing.unpack(saved, arrays)
         if digest_of(restored) != meta["digest"]:
-            raise self._damaged(epoch, "its arrays do not match their checksum")
+            raise self._damaged(number, "its arrays do not match their checksum")
         return jax.tree.unflatten(jax.tree.structure(like), [restored[name] for name in arrays])
 
     def close(self) -> None:
@@ -204,7 +204,7 @@ class Checkpoints:
 
     def _best(self) -> dict[str, Any] | None:
         """Epoch and accuracy of the best, as the newest checkpoint stores them; None if no best one is kept."""
-        newest = self.newest_epoch()
+        newest = self.newest_number()
         if not self.keeps_best or not newest:
             return None
         best = self._meta(newest)["best"]
@@ -215,10 +215,10 @@ class Checkpoints:
             )
         return best
 
-    def _meta(self, epoch: int) -> dict[str, Any]:
-        path = self._directory / str(epoch) / "meta.json"
-        meta = files.read_sealed(path, self._remedy(epoch))
-        if meta["number"] != epoch:
+    def _meta(self, number: int) -> dict[str, Any]:
+        path = self._directory / str(number) / "meta.json"
+        meta = files.read_sealed(path, self._remedy(number))
+        if meta["number"] != number:
             raise UserError(
                 f"{path.parent} is checkpoint {meta['number']} under another name; rename it back, or remove it"
             )
@@ -228,30 +228,30 @@ class Checkpoints:
             )
         return meta
 
-    def _check(self, epoch: int) -> dict[str, Any]:
+    def _check(self, number: int) -> dict[str, Any]:
         """The meta data of a checkpoint whose files are intact.
 
         Raises:
           UserError: a file is damaged.
         """
-        meta, state = self._meta(epoch), self._directory / str(epoch) / "state"
+        meta, state = self._meta(number), self._directory / str(number) / "state"
         problem = problem_of(state, meta["files"])
         if problem:
-            raise self._damaged(epoch, problem)
+            raise self._damaged(number, problem)
         return meta
 
-    def _damaged(self, epoch: int, problem: str) -> UserError:
-        where = self._directory / str(epoch)
-        return UserError(f"checkpoint {where} is damaged: {problem}; {self._remedy(epoch)}")
+    def _damaged(self, number: int, problem: str) -> UserError:
+        where = self._directory / str(number)
+        return UserError(f"checkpoint {where} is damaged: {problem}; {self._remedy(number)}")
 
-    def _remedy(self, epoch: int) -> str:
+    def _remedy(self, number: int) -> str:
         """What to do about a damaged checkpoint: continue from an older intact one, or run the stage again."""
-        for older in sorted((number for number in self._numbers() if number < epoch), reverse=True):
+        for older in sorted((other for other in self._numbers() if other < number), reverse=True):
             place = self._directory / str(older)
             with contextlib.suppress(UserError, KeyError):
                 meta = files.read_sealed(place / "meta.json", "")
                 if meta["fingerprint"] == self._fingerprint and not problem_of(place / "state", meta["files"]):
-                    return f"remove {self._directory / str(epoch)} to continue from {older}, which is intact"
+                    return f"remove {self._directory / str(number)} to continue from {older}, which is intact"
         return f"remove {self._directory} to run the stage again"
 
     @contextlib.contextmanager

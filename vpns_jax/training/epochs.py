@@ -1,6 +1,6 @@
 """Runs the epochs of a stage: one compiled scan if the data are on the devices, single iterations if they are streamed.
 
-Both are pure functions of their arguments: order and augmentation follow from the key and the number of the step.
+Order and augmentation follow from the key and the number of the step alone, so a resumed epoch sees the same batches.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from vpns_jax import xla
 from vpns_jax.data.order import epoch_order
 from vpns_jax.parallel import sharding
 from vpns_jax.training import passes
-from vpns_jax.training.batches import Batch, Resident, Split, crop, take
+from vpns_jax.training.batches import Batch, Resident, Split, crop, iterations_of, take
 from vpns_jax.training.checkpoints import Checkpoints
 from vpns_jax.training.metrics import Metrics
 from vpns_jax.training.passes import Stage
@@ -103,7 +103,7 @@ def scan_epoch(
         # The key depends on the step, so that no two iterations of a stage share random numbers.
         rng = jax.random.fold_in(step_key, state.step)
         batches = tuple(
-            take(data, rows, jax.random.fold_in(rng, i), augmented=pass_.augmented)
+            take(data, rows, jax.random.fold_in(rng, i), augmented=pass_.preparation.augmented)
             for i, (pass_, rows) in enumerate(zip(stage.passes, indices, strict=True))
         )
         # Without this, XLA unpacks masks before the loop and keeps them as bools.
@@ -129,7 +129,7 @@ def _run_iteration(
     """Runs one iteration on batches from the host, and merges its metrics into `total`."""
     rng = jax.random.fold_in(key, state.step)
     cropped = tuple(
-        crop(batch, jax.random.fold_in(rng, i), augmented=pass_.augmented, size=size, flip=flip)
+        crop(batch, jax.random.fold_in(rng, i), augmented=pass_.preparation.augmented, size=size, flip=flip)
         for i, (pass_, batch) in enumerate(zip(stage.passes, batches, strict=True))
     )
     state, seen = _iterate(stage, dataclasses.replace(state, frozen=frozen), cropped, rng)
@@ -164,7 +164,7 @@ def epoch_runner(
         return
     order_key, step_key = jax.random.split(key)
     seed = int(jax.random.randint(order_key, (), 0, 2**31 - 1))
-    done, iterations = step, data.size // stage.batch_size
+    done, iterations = step, iterations_of(data, stage.batch_size)
 
     def run(state: TrainState, epoch: int, total: Totals) -> tuple[TrainState, Totals]:
         nonlocal done
@@ -180,6 +180,6 @@ def epoch_runner(
                 within.checkpoints.save(done, (state, total))
         return dataclasses.replace(state, frozen=frozen), total
 
-    augmented = tuple(pass_.augmented for pass_ in stage.passes)
+    augmented = tuple(pass_.preparation.augmented for pass_ in stage.passes)
     with data.train_batches(stage.batch_size, augmented, seed=seed, step=step) as batches:
         yield run

@@ -1,8 +1,10 @@
 """One iteration, from its batches to its update.
 
-An iteration is a sequence of passes, and the protocols differ only in these passes. The paper's protocol has one
-prompted, augmented batch. The released code's ("reference") has a prompted batch without augmentation, then a plain,
-augmented batch from another shuffle. The second pass updates everything but the prompt.
+An iteration is a sequence of passes, and the protocol says which. The paper's has one prompted, augmented batch. The
+released code's ("reference") has a prompted batch without augmentation, then a plain, augmented batch from another
+shuffle. A plain pass never updates the prompt.
+
+Drawing and augmenting the batches, as each pass's preparation says, is `epochs.py`.
 """
 
 import dataclasses
@@ -25,7 +27,12 @@ PyTree = Any
 
 @dataclasses.dataclass(frozen=True)
 class Preparation:
-    """How a pass prepares its images: with the prompt, and with random crops and flips."""
+    """How a pass prepares its images.
+
+    Attributes:
+      prompted: whether the network's prompt is applied. A prompt of kind "none" changes nothing.
+      augmented: whether the images are cropped and flipped at random.
+    """
 
     prompted: bool
     augmented: bool
@@ -59,15 +66,13 @@ class Pass:
     Attributes:
       view: turns groups into the weights and the mask of the network whose loss is taken.
       moves: names of the groups that get a gradient and an update.
-      prompted: whether the images are prompted.
-      augmented: whether the images are cropped and flipped at random.
+      preparation: how its images are prepared.
       train: True for batch statistics (which update the running ones) and dropout; False to run as in evaluation.
     """
 
     view: View
     moves: frozenset[str]
-    prompted: bool
-    augmented: bool
+    preparation: Preparation
     train: bool
 
 
@@ -148,7 +153,7 @@ def update(stage: Stage, pass_: Pass, state: TrainState, batch: Batch, rng: jax.
             weights=weights,
             mask=mask,
             batch_stats=state.batch_stats,
-            prompt=groups["prompt"] if pass_.prompted else None,
+            prompt=groups["prompt"] if pass_.preparation.prompted else None,
             images=images,
             mapping=state.mapping,
             train=pass_.train,

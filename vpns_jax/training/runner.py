@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -9,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vpns_jax import sparsity
 from vpns_jax.errors import UserError
 from vpns_jax.parallel import processes, sharding
-from vpns_jax.training.batches import Resident, Split
+from vpns_jax.training.batches import Resident, Split, iterations_of
 from vpns_jax.training.checkpoints import Checkpoints
 from vpns_jax.training.epochs import Totals, Within, epoch_runner, nothing
 from vpns_jax.training.evaluation import estimate_mapping, evaluate
@@ -55,12 +55,13 @@ class Runner:
       val: the validation split.
       directory: the folder of checkpoints, in which each stage has its own folder.
       fingerprint: identifies what is run; a checkpoint with another fingerprint is refused.
-      keys: the random key of each stage, by the name of the stage in rows.
+      keys: random keys; that of a stage has the name that the stage has in rows.
       recorder: takes the row of each epoch.
       remap: whether the label mapping is estimated again before every epoch but the first (iterative label mapping).
-      save_every: epochs between checkpoints. There is also one after each epoch with a new best validation accuracy,
-        and one at the end.
-      save_within: iterations between checkpoints within an epoch of streamed data; 0 for none.
+      save_every: epochs between checkpoints. There is also one at the end and, where the best is kept, after each epoch
+        with a new best validation accuracy.
+      save_within: iterations between checkpoints within an epoch of streamed data, which then also has one after every
+        epoch; 0 for none.
       notes: remarks of pruners, for the report.
       optimizer_steps: optimizer steps so far, by stage, including those of an earlier, interrupted run.
       forward_passes: forward passes so far, counted in the same way.
@@ -105,8 +106,8 @@ class Runner:
         name: str,
         stage: Stage,
         state: TrainState,
-        epochs: int,
-        files: OpenCheckpoints | None = None,
+        end: int,
+        opened: OpenCheckpoints | None = None,
         *,
         start: int = 0,
     ) -> TrainState:
@@ -116,33 +117,34 @@ class Runner:
           name: the name of the stage in rows.
           stage: what an iteration does.
           state: the first state; a checkpoint later than `start` replaces it.
-          epochs: the epochs of the stage after this call, including earlier rounds.
-          files: the stage's checkpoints; by default those in the folder `name`.
+          end: the epochs of the stage after this call, including earlier rounds.
+          opened: the stage's checkpoints; by default those in the folder `name`.
           start: the epochs of earlier rounds, after which rows, steps and random numbers continue.
 
         Returns:
           The state after the last epoch.
 
         Raises:
-          UserError: a loss or a parameter is not finite at the end of an epoch.
+          UserError: a loss or a parameter is not finite at the end of an epoch, a checkpoint is damaged or belongs to
+            another run, or the disk refuses.
         """
-        if files is None:
+        if opened is None:
             with self.open(name) as opened:
-                return self.run(name, stage, state, epochs, opened, start=start)
-        self._count(name, stage, epochs - start)
-        iterations = self.train.size // stage.batch_size
+                return self.run(name, stage, state, end, opened, start=start)
+        self._count(name, stage, end - start)
+        iterations = iterations_of(self.train, stage.batch_size)
         state = dataclasses.replace(state, step=state.step + start * iterations)
         # The placement of arrays decides which program runs. Make it the same for a new mask and one from a checkpoint.
         frozen = sharding.place(state.frozen, jax.sharding.get_mesh())
         state = dataclasses.replace(state, frozen=frozen)
-        first, checkpoints = start, files.checkpoints
-        if checkpoints.newest_epoch() > start:
+        first, checkpoints = start, opened.checkpoints
+        if checkpoints.newest_number() > start:
             newest = checkpoints.newest(state.saved())
             assert newest is not None, "there is a newest epoch"
             first, state = newest[0], state.restored(newest[1])
         self.recorder.skip(name, first - start)
-        if first < epochs:
-            state = self._run_epochs(name, stage, state, range(first, epochs), files, start=start)
+        if first < end:
+            state = self._run_epochs(name, stage, state, range(first, end), opened, start=start)
         return state
 
     def run_to_best(
@@ -160,11 +162,11 @@ class Runner:
           The state after the last epoch, the number of the best epoch, and the network after the best epoch.
 
         Raises:
-          UserError: a loss or a parameter is not finite at the end of an epoch.
+          UserError: see `run`.
         """
-        with self.open(name, keep_best=True) as files:
-            last = self.run(name, stage, state, epochs, files)
-            epoch, best = files.checkpoints.best(last.saved())
+        with self.open(name, keep_best=True) as opened:
+            last = self.run(name, stage, state, epochs, opened)
+            epoch, best = opened.checkpoints.best(last.saved())
         return last, epoch, stage.subnetwork(last.restored(best))
 
     def skip(self, name: str, stage: Stage, epochs: int) -> None:
@@ -179,7 +181,7 @@ class Runner:
         self.recorder.skip(name, epochs)
 
     def spend(self, name: str, passes: int) -> None:
-        """Counts forward and backward passes that a pruner runs itself.
+        """Counts passes that a pruner runs itself; each counts as one forward pass.
 
         Args:
           name: the name of the stage.
@@ -189,7 +191,7 @@ class Runner:
 
     def _count(self, name: str, stage: Stage, epochs: int) -> None:
         """Counts a forward pass and an optimizer step for every pass of training."""
-        count = epochs * (self.train.size // stage.batch_size) * len(stage.passes)
+        count = epochs * iterations_of(self.train, stage.batch_size) * len(stage.passes)
         self.optimizer_steps[name] += count
         self.forward_passes[name] += count
 
@@ -199,13 +201,13 @@ class Runner:
         stage: Stage,
         state: TrainState,
         epochs: range,
-        files: OpenCheckpoints,
+        opened: OpenCheckpoints,
         *,
         start: int,
     ) -> TrainState:
         """Runs epochs and validates the network after each, prompted and plain."""
-        checkpoints, within = files.checkpoints, files.within
-        best, iterations = checkpoints.best_accuracy(), self.train.size // stage.batch_size
+        checkpoints, within = opened.checkpoints, opened.within
+        best, iterations = checkpoints.best_accuracy(), iterations_of(self.train, stage.batch_size)
         self.recorder.start(name, epochs.start, int(state.step))
         state, total, resumed = _newest_within(within, state, nothing(stage), iterations)
         with epoch_runner(stage, self.train, self.keys[name], int(state.step), within, self.recorder.tick) as run_epoch:
@@ -249,7 +251,7 @@ def check_finite(row: dict[str, Any], state: TrainState) -> None:
     """
     finite = processes.everywhere({group: _finite(tree) for group, tree in state.learned.items()})
     wrong = sorted(group for group in state.learned if not finite[group])
-    if wrong or not jnp.isfinite(row["loss"]):
+    if wrong or not math.isfinite(row["loss"]):
         what = f"{' and '.join(wrong)} are no longer finite" if wrong else f"the loss is {row['loss']}"
         raise UserError(
             f"stage {row['stage']}, epoch {row['epoch']}: {what}; lower the learning rate of "
@@ -284,7 +286,7 @@ def _newest_within(
 
 
 def _row(stage: Stage, state: TrainState, val: Split, metrics: tuple[Metrics, ...]) -> dict[str, Any]:
-    """The numbers of one epoch, fetched from the device at once."""
+    """The numbers of one epoch, fetched from the device at once; loss and accuracy are those of the first pass."""
     network = stage.subnetwork(state)
     seen = evaluate(stage.network, network, val, batch_size=stage.batch_size)
     trained = metrics[0].compute()

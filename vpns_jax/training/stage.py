@@ -1,9 +1,9 @@
-"""A stage is a value: what an iteration does, and its optimizers. A constructor makes it together with its first state.
+"""A stage is a value (`passes.Stage`): what an iteration does. A constructor makes it together with its first state.
 
 stage, state = learn_scores(network, pretrained, scores, recipe, ...)   # VPNs, HYDRA
-stage, state = learn_weights(network, subnetwork, recipe, ...)          # fine-tuning, IMP
+stage, state = learn_weights(network, subnetwork, recipe, ...)          # retraining, fine-tuning, IMP
 stage, state = learn_both(network, pretrained, scores, recipe, ...)     # BiP
-stage, state = learn_prompt(network, finished, recipe, ...)
+stage, state = learn_prompt(network, finished, recipe, ...)             # methods with +posthoc
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from vpns_jax.training.state import Groups, TrainState
 from vpns_jax.training.views import BilevelMask, FixedMask, LearnedMask, View
 
 PyTree = Any
-# Which passes of learning scores use batch statistics and update the running ones: all, the prompted ones, or none.
+# Which passes that learn scores run in training mode: all, the prompted ones, or none; see `Recipe.batch_norm`.
 BATCH_NORMS = ("update", "prompted", "frozen")
 
 
@@ -39,9 +39,9 @@ class Recipe:
       batch_size: images in a batch.
       epochs: the length of the schedules. (The runner decides how long the stage runs.)
       optimizers: the optimizer of each group; those of groups that the stage does not learn are not read.
-      batch_norm: one of `BATCH_NORMS`, for passes that learn scores: "update" lets every pass use batch statistics and
-        update the running ones, "prompted" only the prompted passes, "frozen" none. Passes that learn weights always
-        do.
+      batch_norm: one of `BATCH_NORMS`, for passes that learn scores: "update" runs every pass in training mode (it uses
+        batch statistics, updates the running ones and applies dropout), "prompted" only the prompted passes, "frozen"
+        none. Passes that learn weights always run in training mode.
     """
 
     protocol: str
@@ -71,7 +71,7 @@ def learn_scores(
       recipe: optimizers of "scores", "prompt" and, with a new head, "head".
       iterations: the iterations of an epoch, for schedules.
       pruned: how much to prune, from `Pattern.amount`.
-      pattern: what a group is.
+      pattern: which weights are pruned together.
       new_head: whether the head is learned, too.
 
     Returns:
@@ -81,7 +81,7 @@ def learn_scores(
     frozen = {"weights": start.weights, "pruned": _typed(pruned)}
     view = LearnedMask(pattern)
     passes = tuple(
-        _pass(view, learned, preparation, train=_uses_batch_statistics(recipe, preparation))
+        _pass(view, learned, preparation, train=_in_training_mode(recipe, preparation))
         for preparation in _preparations(network, recipe)
     )
     return _begin(network, view, passes, recipe, iterations, start, learned, frozen)
@@ -117,19 +117,19 @@ def learn_both(
     pattern: sparsity.Pattern,
     gamma: float,
 ) -> tuple[Stage, TrainState]:
-    """Makes BiP's stage (arXiv 2210.04092): a step of the weights, then a step of the scores, on different batches.
+    """Makes BiP's stage (arXiv 2210.04092): steps of the weights, then of the scores, on different batches.
 
     The lower level updates only the weights, under the mask. The upper level updates scores and prompt. The mask's
     gradient takes into account how the best weights depend on the mask, but not how they depend on the prompt.
 
     Args:
       network: the static half.
-      start: the pretrained network, with the initial prompt and mapping.
+      start: the pretrained network, with the initial prompt and mapping; its mask is not used.
       scores: the initial scores, a subtree of `start.weights`.
       recipe: optimizers of "scores", "weights" and "prompt".
       iterations: the iterations of an epoch, for schedules.
       pruned: how much to prune, from `Pattern.amount`.
-      pattern: what a group is.
+      pattern: which weights are pruned together.
       gamma: the factor of the lower level's L2 penalty, above zero.
 
     Returns:
@@ -141,7 +141,7 @@ def learn_both(
     passes = (
         *(_pass(lower, {"weights"}, preparation, train=True) for preparation in preparations),
         *(
-            _pass(upper, {"scores", "prompt"}, preparation, train=_uses_batch_statistics(recipe, preparation))
+            _pass(upper, {"scores", "prompt"}, preparation, train=_in_training_mode(recipe, preparation))
             for preparation in preparations
         ),
     )
@@ -172,7 +172,7 @@ def learn_prompt(network: Network, start: Subnetwork, recipe: Recipe, iterations
 
 
 def _typed(numbers: PyTree) -> PyTree:
-    """Numbers as arrays of a type of their own, as a checkpoint gives them back."""
+    """Numbers as arrays that are not weakly typed, as a checkpoint gives them back."""
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.asarray(x).dtype), numbers)
 
 
@@ -183,11 +183,11 @@ def _preparations(network: Network, recipe: Recipe) -> tuple[Preparation, ...]:
 def _pass(view: View, groups: Groups | set[str], preparation: Preparation, *, train: bool) -> Pass:
     """A pass that updates all of these groups; the prompt only if the images are prompted."""
     moves = frozenset(groups) if preparation.prompted else frozenset(groups) - {"prompt"}
-    return Pass(view, moves, prompted=preparation.prompted, augmented=preparation.augmented, train=train)
+    return Pass(view, moves, preparation, train)
 
 
-def _uses_batch_statistics(recipe: Recipe, preparation: Preparation) -> bool:
-    """Whether a pass that learns scores uses batch statistics and updates the running ones."""
+def _in_training_mode(recipe: Recipe, preparation: Preparation) -> bool:
+    """Whether a pass that learns scores runs in training mode."""
     return recipe.batch_norm == "update" or (recipe.batch_norm == "prompted" and preparation.prompted)
 
 
@@ -201,21 +201,25 @@ def _begin(
     learned: Groups,
     frozen: Groups,
 ) -> tuple[Stage, TrainState]:
-    made = []
+    """A stage of these passes, with an optimizer for each learned group, and its first state."""
+    transformations = []
     for group in learned:
         updates = iterations * sum(group in pass_.moves for pass_ in passes)
-        made.append((group, optimizers.make(recipe.optimizers[group], Schedule(recipe.epochs, updates))))
-    stage = Stage(network, view, passes, tuple(made), recipe.batch_size)
+        transformations.append((group, optimizers.make(recipe.optimizers[group], Schedule(recipe.epochs, updates))))
+    stage = Stage(network, view, passes, tuple(transformations), recipe.batch_size)
     state = _first_state(stage.optimizers, learned, start.batch_stats, start.mapping)
     return stage, dataclasses.replace(state, frozen=frozen)
 
 
-@functools.partial(jax.jit, static_argnames=("made",))
+@functools.partial(jax.jit, static_argnames=("transformations",))
 def _first_state(
-    made: tuple[tuple[str, optax.GradientTransformation], ...], learned: Groups, batch_stats: PyTree, mapping: jax.Array
+    transformations: tuple[tuple[str, optax.GradientTransformation], ...],
+    learned: Groups,
+    batch_stats: PyTree,
+    mapping: jax.Array,
 ) -> TrainState:
     """The state with fresh optimizers, and with copies of all arrays that an epoch changes in place."""
     learned, batch_stats, mapping = jax.tree.map(jnp.copy, (learned, batch_stats, mapping))
-    opt_state = optimizers.joint(made).init(learned)
+    opt_state = optimizers.joint(transformations).init(learned)
     state = TrainState(jnp.int32(0), learned, {}, opt_state, batch_stats, mapping.astype(jnp.int32))
     return sharding.split_parameters(state)

@@ -1,6 +1,7 @@
 """Exports finished networks in formats that other programs run. Each format has a module, and an entry in `FORMATS`.
 
-A file is first written under another name, then read and run. It gets its name only if its logits are the network's.
+A file is first written under another name, then read and run. It gets its name only if its logits are those of the
+network that it should hold: the one given, with its weights rounded if the format or its `dtype` rounds them.
 """
 
 import dataclasses
@@ -41,7 +42,7 @@ class Exported:
 
 
 def export(classifier: Classifier, path: str | Path, *, format: str, **options: str) -> Exported:
-    """Writes a network in a format, and checks that the file has the network's logits on random images.
+    """Writes a network in a format, and checks the file's logits on random images; see above.
 
     Args:
       classifier: the network.

@@ -24,6 +24,9 @@ def prune(problem: Problem, runner: Runner) -> Subnetwork:
 
     Returns:
       The sparse network.
+
+    Raises:
+      UserError: the initial scores are all equal, or not finite; or see `Runner.run`.
     """
     scores = problem.first_scores()
     start = dataclasses.replace(problem.source, mapping=problem.map_labels(problem.keep(scores)))
@@ -42,7 +45,7 @@ def prune(problem: Problem, runner: Runner) -> Subnetwork:
 
 
 def prune_layerwise(problem: Problem, runner: Runner) -> Subnetwork:
-    """Learns scores with the same density in every layer: of n weights int((1 - density) n) are pruned.
+    """Learns scores with the same density in every layer: of its n weights or groups int((1 - density) n) are pruned.
 
     Args:
       problem: the network, data and density.
@@ -50,6 +53,9 @@ def prune_layerwise(problem: Problem, runner: Runner) -> Subnetwork:
 
     Returns:
       The sparse network.
+
+    Raises:
+      UserError: see `prune`.
     """
     uniform = dataclasses.replace(problem.pattern, allocation="uniform")
     return prune(dataclasses.replace(problem, pattern=uniform), runner)

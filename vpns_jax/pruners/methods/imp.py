@@ -29,7 +29,7 @@ class Options:
     drop: float = option(
         0.2,
         "The share of the remaining weights that a round prunes.",
-        Range(1e-4, 1, "", "[)", must="it must lie in [0.0001, 1); a smaller share would take more than 10,000 rounds"),
+        Range(1e-4, 1, "", "[)", must="it must lie in [0.0001, 1); a smaller share would take thousands of rounds"),
     )
     rewind_epochs: int = option(
         0,
@@ -71,9 +71,9 @@ class Options:
 
 
 def prune(problem: Problem, runner: Runner) -> Subnetwork:
-    """Runs the rounds: each trains the remaining weights, prunes the smallest, and rewinds the others.
+    """Runs the rounds: each rewinds the remaining weights, trains them, and prunes the smallest.
 
-    After a round, only its mask is kept. The next round starts again from the weights that the rounds rewind to.
+    After a round, only its mask is kept. Every round starts from the same weights.
 
     Args:
       problem: the network, data and density.
@@ -81,30 +81,34 @@ def prune(problem: Problem, runner: Runner) -> Subnetwork:
 
     Returns:
       The sparse network, with the weights that the rounds rewind to.
+
+    Raises:
+      UserError: see `Runner.run`.
     """
     options: Options = problem.options
     recipe = dataclasses.replace(problem.retrain, epochs=options.epochs)
-    start = warm_up(problem, runner, recipe)
+    start = rewind_point(problem, runner, recipe)
     mask = start.mask
-    # The rounds share one folder of checkpoints. Epochs are counted on over the warm-up and all rounds.
-    with runner.open("prune") as files:
+    # The rounds share one folder of checkpoints. Epochs are counted on over all rounds, from the rewind point.
+    with runner.open("prune") as opened:
         for number, density in enumerate(schedule(problem.density, options.drop)):
             begin = options.rewind_epochs + number * options.epochs
             end = begin + options.epochs
             # Rewinds the weights, statistics and prompt; the mask alone stays.
             masked = dataclasses.replace(start, mask=mask)
             stage, state = learn_weights(problem.network, masked, recipe, problem.iterations)
-            if files.checkpoints.newest_epoch() > end:
-                # An earlier run finished this round. The newest checkpoint is of a later one, and holds its mask.
+            if opened.checkpoints.newest_number() > end:
+                # An earlier run finished this round. The newest checkpoint is of a later round, whose state has its own
+                # mask, so `mask` is not needed.
                 runner.skip("prune", stage, options.epochs)
                 continue
-            state = runner.run("prune", stage, state, end, files, start=begin)
+            state = runner.run("prune", stage, state, end, opened, start=begin)
             mask = drop_smallest(problem, stage.subnetwork(state), density, runner)
     # All is rewound but the mask; the label mapping is the one with which every round began.
     return dataclasses.replace(start, mask=mask)
 
 
-def warm_up(problem: Problem, runner: Runner, recipe: Recipe) -> Subnetwork:
+def rewind_point(problem: Problem, runner: Runner, recipe: Recipe) -> Subnetwork:
     """Makes the network that the rounds rewind to: the dense one, after the first epochs of a round's training.
 
     Args:
@@ -119,8 +123,8 @@ def warm_up(problem: Problem, runner: Runner, recipe: Recipe) -> Subnetwork:
     if not epochs:
         return start
     stage, state = learn_weights(problem.network, start, recipe, problem.iterations)
-    with runner.open("rewind") as files:
-        state = runner.run("prune", stage, state, epochs, files)
+    with runner.open("rewind") as opened:
+        state = runner.run("prune", stage, state, epochs, opened)
     return stage.subnetwork(state)
 
 
