@@ -10,7 +10,7 @@ LONGEST = 400
 class UserError(Exception):
     """An error that the user can correct: one line that says what was found, what is allowed and what to do.
 
-    `main.py` prints it without a traceback and exits with code 2.
+    Every command prints it without a traceback and exits with code 2.
 
     Attributes:
       details: a complete list, one line each, where the error names only some items; `--verbose` prints it.
@@ -66,6 +66,11 @@ def one_line(error: BaseException | str) -> str:
     """
     text = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a library's error, at most 150 characters; the error's type if it has no text."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
 
 
 def shorten(text: str, limit: int) -> str:

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from vpns_jax.errors import UserError, short
+from vpns_jax.errors import UserError, first_line, short
 from vpns_jax.storage import refused
 
 # The key under which a sealed JSON file keeps the checksum of everything else in it.
@@ -78,12 +78,16 @@ def check_free(*paths: Path) -> None:
       *paths: the paths.
 
     Raises:
-      UserError: there is something already, or there is no folder to write it to.
+      UserError: there is something already, there is no folder to write it to, or the folder may not be entered.
     """
     for path in paths:
-        if path.exists() or path.is_symlink():
+        try:
+            taken, has_folder = path.exists() or path.is_symlink(), path.parent.is_dir()
+        except OSError as error:
+            raise refused(path, error) from error
+        if taken:
             raise UserError(f"{path} exists already, and nothing is overwritten; name another, or remove it")
-        if not path.parent.is_dir():
+        if not has_folder:
             raise UserError(f"{path} cannot be written: there is no folder {path.parent}; make it first")
 
 
@@ -156,10 +160,8 @@ def read_sealed(path: str | Path, remedy: str) -> dict[str, Any]:
     Raises:
       UserError: it cannot be read, or is not what was written.
     """
-    if not Path(path).exists():
-        # A program wrote this file, so the error says what to do, unlike for a missing file of the user's.
-        raise UserError(f"{path} cannot be read: there is no such file; {remedy}")
-    return _unsealed(_read_json(path, remedy), path, remedy)
+    # A program wrote this file, so the error says what to do, unlike for a missing file of the user's.
+    return _unsealed(_read_json(path, remedy, missing=f"; {remedy}"), path, remedy)
 
 
 def read_perhaps_sealed(path: str | Path, remedy: str) -> Any:
@@ -185,11 +187,11 @@ def _unsealed(value: Any, path: str | Path, remedy: str) -> dict[str, Any]:
     return value
 
 
-def _read_json(path: str | Path, remedy: str) -> Any:
+def _read_json(path: str | Path, remedy: str, *, missing: str = "") -> Any:
     try:
         return json.loads(Path(path).read_bytes())
     except FileNotFoundError as error:
-        raise UserError(f"{path} cannot be read: there is no such file") from error
+        raise UserError(f"{path} cannot be read: there is no such file{missing}") from error
     except RecursionError as error:
         raise UserError(f"{path} cannot be read: it is nested too deep; {remedy}") from error
     except (OSError, ValueError) as error:
@@ -262,4 +264,4 @@ def _brief(error: BaseException) -> str:
     """An error's first line, shortened."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+    return first_line(error)

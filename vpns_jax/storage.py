@@ -82,7 +82,7 @@ def refused(path: Path, error: OSError) -> UserError:
 
 def free_bytes(path: Path) -> int | None:
     """The free bytes on a file's disk; None if that is unknown."""
-    for folder in path.absolute().parents:
+    for folder in (path.absolute(), *path.absolute().parents):
         with contextlib.suppress(OSError):
             return shutil.disk_usage(folder).free
     return None

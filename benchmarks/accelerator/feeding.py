@@ -11,7 +11,7 @@ import jax
 from benchmarks import input as images
 from benchmarks import measure
 from benchmarks.accelerator import sizes
-from benchmarks.accelerator.rows import Row, tried
+from benchmarks.accelerator.rows import Compared, Row, tried
 from vpns_jax.data.dataset import large_size
 from vpns_jax.data.materialize import resize
 from vpns_jax.parallel import sharding
@@ -33,9 +33,9 @@ def rows(*, tiny: bool) -> Iterator[Row]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.set_mesh(sharding.make_mesh(batch)))
         functions = images.ways(sized, iterations, workers, stack)
-        alone: list[float] = []
+        table = Compared(next(iter(functions)))
         for name, function in functions.items():
-            epoch = functools.partial(_epoch, function, alone, batch * iterations)
+            epoch = functools.partial(_epoch, name, function, table, batch * iterations)
             yield tried(caption, {"images": name}, epoch)
 
 
@@ -47,8 +47,8 @@ def _decoding(side: int, *, tiny: bool) -> dict[str, float]:
     return {"images/s": len(source) / (time.perf_counter() - begin)}
 
 
-def _epoch(function: Callable[[], Any], alone: list[float], count: int) -> dict[str, float]:
+def _epoch(name: str, function: Callable[[], Any], table: Compared, count: int) -> dict[str, float]:
     jax.block_until_ready(function())
     seconds = measure.interleaved({"epoch": function}, 2)["epoch"]
-    alone.append(seconds)
-    return {"images/s": count / seconds, "waited, %": 100 * (1 - alone[0] / seconds)}
+    waited = table.columns(name, seconds, lambda alone: {"waited, %": 100 * (1 - alone / seconds)})
+    return {"images/s": count / seconds, **waited}

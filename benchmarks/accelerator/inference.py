@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks import deploy, measure
 from benchmarks.accelerator import sizes
-from benchmarks.accelerator.rows import Row, tried
+from benchmarks.accelerator.rows import Compared, Row, tried
 from vpns_jax import sparsity
 from vpns_jax.deploy import Classifier
 from vpns_jax.training import network as networks
@@ -28,12 +28,13 @@ def rows(*, tiny: bool, model: str) -> Iterator[Row]:
         compared = deploy.networks(model, side, SHARE)
     for dtype in ("bfloat16",) if tiny else ("bfloat16", "float32"):
         for batch in (1, 4) if tiny else (32, 1, 256):
-            yield from _table(compared, f"{model}, {side} px, {dtype}, batch {batch}", side, batch, dtype)
-    yield Row(f"{model}, {side} px, {dtype}, batch {batch}", "From uint8 pixels on the device to logits.")
+            caption = f"{model}, {side} px, {dtype}, batch {batch}"
+            yield from _table(compared, caption, side, batch, dtype)
+            yield Row(caption, "From uint8 pixels on the device to logits.")
 
 
 def _table(compared: dict[str, Classifier], caption: str, side: int, batch: int, dtype: str) -> Iterator[Row]:
-    dense: list[float] = []
+    table = Compared(next(iter(compared)))
 
     # They compile at the same time, before any is timed.
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
@@ -41,8 +42,8 @@ def _table(compared: dict[str, Classifier], caption: str, side: int, batch: int,
 
     def measured(name: str) -> dict[str, float]:
         seconds = measure.paced({"it": compiled[name].result()})["it"]
-        dense.append(seconds)
-        return {"ms": 1e3 * seconds, "images/s": batch / seconds, "times as fast": dense[0] / seconds}
+        ratio = table.columns(name, seconds, lambda dense: {"times as fast": dense / seconds})
+        return {"ms": 1e3 * seconds, "images/s": batch / seconds, **ratio}
 
     for name in compared:
         yield tried(caption, {"network": name}, functools.partial(measured, name))

@@ -9,7 +9,7 @@ import optax
 
 from benchmarks import measure, step
 from benchmarks.accelerator import sizes
-from benchmarks.accelerator.rows import Row, tried
+from benchmarks.accelerator.rows import Compared, Row, tried
 from vpns_jax import models, sparsity
 
 PyTree = Any
@@ -25,9 +25,9 @@ def rows(*, tiny: bool) -> Iterator[Row]:
     for model in ("resnet50",) if tiny else ("resnet50", "vit_b16"):
         chosen = sizes.of(model, "float32", tiny=tiny)
         params = step.make_variables(model, chosen.image_size)["params"]
-        plain: list[float] = []
+        table = Compared("AdamW")
         for name, transformation in _optimizers(params):
-            measured = functools.partial(_measured, transformation, params, plain)
+            measured = functools.partial(_measured, name, transformation, params, table)
             yield tried(f"AdamW on the weights of {model}, a tenth kept", {"update": name}, measured)
 
 
@@ -41,7 +41,9 @@ def _optimizers(params: PyTree) -> Iterator[tuple[str, Callable[[], optax.Gradie
             yield f"gradual: {name}, {when}", moving
 
 
-def _measured(made: Callable[[], optax.GradientTransformation], params: PyTree, plain: list[float]) -> dict[str, float]:
+def _measured(
+    name: str, made: Callable[[], optax.GradientTransformation], params: PyTree, table: Compared
+) -> dict[str, float]:
     transformation = made()
 
     def update(_: int, now: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
@@ -53,5 +55,5 @@ def _measured(made: Callable[[], optax.GradientTransformation], params: PyTree, 
     # After these updates, what moves rarely does not move in the timed ones.
     params, state = run(params, jax.jit(transformation.init)(params))
     seconds = measure.paced({"updates": lambda: run(params, state)})["updates"] / _UPDATES
-    plain.append(seconds)
-    return {"ms": 1e3 * seconds, "more than AdamW, ms": 1e3 * (seconds - plain[0])}
+    more = table.columns(name, seconds, lambda plain: {"more than AdamW, ms": 1e3 * (seconds - plain)})
+    return {"ms": 1e3 * seconds, **more}

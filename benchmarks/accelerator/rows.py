@@ -40,6 +40,32 @@ def attempt(measured: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
         return {"not measured": reason(error)}
 
 
+class Compared:
+    """The columns of a table that compare a row with its first one; they are left out if that was not measured."""
+
+    def __init__(self, first: str) -> None:
+        """Begins a table.
+
+        Args:
+          first: the name of the row that the others are compared with.
+        """
+        self._first, self._seconds = first, dict[str, float]()
+
+    def columns(self, name: str, seconds: float, columns: Callable[[float], dict[str, float]]) -> dict[str, float]:
+        """Makes the columns of a row.
+
+        Args:
+          name: the row.
+          seconds: its time.
+          columns: makes them from the first row's time.
+
+        Returns:
+          The columns, or none.
+        """
+        self._seconds[name] = seconds
+        return columns(self._seconds[self._first]) if self._first in self._seconds else {}
+
+
 def reason(error: BaseException) -> str:
     """One line that says why something failed."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import measure, selection
-from benchmarks.accelerator.rows import Row, tried
+from benchmarks.accelerator.rows import Compared, Row, tried
 
 _SIZES = ("25M", "11.7M", "86M", "1.3M")
 # NumPy computes on the host.
@@ -32,10 +32,10 @@ def _table(caption: str, shapes: selection.Shapes) -> Iterator[Row]:
         # They compile at the same time, before any is timed.
         first = {name: pool.submit(function) for name, function in functions.items()}
     yield tried(caption, {"what": "all are NumPy's, bit for bit"}, functools.partial(_checked, first, scores))
-    read: list[float] = []
+    table = Compared(selection.READ)
     size = 4 * sum(math.prod(shape) for shape in shapes)
     for name, function in functions.items():
-        yield tried(caption, {"what": name}, functools.partial(_measured, function, read, size))
+        yield tried(caption, {"what": name}, functools.partial(_measured, name, function, table, size))
     yield Row(caption, f"`{selection.READ}` is the maximum of one flat array.")
 
 
@@ -44,7 +44,7 @@ def _checked(first: Mapping[str, concurrent.futures.Future[Any]], scores: list[n
     return {}
 
 
-def _measured(function: Callable[[], Any], read: list[float], size: int) -> dict[str, float]:
+def _measured(name: str, function: Callable[[], Any], table: Compared, size: int) -> dict[str, float]:
     seconds = measure.paced({"it": function})["it"]
-    read.append(seconds)
-    return {"ms": 1e3 * seconds, "as reading once": seconds / read[0], "GB/s, if read once": size / seconds / 1e9}
+    ratio = table.columns(name, seconds, lambda read: {"as reading once": seconds / read})
+    return {"ms": 1e3 * seconds, **ratio, "GB/s, if read once": size / seconds / 1e9}

@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks import measure, step
 from benchmarks.accelerator import machine, sizes
-from benchmarks.accelerator.rows import Row, attempt, tried
+from benchmarks.accelerator.rows import Compared, Row, attempt, tried
 from benchmarks.vs_torch import Sizes, operations
 
 # With TF32 and bfloat16 the first losses agree to this share.
@@ -37,9 +37,9 @@ def rows(*, tiny: bool, model: str, dtype: str, names: Sequence[str], compiled: 
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         # They compile at the same time, before any is timed.
         cases = {name: pool.submit(step.Case, name, variables, **dataclasses.asdict(chosen)) for name in names}
-    dense: dict[str, float] = {}
+    table = Compared(names[0])
     for name in names:
-        row = functools.partial(_row, cases.pop(name).result, dense, name, chosen, variables, backend)
+        row = functools.partial(_row, cases.pop(name).result, table, name, chosen, variables, backend)
         yield tried(caption, {"step": name}, row)
         gc.collect()
     if compiled:
@@ -48,7 +48,7 @@ def rows(*, tiny: bool, model: str, dtype: str, names: Sequence[str], compiled: 
 
 def _row(
     made: Callable[[], step.Case],
-    dense: dict[str, float],
+    table: Compared,
     name: str,
     chosen: Sizes,
     variables: Any,
@@ -59,10 +59,9 @@ def _row(
     losses = step.losses(case())
     seconds = measure.paced({name: case}, goes=3, least=0.5)[name]
     a_pass, rate = seconds / case.passes, case.passes * chosen.batch * operations(chosen) / seconds
-    dense.setdefault("seconds", a_pass)
     ours = {
         "ms": 1e3 * seconds,
-        "as dense": a_pass / dense["seconds"],
+        **table.columns(name, a_pass, lambda dense: {"as dense": a_pass / dense}),
         "images/s": chosen.batch / seconds,
         "TFLOP/s": rate / 1e12,
         "of peak, %": machine.share_of_peak(rate, chosen.dtype),

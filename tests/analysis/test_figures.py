@@ -45,6 +45,12 @@ def test_a_full_disk_is_one_line_that_names_the_figure_and_leaves_the_old_one(tm
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/new cannot be written or read: Not a directory"):
+        figures.prompt_figure(DELTA, SUPPORT, tmp_path / "file" / "new" / "prompt.png")
+
+
 @pytest.mark.parametrize(("delta", "note"), [(DELTA, "±0.2"), (0 * DELTA, "nothing is learned yet")])
 def test_prompt_figure(tmp_path, drawn, delta, note):
     path = figures.prompt_figure(delta, SUPPORT, tmp_path / "new" / "prompt.png")

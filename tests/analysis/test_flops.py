@@ -99,3 +99,32 @@ def test_a_layer_that_is_called_twice_counts_twice():
 
     # Tokens of 3 channels: 9 weights at 4 x 4 positions, twice.
     assert multiply_adds(kernels(Twice(), image_size=4), ())["dense"] == 288
+
+
+def test_attention_projects_each_token_once():
+    class Attention(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            tokens = x.reshape(x.shape[0], -1, x.shape[-1])
+            return nn.MultiHeadDotProductAttention(num_heads=3, qkv_features=6, out_features=5, name="attention")(
+                tokens
+            )
+
+    # 16 tokens of 3 channels: query, key and value have 18 weights each, the output 30.
+    counted = {kernel.path.split("/")[1]: kernel for kernel in kernels(Attention(), image_size=4)}
+    assert {name: (kernel.size, kernel.positions) for name, kernel in counted.items()} == {
+        "query": (18, 16),
+        "key": (18, 16),
+        "value": (18, 16),
+        "out": (30, 16),
+    }
+
+
+def test_a_transposed_convolution_spreads_each_input():
+    class Larger(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.ConvTranspose(5, (2, 2), (2, 2), name="up")(x)
+
+    # 4 x 4 inputs of 3 channels, each of which 2 x 2 outputs of 5 channels read: 60 products an input.
+    assert multiply_adds(kernels(Larger(), image_size=4), ())["dense"] == 16 * 60

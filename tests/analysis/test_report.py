@@ -112,6 +112,15 @@ def test_collapsed_layers_are_listed(tmp_path):
     assert "vpns-s95-seed7: layer conv/kernel keeps none of its 3,000 weights" in page.text
 
 
+def test_a_note_is_no_collapse(tmp_path):
+    summary = samples.summary()
+    summary["cells"][0]["notes"] = ["target macs:0.5: the mask has 49%"]
+    _, page = read(write_report(summary, [], tmp_path / "report.html"))
+    assert "No layer collapsed in any cell reported here." in page.text
+    place = page.text.index("Notes")
+    assert "vpns-s95-seed7: target macs:0.5: the mask has 49%" in page.text[place:]
+
+
 def test_a_bare_summary_is_reported_too(tmp_path):
     bare = {"name": "stopped", "cells": [{"cell": "vpns", "method": "vpns", "density": 0.2, "seed": 7}]}
     _, page = read(write_report(bare, [], tmp_path / "report.html"))

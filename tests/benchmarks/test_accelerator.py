@@ -97,6 +97,13 @@ def test_a_row_that_cannot_be_measured_names_the_reason(capsys):
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_ratios_are_to_the_first_row_or_left_out():
+    table = rows.Compared("dense")
+    assert table.columns("prune", 3.0, lambda dense: {"as dense": 3.0 / dense}) == {}
+    assert table.columns("dense", 2.0, lambda dense: {"as dense": 2.0 / dense}) == {"as dense": 1}
+    assert table.columns("prune", 3.0, lambda dense: {"as dense": 3.0 / dense}) == {"as dense": 1.5}
+
+
 @pytest.mark.slow
 def test_a_rehearsal_of_a_real_part(tmp_path):
     running.run(

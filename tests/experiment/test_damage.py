@@ -2,6 +2,7 @@
 
 import errno
 import itertools
+import json
 import os
 import random
 import shutil
@@ -120,6 +121,21 @@ def test_any_byte_of_any_file_of_a_run_is_noticed_or_decides_nothing(tmp_path, m
                     ), (name, kind)
                 shutil.rmtree(folder)
     assert noticed > 40
+
+
+def test_a_stage_that_is_run_again_stands_before_the_one_that_followed_it(tmp_path, made, data):
+    """An error about a damaged checkpoint of stage prune says to remove its folder, also after retraining has begun."""
+    folder = tmp_path / "again"
+    shutil.copytree(made / "whole", folder)
+    result = folder / "cells" / f"{CELL}.json"
+    before = json.loads(result.read_text())
+    result.unlink()
+    shutil.rmtree(folder / "checkpoints" / CELL / "prune")
+    small.go(folder, data)
+    after = json.loads(result.read_text())
+    for key in ("val", "test", "optimizer_steps", "forward_passes"):
+        assert after[key] == before[key]
+    assert list(after["seconds"]) == list(before["seconds"]) == ["prune", "retrain"]
 
 
 def test_no_byte_of_a_finished_network_can_be_another(tmp_path, made):

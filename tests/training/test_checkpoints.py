@@ -1,6 +1,7 @@
 """Checkpoints: which are kept, that they are restored bit for bit, and that damage is noticed."""
 
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 
 from vpns_jax.errors import UserError
 from vpns_jax.parallel import sharding
-from vpns_jax.training.checkpoints import Checkpoints
+from vpns_jax.training.checkpoints import Checkpoints, within_epochs
 
 
 def tree(fill):
@@ -241,6 +242,28 @@ def test_a_disk_that_refuses_is_one_line_and_costs_no_checkpoint(three, monkeypa
         # After there is room again.
         checkpoints.save(4, tree(4), accuracy=0.9)
         assert_same(checkpoints.best(LIKE)[1], tree(4))
+
+
+def test_a_disk_that_refuses_to_remove_the_oldest_is_one_line(three, monkeypatch):
+    rename = Path.rename
+
+    def refuse(path, target):
+        if path.name == "3":
+            raise OSError(30, "Read-only file system", str(path))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with Checkpoints(three, "config-a") as checkpoints, pytest.raises(UserError, match=r"3 cannot be .*Read-only"):
+        checkpoints.save(4, tree(4), accuracy=0.1)
+
+
+def test_a_stage_that_is_run_again_leaves_no_checkpoints_within_its_epochs(three):
+    within_epochs(three).mkdir()
+    shutil.rmtree(three / "2")
+    flip(three / "3" / "meta.json", 0, 1)
+    with Checkpoints(three, "config-a") as checkpoints, pytest.raises(UserError) as error:
+        checkpoints.newest(LIKE)
+    assert one_line(error).endswith(f"remove {three} and {three.name}-within beside it to run the stage again")
 
 
 def test_what_a_kill_left_half_written_or_half_removed_does_not_count(three):

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests.training import tiny
 from tests.training.tiny import LENGTH, optimizer
 from vpns_jax.errors import UserError
 from vpns_jax.training import optimizers
@@ -101,6 +102,13 @@ TREE = {"scores": {"a": jnp.ones(2)}, "prompt": jnp.full(2, 2.0)}
 
 
 @pytest.mark.slow
+def test_a_prompt_that_no_pass_moves_may_have_any_optimizer():
+    """In the reference protocol, a network without a prompt has plain passes only."""
+    rules = {"prompt": tiny.optimizer("adamw", schedule="cosine_steps", warmup_epochs=1.0)}
+    stage, _ = tiny.begin("weights", network=tiny.network("none"), protocol="reference", optimizers=rules)
+    assert [pass_.moves for pass_ in stage.passes] == [{"weights"}]
+
+
 def test_each_group_follows_its_own_optimizer():
     joint = optimizers.joint(MADE)
     updates, _ = joint.update(TREE, joint.init(TREE), TREE)

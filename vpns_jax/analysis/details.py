@@ -34,7 +34,7 @@ def details_cells(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def speed_line(summary: Mapping[str, Any]) -> str:
-    """Whether the masks made this device faster, in one or two sentences; "" if nothing was measured."""
+    """Whether the masks, and cutting out dead channels, made this device faster; "" if nothing was measured."""
     timed = [(cell["cell"], cell["latency"]) for cell in summary["cells"] if cell.get("latency")]
     if not timed:
         return ""
@@ -51,7 +51,7 @@ def speed_line(summary: Mapping[str, Any]) -> str:
             f"{least:.2f} to {most:.2f} in single pairs of batches."
         )
     if faster:
-        lines.append(f"Masks that do, in every pair of batches timed: {', '.join(faster)}.")
+        lines.append(f"Faster in every pair of batches timed: {', '.join(faster)}.")
     return " ".join([*lines, *_cut_out(summary)])
 
 

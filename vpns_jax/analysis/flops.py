@@ -50,7 +50,7 @@ def kernels(model: nn.Module, *, image_size: int) -> tuple[Kernel, ...]:
         if context.method_name == "__call__" and module.has_variable("params", "kernel"):
             path = renamed("/".join((*module.path, "kernel")))
             # A layer may be called several times.
-            positions[path] = positions.get(path, 0) + math.prod(out.shape[1:-1])
+            positions[path] = positions.get(path, 0) + _positions(module, args[0], out)
         return out
 
     # These are kept, and to trace the network alone takes half as long as to trace how it is initialized, too.
@@ -63,6 +63,17 @@ def kernels(model: nn.Module, *, image_size: int) -> tuple[Kernel, ...]:
     leaves, _ = jax.tree_util.tree_flatten_with_path(shapes["params"])
     sizes = {jax.tree_util.keystr(path, simple=True, separator="/"): math.prod(leaf.shape) for path, leaf in leaves}
     return tuple(Kernel(path, sizes[path], used) for path, used in positions.items())
+
+
+def _positions(module: nn.Module, inputs: jax.Array, outputs: jax.Array) -> int:
+    """How often a layer multiplies its whole kernel for one image."""
+    if isinstance(module, nn.ConvTranspose):
+        # Each input is spread over the outputs by the whole kernel.
+        return math.prod(inputs.shape[1:-1])
+    # Attention's projections have two axes of features, heads and what each head has.
+    features = getattr(module, "features", 1)
+    axes = len(features) if isinstance(features, tuple | list) else 1
+    return math.prod(outputs.shape[1 : outputs.ndim - axes])
 
 
 def multiply_adds(kernels: Iterable[Kernel], layers: Iterable[Layer], *, head: str = "head") -> dict[str, Any]:

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from vpns_jax.analysis import classes, details, latency, page
-from vpns_jax.analysis.summary import collapse_lines, dig
+from vpns_jax.analysis.summary import collapse_lines, dig, note_lines
 from vpns_jax.analysis.tables import HEADINGS, NOTE, NOTHING, markdown_table, percent, table_cells, text_table
 from vpns_jax.files import write_whole
 
-__all__ = ["collapse_lines", "markdown_table", "text_table", "write_report"]
+__all__ = ["collapse_lines", "markdown_table", "note_lines", "text_table", "write_report"]
 
 _KINDS = ("prompted", "plain")
 
@@ -45,6 +45,7 @@ def write_report(
         *_sentence(classes.baseline(summary)),
         *_details(summary),
         *_collapse(summary),
+        *_notes(summary),
         *_figures(figures),
         page.element("h2", "Cells"),
         *(_cell(cell, summary) for cell in summary["cells"]),
@@ -81,6 +82,11 @@ def _collapse(summary: Mapping[str, Any]) -> list[str]:
     if not lines:
         return [page.element("p", "No layer collapsed in any cell reported here.")]
     return [page.element("h2", "Collapsed layers"), page.bullets(lines, "alarm")]
+
+
+def _notes(summary: Mapping[str, Any]) -> list[str]:
+    lines = note_lines(summary)
+    return [page.element("h2", "Notes"), page.bullets(lines)] if lines else []
 
 
 def _figures(figures: Iterable[tuple[str, str, Path]]) -> list[str]:

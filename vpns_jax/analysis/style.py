@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from vpns_jax.files import whole
+from vpns_jax.storage import storage_errors
 
 INK, FAINT = "#222222", "#d9d9d9"
 ALARM, BLUE = "#c1272d", "#0072b2"
@@ -41,7 +42,8 @@ def save(figure: Figure, path: str | Path) -> Path:
       UserError: the disk refuses; names the file.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with storage_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as file:
         # `savefig` goes through a figure twice, the first time for a layout that drawing makes, too.
         FigureCanvasAgg(figure).print_png(file)

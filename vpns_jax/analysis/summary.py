@@ -93,11 +93,15 @@ def total(cell: Mapping[str, Any], key: str) -> float | None:
     return sum(stages) if stages else None
 
 
+def note_lines(summary: Mapping[str, Any]) -> list[str]:
+    """What was noted of cells, such as ties that decided a mask, or the share of a target that was reached."""
+    return [f"{cell['cell']}: {note}" for cell in summary["cells"] for note in cell.get("notes") or ()]
+
+
 def collapse_lines(summary: Mapping[str, Any]) -> list[str]:
-    """Warnings about cells: layers that lost all their weights, and notes of the pruners."""
+    """Warnings about layers that lost all their weights."""
     lines = []
     for cell in summary["cells"]:
-        lines += [f"{cell['cell']}: {note}" for note in cell.get("notes") or ()]
         sizes = {layer["path"]: layer["size"] for layer in cell.get("layers") or ()}
         for path in cell.get("collapsed") or ():
             weights = f"{sizes[path]:,} weights" if path in sizes else "weights"

@@ -17,7 +17,7 @@ from vpns_jax.data import prepared
 from vpns_jax.data.decode import UnreadableImageError, decode_image
 from vpns_jax.data.decoding import AS_STORED, DEFAULT, DecodeOptions, Decoding
 from vpns_jax.data.source import Original
-from vpns_jax.errors import UserError
+from vpns_jax.errors import UserError, first_line
 
 _LOG = logging.getLogger(__name__)
 _CHECKSUM_BYTES = hashlib.sha256().digest_size
@@ -134,10 +134,9 @@ class TfdsSource:
         try:
             return self._records[index]
         except Exception as error:  # ArrayRecord, which checks checksums, and TFDS raise errors of many classes.
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
             raise UserError(
                 f"data set {self.name!r}: record {index} of {self.split} in {self._builder.data_dir} is damaged "
-                f"({reason}); remove that folder and prepare it again"
+                f"({first_line(error)}); remove that folder and prepare it again"
             ) from error
 
 
@@ -216,10 +215,9 @@ def _opened_builder(name: str, data_dir: str | None) -> Any:
     except UserError:
         raise
     except Exception as error:  # TFDS raises errors of many classes for descriptions that cannot be parsed.
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
         raise UserError(
-            f"data set {name!r}: its description below {home} cannot be read ({type(error).__name__}: {reason}); "
-            "remove that folder and prepare it again"
+            f"data set {name!r}: its description below {home} cannot be read "
+            f"({type(error).__name__}: {first_line(error)}); remove that folder and prepare it again"
         ) from error
 
 

@@ -12,7 +12,7 @@ from vpns_jax import data, models
 from vpns_jax.analysis import classes, details, figures
 from vpns_jax.analysis.density import DensityReport
 from vpns_jax.analysis.report import text_table, write_report
-from vpns_jax.analysis.summary import collapse_lines
+from vpns_jax.analysis.summary import collapse_lines, note_lines
 from vpns_jax.analysis.tables import aligned
 from vpns_jax.data import augment
 from vpns_jax.experiment import usage
@@ -60,6 +60,8 @@ def report(config: Config, folder: Workdir, results: list[dict[str, Any]], about
     write_report(summary, _figures(config, folder, summary), folder.path / "report.html", commands=commands)
     for line in collapse_lines(summary):
         sys.stdout.write(f"warning: {line}\n")
+    for line in note_lines(summary):
+        sys.stdout.write(f"note: {line}\n")
     sys.stdout.write(f"\n{text_table(summary)}\n{aligned(details.HEADINGS, details.details_cells(summary))}\n")
     lines = [classes.baseline(summary), details.speed_line(summary), f"report: {folder.path / 'report.html'}"]
     lines += [f"{what}\n    {command}" for what, command in commands]

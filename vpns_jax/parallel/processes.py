@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from vpns_jax.errors import UserError
+from vpns_jax.errors import UserError, first_line
 
 # For each launcher, the variable that holds the number of processes it started. JAX finds out the rest. Open MPI comes
 # first, because inside a Slurm job, Slurm's variables describe Open MPI's daemons and not its processes.
@@ -56,8 +56,7 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
         jax.distributed.initialize(coordinator, shutdown_timeout_seconds=_PATIENCE, **arguments)
     except (ImportError, RuntimeError, ValueError) as error:
         where = f"process {process} of {processes} at {coordinator}" if launcher is None else f"as {launcher} has it"
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"the other processes cannot be joined, {where}: {reason}") from error
+        raise UserError(f"the other processes cannot be joined, {where}: {first_line(error)}") from error
 
 
 def _check(given: dict[str, str | int | None], launcher: str | None) -> None:

@@ -20,7 +20,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from vpns_jax import files
-from vpns_jax.errors import UserError
+from vpns_jax.errors import UserError, first_line
 from vpns_jax.parallel import processes
 from vpns_jax.storage import storage_errors
 from vpns_jax.training import packing
@@ -29,6 +29,11 @@ from vpns_jax.training.checksums import digest_of, hashes_of, problem_of
 PyTree = Any
 
 _UNFINISHED = ".unfinished"
+
+
+def within_epochs(directory: Path) -> Path:
+    """The folder of checkpoints within epochs, beside a stage's checkpoints at the end of epochs."""
+    return directory.with_name(f"{directory.name}-within")
 
 
 class Checkpoints:
@@ -79,7 +84,8 @@ class Checkpoints:
             if processes.is_primary():
                 files.write_sealed(unfinished / "meta.json", meta | {"files": hashes_of(unfinished / "state")})
         if processes.is_primary():
-            self._remove(set(self._numbers()) - {number, best["epoch"] if best else number})
+            with storage_errors(self._directory):
+                self._remove(set(self._numbers()) - {number, best["epoch"] if best else number})
         processes.barrier("checkpoint written")
 
     def newest_number(self) -> int:
@@ -169,7 +175,7 @@ class Checkpoints:
             with _quiet():
                 saved = self._orbax.restore(where / "state", args=ocp.args.StandardRestore(target))
         except Exception as error:  # Orbax and its storage raise many kinds of error.
-            raise self._damaged(number, f"Orbax cannot read it ({_first_line(error)})") from error
+            raise self._damaged(number, f"Orbax cannot read it ({first_line(error)})") from error
         restored = packing.unpack(saved, arrays)
         if digest_of(restored) != meta["digest"]:
             raise self._damaged(number, "its arrays do not match their checksum")
@@ -252,7 +258,9 @@ class Checkpoints:
                 meta = files.read_sealed(place / "meta.json", "")
                 if meta["fingerprint"] == self._fingerprint and not problem_of(place / "state", meta["files"]):
                     return f"remove {self._directory / str(number)} to continue from {older}, which is intact"
-        return f"remove {self._directory} to run the stage again"
+        within = within_epochs(self._directory)
+        both = f"{self._directory} and {within.name} beside it" if within.exists() else str(self._directory)
+        return f"remove {both} to run the stage again"
 
     @contextlib.contextmanager
     def _written(self, place: Path) -> Iterator[Path]:
@@ -297,7 +305,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         log.disabled = before
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:150]

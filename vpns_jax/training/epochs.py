@@ -175,7 +175,7 @@ def epoch_runner(
                 stage, state, frozen, total, batch, step_key, size=data.image_size, flip=data.flip
             )
             done += 1
-            tick(done % iterations / iterations)
+            tick(done / iterations - epoch)
             if within and done % within.every == 0:
                 within.checkpoints.save(done, (state, total))
         return dataclasses.replace(state, frozen=frozen), total

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vpns_jax.errors import UserError, check_name, short
+from vpns_jax.errors import UserError, check_name, first_line, short
 from vpns_jax.options import Range, option
 
 PyTree = Any
@@ -166,7 +166,7 @@ def make(optimizer: Optimizer | optax.GradientTransformation, length: Schedule) 
       The transformation.
 
     Raises:
-      UserError: optax refuses the optimizer's arguments.
+      UserError: optax refuses the optimizer's arguments, or the optimizer has no decay that is "decoupled".
     """
     if not isinstance(optimizer, Optimizer):
         return optimizer
@@ -234,9 +234,8 @@ def _whole(optimizer: Optimizer, rate: optax.Schedule) -> optax.GradientTransfor
         # Some arguments are checked by optax only when they are used.
         jax.eval_shape(lambda x: made.update(x, made.init(x), x), jnp.zeros(1))
     except (TypeError, ValueError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
-            f"{optimizer.optimizer} cannot be made of arguments {short(arguments)}: {reason[0][:120]}"
+            f"{optimizer.optimizer} cannot be made of arguments {short(arguments)}: {first_line(error)}"
         ) from error
     return made
 

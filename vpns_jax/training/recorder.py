@@ -65,7 +65,7 @@ class Progress:
         """Shows progress within an epoch.
 
         Args:
-          share: the share of the epoch that is done, in [0, 1).
+          share: the share of the epoch that is done, in (0, 1].
         """
         self._bar.update(self._done + round(share, 2) - self._bar.n)
 
@@ -119,8 +119,8 @@ class Recorder:
         if not processes.is_primary():
             return
         self._log.truncate(lambda row: (row["cell"], row["stage"]) != (self._cell, stage) or row["epoch"] <= epoch)
-        # Rows are in order, so the last row of each stage has its number of steps.
-        ends = {row["stage"]: row["step"] for row in self.rows() if row["stage"] != stage}
+        # The last row of each stage has its number of steps.
+        ends = {row["stage"]: row["step"] for row in self.rows() if row["stage"] in {*self._epochs} - {stage}}
         self._offset = sum(ends.values())
         if self._tensorboard is None:
             self._tensorboard = TensorBoard(self._directory, resume_step=self._offset + step + 1)
@@ -155,7 +155,7 @@ class Recorder:
         """Shows progress within an epoch.
 
         Args:
-          share: the share of the epoch that is done, in [0, 1).
+          share: the share of the epoch that is done, in (0, 1].
         """
         self._progress.tick(share)
 
@@ -163,7 +163,8 @@ class Recorder:
         """Reads this cell's rows.
 
         Returns:
-          The rows so far, in order.
+          The rows so far, in the order in which this run began the stages. (In the log, those of a stage that is run
+          again are last.)
 
         Raises:
           UserError: the log has lost some of them.
@@ -176,7 +177,8 @@ class Recorder:
                     f"{self._log.path} has lost rows of {self._cell}: stage {stage} has {len(logged)} of {epochs} "
                     f"epochs; restore it, or remove checkpoints/{self._cell} beside it to run the cell again"
                 )
-        return rows
+        order = {stage: place for place, stage in enumerate(self._epochs)}
+        return sorted(rows, key=lambda row: order.get(row["stage"], len(order)))
 
     def close(self) -> None:
         """Closes the event file."""

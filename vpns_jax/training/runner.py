@@ -16,7 +16,7 @@ from vpns_jax import sparsity
 from vpns_jax.errors import UserError
 from vpns_jax.parallel import processes, sharding
 from vpns_jax.training.batches import Resident, Split, iterations_of
-from vpns_jax.training.checkpoints import Checkpoints
+from vpns_jax.training.checkpoints import Checkpoints, within_epochs
 from vpns_jax.training.epochs import Totals, Within, epoch_runner, nothing
 from vpns_jax.training.evaluation import estimate_mapping, evaluate
 from vpns_jax.training.metrics import Metrics
@@ -96,8 +96,7 @@ class Runner:
             checkpoints = stack.enter_context(Checkpoints(where, self.fingerprint, keep_best=keep_best))
             within = None
             if self.save_within and not isinstance(self.train, Resident):
-                where = self.directory / f"{folder}-within"
-                inner = Checkpoints(where, self.fingerprint, keep_best=False)
+                inner = Checkpoints(within_epochs(where), self.fingerprint, keep_best=False)
                 within = Within(stack.enter_context(inner), self.save_within)
             yield OpenCheckpoints(checkpoints, within)
 

@@ -204,7 +204,8 @@ def _begin(
     """A stage of these passes, with an optimizer for each learned group, and its first state."""
     transformations = []
     for group in learned:
-        updates = iterations * sum(group in pass_.moves for pass_ in passes)
+        # A group that no pass moves, such as a prompt in plain passes, has a schedule, too.
+        updates = max(1, iterations * sum(group in pass_.moves for pass_ in passes))
         transformations.append((group, optimizers.make(recipe.optimizers[group], Schedule(recipe.epochs, updates))))
     stage = Stage(network, view, passes, tuple(transformations), recipe.batch_size)
     state = _first_state(stage.optimizers, learned, start.batch_stats, start.mapping)
