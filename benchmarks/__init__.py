@@ -1,1 +1,1 @@
-"""Benchmarks. Each compares several ways to do the same in one process: `python -m benchmarks.NAME --help`."""
+"""Benchmarks: `python -m benchmarks.NAME --help`. Ways to do the same are compared in one process."""

@@ -25,7 +25,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks import chips, measure
 from benchmarks.selection import prunable_shapes
-from benchmarks.step import CASES, OWN_LOOP, iteration, make_variables, start
+from benchmarks.step import CASES, OWN_LOOP, iteration, make_variables, memory, start
 from vpns_jax import models
 from vpns_jax.parallel import sharding
 from vpns_jax.sparsity import Bits, selection
@@ -197,9 +197,8 @@ class Memory:
     @classmethod
     def of(cls, compiled: Any) -> "Memory":
         """The memory of a compiled step, as XLA reports it."""
-        memory = compiled.memory_analysis()
-        fresh_outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
-        return cls(memory.argument_size_in_bytes, fresh_outputs + memory.temp_size_in_bytes)
+        kept = compiled.memory_analysis().argument_size_in_bytes
+        return cls(kept, memory(compiled) - kept)
 
 
 def main(arguments: list[str] | None = None) -> None:

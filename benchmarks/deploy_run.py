@@ -2,8 +2,8 @@
 
     python -m benchmarks.deploy_run runs/quickstart --figure latency.png
 
-All networks of a run take the same time until they are shrunk; the first row is one of them as it is. See
-`benchmarks.deploy` for what is timed.
+All networks of a run take the same time until they are shrunk; the first row is that with the most multiply-adds, as it
+is. See `benchmarks.deploy` for what is timed.
 """
 
 import argparse

@@ -279,7 +279,7 @@ def _rule(optimizer: str, learning_rate: float, *, momentum: float) -> ConfigDic
     rule.decay = "coupled"
     # "cosine_epochs" (a cosine to zero, updated every epoch), "cosine_steps" (updated every step) or "constant".
     rule.schedule = "cosine_epochs"
-    # Epochs in which the learning rate rises linearly from zero.
+    # Epochs in which the learning rate rises linearly, from the first update.
     rule.warmup_epochs = 0.0
     # The largest norm of a group's gradient; a larger gradient is scaled down to it. 0 for no clipping.
     rule.clip_norm = 0.0

@@ -145,7 +145,7 @@ def estimate(row: Row) -> str:
     Returns:
       Mean and sample standard deviation over seeds, in percent.
     """
-    accuracy = comparison.accuracy(row)
+    accuracy = row.headline("test", "best")
     mean = f"{100 * (accuracy.mean or 0.0):.1f}"
     return mean if accuracy.std is None else f"{mean} ± {100 * accuracy.std:.1f}"
 

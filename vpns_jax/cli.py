@@ -82,7 +82,7 @@ def folder(argv: list[str]) -> Path:
       The folder.
 
     Raises:
-      UserError: a flag is unknown, or the folder is missing.
+      UserError: a flag is unknown, there is more than flags, or --workdir is missing or no path.
     """
     rest = parse_flags(argv)
     if rest or _WORKDIR.value is None:

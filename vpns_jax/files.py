@@ -135,7 +135,15 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes `value` as indented JSON, whole or not at all; see `write_whole` and `plain`."""
+    """Writes a value as indented JSON, whole or not at all; see `write_whole` and `plain`.
+
+    Args:
+      path: the file; its folder exists.
+      value: a value that `plain` can convert.
+
+    Raises:
+      UserError: the disk refuses; the old file is unchanged.
+    """
     write_whole(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
 
 
@@ -145,6 +153,9 @@ def write_sealed(path: str | Path, value: Mapping[str, Any]) -> None:
     Args:
       path: the file; its folder exists.
       value: an object that `plain` can convert, without a key "sha256".
+
+    Raises:
+      UserError: the disk refuses; the old file is unchanged.
     """
     content = plain(value)
     write_json(path, {**content, SEAL: digest_json(content)})

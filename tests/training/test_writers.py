@@ -9,7 +9,6 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vpns_jax.errors import UserError
@@ -150,18 +149,6 @@ def test_tensorboard_reads_scalars_back(tmp_path):
     assert "tensorflow" not in sys.modules
 
 
-def test_tensorboard_reads_images_back(tmp_path):
-    picture = np.zeros((2, 3, 3), np.float32)
-    picture[0, 0] = [1.0, 0.5, -1.0]
-    with TensorBoard(tmp_path / "new") as board:
-        board.images(7, {"prompt": picture, "bytes": np.full((1, 1, 3), 9, np.uint8)})
-    (event,) = events(tmp_path / "new").Images("prompt")
-    assert (event.step, event.height, event.width) == (7, 2, 3)
-    (tmp_path / "p.png").write_bytes(event.encoded_image_string)
-    with Image.open(tmp_path / "p.png") as image:
-        assert np.asarray(image)[0, 0].tolist() == [255, 128, 0]
-
-
 def test_events_are_on_disk_before_the_file_is_closed(tmp_path):
     with TensorBoard(tmp_path) as board:
         board.scalars(1, {"loss": 0.5})
@@ -174,7 +161,6 @@ def test_a_resumed_run_replaces_what_came_after_its_checkpoint(tmp_path, caplog,
     with TensorBoard(tmp_path) as board:
         for step in (1, 2, 3):
             board.scalars(step, {"loss": step / 2})
-            board.images(step, {"prompt": np.full((1, 1, 3), step, np.uint8)})
     (first,) = tmp_path.iterdir()
     # Also a kill in the middle of a write.
     first.write_bytes(first.read_bytes()[: -torn or None])
@@ -186,7 +172,6 @@ def test_a_resumed_run_replaces_what_came_after_its_checkpoint(tmp_path, caplog,
     with caplog.at_level("DEBUG"):
         read = events(tmp_path)
     assert [(event.step, event.value) for event in read.Scalars("loss")] == [(1, 0.5), (2, 20.0), (4, 11.0)]
-    assert [event.step for event in read.Images("prompt")] == [1]
     assert not [record for record in caplog.records if "out of order" in record.message]
     # A TensorBoard that was already running sees the same.
     assert [event.step for event in seen.Reload().Scalars("loss")] == [1, 2, 4]
@@ -214,14 +199,6 @@ def test_a_disk_that_refuses_is_one_line(tmp_path):
         write_json(path, {"a": 2})
     assert json.loads(path.read_text()) == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_an_image_that_is_not_rgb_is_refused(tmp_path):
-    with (
-        TensorBoard(tmp_path) as board,
-        pytest.raises(ValueError, match=r"must be \[h, w, 3\], got \(2, 2, 1\)"),
-    ):
-        board.images(0, {"grey": np.zeros((2, 2, 1))})
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 
 from scipy import special
 
-from vpns_jax.analysis.summary import Estimate, Row, rows
+from vpns_jax.analysis.summary import Row, rows
 
 CONFIDENCE = 0.95
 
@@ -53,11 +53,6 @@ def headline(cell: Mapping[str, Any], *, split: str = "test") -> float:
     """
     best = cell[split]["best"]
     return best["plain"] if best["prompted"] is None else best["prompted"]
-
-
-def accuracy(row: Row) -> Estimate:
-    """The headline accuracy over the seeds of a row."""
-    return Estimate(tuple(headline(cell) for cell in row.cells))
 
 
 def differences(summary: Mapping[str, Any], reference: str) -> list[Difference]:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vpns_jax.analysis import comparison
 from vpns_jax.analysis.style import dress, hundredfold, looks, new_figure, save
 from vpns_jax.analysis.summary import methods, rows
 from vpns_jax.analysis.tables import sparsity_name
@@ -31,7 +30,7 @@ def cost_figure(summary: Mapping[str, Any], path: str | Path, *, density: float)
     ):
         for row in table:
             color, marker = styles[row.method]
-            spent, accuracy = row.total(key), comparison.accuracy(row)
+            spent, accuracy = row.total(key), row.headline("test", "best")
             if spent.mean is not None:
                 axes.errorbar(
                     [spent.mean],

@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from vpns_jax import trees
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -27,7 +29,7 @@ class Layer:
 class DensityReport:
     """The layers of a masked network, the head's last. Densities are shares of kept weights, in [0, 1].
 
-    A density over no weights is nan, for example `head_density` if the head is not prunable.
+    A density over no weights is nan, for example `density_without_head` if the head alone is prunable.
     """
 
     layers: tuple[Layer, ...]
@@ -64,32 +66,20 @@ class DensityReport:
         return _share(self.body_layers)
 
     @property
-    def head_density(self) -> float:
-        """The share of kept weights in the classifier."""
-        return _share(self.head_layers)
-
-    @property
     def collapsed(self) -> tuple[str, ...]:
         """Paths of the layers without any kept weight."""
         return tuple(layer.path for layer in self.layers if layer.kept == 0)
 
-    def to_json(self) -> dict[str, Any]:
-        """JSON values; a nan density becomes None."""
-        return {
-            "head": self.head,
-            "density": _none_if_nan(self.density),
-            "density_without_head": _none_if_nan(self.density_without_head),
-            "head_density": _none_if_nan(self.head_density),
-            "collapsed": list(self.collapsed),
-            "layers": [{"path": x.path, "size": x.size, "kept": x.kept} for x in self.layers],
-        }
+    def to_json(self) -> list[dict[str, Any]]:
+        """The layers as JSON values, for "layers" of a cell in summary.json."""
+        return [{"path": x.path, "size": x.size, "kept": x.kept} for x in self.layers]
 
     @classmethod
     def from_json(cls, layers: Iterable[Mapping[str, Any]], *, head: str = "head") -> "DensityReport":
         """Reads a report.
 
         Args:
-          layers: "layers" of `to_json`, or of a cell in summary.json.
+          layers: what `to_json` made.
           head: the top-level key of the classifier.
 
         Returns:
@@ -112,8 +102,7 @@ def density_report(mask: Mapping[str, Any], *, head: str = "head") -> DensityRep
     Raises:
       TypeError: a leaf is not boolean.
     """
-    leaves, _ = jax.tree_util.tree_flatten_with_path(mask)
-    named = [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
+    named = list(trees.named_leaves(mask).items())
     for path, leaf in named:
         if leaf.dtype != bool:
             raise TypeError(f"mask leaf {path!r} is {leaf.dtype}, expected bool")
@@ -138,7 +127,3 @@ def _share(layers: Iterable[Layer]) -> float:
     layers = tuple(layers)
     size = sum(layer.size for layer in layers)
     return sum(layer.kept for layer in layers) / size if size else float("nan")
-
-
-def _none_if_nan(value: float) -> float | None:
-    return None if np.isnan(value) else value

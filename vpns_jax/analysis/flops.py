@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vpns_jax import trees
 from vpns_jax.analysis.density import Layer
 from vpns_jax.models import initializing
 
@@ -60,8 +61,7 @@ def kernels(model: nn.Module, *, image_size: int) -> tuple[Kernel, ...]:
         # As in initialization, all may change, and any random numbers are there.
         apply = functools.partial(model.apply, mutable=True, rngs={"params": jax.random.key(0)})
         jax.eval_shape(apply, shapes, images)
-    leaves, _ = jax.tree_util.tree_flatten_with_path(shapes["params"])
-    sizes = {jax.tree_util.keystr(path, simple=True, separator="/"): math.prod(leaf.shape) for path, leaf in leaves}
+    sizes = {path: math.prod(leaf.shape) for path, leaf in trees.named_leaves(shapes["params"]).items()}
     return tuple(Kernel(path, sizes[path], used) for path, used in positions.items())
 
 

@@ -174,7 +174,7 @@ def entry(
         "achieved_density": density.density,
         "density_without_head": density.density_without_head,
         "collapsed": list(density.collapsed),
-        "layers": density.to_json()["layers"],
+        "layers": density.to_json(),
         "multiply_adds": flops.multiply_adds(shapes, density.layers, head=models.HEAD),
         **({"shrunk": target.shrunk(network.model, mask, image_size=size)} if of_channels else {}),
         "val": rows.validation(),

@@ -226,9 +226,9 @@ def sample(
     """
     order_key, draw_key = jax.random.split(key)
     if isinstance(data, Resident):
-        per_epoch, order = iterations_of(data, batch_size), None
+        per_epoch = iterations_of(data, batch_size)
         for i in range(count):
-            if order is None or i % per_epoch == 0:
+            if i % per_epoch == 0:
                 order = _order(order_key, i // per_epoch, n=data.size, batch_size=batch_size)
             rng, forward_rng = _keys(draw_key, i)
             yield _take(data, order, i % per_epoch, rng, augmented=augmented), forward_rng

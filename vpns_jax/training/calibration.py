@@ -42,7 +42,7 @@ class CalibrationError(clu.metrics.Metric):
 
         Args:
           logits: float [b, t].
-          labels: int [b].
+          labels: int32 [b].
           mask: bool [b], False for padding, whose values do not matter.
           **others: values for other metrics of a collection; not used.
 

@@ -1,6 +1,6 @@
 """Evaluates a network on whole splits, in eval mode: accuracy, calibration, and which classes are taken for which.
 
-The host starts one small program for each batch and does not wait for it. One program per network serves every split.
+The host starts a few small programs for each batch and does not wait for them. They serve every split.
 """
 
 import functools

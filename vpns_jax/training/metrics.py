@@ -20,7 +20,7 @@ def cross_entropy(*, logits: jax.Array, labels: jax.Array) -> jax.Array:
 
     Args:
       logits: float [b, t].
-      labels: int [b], in [0, t).
+      labels: int32 [b], in [0, t).
 
     Returns:
       A float32 scalar.

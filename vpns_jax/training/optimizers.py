@@ -74,7 +74,7 @@ class Optimizer:
     )
     warmup_epochs: float = option(
         0.0,
-        "Epochs in which the learning rate rises linearly from zero.",
+        "Epochs in which the learning rate rises linearly, from the first update.",
         Range(0, 100_000, "no stage has that many epochs"),
     )
     clip_norm: float = option(

@@ -8,12 +8,9 @@ import time
 import types
 import weakref
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from PIL import Image
 
 from vpns_jax.errors import UserError
 from vpns_jax.files import plain, write_whole
@@ -63,7 +60,7 @@ class MetricLog:
           The rows, oldest first; none if there is no file yet.
 
         Raises:
-          UserError: a complete line is damaged or was edited.
+          UserError: a complete line is damaged or was edited, or the file cannot be read.
         """
         return [row for _, row in self._lines()]
 
@@ -74,7 +71,7 @@ class MetricLog:
           keep: says of a row whether it stays.
 
         Raises:
-          UserError: a line is damaged, or the disk cannot be written.
+          UserError: a line is damaged, or the disk cannot be read or written.
         """
         if self.path.exists():
             write_whole(self.path, b"".join(line + b"\n" for line, row in self._lines() if keep(row)))
@@ -104,7 +101,7 @@ class MetricLog:
 
 
 class TensorBoard:
-    """Writes scalars and images as TensorBoard events, without TensorFlow. Use it in `with`, or `close` it."""
+    """Writes scalars as TensorBoard events, without TensorFlow. Use it in `with`, or `close` it."""
 
     def __init__(self, directory: str | Path, *, resume_step: int = 0) -> None:
         """Starts an event file.
@@ -148,20 +145,8 @@ class TensorBoard:
         Raises:
           UserError: the disk cannot be written.
         """
-        self._write(step, [{"tag": tag, "simple_value": float(x)} for tag, x in values.items() if x is not None])
-
-    def images(self, step: int, images: Mapping[str, Any]) -> None:
-        """Writes images.
-
-        Args:
-          step: the step.
-          images: an image [h, w, 3] for each tag: uint8, or float in [0, 1] (other values are clipped).
-
-        Raises:
-          UserError: the disk cannot be written.
-          ValueError: an image has another shape.
-        """
-        self._write(step, [{"tag": tag, "image": self._image(x)} for tag, x in images.items()])
+        known = [self._summary.Value(tag=tag, simple_value=float(x)) for tag, x in values.items() if x is not None]
+        self._add(step, summary=self._summary(value=known))
 
     def close(self) -> None:
         """Writes the remaining events and closes the file."""
@@ -172,20 +157,6 @@ class TensorBoard:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-    def _image(self, pixels: Any) -> Any:
-        pixels = np.asarray(pixels)
-        h, w, c = pixels.shape
-        if c != 3:
-            raise ValueError(f"an image must be [h, w, 3], got {pixels.shape}")
-        if pixels.dtype != np.uint8:
-            pixels = np.round(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
-        png = io.BytesIO()
-        Image.fromarray(pixels).save(png, format="png")
-        return self._summary.Image(height=h, width=w, colorspace=3, encoded_image_string=png.getvalue())
-
-    def _write(self, step: int, values: Iterable[Mapping[str, Any]]) -> None:
-        self._add(step, summary=self._summary(value=[self._summary.Value(**value) for value in values]))
 
     def _add(self, step: int, **what: Any) -> None:
         with storage_errors(self._directory):
