@@ -1,5 +1,6 @@
 """Shrunk networks: smaller, and equal in all that they say, whatever was dead and however it came to be."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +11,9 @@ from scipy.special import ndtr
 
 from tests.models.dead import NETWORKS, check_equal, check_equal_in_place, compiled, drawn, images, silence, spread
 from vpns_jax import models
+from vpns_jax.errors import UserError
 from vpns_jax.models.vit import HEAD_DIM
+from vpns_jax.models.widths import Widths, width_of
 from vpns_jax.trees import flatten, overlay, unflatten
 
 
@@ -155,3 +158,50 @@ def test_shrinking_again_removes_nothing(network):
     twice = models.shrink(once.model, once.variables)
     assert twice.model == once.model != NETWORKS[network]
     assert jax.tree.all(jax.tree.map(np.array_equal, once.variables, twice.variables))
+
+
+class Plain(nn.Module):
+    """A network of another package, with a parameter called as a counter, and a head of another name."""
+
+    widths: Widths = ()
+    num_classes: int = 3
+    head: str = "head"
+
+    @nn.compact
+    def __call__(self, images):
+        x = nn.relu(nn.Conv(width_of(self.widths, "conv", 4), (1, 1), name="conv")(images)).mean((1, 2))
+        x = nn.Dense(self.num_classes, name=self.head)(x)
+        return x * self.param("count", nn.initializers.constant(0.5), (1,))[None]
+
+
+def plain(head="head", dtype=np.float32):
+    """The module, and variables whose first channel is dead."""
+    model = Plain(head=head)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    rng = np.random.default_rng(0)
+    leaves = {path: rng.normal(size=leaf.shape).astype(dtype) for path, leaf in flatten(shapes).items()}
+    leaves["params/conv/kernel"][..., 0] = leaves["params/conv/bias"][0] = 0
+    return model, leaves
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, jnp.bfloat16])
+def test_variables_keep_their_dtypes_whatever_their_names(dtype):
+    model, leaves = plain(dtype=dtype)
+    smaller = flatten(models.shrink(model, unflatten(leaves), image_size=8).variables)
+    assert {leaf.dtype for leaf in smaller.values()} == {np.dtype(dtype)}
+    np.testing.assert_array_equal(smaller["params/count"], leaves["params/count"])
+    np.testing.assert_array_equal(smaller["params/conv/kernel"], leaves["params/conv/kernel"][..., 1:])
+
+
+def test_classes_are_kept_of_a_head_alone():
+    model, leaves = plain(head="last")
+    with pytest.raises(UserError, match="Plain has no layer `head`, whose rows `classes` names"):
+        models.shrink(model, unflatten(leaves), classes=(0, 2), image_size=8)
+    assert models.shrink(model, unflatten(leaves), image_size=8).model.widths == (("conv", 3),)
+
+
+@pytest.mark.parametrize("round_to", [0, -8])
+def test_widths_are_multiples_of_at_least_one(round_to):
+    model, leaves = plain()
+    with pytest.raises(UserError, match=f"round_to is {round_to}; it must be at least 1"):
+        models.shrink(model, unflatten(leaves), round_to=round_to, image_size=8)

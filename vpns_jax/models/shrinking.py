@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vpns_jax import trees
@@ -54,28 +55,25 @@ def shrink(
       model: a network of this package, or any Linen module whose channels can be found and that has a field `widths`:
         the number of outputs of single layers, as `widths.Widths`, which the smaller network gets.
       variables: its variables, in which pruned weights are zero.
-      classes: the logits to keep, in this order; None keeps all.
+      classes: the logits to keep, in this order; None keeps all. The network then needs a field `num_classes`, and its
+        last layer is called `head`.
       round_to: widths become multiples of this, if that does not exceed the old width; some dead channels are kept for
-        that. An attention head has 64 channels.
+        that. At least 1. An attention head has 64 channels.
       image_size: the side of the images; it matters to networks of other packages alone, see `models.channels`.
 
     Returns:
-      The smaller network.
+      The smaller network. Its variables have the dtypes of the given ones.
 
     Raises:
-      UserError: the network's channels cannot be found, or it has no field `widths`; or the channels of another
-        package's network were not understood: the smaller network cannot be built, or computes other logits for a few
-        random images.
+      UserError: `round_to` is below 1; the network's channels cannot be found, or it has no field `widths`; `classes`
+        are given, and it has no field `num_classes` or no layer `head`; or the channels of another package's network
+        were not understood: the smaller network cannot be built, or computes other logits for a few random images.
     """
-    for field in ("widths", *(("num_classes",) if classes is not None else ())):
-        if not hasattr(model, field):
-            raise UserError(
-                f"{class_name(model)} cannot be made smaller: its module has no field `{field}`; "
-                "docs/models.md says what shrinking needs"
-            )
+    _check(model, variables, classes, round_to)
     whole, original = channels(model, image_size=image_size), model
     table = [each for each in whole if not each.fixed]
-    leaves = {path: _writable(leaf) for path, leaf in trees.flatten(variables).items()}
+    given = trees.flatten(variables)
+    leaves = {path: _writable(leaf) for path, leaf in given.items()}
     if classes is not None:
         for path in (path for path in leaves if path.startswith(f"params/{HEAD}/")):
             leaves[path] = np.ascontiguousarray(leaves[path][..., list(classes)])
@@ -93,12 +91,29 @@ def shrink(
     # Channels are cut only now, so that indices stay valid until here.
     _cut([(names[layer], kept[layer]) for layer in widths], leaves)
     model = model.clone(widths=freeze({**dict(model.widths), **widths}))
-    narrowed = {path: leaf.astype(_dtype(path)) for path, leaf in leaves.items()}
+    narrowed = {path: leaf.astype(given[path].dtype) for path, leaf in leaves.items()}
     # `jnp.asarray` would compile a program for each shape.
     shrunk = Shrunk(model, jax.device_put(trees.unflatten(narrowed)), kept)
     if not has_table(original):
         check_same((original, variables), shrunk[:2], image_size=image_size, classes=classes)
     return shrunk
+
+
+def _check(model: nn.Module, variables: Mapping[str, Any], classes: Sequence[int] | None, round_to: int) -> None:
+    """Checks the arguments of `shrink`."""
+    if round_to < 1:
+        raise UserError(f"round_to is {round_to}; it must be at least 1")
+    for field in ("widths", *(("num_classes",) if classes is not None else ())):
+        if not hasattr(model, field):
+            raise UserError(
+                f"{class_name(model)} cannot be made smaller: its module has no field `{field}`; "
+                "docs/models.md says what shrinking needs"
+            )
+    if classes is not None and HEAD not in variables["params"]:
+        raise UserError(
+            f"{class_name(model)} has no layer `{HEAD}`, whose rows `classes` names; give its last layer that name, or "
+            "leave classes out"
+        )
 
 
 def least_width(channels: Channels) -> int:
@@ -186,9 +201,5 @@ def _count(each: Channels, leaves: folding.Leaves) -> int:
 def _writable(leaf: Any) -> np.ndarray:
     """A copy that can be changed. Vectors become float64, so that repeated additions do not accumulate rounding."""
     leaf = np.asarray(leaf)
-    wide = leaf.ndim == 1 and leaf.dtype == np.float32
+    wide = leaf.ndim == 1 and jnp.issubdtype(leaf.dtype, jnp.floating)
     return np.array(leaf, np.float64 if wide else leaf.dtype, order="C")
-
-
-def _dtype(path: str) -> Any:
-    return np.int32 if path.endswith("/count") else np.float32
