@@ -133,6 +133,13 @@ def load_misfit(num_classes):
     return models.OwnModel(Concatenated(num_classes), load=lambda: {"params": {"conv1": {"kernel": jnp.ones((2, 2))}}})
 
 
+def load_two_heads(num_classes):
+    part = {"kernel": jnp.ones((3, 5)), "bias": jnp.ones(5)}
+    params = {"conv": {}, "classifier": part, "head": {"kernel": jnp.zeros((3, 5)), "bias": jnp.zeros(5)}}
+    net = Net(num_classes, head="classifier")
+    return models.OwnModel(net, head="classifier", load=lambda: {"params": params})
+
+
 def load_nothing(num_classes):
     return Concatenated(num_classes)
 

@@ -1,5 +1,6 @@
 """What a network of one's own must be: what fits is taken, and what does not is one line, before any work."""
 
+import functools
 import sys
 from pathlib import Path
 
@@ -126,6 +127,7 @@ def test_the_example_fits():
         ("load_fails", ("load() failed: ZeroDivisionError",)),
         ("load_other", ("load() returned list", "mapping with params")),
         ("load_misfit", ("load() of tests.own.misfits:load_misfit does not fit", "--verbose lists all")),
+        ("load_two_heads", ("misfits:load_two_heads", "classifier", "another part is called head; rename that")),
         ("load_nothing", ("has no pretrained weights", "OwnModel(module, load=...)", "model.weights=pretrain")),
     ],
 )
@@ -143,8 +145,13 @@ def test_other_mistakes_are_one_line(tmp_path, monkeypatch):
     refused(lambda: models.find_normalization("tests.own.misfits:dark"), "misfits:dark", "std is (0.0, 0.5, 0.5)")
     model = models.create(f"{NETWORKS}make_plain", num_classes=5)
     refused(lambda: models.shrink(model, {"params": {}}), "cannot be made smaller", "no field `widths`")
-    (tmp_path / "random.py").write_text("def make(num_classes): pass")
-    refused(lambda: models.create(f"{tmp_path}/random.py:make"), "another module called random", "another name")
+    # A module of Python's library, and one that is built in and so has no file.
+    for taken in ("random", "time"):
+        (tmp_path / f"{taken}.py").write_text("def make(num_classes): pass")
+        name = f"{tmp_path}/{taken}.py:make"
+        refused(functools.partial(models.create, name), f"another module called {taken}", "another name")
+    (tmp_path / "my.model.py").write_text("def make(num_classes): pass")
+    refused(lambda: models.create(f"{tmp_path}/my.model.py:make"), "my.model.py", "no dot before .py", "another name")
 
 
 def test_channels_of_a_module_without_a_hash_are_refused():
@@ -195,6 +202,25 @@ def test_the_files_with_its_code_are_those_of_function_and_class():
     assert set(models.own_code(f"{NETWORKS}make_net")) == {here, example}
     assert models.own_code("resnet18") == ()
     assert references.source(print) is None
+
+
+def test_widths_are_no_argument_of_the_function():
+    """A shrunk network can be trained on: the function makes the network, and `create` gives it its widths."""
+    name, options = f"{NETWORKS}make_branches", {"widths": {"a": 2}}
+    assert models.own_code(name, **options) == models.own_code(name)
+    assert models.normalization(name, **options) == models.normalization(name)
+    assert tiny.same(models.own_weights(name, **options), models.own_weights(name))
+
+
+@pytest.mark.parametrize("mutable", [[], ["batch_stats"], True])
+def test_changed_collections_are_returned_as_flax_does(mutable):
+    model, module = models.create(f"{NETWORKS}make_plain", num_classes=5), networks.Concatenated(5)
+    variables = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
+
+    def form(network):
+        return jax.eval_shape(lambda v, x: network.apply(v, x, train=False, mutable=mutable), variables, IMAGES)
+
+    assert form(model) == form(module)
 
 
 def test_pretrained_variables_and_normalization_are_its_own():

@@ -38,7 +38,8 @@ class OwnModel:
       module: a Linen module. `module.apply(variables, images, train=...)` maps normalized images, float32 [b, h, w, 3],
         to logits [b, num_classes]. Variables are float32, in the collections `params` and, if it has running
         statistics, `batch_stats`. With `train=True` it may update those, and draw from the rng "dropout". What may be
-        pruned are the parameters called `kernel`, [..., in, out]. If it has a field `dtype`, it gets them so.
+        pruned are the parameters called `kernel`, [..., in, out]. If it has a field `dtype`, kernels are cast
+        to it first.
         If it has the fields `widths` and `num_classes`, it can be shrunk; see `models.widths`.
       head: the "/"-joined path of the last layer in `params`, with `kernel` [c, num_classes] and `bias` [num_classes].
         It is replaced where a new head is learned. In masks, reports and files it is called "head".
@@ -135,7 +136,7 @@ class Factory:
           Arrays, with the head under `HEAD`; None if there is no loader.
 
         Raises:
-          UserError: the loader fails, or returns something else than variables.
+          UserError: the loader fails, or returns something else than variables, or two parts that would be the head.
         """
         own = self(1, options)
         if own.load is None:
@@ -148,7 +149,7 @@ class Factory:
         if not isinstance(variables, dict) or "params" not in variables:
             got = several(variables) if isinstance(variables, dict) else type(variables).__name__
             raise UserError(f"model {short(self.name)}: load() returned {got}; it must be a mapping with params")
-        return moved(variables, own.head, HEAD)
+        return moved(variables, own.head, HEAD, self.name)
 
 
 def check_option_names(name: str, options: Iterable[str]) -> None:

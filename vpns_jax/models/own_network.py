@@ -63,13 +63,16 @@ class OwnNetwork(nn.Module):
           rngs: a random key.
           images: images [b, h, w, 3].
 
+        Returns:
+          The variables, with the head under `HEAD`.
+
         Raises:
           UserError: the network fails, or its variables are not as `OwnModel` says.
         """
         variables = self._call("init", lambda: self.module.init(rngs, images, train=False), images)
         variables = plain(variables)
         self._check_variables(variables)
-        return moved(variables, self.head, HEAD)
+        return moved(variables, self.head, HEAD, self.reference)
 
     @nn.nowrap
     def apply(self, variables: Mapping[str, Any], images: Any, *, train: bool = False, **arguments: Any) -> Any:  # type: ignore[override]
@@ -87,13 +90,15 @@ class OwnNetwork(nn.Module):
         Raises:
           UserError: the network fails, or does not return logits.
         """
-        inner = moved(variables, HEAD, self.head)
+        inner = moved(variables, HEAD, self.head, self.reference)
         made = self._call("apply", lambda: self.module.apply(inner, images, train=train, **arguments), images)
-        logits, changed = made if arguments.get("mutable") else (made, {})
+        # Flax returns a pair unless this is False, also for an empty list.
+        paired = arguments.get("mutable", False) is not False
+        logits, changed = made if paired else (made, {})
         wanted = (images.shape[0], self.num_classes)
         if not hasattr(logits, "shape") or logits.shape != wanted or not jnp.issubdtype(logits.dtype, jnp.floating):
             raise self._error(f"it returns {form(logits)} for images {list(images.shape)}, not logits {list(wanted)}")
-        return (logits, plain(changed)) if arguments.get("mutable") else logits
+        return (logits, plain(changed)) if paired else logits
 
     @nn.nowrap
     def clone(self, **fields: Any) -> "OwnNetwork":
@@ -101,6 +106,9 @@ class OwnNetwork(nn.Module):
 
         Args:
           **fields: `num_classes` and `widths`.
+
+        Returns:
+          The network.
 
         Raises:
           UserError: the module has no such field.
@@ -143,8 +151,6 @@ class OwnNetwork(nn.Module):
                 f"its head {short(self.head)} has {forms}; it must have kernel [c, {self.num_classes}] and bias "
                 f"[{self.num_classes}]; params has {there}: name it by OwnModel(module, head=...)"
             )
-        if self.head != HEAD and any(path.startswith(f"params/{HEAD}/") for path in leaves):
-            raise self._error(f"its head is {short(self.head)}, but another part is called {HEAD}; rename that")
 
     @nn.nowrap
     def _error(self, message: str) -> UserError:
@@ -176,22 +182,31 @@ def check_call(model: nn.Module, *, image_size: int) -> None:
         raise UserError(f"model {short(model.reference)}: train=True changes which batch_stats there are")
 
 
-def moved(variables: Mapping[str, Any], old: str, new: str) -> Variables:
-    """Variables with one part of `params` at another place.
+def moved(variables: Mapping[str, Any], old: str, new: str, reference: str) -> Variables:
+    """Variables with the head at another place in `params`.
 
     Args:
       variables: the variables.
-      old: the "/"-joined path of the part.
+      old: the "/"-joined path of the head.
       new: its new path.
+      reference: the name of the network's factory, for the error.
 
     Returns:
       The variables, as nested dicts.
+
+    Raises:
+      UserError: another part has the new path.
     """
     if old == new:
         return dict(variables)
+    leaves = trees.flatten(variables["params"])
+    if any(path == new or path.startswith(f"{new}/") for path in leaves):
+        raise UserError(
+            f"model {short(reference)}: its head is {short(old)}, but another part is called {new}; rename that"
+        )
     params = {
         f"{new}/{path.removeprefix(f'{old}/')}" if path.startswith(f"{old}/") else path: leaf
-        for path, leaf in trees.flatten(variables["params"]).items()
+        for path, leaf in leaves.items()
     }
     return {**variables, "params": trees.unflatten(params)}
 

@@ -209,6 +209,11 @@ def create(name: str, *, num_classes: int = 1000, **options: Any) -> nn.Module:
     return model.clone(widths=freeze(widths))
 
 
+def _arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that are arguments of the user's function: all but `widths`, which `create` gives to its module."""
+    return {key: value for key, value in options.items() if key != "widths"}
+
+
 def normalization(name: str, **options: Any) -> tuple[Color, Color]:
     """The normalization that the default weights of a network expect.
 
@@ -225,7 +230,7 @@ def normalization(name: str, **options: Any) -> tuple[Color, Color]:
     spec = entry(name)
     if isinstance(spec, Entry):
         return spec.normalization
-    own = spec(1, options)
+    own = spec(1, _arguments(options))
     return own.mean, own.std
 
 
@@ -275,7 +280,7 @@ def own_weights(name: str, **options: Any) -> dict[str, Any] | None:
       UserError: as `create`, or the loader fails.
     """
     spec = entry(name)
-    return spec.load(options) if isinstance(spec, Factory) else None
+    return spec.load(_arguments(options)) if isinstance(spec, Factory) else None
 
 
 def own_code(name: str, **options: Any) -> tuple[Path, ...]:
@@ -294,5 +299,5 @@ def own_code(name: str, **options: Any) -> tuple[Path, ...]:
     spec = entry(name)
     if isinstance(spec, Entry):
         return ()
-    files = {references.source(part) for part in (spec.make, type(spec(1, options).module))}
+    files = {references.source(part) for part in (spec.make, type(spec(1, _arguments(options)).module))}
     return tuple(sorted(file for file in files if file is not None))
