@@ -72,10 +72,14 @@ def _imported(where: str) -> ModuleType:
     file = Path(where).expanduser().resolve()
     if not file.is_file():
         raise UserError("there is no such file")
+    if "." in file.stem:
+        # Python would look for a package of that name.
+        raise UserError(f"{file.name} cannot be imported: a module's file has no dot before .py; give it another name")
     # The file's folder is searched last, so that none of its modules takes the place of a library's.
     _search(file.parent)
     module = importlib.import_module(file.stem)
-    if Path(module.__file__ or "").resolve() != file:
+    # A module that is built in has no `__file__`.
+    if Path(getattr(module, "__file__", None) or "").resolve() != file:
         raise UserError(f"there is another module called {file.stem}; give the file another name")
     return module
 
