@@ -140,6 +140,15 @@ def test_malformed_hub_ids_are_refused(source: str) -> None:
         models.load_pretrained("resnet18", source)
 
 
+@pytest.mark.parametrize(
+    ("source", "words"), [("~nobody-of-that-name/w.pth", "there is no such user"), (".", "names no file")]
+)
+def test_paths_that_cannot_be_are_refused(source: str, words: str) -> None:
+    for function in (hub.resolve, lambda source: hub.beside(source, "config.json")):
+        with pytest.raises(UserError, match=words):
+            function(source)
+
+
 def test_what_lies_beside_a_file(served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config.json").write_text("{}")
     assert hub.beside(tmp_path / "w.pth", "config.json") == tmp_path / "config.json"

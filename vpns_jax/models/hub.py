@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vpns_jax.errors import UserError, shorten
+from vpns_jax import files
+from vpns_jax.errors import UserError, short, shorten
 from vpns_jax.models import formats
 
 SCHEME = "hf://"
@@ -32,19 +33,19 @@ def resolve(source: str | os.PathLike[str]) -> Path:
     """The local file behind a source.
 
     Args:
-      source: a local path, returned as it is; or a hub id `hf://OWNER/REPOSITORY[@REVISION][/FILE]`, by default with
-        revision "main" and file "model.safetensors". `huggingface_hub` downloads the file once and keeps it in its
+      source: a local path, in which `~` is replaced; or a hub id `hf://OWNER/REPOSITORY[@REVISION][/FILE]`, by default
+        with revision "main" and file "model.safetensors". `huggingface_hub` downloads the file once and keeps it in its
         cache. Its environment variables apply: HF_HOME (the cache), HF_ENDPOINT (a mirror), HF_TOKEN, HF_HUB_OFFLINE.
 
     Returns:
       The file's path.
 
     Raises:
-      UserError: the hub id is malformed, or the file cannot be downloaded; the error says what to do.
+      UserError: the hub id or the path is malformed, or the file cannot be downloaded; the error says what to do.
     """
     wanted = _parse(source)
     if wanted is None:
-        return Path(source).expanduser()
+        return _local(source)
     path = _fetch(wanted)
     try:
         formats.check_no_page(path)
@@ -70,14 +71,21 @@ def beside(source: str | os.PathLike[str], name: str) -> Path | None:
       The file's local path; None if there is no such file.
 
     Raises:
-      UserError: the hub id is malformed, or the hub cannot be reached.
+      UserError: the hub id or the path is malformed, or the hub cannot be reached.
     """
     wanted = _parse(source)
     if wanted is None:
-        path = Path(source).expanduser().with_name(name)
+        path = _local(source).with_name(name)
         return path if path.is_file() else None
     folder, slash, _ = wanted.file.rpartition("/")
     return _fetch(dataclasses.replace(wanted, file=f"{folder}{slash}{name}"), optional=True)
+
+
+def _local(source: str | os.PathLike[str]) -> Path:
+    path = files.user_path(os.fspath(source), "the file of weights")
+    if not path.name:
+        raise UserError(f"the file of weights is {short(os.fspath(source))}, which names no file")
+    return path
 
 
 def _parse(source: str | os.PathLike[str]) -> _HubFile | None:
