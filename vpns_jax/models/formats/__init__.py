@@ -38,8 +38,9 @@ def read(path: Path) -> dict[str, np.ndarray]:
 def read_contents(path: Path, weights_key: str = "") -> Contents:
     """Reads a weight file.
 
-    No file, not even a hostile one, can make this run the file's code or take more memory than the file's size. The
-    arrays may be read-only views of the file: copy what must outlive it.
+    No file, not even a hostile one, can make this run the file's code. Nor can it make this take more memory than the
+    file's size; only an `.npz`, which may be compressed, may take `npz.MOST_TIMES` as much. The arrays may be read-only
+    views of the file: copy what must outlive it.
 
     Args:
       path: the file; its suffix, in upper or lower case, decides the format.
