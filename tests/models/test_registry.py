@@ -18,7 +18,7 @@ from vpns_jax import models
 from vpns_jax.errors import UserError
 from vpns_jax.models import initializing, layouts
 from vpns_jax.models.convnext import ConvNeXt
-from vpns_jax.models.registry import ALIASES, ENTRIES
+from vpns_jax.models.registry import ALIASES, ENTRIES, NOT_IN_TIMM
 from vpns_jax.models.resnet import ResNet
 from vpns_jax.models.vgg import VGG
 from vpns_jax.models.vit import ViT
@@ -137,6 +137,13 @@ def test_timms_names_are_known_too() -> None:
             assert f"/{theirs}." in models.default_source(ours)
     with pytest.raises(UserError, match="unknown model 'vit_huge_patch14_224'; known: resnet10"):
         models.create("vit_huge_patch14_224")
+
+
+def test_which_networks_timm_lacks() -> None:
+    """timm has other names for all ViTs, and no weights are published of a network that it lacks."""
+    without = {name for name, entry in ENTRIES.items() if entry.source is None}
+    unnamed = {name for name in models.names() if name.startswith(("vit", "deit")) and models.timm_name(name) == name}
+    assert unnamed <= NOT_IN_TIMM == without
 
 
 def test_every_entry_has_facts() -> None:

@@ -131,6 +131,9 @@ ALIASES = {
     "deit_base_distilled_patch16_224": "deit_b16_distilled",
 } | {name: name for name in ENTRIES}
 
+# Networks that timm does not have.
+NOT_IN_TIMM = frozenset({"resnet10", "vit_ti32"})
+
 
 def names() -> tuple[str, ...]:
     """The names that `create` knows."""
@@ -143,7 +146,7 @@ def accepted_names() -> tuple[str, ...]:
 
 
 def timm_name(name: str) -> str:
-    """The name of a network in timm; its name here if timm does not have it."""
+    """The name of a network in timm; its name here if timm does not have it, see `NOT_IN_TIMM`."""
     return next((timm for timm, ours in ALIASES.items() if ours == ALIASES.get(name)), name)
 
 

@@ -165,7 +165,12 @@ def test_what_a_format_cannot_hold(tmp_path, format, classifier, words):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_vit_that_timm_lacks(tmp_path, monkeypatch):
-    monkeypatch.delitem(registry.ALIASES, "vit_small_of_timm")
-    with pytest.raises(UserError, match="timm has no small_vit: take format onnx or stablehlo"):
-        deploy.export(plain("small_vit"), tmp_path / "a", format="timm")
+@pytest.mark.parametrize(
+    ("name", "cut", "options"), [("resnet10", {}, families.NARROW), ("vit_ti32", {"depth": 1, "patch": 8}, {})]
+)
+def test_networks_that_timm_lacks(tmp_path, monkeypatch, name, cut, options):
+    monkeypatch.setitem(registry.ENTRIES, name, families.cut(name, **cut))
+    monkeypatch.setitem(families.SMALL, name, (registry.ENTRIES[name], options))
+    with pytest.raises(UserError, match=f"timm has no {name}: take format onnx or stablehlo"):
+        deploy.export(plain(name), tmp_path / "a", format="timm")
+    assert not list(tmp_path.iterdir())

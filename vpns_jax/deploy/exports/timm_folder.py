@@ -16,7 +16,7 @@ from vpns_jax.deploy.description import Description
 from vpns_jax.deploy.exports import state_dict
 from vpns_jax.deploy.exports.formats import Format
 from vpns_jax.errors import UserError
-from vpns_jax.models import layouts
+from vpns_jax.models import layouts, registry
 from vpns_jax.models.convnext import ConvNeXt
 from vpns_jax.models.vgg import POOLED_SIZE, VGG
 from vpns_jax.models.vit import ViT
@@ -73,7 +73,7 @@ def _check(classifier: Classifier) -> None:
     description, model = classifier.description, classifier.network.model
     name, side = description.model, description.input_size
     is_vit = isinstance(model, ViT)
-    if type(model) not in layouts.TIMM or (is_vit and models.timm_name(name) in models.names()):
+    if type(model) not in layouts.TIMM or registry.ALIASES.get(name) in registry.NOT_IN_TIMM:
         raise UserError(f"timm has no {name}: {_OTHERWISE}")
     if not description.prompted and side != description.image_size:
         raise UserError(
