@@ -1,6 +1,7 @@
 """Command lines without a config: a parser that says what is wrong in one line, as everything else does."""
 
 import argparse
+from collections.abc import Sequence
 from typing import NoReturn
 
 from vpns_jax.errors import UserError
@@ -19,6 +20,22 @@ class Parser(argparse.ArgumentParser):
           UserError: always.
         """
         raise UserError(f"{message}; usage: {self.usage}")
+
+
+def add_verbose(parser: argparse.ArgumentParser) -> None:
+    """Adds `--verbose`, which `is_verbose` finds: what it changes is how an error is printed, not the command.
+
+    Args:
+      parser: the parser of a command that opens a finished network.
+    """
+    parser.add_argument(
+        "--verbose", action="store_true", help="also list all that an error is about, where it names only some"
+    )
+
+
+def is_verbose(arguments: Sequence[str]) -> bool:
+    """Whether a command line, which may be wrong, has `--verbose`."""
+    return "--verbose" in arguments
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:

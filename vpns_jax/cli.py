@@ -24,26 +24,27 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; runs/NAME of
 _OPTIONS = "the options are --config=FILE, --config.KEY=VALUE and --workdir=FOLDER"
 
 
-def end(run: Callable[[], Any]) -> int:
+def end(run: Callable[[], Any], *, verbose: bool = False) -> int:
     """Runs a command, and prints its errors in one line.
 
     Args:
       run: the command; it may return an exit code.
+      verbose: whether all that an error is about is listed; the flag `--verbose` asks for it, too.
 
     Returns:
       The command's exit code, or 0; 2 after an error that the user can correct; 130 after an interrupt; 141 if nobody
       reads the output any more.
     """
     files.escape_output()
-    return until_closed(lambda: _ended(run))
+    return until_closed(lambda: _ended(run, verbose))
 
 
-def _ended(run: Callable[[], Any]) -> int:
+def _ended(run: Callable[[], Any], verbose: bool) -> int:
     try:
         return run() or 0
     except UserError as error:
         sys.stderr.write(f"error: {one_line(error)}\n")
-        if flags.FLAGS.is_parsed() and _VERBOSE.value:
+        if verbose or (flags.FLAGS.is_parsed() and _VERBOSE.value):
             sys.stderr.writelines(f"  {line}\n" for line in error.details)
         return 2
     except KeyboardInterrupt:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from PIL import Image
 from tests.deploy import finished
 from tests.experiment import small
 from vpns_jax import commands, deploy
+from vpns_jax.commands.gathering import Gathered
+from vpns_jax.deploy import subnetworks
 
 COMMAND = "predict"
 
@@ -116,6 +119,7 @@ def test_what_cannot_be_read_is_named_and_skipped(call, folder, tmp_path):
         (("net", "broken.png"), "none of the 1 images can be read"),
         (("nothing", "images"), "nothing.task.safetensors: no such file"),
         (("broken.png", "images"), "no such file"),
+        ((".", "images"), "'.' names no file"),
         (("", "images"), "NETWORK is empty"),
         (("~nobody-of-that-name/net", "images"), "there is no such user"),
     ],
@@ -131,6 +135,28 @@ def test_mistakes_are_one_line(call, folder, tmp_path, arguments, words):
     assert len(err) <= 408
     assert words in err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_all_that_does_not_fit_is_listed_on_demand(call, folder, monkeypatch):
+    tensors = {"a": np.zeros(1), "b": np.zeros(1)}
+    monkeypatch.setattr(subnetworks.models, "export", lambda *_: tensors)
+    deploy.save("other", finished.classifier())
+    code, _, err = call("other", "images")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--verbose lists all" in err
+    code, _, listed = call("other", "images", "--verbose")
+    assert code == 2
+    assert listed.startswith(err)
+    assert {"  a is not used", "  b is not used"} <= set(listed.splitlines())
+    # It is of one call alone.
+    assert call("other", "images")[2] == err
+
+
+def test_names_of_folders_are_escaped_once():
+    gathered = Gathered((Path("a"),), ("\\xff",), ())
+    assert "called like no class, and not counted as right or wrong: \\xff; the classes are cat, \\xfe" in (
+        gathered.unknown_folders(("cat", "\\xfe"))
+    )
 
 
 def test_many_classes_fit_no_matrix():

@@ -22,7 +22,8 @@ def main(arguments: list[str] | None = None) -> int:
       arguments: the command's name and its arguments; by default those of the command line.
 
     Returns:
-      The exit code: 0, or 2 after an error that the user can fix; 141 if nobody reads the output any more.
+      The exit code: 0; 2 after an error that the user can fix; 130 after an interrupt; 141 if nobody reads the output
+      any more.
     """
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     return until_closed(lambda: _call(name, rest))

@@ -7,12 +7,15 @@ rounded if the format rounds them; otherwise nothing is written.
 import argparse
 
 from vpns_jax import cli, deploy, files
-from vpns_jax.arguments import Parser, add_model
+from vpns_jax.arguments import Parser, add_model, add_verbose, is_verbose
 from vpns_jax.data import printable
 from vpns_jax.deploy import exports
 from vpns_jax.parallel import startup
 
-USAGE = "python -m vpns_jax export NETWORK --format=FORMAT --out=PATH [--plain] [--model=FUNCTION] [--OPTION=VALUE]"
+USAGE = (
+    "python -m vpns_jax export NETWORK --format=FORMAT --out=PATH [--plain] [--model=FUNCTION] [--verbose] "
+    "[--OPTION=VALUE]"
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -22,9 +25,9 @@ def main(arguments: list[str]) -> int:
       arguments: the arguments after the command's name.
 
     Returns:
-      The exit code: 0, or 2 after an error that the user can fix.
+      The exit code: 0, or as `cli.end` says.
     """
-    return cli.end(lambda: _run(_parser().parse_args(arguments)))
+    return cli.end(lambda: _run(_parser().parse_args(arguments)), verbose=is_verbose(arguments))
 
 
 def _parser() -> Parser:
@@ -36,6 +39,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("network", metavar="NETWORK", help="a finished network, CELL.safetensors")
     add_model(parser)
+    add_verbose(parser)
     parser.add_argument("--format", required=True, help="one of the above")
     parser.add_argument("--out", required=True, metavar="PATH", help="the new file, or the folder for format timm")
     parser.add_argument("--plain", action="store_true", help="leave the network's prompt off")

@@ -8,8 +8,8 @@ from pathlib import Path
 from vpns_jax import files
 from vpns_jax.data import printable
 from vpns_jax.data.listing import find_images
-from vpns_jax.data.text import composed, some
-from vpns_jax.errors import UserError, short
+from vpns_jax.data.text import composed
+from vpns_jax.errors import LONGEST, UserError, several, short
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +36,10 @@ class Gathered:
         counts = collections.Counter(folder for folder in self.folders if folder and folder not in classes)
         if not counts:
             return ""
+        # Both are printable already.
         return (
             f"{sum(counts.values())} images are in folders that are called like no class, and not counted as right or "
-            f"wrong: {some(list(counts))}; the classes are {some(classes)}"
+            f"wrong: {several(counts, width=40)}; the classes are {several(classes, width=40)}"
         )
 
 
@@ -63,7 +64,7 @@ def gather(named: Sequence[str]) -> Gathered:
             images, passed = find_images(path)
             if not images:
                 hint = f"; {passed[0]}" if passed else ""
-                raise UserError(f"{short(printable(name))} has no image in it, at any depth{hint}"[:400])
+                raise UserError(f"{short(printable(name))} has no image in it, at any depth{hint}"[:LONGEST])
             paths += [path / image for image in images]
             folders += [printable(composed(image.split("/")[0])) if "/" in image else "" for image in images]
             notes += passed

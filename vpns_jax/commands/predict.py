@@ -11,7 +11,7 @@ import time
 from tqdm import tqdm
 
 from vpns_jax import cli, deploy, files
-from vpns_jax.arguments import Parser, add_model
+from vpns_jax.arguments import Parser, add_model, add_verbose, is_verbose
 from vpns_jax.commands import scores
 from vpns_jax.commands.answers import Answers
 from vpns_jax.commands.gathering import Gathered, gather
@@ -23,7 +23,7 @@ from vpns_jax.parallel import startup
 
 USAGE = (
     "python -m vpns_jax predict NETWORK IMAGES_OR_FOLDER... [--top-k=K] [--json | --csv] [--plain] [--batch-size=B] "
-    "[--model=FUNCTION]"
+    "[--model=FUNCTION] [--verbose]"
 )
 MOST_BATCH = 2**16
 
@@ -35,15 +35,16 @@ def main(arguments: list[str]) -> int:
       arguments: the arguments after the command's name.
 
     Returns:
-      The exit code: 0, or 2 after an error that the user can fix.
+      The exit code: 0, or as `cli.end` says.
     """
-    return cli.end(lambda: _run(_parse(arguments)))
+    return cli.end(lambda: _run(_parse(arguments)), verbose=is_verbose(arguments))
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = Parser(usage=USAGE, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("network", metavar="NETWORK", help="a finished network, CELL.safetensors")
     add_model(parser)
+    add_verbose(parser)
     parser.add_argument("images", metavar="IMAGES_OR_FOLDER", nargs="+", help="image files, and folders of them")
     parser.add_argument("--top-k", type=int, default=1, help="how many classes to name for each image (default: 1)")
     form = parser.add_mutually_exclusive_group()

@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
       arguments: the arguments after the command's name.
 
     Returns:
-      The exit code: 0, or 2 after an error that the user can fix.
+      The exit code: 0, or as `cli.end` says.
     """
     # Configs import other configs of the checkout, which a console script does not have on its path.
     if not {"", str(Path.cwd())}.intersection(sys.path):
@@ -41,7 +41,7 @@ def start(program: list[str], arguments: list[str]) -> int:
       arguments: the arguments.
 
     Returns:
-      The exit code: 0, or 2 after an error that the user can fix.
+      The exit code: 0, or as `cli.end` says.
     """
     if {"-h", "--help"} & {*arguments}:
         return cli.end(lambda: print(_usage(program)))

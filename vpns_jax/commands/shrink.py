@@ -9,13 +9,13 @@ import dataclasses
 
 from vpns_jax import cli, deploy, files
 from vpns_jax.analysis.tables import aligned
-from vpns_jax.arguments import Parser, add_model
+from vpns_jax.arguments import Parser, add_model, add_verbose, is_verbose
 from vpns_jax.deploy import loading, subnetworks, verifying
 from vpns_jax.errors import UserError
 from vpns_jax.models.option_checks import MOST_OUTPUTS
 from vpns_jax.parallel import startup
 
-USAGE = "python -m vpns_jax shrink NETWORK --out=FILE [--round-to=N] [--model=FUNCTION]"
+USAGE = "python -m vpns_jax shrink NETWORK --out=FILE [--round-to=N] [--model=FUNCTION] [--verbose]"
 HEADINGS = ("", "before", "after", "after / before\n%")
 
 
@@ -26,15 +26,16 @@ def main(arguments: list[str]) -> int:
       arguments: the arguments after the command's name.
 
     Returns:
-      The exit code: 0, or 2 after an error that the user can fix.
+      The exit code: 0, or as `cli.end` says.
     """
-    return cli.end(lambda: _run(_parse(arguments)))
+    return cli.end(lambda: _run(_parse(arguments)), verbose=is_verbose(arguments))
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = Parser(usage=USAGE, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("network", metavar="NETWORK", help="a finished network, CELL.safetensors")
     add_model(parser)
+    add_verbose(parser)
     parser.add_argument("--out", required=True, metavar="FILE", help="the new CELL.safetensors")
     parser.add_argument(
         "--round-to",
@@ -51,7 +52,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 def _run(parsed: argparse.Namespace) -> None:
     source = files.user_path(parsed.network, "NETWORK")
-    path = loading.file_of(files.user_path(parsed.out, "--out"))
+    path = loading.new_file(files.user_path(parsed.out, "--out"))
     files.check_free(path, subnetworks.task_path(path))
     startup.prepare()
     before = deploy.load(source, model=parsed.model)
