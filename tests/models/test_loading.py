@@ -69,6 +69,12 @@ def test_everything_that_does_not_fit_is_listed_at_once(tmp_path: Path) -> None:
     assert len(text) <= 400
 
 
+def test_names_are_listed_in_the_order_of_the_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="ignore pattern 'aux' matches nothing") as caught:
+        load(tmp_path, {}, ignore=("aux",))
+    assert caught.value.details == tuple(narrow())
+
+
 @pytest.mark.parametrize("dtype", ["float64", "int32", ">f4"])
 def test_wrong_dtypes_are_refused(dtype: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"fc\.bias has dtype"):

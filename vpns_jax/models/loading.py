@@ -163,14 +163,16 @@ def _passed_over(
 ) -> tuple[set[str], tuple[str, ...]]:
     """The names of tensors to skip, and notes about them for the user."""
     # Patterns match the file's own names, and the names without their prefix.
-    ignored = trees.select({*fitted.names, *fitted.names.values()}, ignore, what="ignore")
+    # Without a set, whose order, and so the order of an error's list, differs from run to run.
+    known = dict.fromkeys((*fitted.names, *fitted.names.values()))
+    ignored = trees.select(known, ignore, what="ignore")
     ignored |= {fitted.names[key] for key in ignored if key in fitted.names}
     unused = {rule.name for rule in fitted.rules}.difference(rule.name for rule in wanted)
     if any(f"params/{HEAD}/kernel" in rule.paths for rule in wanted):
         return ignored | unused, ()
     # A new head replaces the file's own, whatever its name.
-    known = {rule.name for rule in fitted.rules}
-    heads = [name for name in fitted.names.values() if misfit.HEADS.match(name) and name not in known | ignored]
+    ruled = {rule.name for rule in fitted.rules}
+    heads = [name for name in fitted.names.values() if misfit.HEADS.match(name) and name not in ruled | ignored]
     notes = (f"skipped the file's own head: {several(heads)}",) if heads else ()
     return ignored.union(unused, heads), notes
 
