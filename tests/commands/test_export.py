@@ -35,6 +35,8 @@ def test_a_file_is_written(call, tmp_path):
         (("net", "--format=stablehlo", "--out="), "--out is empty"),
         (("net", "--format=stablehlo", "--out=here.stablehlo"), "exists already"),
         (("net", "--format=stablehlo", "--out=dangling.stablehlo"), "exists already"),
+        (("net", "--format=safetensors", "--out=a.packed.safetensors"), "which is the suffix of format packed"),
+        (("net", "--format=timm", "--out=."), ". exists already"),
         (("net", "--format=stablehlo", "--out=no/a.stablehlo"), "there is no folder no"),
         (("net", "--format=stablehlo", "--out=a.stablehlo", "--platforms=cpu,abacus"), "unknown platforms 'abacus'"),
         (("nothing", "--format=stablehlo", "--out=a.stablehlo"), "nothing.task.safetensors: no such file"),

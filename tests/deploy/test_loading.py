@@ -1,16 +1,19 @@
 """A finished network from its path alone: all that is needed to run it stands in its files."""
 
 import dataclasses
+import errno
 import json
+import os
 
 import numpy as np
 import pytest
 import safetensors
+import safetensors.numpy
 
 from tests.deploy import finished
 from tests.experiment import small
 from tests.training.tiny import same
-from vpns_jax import deploy, models, prompting
+from vpns_jax import deploy, files, models, prompting
 from vpns_jax.deploy import subnetworks
 from vpns_jax.errors import UserError
 from vpns_jax.prompting.kinds import KINDS
@@ -149,3 +152,54 @@ def test_files_that_are_not_there(tmp_path):
     deploy.save(tmp_path / "net", finished.classifier())
     (tmp_path / "net.safetensors").unlink()
     refused(tmp_path / "net", "net.safetensors: no such file")
+
+
+def test_a_network_without_a_mask_comes_back(tmp_path):
+    """As `Subnetwork.masked` gives it: its zeros are in its weights."""
+    saved = finished.classifier()
+    dense = dataclasses.replace(saved, subnetwork=saved.subnetwork.masked())
+    deploy.save(tmp_path / "net", dense)
+    assert same(deploy.load(tmp_path / "net").subnetwork, dense.subnetwork)
+    # Files of versions without a description always have one.
+    tensors = {"mapping": np.zeros(3, np.int32)}
+    (tmp_path / "net.task.safetensors").write_bytes(safetensors.numpy.save(tensors, {"format": "pt"}))
+    with pytest.raises(UserError, match="holds no mask or no mapping"):
+        subnetworks.load(tmp_path / "net.safetensors", "tiny", image_size=8)
+
+
+@pytest.mark.parametrize("path", ["net.packed.safetensors", "net.packed"])
+def test_a_pair_is_not_called_as_a_packed_file(tmp_path, path):
+    with pytest.raises(UserError, match=r"net\.packed\.safetensors is the name of a packed network"):
+        deploy.save(tmp_path / path, finished.classifier())
+    assert not list(tmp_path.glob("net*"))
+
+
+@pytest.mark.parametrize("path", [".", "/", ""])
+def test_paths_without_a_name(path):
+    refused(path, "names no file")
+    with pytest.raises(UserError, match="names no file"):
+        deploy.save(path, finished.classifier())
+
+
+@pytest.mark.parametrize("key", ["task", "network"])
+def test_a_header_that_lacks_a_checksum_is_damaged(tmp_path, key):
+    """As one can write it who means harm: the header's own checksum is right."""
+    deploy.save(tmp_path / "net", finished.classifier())
+    task = tmp_path / "net.task.safetensors"
+    with safetensors.safe_open(task, framework="np") as file:
+        header = json.loads(file.metadata()["vpns_jax"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    del header[key], header["about"]
+    metadata = {"vpns_jax": json.dumps(header | {"about": files.digest_json(header)})}
+    task.write_bytes(safetensors.numpy.save(tensors, metadata))
+    refused(tmp_path / "net", "net.task.safetensors is damaged")
+
+
+def test_nothing_stays_of_a_pair_that_the_disk_refuses(tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(files, "write_whole", full)
+    with pytest.raises(UserError, match="No space left"):
+        deploy.save(tmp_path / "net", finished.classifier())
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

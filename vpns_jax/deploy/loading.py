@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from vpns_jax.deploy import subnetworks
+from vpns_jax.deploy import checks, subnetworks
 from vpns_jax.deploy.classifier import Classifier
 from vpns_jax.deploy.description import Description
 from vpns_jax.deploy.exports import packed
-from vpns_jax.errors import LONGEST, UserError, shorten
+from vpns_jax.errors import LONGEST, UserError, short, shorten
 
 SUFFIX, TASK = ".safetensors", ".task.safetensors"
 
@@ -22,8 +22,12 @@ def load(path: str | Path, description: Description | None = None, *, model: str
         own word is not taken for it, because making the network runs that code. The values of its options do come from
         the file, so the function must not trust them: never unpickle, import or open what an option names.
 
+    Returns:
+      The network.
+
     Raises:
-      UserError: a file is missing or damaged; or the description is neither in the file nor given, or both.
+      UserError: the path names no file; a file is missing or damaged; or the description is neither in the file nor
+        given, or both.
     """
     path = file_of(path)
     if path.name.endswith(packed.SUFFIX):
@@ -41,10 +45,8 @@ def load(path: str | Path, description: Description | None = None, *, model: str
             "std and classes; give them as load(path, deploy.Description(...)), and deploy.save writes them with it"
         )
     subnetwork = subnetworks.load(path, description.model, image_size=description.input_size, **description.options)
-    wanted, held = description.prompt.shapes(), {name: x.shape for name, x in subnetwork.prompt.items()}
-    if held != wanted:
-        raise UserError(f"{path}: its {description.prompt} has parameters {wanted}, and the file holds {held}")
     try:
+        checks.check_prompt(description.prompt, subnetwork.prompt)
         return Classifier(description, subnetwork)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
@@ -58,17 +60,50 @@ def save(path: str | Path, classifier: Classifier) -> None:
       classifier: the network.
 
     Raises:
-      UserError: the disk refuses.
+      UserError: the path names no file or a packed one, or the disk refuses.
     """
     description = classifier.description
-    subnetworks.save(file_of(path), description.model, classifier.subnetwork, description.to_json())
+    subnetworks.save(new_file(path), description.model, classifier.subnetwork, description.to_json())
 
 
 def file_of(path: str | Path) -> Path:
-    """The `CELL.safetensors` of a network, given its path, its path without the suffix, or `CELL.task.safetensors`."""
+    """The `CELL.safetensors` of a network.
+
+    Args:
+      path: its path, its path without the suffix, or `CELL.task.safetensors`.
+
+    Returns:
+      The path.
+
+    Raises:
+      UserError: the path names no file, as "." does not.
+    """
     path = Path(path)
+    if not path.name:
+        raise UserError(f"{short(str(path))} names no file; a network is CELL.safetensors")
     name = path.name.removesuffix(TASK).removesuffix(SUFFIX)
     return path.with_name(f"{name}{SUFFIX}")
+
+
+def new_file(path: str | Path) -> Path:
+    """The `CELL.safetensors` to write a network to, for `save`.
+
+    Args:
+      path: see `file_of`.
+
+    Returns:
+      The path.
+
+    Raises:
+      UserError: the path names no file, or `load` would take the file for a packed one.
+    """
+    path = file_of(path)
+    if path.name.endswith(packed.SUFFIX):
+        raise UserError(
+            f"{path} is the name of a packed network, which is a single file; name another, or write it by export "
+            "with format packed"
+        )
+    return path
 
 
 def _read(path: Path, header: dict, model: str) -> Description:

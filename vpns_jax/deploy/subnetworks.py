@@ -16,6 +16,7 @@ import safetensors
 import safetensors.numpy
 
 from vpns_jax import files, models, trees
+from vpns_jax.deploy import checks
 from vpns_jax.errors import UserError
 from vpns_jax.models import formats
 from vpns_jax.storage import storage_errors
@@ -43,17 +44,19 @@ def save(path: Path, name: str, subnetwork: Subnetwork, about: Mapping[str, Any]
     tensors |= {f"prompt/{key}": np.asarray(x) for key, x in trees.flatten(subnetwork.prompt).items()}
     tensors |= {f"mask/{key}": np.packbits(np.asarray(x)) for key, x in trees.flatten(subnetwork.mask).items()}
     unfinished = path.with_name(f"unfinished-{path.name}")
+    weights = models.export(name, jax.device_get(subnetwork).masked().variables())
     with storage_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        models.save_safetensors(unfinished, models.export(name, jax.device_get(subnetwork).masked().variables()))
-        header = files.plain(about or {}) | {"model": name}
-        header |= {"network": files.sha256(unfinished), "task": _digest(tensors)}
-        # Safetensors writes an array's memory, so its memory must be in C order.
-        content = {key: np.ascontiguousarray(x).reshape(np.shape(x)) for key, x in tensors.items()}
-        metadata = {_ABOUT: json.dumps(header | {"about": files.digest_json(header)})}
-        files.write_whole(task_path(path), safetensors.numpy.save(content, metadata))
-        # The network comes last: if its file exists, the other file exists, too.
-        unfinished.replace(path)
+        try:
+            models.save_safetensors(unfinished, weights)
+            header = files.plain(about or {}) | {"model": name}
+            header |= {"network": files.sha256(unfinished), "task": _digest(tensors)}
+            metadata = {_ABOUT: json.dumps(header | {"about": files.digest_json(header)})}
+            files.write_whole(task_path(path), safetensors.numpy.save(formats.in_c_order(tensors), metadata))
+            # The network comes last: if its file exists, the other file exists, too.
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
 
 def load(path: Path, name: str, *, image_size: int = 224, **options: Any) -> Subnetwork:
@@ -69,7 +72,8 @@ def load(path: Path, name: str, *, image_size: int = 224, **options: Any) -> Sub
       The network.
 
     Raises:
-      UserError: a file is missing or damaged, or belongs to another network.
+      UserError: a file is missing or damaged, or belongs to another network; or an older version wrote it without a
+        mask.
     """
     tensors, header = _read_task(path)
     _check_network(path, header)
@@ -82,17 +86,19 @@ def load(path: Path, name: str, *, image_size: int = 224, **options: Any) -> Sub
             mask[rest] = _unpack(path, rest, tensor, weights)
         elif kind == "prompt":
             prompt[rest] = tensor
-    if "mapping" not in tensors or not mask:
+    # A network without a mask is saved with a header, which says that nothing was lost.
+    if "mapping" not in tensors or not (mask or header):
         raise UserError(f"{task_path(path)} holds no mask or no mapping; was it written beside {path.name}?")
-    mapping, rows = tensors["mapping"], weights[f"{models.HEAD}/bias"].size
-    if mapping.dtype != np.int32 or mapping.ndim != 1 or not np.all((mapping >= 0) & (mapping < rows)):
-        raise UserError(f"{task_path(path)}: the mapping does not fit the {rows} classes of the head in {path.name}")
+    try:
+        checks.check_mapping(tensors["mapping"], weights[f"{models.HEAD}/bias"].size)
+    except UserError as error:
+        raise UserError(f"{task_path(path)}: {error}") from error
     return Subnetwork(
         weights=variables["params"],
         mask=trees.unflatten(mask),
         batch_stats=variables.get("batch_stats", {}),
         prompt=jax.device_put(trees.unflatten(prompt)),
-        mapping=jax.device_put(mapping),
+        mapping=jax.device_put(tensors["mapping"]),
     )
 
 
@@ -169,9 +175,10 @@ def _read_task(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
         header = json.loads(metadata[_ABOUT])
         whole = header["about"] == files.digest_json({key: value for key, value in header.items() if key != "about"})
+        whole = whole and header["task"] == _digest(tensors) and isinstance(header["network"], str)
     except (KeyError, TypeError, ValueError, RecursionError):
         whole = False
-    if not whole or header["task"] != _digest(tensors):
+    if not whole:
         raise UserError(f"{task} is damaged: it does not match its checksum; {_REMEDY}")
     return tensors, header
 

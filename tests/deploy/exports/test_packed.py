@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import re
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -78,22 +80,42 @@ def test_a_weight_beyond_float16(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_reader_of_the_docs(tmp_path, monkeypatch):
-    """Ten lines of NumPy, which know nothing of this library."""
+@pytest.mark.parametrize(
+    ("value", "dtype", "words"),
+    [
+        (np.nan, "float32", "of conv1/kernel have values that are not finite"),
+        (np.inf, "float16", "of conv1/kernel have values that are not finite"),
+        (3.4e38, "bfloat16", "3.4e+38, which is too large for bfloat16; take float32"),
+        (3.4e38, "float16", "3.4e+38, which is too large for float16; take float32"),
+    ],
+)
+def test_weights_that_no_dtype_or_only_a_wider_one_holds(tmp_path, value, dtype, words):
+    classifier = finished.classifier()
+    kernel = np.array(classifier.subnetwork.weights["conv1"]["kernel"])
+    kernel[np.asarray(classifier.subnetwork.mask["conv1"]["kernel"])] = value
+    classifier.subnetwork.weights["conv1"]["kernel"] = kernel
+    with pytest.raises(UserError) as error:
+        pack(classifier, tmp_path / "net.packed.safetensors", dtype)
+    assert str(error.value).endswith(words)
+
+
+def test_the_reader_of_the_docs(tmp_path):
+    """Ten lines of NumPy, which know nothing of this library, in a process that has not imported it."""
     [code] = re.findall(r"```python\n([^`]*zlib[^`]*)```", DOCS.read_text())
     assert "vpns_jax." not in code
     classifier = finished.classifier()
-    monkeypatch.chdir(tmp_path)
-    pack(classifier, Path("network.packed.safetensors"), "bfloat16")
-    names: dict = {}
-    exec(code, names)
-    expected = flatten(deploy.load("network.packed").subnetwork.weights)
-    assert names["variables"].keys() == {f"params/{name}" for name in expected} | {
-        f"batch_stats/bn1/{leaf}" for leaf in ("mean", "var")
-    }
-    for name, leaf in expected.items():
-        np.testing.assert_array_equal(names["variables"][f"params/{name}"], leaf)
-    assert names["about"]["label_names"] == list(finished.CLASSES)
+    pack(classifier, tmp_path / "network.packed.safetensors", "bfloat16")
+    code += 'np.savez("read.npz", **variables)\nprint(json.dumps(about["label_names"]))\n'
+    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert not ended.stderr
+    expected = flatten(deploy.load(tmp_path / "network.packed").subnetwork.weights)
+    with np.load(tmp_path / "read.npz") as variables:
+        assert set(variables) == {f"params/{name}" for name in expected} | {
+            f"batch_stats/bn1/{leaf}" for leaf in ("mean", "var")
+        }
+        for name, leaf in expected.items():
+            np.testing.assert_array_equal(variables[f"params/{name}"], leaf)
+    assert json.loads(ended.stdout) == list(finished.CLASSES)
 
 
 def changed(path, tensors=None, **told):

@@ -89,14 +89,16 @@ def check(path: str | Path, *, format: str, **options: str) -> tuple[Format, dic
 
     Raises:
       UserError: there is no such format or option, or the path is taken, has no folder, or ends otherwise than the
-        format's files do.
+        format's files do, or as packed ones do.
     """
     check_name("format", format, tuple(FORMATS))
     chosen, path = FORMATS[format], Path(path)
     values = chosen.read_options(options)
+    files.check_free(path)
     if not path.name.endswith(chosen.suffix) or path.name == chosen.suffix:
         raise UserError(f"{path} has another suffix than files of format {format}, which is {chosen.suffix}")
-    files.check_free(path)
+    if chosen is not PACKED and path.name.endswith(PACKED.suffix):
+        raise UserError(f"{path} ends in {PACKED.suffix}, which is the suffix of format {PACKED.name}; name another")
     return chosen, values
 
 

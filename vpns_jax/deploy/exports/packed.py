@@ -27,7 +27,7 @@ import safetensors
 import safetensors.numpy
 
 from vpns_jax import files, models, trees
-from vpns_jax.deploy import verifying
+from vpns_jax.deploy import checks, verifying
 from vpns_jax.deploy.classifier import Classifier
 from vpns_jax.deploy.description import Description
 from vpns_jax.deploy.exports.formats import Format, Option
@@ -52,7 +52,7 @@ def write(classifier: Classifier, path: Path, *, dtype: str) -> Classifier:
       The network with its kept weights rounded to the dtype; with float32 they are unchanged.
 
     Raises:
-      UserError: a weight is too large for the dtype, or the disk refuses.
+      UserError: a weight is not finite or too large for the dtype, or the disk refuses.
     """
     subnetwork = jax.device_get(classifier.subnetwork)
     whole, masks = _leaves(subnetwork), trees.flatten(subnetwork.mask)
@@ -68,9 +68,7 @@ def write(classifier: Classifier, path: Path, *, dtype: str) -> Classifier:
     header = classifier.description.to_json() | {"shapes": {name: list(mask.shape) for name, mask in masks.items()}}
     header = files.plain(header)
     header["checksum"] = _checksum(header, tensors)
-    # Safetensors writes an array's memory, so its memory must be in C order.
-    content = {name: np.ascontiguousarray(x).reshape(x.shape) for name, x in tensors.items()}
-    files.write_whole(path, safetensors.numpy.save(content, {_ABOUT: json.dumps(header)}))
+    files.write_whole(path, safetensors.numpy.save(formats.in_c_order(tensors), {_ABOUT: json.dumps(header)}))
     weights = jax.device_put(trees.unflatten(rounded)["params"])
     return dataclasses.replace(classifier, subnetwork=dataclasses.replace(classifier.subnetwork, weights=weights))
 
@@ -136,9 +134,7 @@ def _classifier(description: Description, shapes: Any, tensors: Mapping[str, np.
             raise UserError(f"the weights of {name} do not fit its mask")
         leaves[f"params/{name}"] = _spread(mask, kept)
     _check_leaves(leaves, expected)
-    wanted, held = description.prompt.shapes(), {name: leaf.shape for name, leaf in groups["prompt"].items()}
-    if held != wanted:
-        raise UserError(f"its {description.prompt} has parameters {wanted}, and it holds {held}")
+    checks.check_prompt(description.prompt, groups["prompt"])
     variables = jax.device_put(trees.unflatten({name: leaves[name] for name in expected}))
     subnetwork = Subnetwork(
         weights=variables["params"],
@@ -155,8 +151,7 @@ def _expected(description: Description, whole: Mapping[str, np.ndarray], mapping
     head = whole.get(f"params/{models.HEAD}/bias")
     if head is None or mapping is None:
         raise UserError("it has no head, or no mapping")
-    if mapping.dtype != np.int32 or mapping.ndim != 1 or not np.all((mapping >= 0) & (mapping < head.size)):
-        raise UserError(f"the mapping does not fit the {head.size} classes of the head")
+    checks.check_mapping(mapping, head.size)
     side = description.input_size
     model = description.network(head.size).model
     return trees.flatten(initializing.shapes(model, image_size=side))
@@ -201,12 +196,17 @@ def _spread(mask: np.ndarray, kept: np.ndarray) -> np.ndarray:
 
 
 def _narrowed(name: str, kept: np.ndarray, dtype: str) -> np.ndarray:
+    if not np.all(np.isfinite(kept)):
+        raise UserError(f"the kept weights of {name} have values that are not finite")
+    largest = np.max(np.abs(kept), initial=0)
+    # Rounded, because a value just above the largest number of a dtype may become that number.
     with np.errstate(over="ignore"):
-        narrow = kept.astype(DTYPES[dtype])
-    if not np.all(np.isfinite(narrow.astype(np.float32))):
-        largest = np.max(np.abs(kept))
-        raise UserError(f"a weight of {name} is {largest:g}, which is too large for {dtype}; take bfloat16 or float32")
-    return narrow
+        fitting = [each for each, kind in DTYPES.items() if np.isfinite(largest.astype(kind).astype(np.float32))]
+    if dtype not in fitting:
+        # From the smallest file to the largest.
+        wider = " or ".join(reversed(fitting))
+        raise UserError(f"a weight of {name} is {largest:g}, which is too large for {dtype}; take {wider}")
+    return kept.astype(DTYPES[dtype])
 
 
 def _checksum(header: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:

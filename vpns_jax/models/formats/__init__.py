@@ -8,10 +8,10 @@ import numpy as np
 from vpns_jax.errors import LONGEST, UserError, shorten
 from vpns_jax.models.formats.contents import Contents
 from vpns_jax.models.formats.npz import read_npz
-from vpns_jax.models.formats.safetensors import read_safetensors, save_safetensors
+from vpns_jax.models.formats.safetensors import in_c_order, read_safetensors, save_safetensors
 from vpns_jax.models.formats.torch_pickle import read_torch
 
-__all__ = ["Contents", "check_no_page", "read", "read_contents", "save_safetensors"]
+__all__ = ["Contents", "check_no_page", "in_c_order", "read", "read_contents", "save_safetensors"]
 
 # Each reader takes a path and returns tensors by name, possibly read-only views of the file. It raises an exception
 # that says what is wrong with the file.

@@ -92,6 +92,11 @@ def _sort_metadata(path: Path) -> None:
         file.write(ordered)
 
 
+def in_c_order(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Tensors whose memory is in C order: safetensors writes an array's memory without regard to its strides."""
+    return {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
+
+
 def save_safetensors(
     path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] = EMPTY
 ) -> None:
@@ -104,12 +109,13 @@ def save_safetensors(
 
     Raises:
       UserError: a tensor has a dtype that `read_safetensors` does not read.
+      ValueError: the library wrote a header that takes another number of bytes once it is in order.
+      OSError, safetensors.SafetensorError: the disk refuses; `storage.storage_errors` makes one line of it.
     """
-    # The library writes an array's memory without regard to strides, so arrays must be contiguous.
-    arrays = {name: np.asarray(tensors[name], order="C") for name in sorted(tensors)}
+    arrays = in_c_order(dict(sorted(tensors.items())))
     for name, array in arrays.items():
         if array.dtype not in DTYPES.values():
-            raise UserError(f"{path}: tensor {name!r} has dtype {array.dtype}, which safetensors cannot hold")
+            raise UserError(f"{path}: tensor {name!r} has dtype {array.dtype}, which this library does not read")
     target = Path(path)
     unfinished = target.with_name(f"{target.name}.part")
     # "pt" tells other readers that the tensors have torch's layouts.
