@@ -84,6 +84,12 @@ class Classifier:
             dataclasses.replace(self.description, prompt=blank), dataclasses.replace(self.subnetwork, prompt={})
         )
 
+    def variables(self) -> dict[str, Any]:
+        """The masked variables on the host, for other programs. The head has one output for each target class."""
+        subnetwork = jax.device_get(self.subnetwork).masked()
+        head = jax.tree.map(lambda leaf: leaf[..., subnetwork.mapping], subnetwork.weights[models.HEAD])
+        return dataclasses.replace(subnetwork, weights=subnetwork.weights | {models.HEAD: head}).variables()
+
     def predict(self, images: Any, *, prompted: bool | None = None, batch_size: int = BATCH_SIZE) -> Predictions:
         """Classifies images.
 
@@ -94,6 +100,9 @@ class Classifier:
             channel.
           prompted: whether the prompt is applied; by default it is if the network has one.
           batch_size: images in a batch.
+
+        Returns:
+          A prediction for each image, in order.
 
         Raises:
           UserError: the images have another dtype or shape, or `prompted` is True and the network has no prompt.

@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-import jax
 import numpy as np
 import onnx
 from onnx import helper
@@ -12,7 +11,6 @@ from vpns_jax import trees
 from vpns_jax.deploy.classifier import Classifier
 from vpns_jax.deploy.exports.backbones import backbone
 from vpns_jax.deploy.exports.graph import Graph
-from vpns_jax.models import HEAD
 
 
 def build(classifier: Classifier) -> onnx.ModelProto:
@@ -38,21 +36,13 @@ def build(classifier: Classifier) -> onnx.ModelProto:
     mean, std = (graph.constant(_per_channel(values)) for values in (description.mean, description.std))
     x = graph.node("Div", graph.node("Sub", x, mean), std)
     model = classifier.network.model
-    logits = backbone(graph, model, _leaves(classifier), x, description.input_size)
+    logits = backbone(graph, model, trees.flatten(classifier.variables()), x, description.input_size)
     outputs = {"probabilities": graph.node("Softmax", logits, axis=-1), "logits": logits}
     metadata = {
         "classes": json.dumps(classifier.classes, ensure_ascii=False),
         "vpns_jax": json.dumps(description.to_json()),
     }
     return graph.model(images, outputs, len(classifier.classes), metadata)
-
-
-def _leaves(classifier: Classifier) -> dict[str, np.ndarray]:
-    """The network's masked variables by path. The head has one output for each target class."""
-    subnetwork = jax.device_get(classifier.subnetwork).masked()
-    leaves = trees.flatten(subnetwork.variables())
-    rows = {path: leaves[path][..., subnetwork.mapping] for path in leaves if path.startswith(f"params/{HEAD}/")}
-    return leaves | rows
 
 
 def _prompted(graph: Graph, classifier: Classifier, x: str) -> str:

@@ -1,4 +1,6 @@
-"""Writes a finished network's weights as a single safetensors file in torchvision's layout.
+"""Writes a finished network's weights as a single safetensors file in the layout that `models.export` takes.
+
+That is torchvision's for ResNets and VGGs, Flax's for networks of one's own, and timm's for all others.
 
 It differs from the `CELL.safetensors` of a run in two ways. The head has one output for each target class, in the order
 of the class names. The metadata holds the network's description under "vpns_jax", as JSON (`Description.to_json`).
@@ -74,7 +76,7 @@ def state_dict(classifier: Classifier, layout: Layout | None = None) -> dict[str
 
     Args:
       classifier: the network.
-      layout: the library's layout; by default torchvision's, or timm's for ViTs.
+      layout: the library's layout; by default that of `models.export`.
 
     Returns:
       Arrays by the library's names.
@@ -87,15 +89,12 @@ def state_dict(classifier: Classifier, layout: Layout | None = None) -> dict[str
             "weights alone cannot hold a prompt, and this network has one: leave it off with --plain (in Python: "
             "network.without_prompt()), or take format onnx, stablehlo or packed"
         )
-    subnetwork = jax.device_get(classifier.subnetwork).masked()
-    head = jax.tree.map(lambda leaf: leaf[..., subnetwork.mapping], subnetwork.weights[models.HEAD])
-    variables = dataclasses.replace(subnetwork, weights=subnetwork.weights | {models.HEAD: head}).variables()
-    return models.export(classifier.description.model, variables, layout=layout)
+    return models.export(classifier.description.model, classifier.variables(), layout=layout)
 
 
 SAFETENSORS = Format(
     name="safetensors",
-    meaning="the weights alone in torchvision's layout, zeros included, with a row of the head for each class",
+    meaning="the weights alone, by torchvision's, timm's or (one's own) Flax's names, with a row of the head a class",
     suffix=".safetensors",
     write=write,
     answers=answers,

@@ -77,9 +77,9 @@ def _read_zip(file: BinaryIO, weights_key: str) -> Contents:
         return _contents(tensors, _build(tensors.records, read_storage))
 
 
-def _load(file: BinaryIO, *, plain: bool = True) -> Any:
-    """The next pickle in the file. Strings of Python 2 are read as text."""
-    return Unpickler(file, plain=plain, encoding="utf-8").load()
+def _load(file: BinaryIO) -> Any:
+    """The next pickle in the file, which must hold plain values. Strings of Python 2 are read as text."""
+    return Unpickler(file, plain=True, encoding="utf-8").load()
 
 
 def _read_legacy(file: BinaryIO, weights_key: str) -> Contents:
