@@ -70,6 +70,9 @@ class Description:
         Args:
           source_classes: the number of classes of the head.
 
+        Returns:
+          The network without its arrays.
+
         Raises:
           UserError: there is no such model, or it does not take the options.
         """
@@ -109,6 +112,9 @@ class Description:
           tree: the parsed JSON. It is not trusted: all known keys are checked, and unknown ones are ignored. Above all
             no code that it names is run.
           model: the function that makes a network of one's own; "" for all other networks.
+
+        Returns:
+          The description.
 
         Raises:
           UserError: a key is missing, or its value is not allowed.

@@ -42,6 +42,9 @@ def classify_files(
 
     Yields:
       An answer for each file, also for unreadable ones.
+
+    Raises:
+      UserError: `prompted` is True and the network has no prompt.
     """
     read = functools.partial(_read, description=classifier.description)
     for batch in images.batched(images.in_order(read, paths, ahead=3 * batch_size), batch_size):

@@ -35,14 +35,16 @@ def shrink(classifier: Classifier, *, round_to: int = 1) -> Classifier:
 
     Args:
       classifier: the network; its mask says which weights are zero.
-      round_to: keeps some dead channels, so that each width is a multiple of this number or unchanged.
+      round_to: keeps some dead channels, so that each width is a multiple of this number, at least 1, or unchanged.
 
     Returns:
       The smaller network. Its widths are in `options["widths"]`, its head has one output for each target class, and its
       mask has the new shapes.
 
     Raises:
-      UserError: it is not known which layers of this model share channels.
+      UserError: `round_to` is below 1; or it is a network of one's own that cannot be made smaller: its channels
+        cannot be found, its module has no field `widths` or `num_classes`, or its channels were misunderstood, so that
+        the smaller network cannot be built or computes other logits.
     """
     # On the host, because a device would compile small programs for every shape.
     old = jax.device_get(classifier.subnetwork)
@@ -60,7 +62,7 @@ def shrink(classifier: Classifier, *, round_to: int = 1) -> Classifier:
     subnetwork = dataclasses.replace(
         classifier.subnetwork,
         weights=shrunk.variables["params"],
-        # Layers that were removed have no mask. Weights that were folded into others are zero, so not kept.
+        # Weights that were folded into others are zero, so not kept.
         mask=jax.device_put(trees.unflatten({path: weights[path] != 0 for path in masked})),
         batch_stats=shrunk.variables.get("batch_stats", {}),
         mapping=jax.device_put(np.arange(len(classes), dtype=np.int32)),
@@ -74,6 +76,9 @@ def size_of(classifier: Classifier) -> Size:
 
     Args:
       classifier: the network.
+
+    Returns:
+      Its size. It does not depend on the mask.
     """
     subnetwork, side = classifier.subnetwork, classifier.description.input_size
     layers = flops.kernels(classifier.network.model, image_size=side)

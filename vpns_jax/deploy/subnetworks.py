@@ -1,6 +1,6 @@
 """The two files of a finished sparse network: one that other libraries load, PyTorch too, and one for this library.
 
-CELL.safetensors        the network in torchvision's or timm's layout; its pruned weights are true zeros
+CELL.safetensors        the network in the layout that `models.export` takes; its pruned weights are true zeros
 CELL.task.safetensors   its mask (one bit for each weight), prompt and label mapping; in the metadata its description,
                         and checksums of both files
 """
@@ -33,7 +33,7 @@ def save(path: Path, name: str, subnetwork: Subnetwork, about: Mapping[str, Any]
 
     Args:
       path: the path of the first file, which ends in `.safetensors`; `.task.safetensors` is written beside it.
-      name: the model's name, one of `models.names()`.
+      name: the model's name, as for `models.create`.
       subnetwork: weights, mask, batch statistics, prompt and mapping.
       about: the network's description, a JSON object.
 

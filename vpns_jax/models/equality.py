@@ -1,7 +1,7 @@
 """Checks that a network that was made smaller still is the same network.
 
 Where the channels of a network were found by tracing, this is the last word: whatever the tracer took for something
-else, and whatever the module's code does with its number of channels, no network leaves that computes something else.
+else, and whatever the module's code does with its number of channels, a smaller network with other logits is refused.
 """
 
 import functools

@@ -47,7 +47,7 @@ def shapes_by_path(model: nn.Module, *, image_size: int) -> dict[str, Shape]:
     return {path: leaf.shape for path, leaf in trees.flatten(shapes(model, image_size=image_size)).items()}
 
 
-def new_head(model: nn.Module, rng: jax.Array, *, image_size: int) -> dict[str, jax.Array]:
+def new_head(model: nn.Module, rng: jax.Array, *, image_size: int) -> dict[str, Any]:
     """A freshly initialized head of a network.
 
     Args:
@@ -56,7 +56,8 @@ def new_head(model: nn.Module, rng: jax.Array, *, image_size: int) -> dict[str, 
       image_size: side in pixels of the network's images.
 
     Returns:
-      The head's `kernel` `[c, s]` and `bias` `[s]`.
+      The head's `kernel` `[c, s]` and `bias` `[s]`; of a distilled DeiT also `dist`, a dict of the same for its second
+      token.
     """
     wanted = {path for path in shapes_by_path(model, image_size=image_size) if path.startswith(f"params/{HEAD}/")}
     return trees.unflatten(initialize(model, rng, wanted, image_size=image_size))["params"][HEAD]

@@ -47,7 +47,7 @@ def load_pretrained(name: str, source: str | os.PathLike[str] | None = None, **a
     """Reads pretrained variables with `read_pretrained`, whose notes become warnings in the log `vpns_jax`.
 
     Args:
-      name: one of `names()`, or timm's name for it.
+      name: the network's name, as for `create`.
       source: a local file or a hub id; None for the default weights.
       **arguments: as for `read_pretrained`.
 
@@ -82,7 +82,7 @@ def read_pretrained(
     share is removed, and float16 and bfloat16 are widened to float32.
 
     Args:
-      name: one of `names()`, or timm's name for it.
+      name: the network's name, as for `create`.
       source: a local `.safetensors`, `.npz`, `.pth`, `.pt`, `.bin`, `.ckpt` or `.pth.tar` file, or a hub id such as
         "hf://timm/resnet18.tv_in1k"; by default `default_source(name)`. Known layouts are those of torchvision and
         timm, for ResNets and ViTs also transformers', and for ViTs also that of the AugReg `.npz` files.
@@ -246,7 +246,7 @@ def export(name: str, variables: Mapping[str, Any], *, layout: Layout | None = N
     file lacked the `num_batches_tracked` of batch normalization, zeros are exported for them.
 
     Args:
-      name: one of `names()`, or timm's name for it.
+      name: the network's name, as for `create`.
       variables: variables of that network, with any number of classes, width and image size.
       layout: another layout, such as `layouts.TIMM[VGG]`.
 
@@ -254,7 +254,8 @@ def export(name: str, variables: Mapping[str, Any], *, layout: Layout | None = N
       Fresh NumPy arrays by name, float32 (counts: int64), for `save_safetensors`.
 
     Raises:
-      UserError: these are not the variables of that network, or it has no weight layout.
+      UserError: these are not the variables of that network, or it has no weight layout. Neither is checked of networks
+        of one's own, whose variables keep their names.
     """
     if is_own(name):
         # Its code is not run: its layout has the names of its variables, whatever its options.

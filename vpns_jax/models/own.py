@@ -80,6 +80,9 @@ class Factory:
           num_classes: the number of logits.
           options: the other arguments of the function.
 
+        Returns:
+          What the function returned; a module alone becomes an `OwnModel`.
+
         Raises:
           UserError: the function does not take the arguments, fails, or returns something else.
         """
@@ -119,6 +122,9 @@ class Factory:
           name: the network's name, for errors.
           num_classes: the number of logits.
           options: the other arguments of the function.
+
+        Returns:
+          The network.
 
         Raises:
           UserError: as a call.

@@ -52,6 +52,9 @@ class Entry:
           num_classes: the number of logits.
           options: values by option, without `widths`.
 
+        Returns:
+          The module, with the standard widths.
+
         Raises:
           UserError: a value is not allowed.
         """

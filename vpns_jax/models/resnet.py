@@ -1,4 +1,4 @@
-"""ResNet-18, -34 and -50 (He et al. 2016, arXiv 1512.03385), torchvision's variant.
+"""ResNet-18, -34 and -50 (He et al. 2016, arXiv 1512.03385), torchvision's variant, and ResNet-10, a block a stage.
 
 torchvision's 50-layer network strides in the 3x3 convolution of a bottleneck, not in its first 1x1
 ("ResNet v1.5"), and pads every convolution by half its kernel on all sides.

@@ -55,7 +55,7 @@ LAYOUTS: dict[type[nn.Module], tuple[Layout, ...]] = {
     OwnNetwork: (flax,),
     ViT: (vit_timm, vit_augreg, vit_torchvision, vit_torchvision_old, vit_transformers, vit_transformers_5),
 }
-# The layout of timm's networks, which reads the same files for some and not for others.
+# timm's layout: the first in LAYOUTS for all but VGGs.
 TIMM: dict[type[nn.Module], Layout] = {
     ConvNeXt: convnext_timm,
     DeiT: vit_timm,
