@@ -104,7 +104,7 @@ def save_safetensors(
 
     Args:
       path: the file; its folder must exist. An old file is replaced.
-      tensors: arrays by name, of dtypes that the format has. Equal tensors make equal files.
+      tensors: arrays by name, of the dtypes in `DTYPES`. Equal tensors make equal files.
       metadata: what else is to stand in the header.
 
     Raises:
