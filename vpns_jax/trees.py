@@ -2,6 +2,7 @@
 
 import difflib
 import fnmatch
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -104,7 +105,12 @@ def named_leaves(tree: PyTree) -> dict[str, Any]:
     Returns:
       The leaves; None is no leaf.
     """
-    return {joined(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+    named: dict[str, Any] = {}
+    for path, node in jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_variable)[0]:
+        # A variable has one child, `value`. Other modules may have an array of that name, too, which is not left out.
+        inner = jax.tree_util.tree_flatten_with_path(node)[0] if _is_variable(node) else [((None,), node)]
+        named |= {_joined((*path, *rest)): leaf for (_, *rest), leaf in inner}
+    return named
 
 
 def like(tree: PyTree, leaves: Mapping[str, Any]) -> PyTree:
@@ -120,13 +126,21 @@ def like(tree: PyTree, leaves: Mapping[str, Any]) -> PyTree:
     return jax.tree.unflatten(jax.tree.structure(tree), [leaves.get(path) for path in named_leaves(tree)])
 
 
+def is_traced(tree: PyTree) -> bool:
+    """Whether the values of a tree are unknown, because `jax.jit` or another transformation traces them."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
 def is_outputs_first(path: str) -> bool:
     """Whether an array is [out, in, ...], as PyTorch's and Equinox's `weight`; all others are [..., in, out]."""
     return path.rsplit("/", 1)[-1] == "weight"
 
 
-def joined(path: tuple[Any, ...]) -> str:
-    """A path as `jax.tree_util` gives it, "/"-joined as in `named_leaves`."""
-    *_, last = path or (None,)
-    variable = isinstance(last, jax.tree_util.GetAttrKey) and last.name == "value"
-    return jax.tree_util.keystr(path[:-1] if variable else path, simple=True, separator="/")
+def _is_variable(node: Any) -> bool:
+    """Whether a node is a variable of Flax NNX, which is imported only by programs that use it."""
+    nnx = sys.modules.get("flax.nnx")
+    return nnx is not None and isinstance(node, nnx.Variable)
+
+
+def _joined(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")

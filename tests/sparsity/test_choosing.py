@@ -6,6 +6,8 @@ import equinox as eqx
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
 from flax import nnx
 from flax.core import FrozenDict
@@ -123,3 +125,31 @@ def test_only_floats_with_axes_can_be_pruned():
         sparsity.prunable({"scale": jnp.float32(1)}, select=lambda path, leaf: True)
     with pytest.raises(UserError, match="select= takes name, which is str"):
         sparsity.prunable({"name": "net"}, select=lambda path, leaf: True)
+
+
+class Attention(eqx.Module):
+    query: jax.Array
+    key: jax.Array
+    value: jax.Array
+
+
+def test_only_variables_of_nnx_lend_their_path_to_their_value():
+    tree = {"attn": Attention(jnp.ones((2, 2)), jnp.zeros((2, 2)), jnp.ones((2, 2)))}
+    assert set(trees.named_leaves(tree)) == {"attn/query", "attn/key", "attn/value"}
+    mask = sparsity.prunable(tree, select=lambda path, leaf: leaf.ndim == 2)
+    mask = jax.tree.map(lambda leaf: leaf > 0, mask)
+    tx = sparsity.keep_mask(optax.sgd(0.1), mask)
+    after = sparsity.current_mask(jax.jit(tx.init)(tree), tree)
+    assert not after["attn"].key.any()
+    assert set(trees.named_leaves(nnx.Param(jnp.ones(2)))) == {""}
+    assert set(trees.named_leaves({"a": nnx.Param({"value": jnp.ones(2)})})) == {"a/value"}
+
+
+def test_dtypes_that_cannot_be_ranked_are_refused():
+    with pytest.raises(UserError, match=r"a/kernel is float8_e4m3fn; only float32, bfloat16 and float16"):
+        sparsity.prunable({"a": {"kernel": jax.ShapeDtypeStruct((2, 2), jnp.float8_e4m3fn)}})
+    # A NumPy array of float64 becomes float32 in JAX, unless 64 bits are allowed.
+    double = {"a": {"kernel": np.ones((2, 2))}}
+    assert sparsity.prunable(double) == double
+    with jax.enable_x64(True), pytest.raises(UserError, match="a/kernel is float64"):
+        sparsity.prunable(double)

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from vpns_jax import trees
 from vpns_jax.errors import UserError, several
+from vpns_jax.sparsity.selection.keys import SUPPORTED
 
 PyTree = Any
 # The names of weights: Flax's, PyTorch's and Equinox's, and Haiku's.
@@ -54,7 +56,7 @@ def prunable(
 
     Raises:
       UserError: nothing is selected, a pattern matches nothing that is, nothing is left, or a selected leaf is no array
-        of floats with axes.
+        of floats with axes, or of floats that cannot be ranked, such as float64.
     """
     leaves = trees.named_leaves(params)
     chosen = {path: leaf for path, leaf in leaves.items() if select(path, leaf)}
@@ -67,8 +69,25 @@ def prunable(
         if not _is_float(leaf) or not leaf.shape:
             what = f"{leaf.dtype} of shape {tuple(leaf.shape)}" if hasattr(leaf, "dtype") else type(leaf).__name__
             raise UserError(f"select= takes {path}, which is {what}; only arrays of floats with axes can be pruned")
+        # A float64 array of NumPy's is a float32 one to JAX, as long as JAX has no 64 bits.
+        if (dtype := jax.dtypes.canonicalize_dtype(leaf.dtype)) not in SUPPORTED:
+            known = "float32, bfloat16 and float16"
+            raise UserError(f"{path} is {dtype}; only {known} can be pruned: leave it out, or convert it")
     kept = trees.narrow(list(chosen), include=include, exclude=exclude)
     return trees.like(params, {path: leaf for path, leaf in chosen.items() if path in kept})
+
+
+def check_some(kernels: PyTree) -> None:
+    """Checks that there is something to prune.
+
+    Args:
+      kernels: the weights that may be pruned.
+
+    Raises:
+      UserError: there is nothing.
+    """
+    if not jax.tree.leaves(kernels):
+        raise UserError("nothing may be pruned: `prunable` gave no weights; see sparsity.prunable")
 
 
 def _is_float(leaf: Any) -> bool:

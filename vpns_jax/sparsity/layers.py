@@ -76,8 +76,7 @@ def layers(grain: Granularity, shapes: PyTree, coupled: Sequence[Coupled] = ()) 
         that the tree lacks. The line names all such kernels, so that the caller can exclude them.
       ValueError: coupled kernels differ in their number of output channels.
     """
-    leaves, _ = jax.tree_util.tree_flatten_with_path(shapes)
-    named = tuple((trees.joined(path), tuple(leaf.shape)) for path, leaf in leaves)
+    named = tuple((path, tuple(leaf.shape)) for path, leaf in trees.named_leaves(shapes).items())
     return _layers(grain, named, tuple(coupled))
 
 

@@ -23,11 +23,11 @@ def scaled_init(weights: PyTree) -> PyTree:
     Returns:
       Scores shaped as `weights`. An all-zero kernel gets zero scores.
     """
-    return jax.tree_util.tree_map_with_path(_scaled, weights)
+    return trees.like(weights, {path: _scaled(path, leaf) for path, leaf in trees.named_leaves(weights).items()})
 
 
-def _scaled(path: tuple[Any, ...], w: jax.Array) -> jax.Array:
-    fan_in = math.prod(w.shape[1:] if trees.is_outputs_first(trees.joined(path)) else w.shape[:-1])
+def _scaled(path: str, w: jax.Array) -> jax.Array:
+    fan_in = math.prod(w.shape[1:] if trees.is_outputs_first(path) else w.shape[:-1])
     largest = jnp.max(jnp.abs(w))
     return math.sqrt(6 / fan_in) * w / jnp.where(largest == 0, 1, largest)
 

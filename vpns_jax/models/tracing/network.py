@@ -43,8 +43,7 @@ def trace_channels(
     spaces = Spaces()
     samples = {path: spaces.draw_parameter(positive=path.endswith("/var")) for path in leaves}
     inputs = {path: parameter(path, tuple(leaf.shape), samples[path]) for path, leaf in leaves.items()}
-    flat, _ = jax.tree_util.tree_flatten_with_path(variables)
-    order = [inputs[trees.joined(path)] for path, _ in flat]
+    order = [inputs[path] for path in trees.named_leaves(variables)]
     follower = Program(samples, {path: len(leaf.shape) for path, leaf in leaves.items()}, spaces)
     outputs = follower.follow(program.jaxpr, program.consts, [*order, Value(images, data=True)])
     for output in outputs:

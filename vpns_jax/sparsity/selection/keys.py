@@ -11,7 +11,7 @@ from jax import lax
 _SIGN = 1 << 31
 _INFINITY = 0x7F800000
 _NAN = 0x7FC00000
-_SUPPORTED = (jnp.float32.dtype, jnp.bfloat16.dtype, jnp.float16.dtype)
+SUPPORTED = (jnp.float32.dtype, jnp.bfloat16.dtype, jnp.float16.dtype)
 
 # Order keys lie in LOWEST <= key < END; ranks in LOWEST_RANK <= rank < END, those of magnitudes from LEAST_RANK on.
 LOWEST, END = -_INFINITY, _NAN + 1
@@ -57,7 +57,7 @@ def key_to_float(key: jax.Array, dtype: jnp.dtype = jnp.float32.dtype) -> jax.Ar
 
 def _bits(x: jax.Array) -> jax.Array:
     """The bits of x as float32, an int32."""
-    if x.dtype not in _SUPPORTED:
+    if x.dtype not in SUPPORTED:
         raise TypeError(f"selection takes float32, bfloat16 or float16 arrays, found {x.dtype}")
     if x.dtype == jnp.bfloat16:
         # By the bits: a conversion may flush subnormal numbers to zero.
