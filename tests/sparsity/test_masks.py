@@ -164,3 +164,16 @@ def test_scaled_init_by_hand():
 
 def test_magnitude():
     assert sparsity.magnitude({"k": jnp.array([-2.0, 1.0])})["k"].tolist() == [2.0, 1.0]
+
+
+def test_large_leaves_of_half_precision_are_leveled():
+    scores = {"a": jnp.ones((256, 256), jnp.float16), "b": jnp.full((2, 2), 3, jnp.float16)}
+    # The mean of all is 65,548 / 65,540; of float16 this is 1.
+    leveled = sparsity.level(scores)
+    assert all(leaf.dtype == jnp.float16 and bool((leaf == 1).all()) for leaf in leveled.values())
+
+
+def test_scores_of_fisher_keep_small_weights_of_half_precision():
+    w = {"a": jnp.full(2, 1e-4, jnp.float16)}
+    score = sparsity.fisher(w, {"a": jnp.ones(2)})["a"]
+    np.testing.assert_allclose(score, 0.5 * np.float32(np.float16(1e-4)) ** 2, rtol=1e-6)

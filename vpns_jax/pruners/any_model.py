@@ -71,9 +71,9 @@ class Weights:
           The mask, a tree of bool like `params`, with None where nothing may be pruned.
 
         Raises:
-          UserError: the scores are all equal, or not finite; not checked under `jax.jit`.
+          UserError: the scores are all equal, or not finite; not checked under `jax.jit`, or if nothing is pruned.
         """
-        if not is_traced(scores) and any(jax.tree.leaves(self.amount)):
+        if not trees.is_traced(scores) and any(jax.tree.leaves(self.amount)):
             sparsity.check_scores(scores)
         return self.mask(self.pattern.select(scores, self.amount, signed=signed))
 
@@ -87,11 +87,6 @@ class Weights:
           See `keep`.
         """
         return trees.like(self.params, trees.named_leaves(self.pattern.mask(kept, self.params)))
-
-
-def is_traced(tree: PyTree) -> bool:
-    """Whether the values of a tree are unknown, because `jax.jit` or another transformation traces them."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def checked(loss_fn: Loss, params: PyTree, batches: Iterable[Any], name: str) -> list[Any]:
@@ -139,7 +134,7 @@ def mean_gradient(
       pattern: says where the scored arrays belong in the weights.
 
     Returns:
-      A tree like `scored`.
+      A tree like `scored`, at least float32.
     """
     return _mean_power(1, loss_fn, params, scored, batches, pattern)
 
@@ -157,7 +152,7 @@ def mean_squared_gradient(
       pattern: says where the scored arrays belong in the weights.
 
     Returns:
-      A tree like `scored`.
+      A tree like `scored`, at least float32.
     """
     return _mean_power(2, loss_fn, params, scored, batches, pattern)
 
@@ -165,7 +160,7 @@ def mean_squared_gradient(
 def _mean_power(
     power: int, loss_fn: Loss, params: PyTree, scored: PyTree, batches: Iterable[Any], pattern: sparsity.Pattern
 ) -> PyTree:
-    total, count = jax.tree.map(jnp.zeros_like, scored), 0
+    total, count = _zeros(scored), 0
     for batch in batches:
         total, count = _add_gradient(power, loss_fn, pattern, total, params, scored, batch), count + 1
     return _divided(total, count)
@@ -187,12 +182,17 @@ def mean_hessian_vector(
       pattern: says where the scored arrays belong in the weights.
 
     Returns:
-      A tree like `scored`.
+      A tree like `scored`, at least float32.
     """
-    total, count = jax.tree.map(jnp.zeros_like, scored), 0
+    total, count = _zeros(scored), 0
     for batch in batches:
         total, count = _add_hessian_vector(loss_fn, pattern, total, params, scored, vector, batch), count + 1
     return _divided(total, count)
+
+
+def _zeros(scored: PyTree) -> PyTree:
+    """Sums to add to. In half precision a sum over many batches would stand still."""
+    return jax.tree.map(lambda x: jnp.zeros_like(x, sparsity.at_least_single(x)), scored)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
@@ -200,7 +200,7 @@ def _add_gradient(
     power: int, loss_fn: Loss, pattern: sparsity.Pattern, total: PyTree, params: PyTree, scored: PyTree, batch: Any
 ) -> PyTree:
     gradient = jax.grad(lambda scored: loss_fn(pattern.put(params, scored), batch))(scored)
-    return jax.tree.map(lambda x, g: x + g**power, total, gradient)
+    return jax.tree.map(lambda x, g: x + g.astype(x.dtype) ** power, total, gradient)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
@@ -208,7 +208,9 @@ def _add_hessian_vector(
     loss_fn: Loss, pattern: sparsity.Pattern, total: PyTree, params: PyTree, scored: PyTree, vector: PyTree, batch: Any
 ) -> PyTree:
     gradient = jax.grad(lambda scored: loss_fn(pattern.put(params, scored), batch))
-    _, product = jax.jvp(gradient, (scored,), (vector,))
+    # A tangent has the dtype of its variable.
+    tangent = jax.tree.map(lambda x, v: v.astype(x.dtype), scored, vector)
+    _, product = jax.jvp(gradient, (scored,), (tangent,))
     return jax.tree.map(jnp.add, total, product)
 
 

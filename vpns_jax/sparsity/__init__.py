@@ -36,6 +36,7 @@ from vpns_jax.sparsity.pattern import (
 )
 from vpns_jax.sparsity.rules import Moves, Rule
 from vpns_jax.sparsity.scores import (
+    at_least_single,
     bilevel_gradient,
     check_scores,
     connection_sensitivity,
@@ -67,6 +68,7 @@ __all__ = [
     "Rule",
     "Term",
     "apply",
+    "at_least_single",
     "attach_gradient",
     "bilevel",
     "bilevel_gradient",

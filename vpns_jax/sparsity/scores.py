@@ -44,9 +44,19 @@ def level(scores: PyTree) -> PyTree:
     Returns:
       The scaled scores. An all-zero leaf stays as it is.
     """
-    sizes = jax.tree.map(lambda s: jnp.sum(jnp.abs(s)), scores)
+    # Half precision holds neither sums over many scores nor their number.
+    sizes = jax.tree.map(lambda s: jnp.sum(jnp.abs(s), dtype=at_least_single(s)), scores)
     total = sum(jax.tree.leaves(sizes)) / sum(leaf.size for leaf in jax.tree.leaves(scores))
-    return jax.tree.map(lambda s, size: s * jnp.where(size > 0, total * s.size / size, 1), scores, sizes)
+
+    def leveled(s: jax.Array, size: jax.Array) -> jax.Array:
+        return (s * jnp.where(size > 0, total * s.size / size, 1)).astype(s.dtype)
+
+    return jax.tree.map(leveled, scores, sizes)
+
+
+def at_least_single(x: jax.Array) -> jnp.dtype:
+    """The dtype of an array or, if it is of half precision, float32: for sums over many terms, and for squares."""
+    return jnp.promote_types(x.dtype, jnp.float32)
 
 
 @jax.jit
@@ -97,9 +107,14 @@ def fisher(weights: PyTree, squared_gradient: PyTree) -> PyTree:
       squared_gradient: tree like `weights`, E[g^2]: the mean of the squared gradient.
 
     Returns:
-      Scores shaped as `weights`.
+      Scores shaped as `weights`, at least float32: squares of small numbers are zero in float16.
     """
-    return jax.tree.map(lambda w, g: w * w * g / 2, weights, squared_gradient)
+
+    def rise(w: jax.Array, g: jax.Array) -> jax.Array:
+        w = w.astype(at_least_single(w))
+        return w * w * g / 2
+
+    return jax.tree.map(rise, weights, squared_gradient)
 
 
 @jax.jit
