@@ -99,6 +99,7 @@ def test_a_further_selection_keeps_less_of_what_is_kept():
         # 8 + 4 + 4 + 4 = 20 are left of one channel in each.
         (PATTERN, 0.19, "target macs:0.19 cannot be reached: with one channel left in each of the 2 layers .* 0.2 of"),
         (PATTERN, 1.5, "density is 1.5"),
+        (BudgetPattern(channels=CHANNELS, target="macs"), 0.5, "target macs: the terms cost nothing"),
         (BudgetPattern(allocation="erk", channels=CHANNELS, terms=TERMS, target="macs"), 0.5, "found erk"),
     ],
 )
@@ -107,3 +108,14 @@ def test_what_cannot_be_reached_is_one_line(pattern, share, message):
         pattern.amount(SHAPES, share)
     assert "\n" not in str(caught.value)
     assert float(PATTERN.amount(SHAPES, 0.5)) == 0.5
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_channel_whose_score_is_no_number_goes_first(signed):
+    scores = {"a": jnp.array([0.4, 0.2, jnp.nan]), "b": jnp.array([0.1, 0.3, 0.5, 0.6, 0.7])}
+    # Without one channel of `a` 8 + 8 + 40 + 20 = 76 are left.
+    assert kept(scores, 0.8, signed=signed) == {"a": [True, True, False], "b": [True] * 5}
+
+
+def test_the_whole_cost_keeps_every_channel():
+    assert kept({"a": jnp.zeros(3), "b": jnp.ones(5)}, 1.0) == {"a": [True] * 3, "b": [True] * 5}

@@ -18,7 +18,9 @@ from jax import lax
 
 from vpns_jax import trees
 from vpns_jax.errors import UserError
+from vpns_jax.sparsity import selection
 from vpns_jax.sparsity.channels import ChannelPattern
+from vpns_jax.sparsity.choosing import check_some
 from vpns_jax.sparsity.density import check_density
 
 PyTree = Any
@@ -81,13 +83,20 @@ class BudgetPattern(ChannelPattern):
           The share.
 
         Raises:
-          UserError: one channel in each layer costs more than that, or the allocation is not global.
+          UserError: nothing may be pruned, the share is outside (0, 1], the allocation is not global, the terms cost
+            nothing, or one channel in each layer costs more than the share; or see `layers`.
+          ValueError: see `layers`.
         """
+        check_some(shapes)
         check_density(density)
         if self.allocation != "global":
             raise UserError(f"target {self.target} needs one threshold, allocation global; found {self.allocation}")
         all_layers = dict(zip(self._names(shapes), self.layers(shapes), strict=True))
         dense = cost(self.terms, {})
+        if dense <= 0:
+            raise UserError(
+                f"target {self.target}: the terms cost nothing; give the parts of the network and their costs"
+            )
         least = cost(self.terms, {name: (1, layer.groups) for name, layer in all_layers.items()}) / dense
         if least > density:
             raise UserError(
@@ -116,15 +125,15 @@ class BudgetPattern(ChannelPattern):
 @functools.partial(jax.jit, static_argnames=("pattern", "signed"))
 def _select(pattern: BudgetPattern, scores: PyTree, share: jax.Array, *, signed: bool) -> PyTree:
     leaves, structure = jax.tree.flatten(lax.stop_gradient(scores))
-    named, _ = jax.tree_util.tree_flatten_with_path(scores)
-    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in named]
-    values = jnp.concatenate([leaf if signed else jnp.abs(leaf) for leaf in leaves])
-    # Of equal scores, the first is pruned first, as everywhere.
-    order = jnp.argsort(values, stable=True)
+    names = list(trees.named_leaves(scores))
+    rank_of = selection.order_rank if signed else selection.magnitude_rank
+    # Of equal scores, the first is pruned first, and one that is NaN before all others, as everywhere.
+    order = jnp.argsort(jnp.concatenate([rank_of(leaf) for leaf in leaves]), stable=True)
     owner = np.repeat(np.arange(len(leaves)), [leaf.size for leaf in leaves])
     left = _left(pattern.terms, names, [leaf.size for leaf in leaves], jnp.asarray(owner)[order])
-    pruned = jnp.argmax(left <= share * (1 - _ROUNDING))
-    rank = jnp.zeros(values.size, jnp.int32).at[order].set(jnp.arange(values.size, dtype=jnp.int32))
+    # The whole cost is exact: nothing has to go.
+    pruned = jnp.where(share >= 1, 0, jnp.argmax(left <= share * (1 - _ROUNDING)))
+    rank = jnp.zeros(order.size, jnp.int32).at[order].set(jnp.arange(order.size, dtype=jnp.int32))
     kept = jnp.split(rank >= pruned, np.cumsum([leaf.size for leaf in leaves])[:-1])
     return jax.tree.unflatten(structure, kept)
 
