@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
@@ -12,8 +13,9 @@ from tests.pruners import cells
 from tests.training import tiny
 from vpns_jax import models, pruners, sparsity, trees
 from vpns_jax.errors import LONGEST, UserError
+from vpns_jax.pruners.any_model import mean_gradient, mean_hessian_vector, mean_squared_gradient
 from vpns_jax.pruners.methods import scoring
-from vpns_jax.sparsity import Pattern
+from vpns_jax.sparsity import BudgetPattern, ChannelPattern, GradualMagnitude, Moves, Pattern, Term
 
 X = jax.random.normal(jax.random.key(1), (3, 8, 6))
 BATCHES = list(X)
@@ -180,6 +182,7 @@ def test_synflow_of_an_nnx_model_empties_no_layer():
             "nothing is selected",
         ),
         (lambda: pruners.snip(lambda p, x: jnp.sum(x), PARAMS, BATCHES, density=0.5), "scores are all 0"),
+        (lambda: pruners.synflow(apply, PARAMS, X[0, :1], 0.5, rounds=0), "synflow.rounds is 0"),
         (lambda: pruners.synflow(lambda p, x: nn.softmax(apply(p, x)), PARAMS, X[0, :1], 0.5), "it has a softmax"),
     ],
 )
@@ -196,3 +199,38 @@ def test_our_own_models_may_be_pruned_by_their_own_rule():
     mask = pruners.magnitude(dict(tiny.variables())["params"], 0.5, prunable=models.prunable)
     assert set(trees.named_leaves(mask)) == {"conv1/kernel", "head/kernel"}
     assert np.sum(kept(mask)) == 34
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_means_over_many_batches_of_half_precision(dtype):
+    """Of equal terms bfloat16 adds 256, float16 2,048; and 1e-4 has no square in float16."""
+    w, count = {"w": jnp.full((1, 2), 1, dtype)}, 2100
+    small = jnp.asarray(1e-4, dtype)
+
+    def square(params, batch):
+        return jnp.sum(params["w"] ** 2 * batch) / 2
+
+    batches = [jnp.ones((), dtype)] * count
+    found = mean_gradient(square, w, w, batches, Pattern()), mean_hessian_vector(square, w, w, w, batches, Pattern())
+    for mean in found:
+        np.testing.assert_array_equal(mean["w"], np.ones((1, 2), np.float32))
+    squared = mean_squared_gradient(square, w, w, [small], Pattern())["w"]
+    np.testing.assert_allclose(squared, np.full((1, 2), np.float32(small) ** 2), rtol=1e-6)
+
+
+PLACES = {
+    "magnitude": lambda **how: pruners.magnitude(PARAMS, 0.5, **how),
+    "first scores": lambda **how: sparsity.first_scores(PARAMS, **how),
+    "with scores": lambda **how: sparsity.with_scores(loss, PARAMS, 0.5, **how),
+    "with largest": lambda **how: sparsity.with_largest(loss, 0.5, **how)(PARAMS, X[0]),
+    "gradual": lambda **how: sparsity.gradual(optax.sgd(1), 0.5, GradualMagnitude(Moves(end=2)), **how).init(PARAMS),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    "pattern", [Pattern(), Pattern(allocation="erk"), ChannelPattern(), BudgetPattern(terms=(Term("", "", 1),))]
+)
+def test_a_tree_without_weights_is_a_mistake(place, pattern):
+    with pytest.raises(UserError, match="nothing may be pruned"):
+        PLACES[place](pattern=pattern, prunable=lambda params: {})

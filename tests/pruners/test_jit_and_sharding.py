@@ -102,3 +102,9 @@ def test_synflow_under_jit_needs_float64(monkeypatch):
     monkeypatch.setattr(jax, "devices", lambda: [Chip()])
     with pytest.raises(UserError, match="needs float64, which TPUs lack"):
         jax.eval_shape(lambda params: PRUNERS["synflow"](params, BATCHES), PARAMS)
+
+
+@pytest.mark.parametrize("name", PRUNERS)
+def test_weights_may_be_constants_of_the_program(name):
+    mask = jax.jit(lambda: PRUNERS[name](PARAMS, BATCHES))()
+    assert same(mask, PRUNERS[name](PARAMS, BATCHES))

@@ -210,3 +210,16 @@ def test_a_softmax_that_is_not_known_is_refused(problem):
     vit = MODELS["vit"]
     variables = jax.eval_shape(vit.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     check_linear(vit, variables["params"], canvas_size=32)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_normalization_over_other_axes_is_made_linear_over_those(masked):
+    norm = nn.LayerNorm(reduction_axes=(1, 2), feature_axes=(1, 2))
+    x = jnp.arange(1.0, 13.0).reshape(2, 3, 2)
+    params = {"scale": jnp.arange(1.0, 7.0).reshape(3, 2), "bias": jnp.full((3, 2), 0.5)}
+    mask = jnp.asarray([[[True], [True], [False]]]) if masked else None
+    with nn.intercept_methods(flows.linearize):
+        found = norm.apply({"params": params}, x, mask=mask)
+    counted = np.asarray(x)[:, : 2 if masked else 3]
+    rms = np.sqrt((counted**2).mean((1, 2), keepdims=True))
+    np.testing.assert_allclose(found, x / rms * params["scale"][None] + 0.5, rtol=1e-6)

@@ -8,12 +8,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from vpns_jax import sparsity
+from vpns_jax import sparsity, trees
 from vpns_jax.errors import UserError
 from vpns_jax.models.vit import Attention
 from vpns_jax.parallel import sharding
-from vpns_jax.pruners.any_model import is_traced
 
 PyTree = Any
 Apply = Callable[[PyTree, PyTree], Any]
@@ -69,7 +69,7 @@ def synaptic_flow(apply_fn: Apply, params: PyTree, scored: PyTree, inputs: PyTre
       UserError: it is traced for TPUs, which have no float64.
     """
     platform = jax.devices()[0].platform
-    if is_traced((params, scored, inputs)):
+    if trees.is_traced((params, scored, inputs)):
         if platform == "tpu":
             raise UserError("synflow needs float64, which TPUs lack: call it outside of jax.jit, where it uses the CPU")
         with jax.enable_x64(True):
@@ -119,17 +119,22 @@ def linearize(
     """
     module = context.module
     if isinstance(module, nn.LayerNorm) and context.method_name == "__call__":
-        (x,) = args
-        # A normalization may have no scale or no bias.
-        params = module.variables.get("params", {})
-        affine = {name: jnp.expand_dims(leaf, range(x.ndim - 1)) for name, leaf in params.items()}
-        x = _scaled(x, jnp.sqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True)))
-        return x * affine.get("scale", 1) + affine.get("bias", 0)
+        return _normalized(module, *args, **kwargs)
     if isinstance(module, Attention) and context.method_name == "attend":
         query, key, value = args
         weights = jnp.einsum("bqhd,bkhd->bhqk", query, key)
         return jnp.einsum("bhqk,bkhd->bqhd", _scaled(weights, weights.sum(-1, keepdims=True)), value)
     return call(*args, **kwargs)
+
+
+def _normalized(module: nn.LayerNorm, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
+    """Layer normalization without its mean; `mask` says which elements its scale is computed from, as in Flax."""
+    square = jnp.mean(jnp.square(x), axis=module.reduction_axes, keepdims=True, where=mask)
+    features = np.arange(x.ndim)[np.atleast_1d(module.feature_axes)]
+    rest = tuple(axis for axis in range(x.ndim) if axis not in features)
+    # A normalization may have no scale or no bias.
+    affine = {name: jnp.expand_dims(leaf, rest) for name, leaf in module.variables.get("params", {}).items()}
+    return _scaled(x, jnp.sqrt(square)) * affine.get("scale", 1) + affine.get("bias", 0)
 
 
 def _scaled(x: jax.Array, scale: jax.Array) -> jax.Array:

@@ -153,7 +153,7 @@ def _groups(pattern: Pattern, scored: PyTree, pruned: PyTree) -> PyTree:
 
 def _check_start(pattern: Pattern, kept: PyTree, pruned: PyTree, density: float) -> None:
     """Checks that a first mask has the counts that will be kept up."""
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(kept)):
+    if trees.is_traced(kept):
         return
     leaves = [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(kept)]
     numbers = [

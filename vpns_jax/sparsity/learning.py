@@ -7,6 +7,7 @@ import jax
 from jax import lax
 
 from vpns_jax.sparsity import masks
+from vpns_jax.sparsity.choosing import check_some
 from vpns_jax.sparsity.choosing import prunable as all_prunable
 from vpns_jax.sparsity.pattern import SINGLE, Pattern
 
@@ -25,7 +26,8 @@ def with_scores(
 
     The gradient passes straight through the mask, so scores of pruned weights learn, too. This is HYDRA and, with a
     prompt that is learned beside the scores, stage 1 of VPNs. Start from `first_scores`; after training, the mask is
-    `topk_mask(scores, density)`, or `structured_mask` with a pattern. Call this within the jitted step and give the
+    `topk_mask(scores, density)` or, with any pattern, `pattern.mask(kept, params)` with `kept = pattern.select(scores,
+    pattern.amount(prunable(params), density))`. Call this within the jitted step and give the
     step the weights as an argument; otherwise they become constants of the program.
 
     Args:
@@ -60,8 +62,9 @@ def with_largest(
     """Turns a loss of weights into one whose forward pass sees only the largest of them, while all of them are trained.
 
     The mask is made anew in each call, and the gradient passes straight through it: pruned weights get that of the loss
-    at the masked weights, and may come back. So the weights stay dense; after training, apply the mask of
-    `topk_mask(prunable(params), density)`, or `structured_mask` with a pattern.
+    at the masked weights, and may come back. So the weights stay dense; after training, apply the mask:
+    `topk_mask(prunable(params), density)` or, with any pattern, `pattern.mask(kept, params)` with `kept =
+    pattern.select(pattern.magnitude(kernels), pattern.amount(kernels, density))` and `kernels = prunable(params)`.
 
     Args:
       loss_fn: a function of the weights and of anything else, such as (params, batch).
@@ -100,6 +103,9 @@ def first_scores(
       A tree like `prunable(params)`; for channels, one of vectors.
 
     Raises:
-      UserError: nothing may be pruned.
+      UserError: nothing may be pruned, or the granularity does not suit the weights.
+      ValueError: the pattern does not know the channels of a kernel.
     """
-    return pattern.first_scores(prunable(params))
+    kernels = prunable(params)
+    check_some(kernels)
+    return pattern.first_scores(kernels)

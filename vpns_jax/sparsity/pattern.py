@@ -24,6 +24,7 @@ import numpy as np
 
 from vpns_jax.errors import check_name
 from vpns_jax.sparsity import allocation, masks, n_of_m
+from vpns_jax.sparsity.choosing import check_some
 from vpns_jax.sparsity.counts import Counts, check_counts, count
 from vpns_jax.sparsity.density import check_density
 from vpns_jax.sparsity.granularity import WEIGHT, Granularity
@@ -205,11 +206,13 @@ def validate(pattern: Pattern, shapes: PyTree, density: float) -> None:
       density: share of groups kept.
 
     Raises:
-      UserError: the allocation is unknown; the granularity does not suit a kernel, such as one whose inputs M does
-        not divide (the line names the kernel, so that the caller can exclude it and it stays dense); or the density
-        is outside (0, 1], differs from N / M, or is too low to leave each layer a group.
+      UserError: nothing may be pruned; the allocation is unknown; the granularity does not suit a kernel, such as one
+        whose inputs M does not divide (the line names the kernel, so that the caller can exclude it and it stays
+        dense); or the density is outside (0, 1], differs from N / M, or keeps fewer groups than there are layers under
+        one threshold.
     """
     check_name("allocation", pattern.allocation, allocation.ALLOCATIONS)
+    check_some(shapes)
     check_density(density)
     check_counts(pattern.granularity, pattern.allocation, pattern.layers(shapes), density)
 

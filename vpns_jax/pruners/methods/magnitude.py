@@ -30,7 +30,8 @@ def magnitude(
       The mask, a tree of bool like `params`, with None where nothing may be pruned.
 
     Raises:
-      UserError: an argument does not suit the others, or all weights have the same magnitude or are not finite.
+      UserError: an argument does not suit the others, or all weights have the same magnitude or are not finite (not
+        checked under `jax.jit`, or if nothing is pruned).
     """
     weights = Weights.of(params, density, pattern, prunable)
     return weights.keep(pattern.magnitude(weights.kernels))

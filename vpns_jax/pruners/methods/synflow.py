@@ -17,9 +17,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from vpns_jax import sparsity
+from vpns_jax import sparsity, trees
+from vpns_jax.errors import UserError
 from vpns_jax.options import Range, option
-from vpns_jax.pruners.any_model import Prunable, Weights, is_traced
+from vpns_jax.pruners.any_model import Prunable, Weights
 from vpns_jax.pruners.flow import Apply, check_linear, synaptic_flow
 from vpns_jax.pruners.problem import Problem
 from vpns_jax.training.network import Subnetwork
@@ -71,8 +72,10 @@ def synflow(
 
     Raises:
       UserError: an argument does not suit the others, there is an exponential that is not made linear, or the scores
-        are all equal or not finite (not checked under `jax.jit`).
+        are all equal or not finite (not checked under `jax.jit`, or if nothing is pruned).
     """
+    if rounds < 1:
+        raise UserError(f"synflow.rounds is {rounds}; it needs at least one round")
     weights = Weights.of(params, density, pattern, prunable)
     ones = jax.tree.map(lambda x: jnp.ones(x.shape, jnp.float32), inputs)
     check_linear(apply_fn, params, ones, getattr(apply_fn, "__name__", type(apply_fn).__name__))
@@ -163,7 +166,8 @@ def in_rounds(
         return (pattern.select_further(scores, kept, amount), scores), None
 
     last = tuple(jax.tree.map(lambda x, t=dtype: jnp.ones_like(x, t), scored) for dtype in (bool, jnp.float32))
-    if is_traced((params, scored)):
+    # The weights may be constants of a traced program; what is computed from them is traced there, too.
+    if trees.is_traced((params, scored, inputs, last)):
         return lax.scan(next_round, last, jax.tree.map(lambda *each: jnp.stack(each), *amounts))[0]
     for round_, amount in enumerate(amounts):
         last, _ = next_round(last, amount)
