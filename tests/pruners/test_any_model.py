@@ -234,3 +234,20 @@ PLACES = {
 def test_a_tree_without_weights_is_a_mistake(place, pattern):
     with pytest.raises(UserError, match="nothing may be pruned"):
         PLACES[place](pattern=pattern, prunable=lambda params: {})
+
+
+def test_random_groups_have_the_same_chance_whatever_their_size():
+    params = {"small": {"kernel": jnp.ones((1, 1, 16, 16))}, "large": {"kernel": jnp.ones((3, 3, 16, 16))}}
+    pattern = Pattern(sparsity.parse_granularity("kernel"))
+    large, small = kept(pruners.random(params, 0.1, jax.random.key(0), pattern=pattern))
+    # Of 512 groups 52 are kept: 26 +- 3.4 of each size.
+    assert large // 9 + small == 52
+    assert 12 < small < 40
+
+
+def test_random_scores_of_single_weights_are_drawn_apart():
+    weights, key = {"a": jnp.ones((4, 3)), "b": jnp.ones((2, 2))}, jax.random.key(3)
+    expected = sparsity.random(weights, key)
+    for granularity in ("weight", "1:2"):
+        found = Pattern(sparsity.parse_granularity(granularity)).random(weights, key)
+        assert jax.tree.all(jax.tree.map(jnp.array_equal, found, expected))

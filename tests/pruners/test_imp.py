@@ -1,5 +1,6 @@
 """Iterative magnitude pruning: its counts, its rewinding, and that a killed run ends like an uninterrupted one."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -137,3 +138,20 @@ def test_killed_and_resumed_bit_for_bit(tmp_path, data):
     assert tiny.same(again.best, unbroken.best)
     assert rows_again == rows
     assert result_again == result
+
+
+@pytest.mark.parametrize(
+    ("scores", "notes"),
+    [
+        # What an earlier round pruned has the largest score of all, since it was rewound; nothing ties with it.
+        ([5.0, 1.0, 2.0, 3.0], 0),
+        ([5.0, 2.0, 2.0, 2.0], 1),
+    ],
+)
+def test_what_an_earlier_round_pruned_does_not_tie(tmp_path, scores, notes):
+    run = cells.cell(tmp_path, "imp")
+    problem = dataclasses.replace(run.problem(), prunable={"a": jnp.ones((1, 4))})
+    mask = {"a": jnp.asarray([[False, True, True, True]])}
+    kept = problem.keep_fewer({"a": jnp.asarray([scores])}, mask, 0.5, run.runner)
+    assert kept["a"].tolist() == [[False, False, True, True]]
+    assert len(run.runner.notes) == notes

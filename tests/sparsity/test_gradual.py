@@ -13,6 +13,7 @@ from tests import sorting
 from vpns_jax import models, sparsity
 from vpns_jax.errors import UserError
 from vpns_jax.sparsity import SET, GradualMagnitude, Moves, Pattern, RigL
+from vpns_jax.sparsity.rules import Now
 
 UNIFORM = Pattern(allocation="uniform")
 KERNELS = ("a", "b")
@@ -248,3 +249,33 @@ def test_whole_channels_move_with_all_that_belongs_to_them():
         assert np.array_equal(mask["a"]["kernel"], np.broadcast_to(mask["a"]["bias"], (6, 10)))
         assert np.all(params["a"]["bias"][~mask["a"]["bias"]] == 0)
         assert np.all(params["a"]["kernel"][~mask["a"]["kernel"]] == 0)
+
+
+def test_set_starts_and_grows_groups_with_the_same_chance_whatever_their_size():
+    kernels = {"small": {"kernel": jnp.ones((1, 1, 16, 16))}, "large": {"kernel": jnp.ones((3, 3, 16, 16))}}
+    pattern, rule = Pattern(sparsity.parse_granularity("kernel")), SET(Moves(end=1), share=0.9)
+    start = rule.start(pattern, kernels, 0.1)
+    amount = jax.tree.map(lambda rows: rows[0], rule.amounts(pattern, kernels, 0.1))
+    sizes = jax.tree.map(lambda keep: keep.astype(jnp.float32), start)
+    after = rule.move(pattern, Now(start, sizes, sizes, jnp.int32(0)), amount)
+    # Of 512 groups 52 are kept, 26 +- 3.4 of each size, and all but 6 of them are exchanged.
+    for mask in (start, after):
+        assert 12 < int(mask["small"]["kernel"].sum()) < 40
+        assert sum(int(leaf["kernel"][0, 0].sum()) for leaf in mask.values()) == 52
+
+
+def test_channels_are_not_exchanged():
+    channels = (models.Channels((models.Writer("a/kernel", bias="a/bias"),), (models.Reader("b/kernel"),)),)
+    some = functools.partial(sparsity.prunable, exclude=["b"])
+    budget = sparsity.BudgetPattern(channels=channels, terms=(sparsity.Term("a/kernel", "", 1),))
+    for rule, pattern in itertools.product((RigL, SET), (sparsity.ChannelPattern(channels=channels), budget)):
+        tx = sparsity.gradual(optax.sgd(0.1), 0.5, rule(MOVES), pattern=pattern, prunable=some)
+        with pytest.raises(UserError, match=f"{rule.__name__} cannot exchange whole channels: .* never learns"):
+            tx.init(PARAMS)
+
+
+def test_a_first_mask_keeps_whole_groups():
+    pattern = Pattern(sparsity.parse_granularity("block:2x2"))
+    mask = sparsity.topk_mask(sparsity.prunable(PARAMS), 0.5)
+    with pytest.raises(UserError, match="the first mask does not keep whole groups of granularity block:2x2: a/kernel"):
+        sparsity.gradual(optax.sgd(1), 0.5, SET(MOVES, mask=mask), pattern=pattern).init(PARAMS)

@@ -170,7 +170,10 @@ class Problem:
         Returns:
           The new mask.
         """
-        kept = self.pattern.select_further(scores, self.pattern.kept(mask), self.pruned(density))
+        left = self.pattern.kept(mask)
+        kept = self.pattern.select_further(scores, left, self.pruned(density))
+        # Scores of what was pruned before may be large, but nothing was ranked against them.
+        scores = sparsity.remaining(scores, left)
         return self.chosen(scores, kept, runner) if density == self.density else self._mask(kept)
 
     def chosen(self, scores: PyTree, kept: PyTree, runner: Runner) -> PyTree:

@@ -6,6 +6,7 @@ from vpns_jax.sparsity.channels import ChannelPattern, channel_parts
 from vpns_jax.sparsity.choosing import is_kernel, prunable
 from vpns_jax.sparsity.density import DENSITY, check_density
 from vpns_jax.sparsity.exchange import SET, RigL
+from vpns_jax.sparsity.given import pruned_by
 from vpns_jax.sparsity.gmp import GradualMagnitude
 from vpns_jax.sparsity.gradual import GradualState, current_mask, gradual
 from vpns_jax.sparsity.granularity import Granularity
@@ -31,6 +32,7 @@ from vpns_jax.sparsity.pattern import (
     Pattern,
     prune_groups,
     pruned_groups,
+    remaining,
     structured_mask,
     validate,
 )
@@ -97,9 +99,11 @@ __all__ = [
     "prune_groups",
     "prune_lowest",
     "prune_smallest",
+    "pruned_by",
     "pruned_count",
     "pruned_groups",
     "random",
+    "remaining",
     "scaled_init",
     "straight_through",
     "structured_mask",

@@ -13,10 +13,10 @@ import numpy as np
 
 from vpns_jax import trees
 from vpns_jax.errors import UserError, several
-from vpns_jax.sparsity.budget import BudgetPattern
+from vpns_jax.sparsity.channels import ChannelPattern
+from vpns_jax.sparsity.given import pruned_by
 from vpns_jax.sparsity.pattern import Pattern
-from vpns_jax.sparsity.rules import Moves, Now, check_counts, stack
-from vpns_jax.sparsity.scores import random
+from vpns_jax.sparsity.rules import Moves, Now, check_several_densities, stack
 
 PyTree = Any
 # Above all scores of growth; sums of it are finite.
@@ -61,10 +61,12 @@ class SET:
         Raises:
           UserError: the density or the pattern does not suit the kernels or the rule.
         """
-        check_counts(pattern, type(self).__name__)
-        if isinstance(pattern, BudgetPattern):
+        name = type(self).__name__
+        check_several_densities(pattern, name)
+        if isinstance(pattern, ChannelPattern):
             raise UserError(
-                f"{type(self).__name__} exchanges equal numbers of channels, which differ in cost: use a ChannelPattern"
+                f"{name} cannot exchange whole channels: one that grows starts with its kernel, scale and bias at zero,"
+                " where ReLU and normalization have no gradient, and never learns; use GradualMagnitude, or a Pattern"
             )
         pruned = pattern.amount(kernels, density)
         groups = _groups(pattern, pattern.scored(kernels), pruned)
@@ -90,7 +92,7 @@ class SET:
         """
         scored, pruned = pattern.scored(kernels), pattern.amount(kernels, density)
         if self.mask is None:
-            return pattern.select(random(scored, jax.random.key(self.seed)), pruned)
+            return pattern.select(pattern.random(scored, jax.random.key(self.seed)), pruned)
         kept = trees.named_leaves(pattern.kept(self.mask))
         if missing := [path for path in trees.named_leaves(scored) if path not in kept]:
             raise UserError(
@@ -116,20 +118,21 @@ class SET:
         growth = jax.tree.map(
             lambda keep, g: jnp.where(keep, jnp.inf, jnp.minimum(g.astype(jnp.float32), _MOST)),
             survivors,
-            self.growth(now),
+            self.growth(pattern, now),
         )
         return pattern.select(growth, pruned)
 
-    def growth(self, now: Now) -> PyTree:
+    def growth(self, pattern: Pattern, now: Now) -> PyTree:
         """Scores what may grow.
 
         Args:
+          pattern: what masks may look like.
           now: what a rule sees.
 
         Returns:
           Scores, a tree like `now.kept`; the largest grow.
         """
-        return random(now.kept, jax.random.fold_in(jax.random.key(self.seed), now.step + 1))
+        return pattern.random(now.kept, jax.random.fold_in(jax.random.key(self.seed), now.step + 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,8 +143,9 @@ class RigL(SET):
     since pruned weights are zeros like any other. A loss that multiplies by the mask itself would give none to grow by.
     """
 
-    def growth(self, now: Now) -> PyTree:
+    def growth(self, pattern: Pattern, now: Now) -> PyTree:
         """Scores by the gradient; see `SET.growth`."""
+        del pattern
         return now.gradient
 
 
@@ -155,11 +159,7 @@ def _check_start(pattern: Pattern, kept: PyTree, pruned: PyTree, density: float)
     """Checks that a first mask has the counts that will be kept up."""
     if trees.is_traced(kept):
         return
-    leaves = [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(kept)]
-    numbers = [
-        layer.groups - int(jnp.sum(layer.mean(leaves) > 0.5, dtype=jnp.int32)) for layer in pattern.ranking.layers(kept)
-    ]
-    actual = tuple(numbers) if isinstance(pruned, tuple) else sum(numbers)
+    actual = pruned_by(kept, pattern, "the first mask")
     if actual != jax.tree.map(int, pruned):
         raise UserError(
             f"the first mask prunes {actual}, density {density:g} with allocation {pattern.allocation} prunes "

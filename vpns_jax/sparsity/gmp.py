@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from vpns_jax.sparsity.pattern import Pattern
-from vpns_jax.sparsity.rules import Moves, Now, check_counts, stack
+from vpns_jax.sparsity.rules import Moves, Now, check_several_densities, stack
 
 PyTree = Any
 
@@ -38,7 +38,7 @@ class GradualMagnitude:
         Raises:
           UserError: the density or the pattern does not suit the kernels or the rule.
         """
-        check_counts(pattern, "gradual magnitude pruning")
+        check_several_densities(pattern, "gradual magnitude pruning")
         pattern.amount(kernels, density)
         densities = density + (1 - density) * (1 - self.moves.progress) ** 3
         return stack([pattern.amount(kernels, min(float(share), 1.0)) for share in densities])

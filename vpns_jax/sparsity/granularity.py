@@ -75,6 +75,10 @@ class Groups(NamedTuple):
         """The sum of `x` over each group, float32; `x` itself where groups are single weights."""
         return jnp.sum(x.reshape(self.view), self.within, dtype=jnp.float32) if self.within else x
 
+    def first(self, x: jax.Array) -> jax.Array:
+        """The first element of each group; `x` itself where groups are single weights."""
+        return x.reshape(self.view)[tuple(0 if axis in self.within else slice(None) for axis in range(len(self.view)))]
+
     def spread(self, keep: jax.Array) -> jax.Array:
         """Gives each weight the value of its group: an array of the kernel's shape."""
         return jnp.broadcast_to(jnp.expand_dims(keep, self.within), self.view).reshape(self.shape)

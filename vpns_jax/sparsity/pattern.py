@@ -29,7 +29,7 @@ from vpns_jax.sparsity.counts import Counts, check_counts, count
 from vpns_jax.sparsity.density import check_density
 from vpns_jax.sparsity.granularity import WEIGHT, Granularity
 from vpns_jax.sparsity.layers import Layer, layers
-from vpns_jax.sparsity.scores import level, magnitude, scaled_init
+from vpns_jax.sparsity.scores import level, magnitude, random, scaled_init
 from vpns_jax.trees import overlay
 
 PyTree = Any
@@ -89,6 +89,21 @@ class Pattern:
           A tree like `scored`.
         """
         return magnitude(kernels)
+
+    def random(self, scored: PyTree, key: jax.Array) -> PyTree:
+        """Draws random scores, one for each group: means of many would all lie near 0.5, of few they would not.
+
+        Args:
+          scored: a tree as `scored` returns it.
+          key: the random key.
+
+        Returns:
+          A tree like `scored`, float32 in [0, 1); all weights of a group have the same score.
+        """
+        drawn, structure = jax.tree.flatten(random(scored, key))
+        kernels = [kernel for layer in self.ranking.layers(scored) for kernel in layer.kernels]
+        pairs = zip(drawn, kernels, strict=True)
+        return jax.tree.unflatten(structure, [kernel.spread(kernel.first(x)) for x, kernel in pairs])
 
     def first_scores(self, kernels: PyTree) -> PyTree:
         """Makes initial scores from the scaled weights. If groups are pruned, scores are equally large in all layers.
@@ -153,7 +168,7 @@ class Pattern:
         Returns:
           A tree like `scored`, bool.
         """
-        return self.select(_remaining(scores, kept), amount)
+        return self.select(remaining(scores, kept), amount)
 
     def gate(self, values: PyTree, weights: PyTree) -> PyTree:
         """Makes the tree that weights are multiplied by while scores are learned.
@@ -285,8 +300,16 @@ def prune_groups(scores: PyTree, pruned: Counts, pattern: Pattern, *, signed: bo
 
 
 @jax.jit
-def _remaining(scores: PyTree, kept: PyTree) -> PyTree:
-    """The magnitudes of scores; those of pruned variables are smaller than all others."""
+def remaining(scores: PyTree, kept: PyTree) -> PyTree:
+    """The magnitudes of scores, by which `Pattern.select_further` ranks.
+
+    Args:
+      scores: a tree like `Pattern.scored`.
+      kept: a tree of bool like `scores`.
+
+    Returns:
+      A tree like `scores`: zero where something is pruned already, and above zero elsewhere.
+    """
     tiny = 2 * jnp.finfo(jnp.float32).tiny
     # Kept scores may be zero or no number, too.
     return jax.tree.map(lambda s, keep: jnp.where(keep, jnp.fmax(jnp.abs(s), tiny), 0), scores, kept)

@@ -133,7 +133,7 @@ def stack(rows: list[PyTree]) -> PyTree:
     return jax.tree.map(lambda *values: np.stack(values), *rows)
 
 
-def check_counts(pattern: Pattern, name: str) -> None:
+def check_several_densities(pattern: Pattern, name: str) -> None:
     """Checks that a mask may have several densities.
 
     Args:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vpns_jax import files, sparsity
+from vpns_jax import files, sparsity, trees
 from vpns_jax.errors import UserError
 from vpns_jax.options import option
 from vpns_jax.pruners.problem import Problem
@@ -54,21 +54,24 @@ def check(
 ) -> None:
     """Checks that a mask fits the kernels to prune and has the right density.
 
+    It has the density if the pattern would prune as many groups: of all, or of each layer where layers have densities
+    of their own, as in the masks of `hydra_layerwise`.
+
     Args:
       mask: a tree of bool arrays.
       kernels: the prunable kernels, or their shapes.
-      density: the share of weights, or of channels, that the mask must keep.
+      density: the share of groups that the mask must keep.
       name: the mask's file, for the error.
       weights: the network's parameters, or their shapes.
       pattern: what is kept or pruned.
 
     Raises:
-      UserError: the mask is for other kernels, is not of whole channels, or has another density.
+      UserError: the mask is for other kernels, does not keep whole groups, or has another density.
     """
     everything = jax.eval_shape(
         lambda: pattern.mask(jax.tree.map(lambda x: jnp.ones(x.shape, bool), pattern.scored(kernels)), weights)
     )
-    theirs, ours = (_shapes(tree) for tree in (mask, everything))
+    theirs, ours = ({p: leaf.shape for p, leaf in trees.named_leaves(tree).items()} for tree in (mask, everything))
     wrong = sorted(key for key in theirs | ours if theirs.get(key) != ours.get(key))
     if wrong:
         key = wrong[0]
@@ -82,16 +85,23 @@ def check(
     whole = jax.tree.map(np.array_equal, jax.device_get(pattern.mask(found, weights)), mask)
     if not all(jax.tree.leaves(whole)):
         raise UserError(f"config.transfer.mask: {name} does not keep whole groups of granularity {pattern.granularity}")
-    kept, total = sum(int(leaf.sum()) for leaf in jax.tree.leaves(found)), sparsity.selection.count(found)
-    what = "channels" if pattern.granularity.kind == "channel" else "weights"
-    wanted = total - sparsity.pruned_count(found, density)
-    if kept != wanted:
-        raise UserError(
-            f"config.transfer.mask: {name} keeps {kept:,} of {total:,} {what}; config.densities holds {density:.6g}, "
-            f"which keeps {wanted:,}"
-        )
+    _check_count(found, kernels, density, name, pattern)
 
 
-def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
-    leaves = jax.tree.leaves_with_path(tree)
-    return {jax.tree_util.keystr(keys, simple=True, separator="/"): leaf.shape for keys, leaf in leaves}
+def _check_count(found: PyTree, kernels: PyTree, density: float, name: str, pattern: sparsity.Pattern) -> None:
+    """Checks how many groups a mask prunes, at the pattern's allocation or at that of `hydra_layerwise`."""
+    for of in (dataclasses.replace(pattern, allocation="uniform"), pattern):
+        pruned = sparsity.pruned_by(found, of, f"config.transfer.mask: {name}")
+        wanted = jax.tree.map(int, of.amount(kernels, density))
+        if pruned == wanted:
+            return
+    things = {"channel": "channels", "weight": "weights"}.get(pattern.granularity.kind, "groups")
+    paths, groups = list(trees.named_leaves(found)), [layer.groups for layer in pattern.ranking.layers(found)]
+    where, total = "", sum(groups)
+    if isinstance(pruned, tuple):
+        layer = next(i for i, (theirs, ours) in enumerate(zip(pruned, wanted, strict=True)) if theirs != ours)
+        where, total, pruned, wanted = f" of {paths[layer]}", groups[layer], pruned[layer], wanted[layer]
+    raise UserError(
+        f"config.transfer.mask: {name} keeps {total - pruned:,} of {total:,} {things}{where}; config.densities holds "
+        f"{density:.6g}, which keeps {total - wanted:,}"
+    )

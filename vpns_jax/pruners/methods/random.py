@@ -37,7 +37,7 @@ def random(
       UserError: an argument does not suit the others.
     """
     weights = Weights.of(params, density, pattern, prunable)
-    return weights.keep(sparsity.random(weights.scored, key))
+    return weights.keep(pattern.random(weights.scored, key))
 
 
 def prune(problem: Problem, runner: Runner) -> Subnetwork:
@@ -50,4 +50,4 @@ def prune(problem: Problem, runner: Runner) -> Subnetwork:
     Returns:
       The sparse network.
     """
-    return problem.by_score(sparsity.random(problem.scored, problem.key), runner)
+    return problem.by_score(problem.pattern.random(problem.scored, problem.key), runner)
