@@ -52,7 +52,7 @@ def check(text, density, allocation="global"):
         (("weight", 1.5), r"density is 1.5; a density must lie in \(0, 1\]"),
         (("weight", float("nan")), "density is nan"),
         (("channel", 0.1), r"keeps 2 of 12 groups \(granularity channel\), fewer than the 3 layers"),
-        (("channel", 0.1, "uniform"), "less than one group in every layer .* at most 6 groups"),
+        (("channel", 1e-17, "uniform"), r"density 1e-17 keeps none of 3 groups of a layer \(granularity channel\)"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(arguments, message):
@@ -64,6 +64,9 @@ def test_what_cannot_be_is_refused_in_one_line(arguments, message):
 def test_what_can_be_is_not_refused():
     check("channel", 0.25)
     check("channel", 0.2, "uniform")
+    # Of three and six groups, int(0.9 * 3) and int(0.9 * 6) are pruned, and one is kept.
+    check("channel", 0.1, "uniform")
+    check("channel", 1e-9, "erk")
     check("1:4", 0.25, "uniform")
 
 

@@ -7,6 +7,7 @@ import jax
 
 from vpns_jax.errors import UserError
 from vpns_jax.sparsity import allocation
+from vpns_jax.sparsity.density import pruned_of
 from vpns_jax.sparsity.granularity import Granularity
 from vpns_jax.sparsity.layers import Layer
 
@@ -15,7 +16,7 @@ Counts = int | jax.Array | Sequence[int | jax.Array]
 
 
 def check_counts(grain: Granularity, allocated: str, layers: Sequence[Layer], density: float) -> None:
-    """Checks that layers can be pruned to a density, and that groups are left.
+    """Checks that layers can be pruned to a density, and that each layer can have a group.
 
     Args:
       grain: which weights make a group.
@@ -24,8 +25,8 @@ def check_counts(grain: Granularity, allocated: str, layers: Sequence[Layer], de
       density: share of groups kept, in (0, 1].
 
     Raises:
-      UserError: the density differs from N / M, or is too low to leave each layer a group; or N:M has an allocation
-        that it cannot have.
+      UserError: the density differs from N / M, or keeps fewer groups than there are layers under one threshold; or
+        N:M has an allocation that it cannot have.
     """
     if grain.kind == "N:M":
         n, m = grain.size
@@ -35,19 +36,19 @@ def check_counts(grain: Granularity, allocated: str, layers: Sequence[Layer], de
             raise UserError(f"granularity {grain} has one density in all layers: allocation must be global or uniform")
     elif allocated == "global":
         groups = sum(layer.groups for layer in layers)
-        kept = groups - _pruned(groups, density)
+        kept = groups - pruned_of(groups, density)
         if kept < len(layers):
             raise UserError(
                 f"density {density:g} keeps {kept} of {groups} groups (granularity {grain}), fewer than the"
                 f" {len(layers)} layers: layers would be empty"
             )
-    elif all(
-        share * layer.groups < 1 for share, layer in zip(_shares(allocated, layers, density), layers, strict=True)
-    ):
-        raise UserError(
-            f"density {density:g} is less than one group in every layer (granularity {grain}, at most"
-            f" {max(layer.groups for layer in layers)} groups): all layers would be empty"
-        )
+    else:
+        # Each layer keeps a group, unless 1 - density is rounded to 1.
+        for layer, share in zip(layers, _shares(allocated, layers, density), strict=True):
+            if pruned_of(layer.groups, share) == layer.groups:
+                raise UserError(
+                    f"density {density:g} keeps none of {layer.groups} groups of a layer (granularity {grain})"
+                )
 
 
 def count(grain: Granularity, allocated: str, layers: Sequence[Layer], density: float) -> Counts:
@@ -66,14 +67,9 @@ def count(grain: Granularity, allocated: str, layers: Sequence[Layer], density: 
         n, m = grain.size
         return m - n
     if allocated == "global":
-        return _pruned(sum(layer.groups for layer in layers), density)
+        return pruned_of(sum(layer.groups for layer in layers), density)
     shares = _shares(allocated, layers, density)
-    return tuple(_pruned(layer.groups, share) for layer, share in zip(layers, shares, strict=True))
-
-
-def _pruned(groups: int, density: float) -> int:
-    """The same rule as `masks.pruned_count`, for groups."""
-    return int((1 - density) * groups)
+    return tuple(pruned_of(layer.groups, share) for layer, share in zip(layers, shares, strict=True))
 
 
 def _shares(allocated: str, layers: Sequence[Layer], density: float) -> list[float]:

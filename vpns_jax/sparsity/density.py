@@ -5,6 +5,11 @@ from vpns_jax.options import Range
 DENSITY = Range(0, 1, "", "(]", must="a density must lie in (0, 1], the share kept")
 
 
+def pruned_of(total: int, density: float) -> int:
+    """How many of `total` weights or groups are pruned at a density: `int((1 - density) * total)`, the paper's k."""
+    return int((1 - density) * total)
+
+
 def check_density(density: float) -> None:
     """Checks a density.
 

@@ -18,7 +18,7 @@ from jax import lax
 
 from vpns_jax import trees, xla
 from vpns_jax.sparsity import selection
-from vpns_jax.sparsity.density import check_density
+from vpns_jax.sparsity.density import check_density, pruned_of
 from vpns_jax.sparsity.matching import match
 from vpns_jax.sparsity.scores import bilevel_gradient
 
@@ -40,7 +40,7 @@ def pruned_count(tree: PyTree, density: float) -> int:
       ValueError: the tree is empty or too large, see `selection.count`.
     """
     check_density(density)
-    return int((1 - density) * selection.count(tree))
+    return pruned_of(selection.count(tree), density)
 
 
 def topk_mask(scores: PyTree, density: float) -> PyTree:
