@@ -208,7 +208,7 @@ class Problem:
     def _note_ties(self, runner: Runner, scores: PyTree, kept: PyTree, *, signed: bool = False) -> None:
         share = sparsity.tied_share(scores, kept, self.pattern, signed=signed)
         if share > MOST_TIED:
-            things = "weights" if self.pattern.granularity.kind in ("weight", "N:M") else "groups of weights"
+            things = "weights" if self.pattern.granularity.is_single else "groups of weights"
             runner.notes.append(
                 f"ties decided {share:.0%} of the {things} that are kept: their scores equal those of pruned ones, and "
                 "of equal scores the first in the order of layers were pruned"

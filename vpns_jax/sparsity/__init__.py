@@ -32,7 +32,6 @@ from vpns_jax.sparsity.pattern import (
     Pattern,
     prune_groups,
     pruned_groups,
-    remaining,
     structured_mask,
     validate,
 )
@@ -47,6 +46,7 @@ from vpns_jax.sparsity.scores import (
     level,
     magnitude,
     random,
+    remaining,
     scaled_init,
 )
 from vpns_jax.sparsity.selection import kth_smallest

@@ -28,8 +28,8 @@ def check_counts(grain: Granularity, allocated: str, layers: Sequence[Layer], de
       UserError: the density differs from N / M, or keeps fewer groups than there are layers under one threshold; or
         N:M has an allocation that it cannot have.
     """
-    if grain.kind == "N:M":
-        n, m = grain.size
+    if grain.n_of_m:
+        n, m = grain.n_of_m
         if not math.isclose(density, n / m, abs_tol=1e-3):
             raise UserError(f"granularity {grain} has density {n / m:.3g} and no other, found {density:g}")
         if allocated == "erk":
@@ -63,8 +63,8 @@ def count(grain: Granularity, allocated: str, layers: Sequence[Layer], density: 
     Returns:
       For allocation "global" one number, for "uniform" and "erk" one a layer; for N:M it is M - N.
     """
-    if grain.kind == "N:M":
-        n, m = grain.size
+    if grain.n_of_m:
+        n, m = grain.n_of_m
         return m - n
     if allocated == "global":
         return pruned_of(sum(layer.groups for layer in layers), density)

@@ -24,14 +24,14 @@ def pruned_by(kept: PyTree, pattern: Pattern, name: str) -> int | tuple[int, ...
     Raises:
       UserError: the mask keeps a part of a group; or, for N:M, not N of every M weights.
     """
-    ranking = pattern.ranking
+    ranking, ratio = pattern.ranking, pattern.granularity.n_of_m
     masks, numbers = list(trees.named_leaves(kept).items()), []
     for layer in ranking.layers(kept):
         # What `select` ranks is not coupled: each layer is one array.
         (position,), (groups,) = layer.leaves, layer.kernels
         path, keep = masks[position]
-        if ranking.granularity.kind == "N:M":
-            n, m = ranking.granularity.size
+        if ratio:
+            n, m = ratio
             whole = n_of_m.split(keep, m).sum(axis=-2) == n
         else:
             view = keep.reshape(groups.view)
@@ -40,6 +40,7 @@ def pruned_by(kept: PyTree, pattern: Pattern, name: str) -> int | tuple[int, ...
             numbers.append(groups.number - int(alive.sum()))
         if not whole.all():
             raise UserError(f"{name} does not keep whole groups of granularity {pattern.granularity}: {path}")
-    if ranking.granularity.kind == "N:M":
+    if ratio:
+        n, m = ratio
         return m - n
     return sum(numbers) if ranking.allocation == "global" else tuple(numbers)

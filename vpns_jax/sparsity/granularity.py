@@ -40,6 +40,16 @@ class Granularity:
     kind: str = "weight"
     size: tuple[int, int] = (1, 1)
 
+    @property
+    def n_of_m(self) -> tuple[int, int] | None:
+        """N and M, if N of every M weights are kept."""
+        return self.size if self.kind == "N:M" else None
+
+    @property
+    def is_single(self) -> bool:
+        """Whether single weights are ranked, and no groups."""
+        return self.kind in ("weight", "N:M")
+
     def __str__(self) -> str:
         first, second = self.size
         return {"N:M": f"{first}:{second}", "block:AxB": f"block:{first}x{second}"}.get(self.kind, self.kind)

@@ -29,7 +29,7 @@ from vpns_jax.sparsity.counts import Counts, check_counts, count
 from vpns_jax.sparsity.density import check_density
 from vpns_jax.sparsity.granularity import WEIGHT, Granularity
 from vpns_jax.sparsity.layers import Layer, layers
-from vpns_jax.sparsity.scores import level, magnitude, random, scaled_init
+from vpns_jax.sparsity.scores import level, magnitude, random, remaining, scaled_init
 from vpns_jax.trees import overlay
 
 PyTree = Any
@@ -115,7 +115,7 @@ class Pattern:
           A tree like `scored`.
         """
         scaled = scaled_init(kernels)
-        return scaled if self.granularity.kind in ("weight", "N:M") else level(scaled)
+        return scaled if self.granularity.is_single else level(scaled)
 
     def put(self, weights: PyTree, scored: PyTree) -> PyTree:
         """Puts other values of the scored variables into a network.
@@ -280,8 +280,8 @@ def prune_groups(scores: PyTree, pruned: Counts, pattern: Pattern, *, signed: bo
     Returns:
       A tree of bool arrays shaped as `scores`.
     """
-    if pattern.granularity.kind == "N:M":
-        _, m = pattern.granularity.size
+    if pattern.granularity.n_of_m:
+        _, m = pattern.granularity.n_of_m
         return jax.tree.map(lambda leaf: n_of_m.prune(leaf if signed else jnp.abs(leaf), m, pruned), scores)
     leaves, structure = jax.tree.flatten(scores)
     all_layers = pattern.layers(scores)
@@ -297,19 +297,3 @@ def prune_groups(scores: PyTree, pruned: Counts, pattern: Pattern, *, signed: bo
         for leaf, kernel in zip(layer.leaves, layer.kernels, strict=True)
     }
     return jax.tree.unflatten(structure, [spread[i] for i in range(len(leaves))])
-
-
-@jax.jit
-def remaining(scores: PyTree, kept: PyTree) -> PyTree:
-    """The magnitudes of scores, by which `Pattern.select_further` ranks.
-
-    Args:
-      scores: a tree like `Pattern.scored`.
-      kept: a tree of bool like `scores`.
-
-    Returns:
-      A tree like `scores`: zero where something is pruned already, and above zero elsewhere.
-    """
-    tiny = 2 * jnp.finfo(jnp.float32).tiny
-    # Kept scores may be zero or no number, too.
-    return jax.tree.map(lambda s, keep: jnp.where(keep, jnp.fmax(jnp.abs(s), tiny), 0), scores, kept)

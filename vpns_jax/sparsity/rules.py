@@ -23,7 +23,8 @@ class Now(NamedTuple):
     Attributes:
       kept: the mask, bool.
       size: the magnitudes of the weights, 0 where they are pruned.
-      gradient: the magnitudes of the dense gradient, at the masked weights.
+      gradient: the magnitudes of the dense gradient, at the masked weights; at a move at step 0, at the weights that
+        training starts with, which may be dense.
       step: the number of updates so far, an int32 scalar.
     """
 
@@ -143,5 +144,5 @@ def check_several_densities(pattern: Pattern, name: str) -> None:
     Raises:
       UserError: it may not, as N:M.
     """
-    if pattern.granularity.kind == "N:M":
+    if pattern.granularity.n_of_m:
         raise UserError(f"{name} changes counts, and granularity {pattern.granularity} has one: use keep_mask")

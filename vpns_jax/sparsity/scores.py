@@ -153,6 +153,22 @@ def bilevel_gradient(weights: PyTree, mask: PyTree, gradient: PyTree, gamma: flo
     return jax.tree.map(lambda w, m, g: (w - m * g / gamma) * g, weights, mask, gradient)
 
 
+@jax.jit
+def remaining(scores: PyTree, kept: PyTree) -> PyTree:
+    """The magnitudes of scores, by which `Pattern.select_further` ranks.
+
+    Args:
+      scores: a tree like `Pattern.scored`.
+      kept: a tree of bool like `scores`.
+
+    Returns:
+      A tree like `scores`: zero where something is pruned already, and above zero elsewhere.
+    """
+    tiny = 2 * jnp.finfo(jnp.float32).tiny
+    # Kept scores may be zero or no number, too.
+    return jax.tree.map(lambda s, keep: jnp.where(keep, jnp.fmax(jnp.abs(s), tiny), 0), scores, kept)
+
+
 def check_scores(scores: PyTree, mask: PyTree | None = None) -> None:
     """Checks that scores can tell weights apart.
 

@@ -32,7 +32,7 @@ def tied_share(scores: PyTree, kept: PyTree, pattern: Pattern, *, signed: bool =
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _tied_share(scores: PyTree, kept: PyTree, pattern: Pattern, signed: bool) -> jax.Array:
     rankings = _rankings(scores, kept, pattern, signed=signed)
-    if pattern.allocation == "global" and pattern.granularity.kind != "N:M":
+    if pattern.allocation == "global" and not pattern.granularity.n_of_m:
         largest = jnp.max(jnp.stack([_largest_pruned(*ranking) for ranking in rankings]))
         bounds = [largest] * len(rankings)
     else:
@@ -47,8 +47,8 @@ def _tied_share(scores: PyTree, kept: PyTree, pattern: Pattern, signed: bool) ->
 def _rankings(scores: PyTree, kept: PyTree, pattern: Pattern, *, signed: bool) -> list[Ranking]:
     """One for each layer; its rows were ranked apart only for N:M."""
     values = scores if signed else jax.tree.map(jnp.abs, scores)
-    if pattern.granularity.kind == "N:M":
-        _, m = pattern.granularity.size
+    if pattern.granularity.n_of_m:
+        _, m = pattern.granularity.n_of_m
         pairs = zip(jax.tree.leaves(values), jax.tree.leaves(kept), strict=True)
         return [(_rows(leaf, m), _rows(keep, m)) for leaf, keep in pairs]
     leaves = jax.tree.leaves(values)

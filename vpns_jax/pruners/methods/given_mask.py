@@ -95,7 +95,9 @@ def _check_count(found: PyTree, kernels: PyTree, density: float, name: str, patt
         wanted = jax.tree.map(int, of.amount(kernels, density))
         if pruned == wanted:
             return
-    things = {"channel": "channels", "weight": "weights"}.get(pattern.granularity.kind, "groups")
+    things = "weights" if pattern.granularity.is_single else "groups"
+    if pattern.granularity.kind == "channel":
+        things = "channels"
     paths, groups = list(trees.named_leaves(found)), [layer.groups for layer in pattern.ranking.layers(found)]
     where, total = "", sum(groups)
     if isinstance(pruned, tuple):
