@@ -17,6 +17,7 @@ from vpns_jax.pruners.any_model import mean_gradient, mean_hessian_vector
 from vpns_jax.pruners.flow import synaptic_flow
 from vpns_jax.pruners.methods import scoring, synflow
 from vpns_jax.training.network import Network, Subnetwork
+from vpns_jax.training.passes import PROTOCOLS
 
 pytestmark = pytest.mark.slow
 
@@ -62,7 +63,8 @@ def test_gradients_and_hessian_products(network):
             scored=kernels,
             pattern=sparsity.Pattern(),
             options=SimpleNamespace(batches=1),
-            prune=SimpleNamespace(batch_norm="train"),
+            prune=SimpleNamespace(batch_norm="update"),
+            preparation=PROTOCOLS["paper"][0],
             batches=lambda count: [(batch, jax.random.key(0))] * count,
         )
         source = source_of(network, variables)

@@ -15,6 +15,7 @@ from vpns_jax.pruners import METHODS
 from vpns_jax.pruners.any_model import mean_gradient, mean_hessian_vector
 from vpns_jax.pruners.methods import scoring
 from vpns_jax.sparsity import bilevel_gradient, connection_sensitivity, gradient_flow
+from vpns_jax.training.stage import learn_scores
 
 pytestmark = pytest.mark.slow
 
@@ -138,3 +139,13 @@ def test_streamed_batches_serve_too(tmp_path):
     assert all(tiny.same(a[0], b[0]) for a, b in zip(first, second, strict=True))
     mask = METHODS["snip"].prune(problem, run.runner).mask
     assert sum(int(leaf.sum()) for leaf in jax.tree.leaves(mask)) == 34
+
+
+@pytest.mark.parametrize("batch_norm", ["update", "prompted", "frozen"])
+@pytest.mark.parametrize("protocol", ["paper", "reference"])
+@pytest.mark.parametrize("name", ["snip", "snip+prompt"])
+def test_batches_are_scored_in_the_mode_of_the_first_pass_that_learns_scores(tmp_path, name, protocol, batch_norm):
+    problem = cells.cell(tmp_path, name, protocol=protocol, prune__batch_norm=batch_norm).problem()
+    parts = (problem.network, problem.source, problem.scored, problem.prune, 1)
+    stage, _ = learn_scores(*parts, pruned=problem.pruned(0.5), pattern=problem.pattern)
+    assert scoring.task_loss(problem).train == stage.passes[0].train

@@ -13,7 +13,7 @@ from vpns_jax.sparsity import Pattern
 from vpns_jax.training.batches import Batch, Split, iterations_of, sample
 from vpns_jax.training.evaluation import estimate_mapping
 from vpns_jax.training.network import Network, Subnetwork
-from vpns_jax.training.passes import preparations
+from vpns_jax.training.passes import Preparation, preparations
 from vpns_jax.training.runner import Runner
 from vpns_jax.training.stage import Recipe
 
@@ -217,6 +217,11 @@ class Problem:
     def _mask(self, kept: PyTree) -> PyTree:
         return self.pattern.mask(kept, self.source.weights)
 
+    @property
+    def preparation(self) -> Preparation:
+        """How batches to score weights on are prepared: as for the first pass of stage prune."""
+        return preparations(self.prune.protocol, prompted=self.network.prompted)[0]
+
     def batches(self, count: int) -> Iterator[tuple[Batch, jax.Array]]:
         """Draws training batches to score weights on; every call gives the same ones.
 
@@ -226,10 +231,9 @@ class Problem:
         Returns:
           Pairs of a batch and a key of its own.
         """
-        first = preparations(self.prune.protocol, prompted=self.network.prompted)[0]
         return sample(
             self.train,
-            augmented=first.augmented,
+            augmented=self.preparation.augmented,
             batch_size=self.prune.batch_size,
             count=count,
             key=self.scoring_key,

@@ -81,7 +81,7 @@ def learn_scores(
     frozen = {"weights": start.weights, "pruned": _typed(pruned)}
     view = LearnedMask(pattern)
     passes = tuple(
-        _pass(view, learned, preparation, train=_in_training_mode(recipe, preparation))
+        _pass(view, learned, preparation, train=in_training_mode(recipe, preparation))
         for preparation in _preparations(network, recipe)
     )
     return _begin(network, view, passes, recipe, iterations, start, learned, frozen)
@@ -141,7 +141,7 @@ def learn_both(
     passes = (
         *(_pass(lower, {"weights"}, preparation, train=True) for preparation in preparations),
         *(
-            _pass(upper, {"scores", "prompt"}, preparation, train=_in_training_mode(recipe, preparation))
+            _pass(upper, {"scores", "prompt"}, preparation, train=in_training_mode(recipe, preparation))
             for preparation in preparations
         ),
     )
@@ -186,8 +186,8 @@ def _pass(view: View, groups: Groups | set[str], preparation: Preparation, *, tr
     return Pass(view, moves, preparation, train)
 
 
-def _in_training_mode(recipe: Recipe, preparation: Preparation) -> bool:
-    """Whether a pass that learns scores runs in training mode."""
+def in_training_mode(recipe: Recipe, preparation: Preparation) -> bool:
+    """Whether a pass that learns scores, or computes them, runs in training mode; see `Recipe.batch_norm`."""
     return recipe.batch_norm == "update" or (recipe.batch_norm == "prompted" and preparation.prompted)
 
 

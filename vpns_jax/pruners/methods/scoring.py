@@ -15,6 +15,7 @@ from vpns_jax.pruners.problem import Problem
 from vpns_jax.training.batches import Batch
 from vpns_jax.training.metrics import cross_entropy
 from vpns_jax.training.network import Network, Subnetwork, forward
+from vpns_jax.training.stage import in_training_mode
 
 PyTree = Any
 
@@ -83,7 +84,7 @@ class TaskLoss:
 
 
 def task_loss(problem: Problem) -> TaskLoss:
-    """Makes the loss that stage prune trains with.
+    """Makes the loss with which the first pass of stage prune would learn scores.
 
     Args:
       problem: the network, and how it is trained.
@@ -91,7 +92,7 @@ def task_loss(problem: Problem) -> TaskLoss:
     Returns:
       The loss.
     """
-    return TaskLoss(problem.network, problem.prune.batch_norm != "frozen")
+    return TaskLoss(problem.network, in_training_mode(problem.prune, problem.preparation))
 
 
 def task_batches(problem: Problem, source: Subnetwork, *, temperature: float) -> Iterator[TaskBatch]:
