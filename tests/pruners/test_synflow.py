@@ -188,9 +188,9 @@ def test_flow_is_conserved_from_layer_to_layer(name):
             assert min(inside.values()) > 0.2 * inside["out"]
 
 
-def check_linear(model, weights, *, canvas_size):
+def check_exponentials(model, weights, *, canvas_size):
     inputs = (jnp.ones((1, canvas_size, canvas_size, 3)), {})
-    flows.check_linear(synflow.in_double(model), weights, inputs, type(model).__name__)
+    flows.check_exponentials(synflow.in_double(model), weights, inputs, type(model).__name__)
 
 
 @pytest.mark.slow
@@ -203,13 +203,13 @@ def test_a_softmax_that_is_not_known_is_refused(problem):
 
     weights = jax.eval_shape(Gated().init, jax.random.key(0), jnp.zeros((1, 2, 2, 3)))["params"]
     with pytest.raises(UserError, match="synflow cannot score Gated: it has a softmax") as caught:
-        check_linear(Gated(), weights, canvas_size=2)
+        check_exponentials(Gated(), weights, canvas_size=2)
     assert "\n" not in str(caught.value)
     # The chain has no softmax, and SynFlow knows the attention of a ViT.
-    check_linear(problem.network.model, problem.source.weights, canvas_size=2)
+    check_exponentials(problem.network.model, problem.source.weights, canvas_size=2)
     vit = MODELS["vit"]
     variables = jax.eval_shape(vit.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-    check_linear(vit, variables["params"], canvas_size=32)
+    check_exponentials(vit, variables["params"], canvas_size=32)
 
 
 @pytest.mark.parametrize("masked", [False, True])

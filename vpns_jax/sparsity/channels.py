@@ -99,7 +99,7 @@ class ChannelPattern(Pattern):
 
         Raises:
           UserError: channels of a kernel are fixed, or shared with a kernel that `shapes` lacks.
-          ValueError: `channels` lacks a kernel.
+          ValueError: `channels` lacks a kernel, or coupled kernels differ in their number of output channels.
         """
         coupled = [(_kernels(each), each.width, each.fixed) for each in self.channels]
         strangers = trees.named_leaves(shapes).keys() - {kernel for kernels, _, _ in coupled for kernel in kernels}
@@ -109,11 +109,33 @@ class ChannelPattern(Pattern):
         return tuple(sorted(named, key=lambda layer: layer.leaves[0]))
 
     def scored(self, kernels: PyTree) -> PyTree:
-        """Makes an open gate, 1, for each channel; see `Pattern.scored`."""
+        """Makes an open gate, 1, for each channel; see `Pattern.scored`.
+
+        Args:
+          kernels: the prunable kernels.
+
+        Returns:
+          A tree of vectors.
+
+        Raises:
+          UserError: see `layers`.
+          ValueError: see `layers`.
+        """
         return self._per_tensor(kernels, lambda layer, leaves: jnp.ones(layer.groups, leaves[0].dtype))
 
     def magnitude(self, kernels: PyTree) -> PyTree:
-        """Computes the mean |w| of each channel's columns in all its kernels; see `Pattern.magnitude`."""
+        """Computes the mean |w| of each channel's columns in all its kernels; see `Pattern.magnitude`.
+
+        Args:
+          kernels: the prunable kernels.
+
+        Returns:
+          A tree like `scored`.
+
+        Raises:
+          UserError: see `layers`.
+          ValueError: see `layers`.
+        """
         return self._per_tensor(kernels, lambda layer, leaves: layer.mean(leaves))
 
     def first_scores(self, kernels: PyTree) -> PyTree:
@@ -128,6 +150,10 @@ class ChannelPattern(Pattern):
 
         Returns:
           A tree like `scored`.
+
+        Raises:
+          UserError: see `layers`.
+          ValueError: see `layers`.
         """
         sizes = self.magnitude(scaled_init(kernels))
         mean = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(sizes)) / sum(leaf.size for leaf in jax.tree.leaves(sizes))

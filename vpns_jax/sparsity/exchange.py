@@ -140,7 +140,8 @@ class RigL(SET):
     """RigL (Evci et al., arXiv 1911.11134): the smallest weights go, those of the largest gradient come; see `SET`.
 
     The gradient must be dense: that of the loss at the masked weights, by all weights. That is the usual gradient,
-    since pruned weights are zeros like any other. A loss that multiplies by the mask itself would give none to grow by.
+    since pruned weights are zeros like any other; only at a move at step 0 it is that at the weights that training
+    starts with, dense or masked. A loss that multiplies by the mask itself would give none to grow by.
     """
 
     def growth(self, pattern: Pattern, now: Now) -> PyTree:

@@ -44,6 +44,8 @@ def gradual(
 ) -> optax.GradientTransformationExtraArgs:
     """Wraps an optimizer so that a mask moves while it trains; pruned weights are exactly zero after every update.
 
+    That is so if they are finite, as in `keep_mask`.
+
     Where a move is due, it comes first, by the weights and gradient that the update is given. Then the optimizer
     updates what is kept, as in `keep_mask`; weights that just grew stay zero in this update. Moments of pruned weights
     are cleared wherever a part of the optimizer's state has the weights' structure.

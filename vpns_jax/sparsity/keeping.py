@@ -31,8 +31,8 @@ def keep_mask(tx: optax.GradientTransformation, mask: PyTree) -> optax.GradientT
     """Wraps an optimizer so that pruned weights are exactly zero after every update.
 
     The optimizer sees zeros for pruned weights and for their gradients. So clipping, moments and decay know the kept
-    weights alone. Whatever it then answers, the update of a pruned weight w is -w, and w + (-w) is exactly zero. The
-    first update thus prunes the weights, if that was not done before.
+    weights alone. Whatever it then answers, the update of a pruned weight w is -w, and w + (-w) is exactly zero if w
+    is finite. The first update thus prunes the weights, if that was not done before.
 
     Wrap the whole optimizer: nothing may change the updates afterwards. `optax.MultiSteps` may stand outside or inside.
     Keep float32 weights if the network computes in lower precision; the mask is for the weights that are updated.

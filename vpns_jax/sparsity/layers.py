@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from vpns_jax import trees
-from vpns_jax.errors import UserError
+from vpns_jax.errors import LONGEST, UserError, several
 from vpns_jax.sparsity import granularity
 from vpns_jax.sparsity.granularity import Granularity, Groups
 
@@ -73,7 +73,8 @@ def layers(grain: Granularity, shapes: PyTree, coupled: Sequence[Coupled] = ()) 
 
     Raises:
       UserError: the granularity does not suit a kernel, its output channels are fixed, or it is coupled to a kernel
-        that the tree lacks. The line names all such kernels, so that the caller can exclude them.
+        that the tree lacks. The line names such kernels, the first four or globs of them, so that the caller can
+        exclude them.
       ValueError: coupled kernels differ in their number of output channels.
     """
     named = tuple((path, tuple(leaf.shape)) for path, leaf in trees.named_leaves(shapes).items())
@@ -122,6 +123,6 @@ def _globs(chosen: Collection[str], paths: Collection[str]) -> list[str]:
     return list(dict.fromkeys(globs.values()))
 
 
-def _few(names: Sequence[str]) -> str:
-    """The first names, and the number of the others."""
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+def _few(paths: Sequence[str]) -> str:
+    """The first paths, whole, because users copy them."""
+    return several(paths, limit=4, width=LONGEST)

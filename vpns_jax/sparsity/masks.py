@@ -59,24 +59,31 @@ def topk_mask(scores: PyTree, density: float) -> PyTree:
     return prune_smallest(scores, pruned_count(scores, density))
 
 
-def prune_smallest(
-    scores: PyTree, pruned: int | jax.Array | dict[str, Any], search: selection.Search = selection.by_platform
-) -> PyTree:
-    """The mask that drops the `pruned` smallest |score|, over the whole tree or, given a tree of counts, in each leaf.
+def prune_smallest(scores: PyTree, pruned: int | jax.Array, search: selection.Search = selection.by_platform) -> PyTree:
+    """The mask that drops the `pruned` smallest |score| of the whole tree.
 
     Args:
-      scores: nested dict of float arrays, N elements in all.
-      pruned: a count in 0 ... N - 1; or a tree of counts like `scores`, one a leaf. Counts may be traced.
+      scores: pytree of float arrays, N elements in all.
+      pruned: a count in 0 ... N - 1; may be traced.
       search: how to find the threshold; the mask is the same by all of them.
+
+    Returns:
+      A tree of bool arrays shaped as `scores`.
     """
-    if isinstance(pruned, dict):
-        return jax.tree.map(lambda leaf, count: prune_smallest(leaf, count, search), scores, pruned)
     count = jnp.asarray(pruned, jnp.int32)
     return _prune(scores, count, key=selection.magnitude_rank, least=selection.LEAST_RANK, search=search)
 
 
 def prune_lowest(scores: PyTree, pruned: int | jax.Array) -> PyTree:
-    """The mask that drops the `pruned` lowest scores, signs included; see `prune_smallest`."""
+    """The mask that drops the `pruned` lowest scores, signs included; see `prune_smallest`.
+
+    Args:
+      scores: pytree of float arrays, N elements in all.
+      pruned: a count in 0 ... N - 1; may be traced.
+
+    Returns:
+      A tree of bool arrays shaped as `scores`.
+    """
     return _prune(scores, jnp.asarray(pruned, jnp.int32), key=selection.order_rank, least=selection.LOWEST_RANK)
 
 
@@ -128,7 +135,18 @@ def _prune(
 
 
 def threshold(scores: PyTree, pruned: int | jax.Array) -> jax.Array:
-    """The `pruned`-th smallest |score|, the paper's threshold; 0 if nothing is pruned."""
+    """The `pruned`-th smallest |score|, the paper's threshold.
+
+    A NaN is above all others here, as in `numpy.partition`. Masks prune it first; so with a NaN among the scores, they
+    prune others than those up to this threshold.
+
+    Args:
+      scores: pytree of float arrays, N elements in all.
+      pruned: a count in 0 ... N - 1; may be traced.
+
+    Returns:
+      A scalar, as `selection.kth_smallest` gives it; 0 if nothing is pruned.
+    """
     pruned = jnp.asarray(pruned, jnp.int32)
     tau = selection.kth_smallest(jax.tree.map(jnp.abs, scores), jnp.maximum(pruned, 1))
     return jnp.where(pruned == 0, jnp.zeros_like(tau), tau)

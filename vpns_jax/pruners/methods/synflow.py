@@ -21,7 +21,7 @@ from vpns_jax import sparsity, trees
 from vpns_jax.errors import UserError
 from vpns_jax.options import Range, option
 from vpns_jax.pruners.any_model import Prunable, Weights
-from vpns_jax.pruners.flow import Apply, check_linear, synaptic_flow
+from vpns_jax.pruners.flow import Apply, check_exponentials, synaptic_flow
 from vpns_jax.pruners.problem import Problem
 from vpns_jax.training.network import Subnetwork
 from vpns_jax.training.runner import Runner
@@ -78,7 +78,7 @@ def synflow(
         raise UserError(f"synflow.rounds is {rounds}; it needs at least one round")
     weights = Weights.of(params, density, pattern, prunable)
     ones = jax.tree.map(lambda x: jnp.ones(x.shape, jnp.float32), inputs)
-    check_linear(apply_fn, params, ones, getattr(apply_fn, "__name__", type(apply_fn).__name__))
+    check_exponentials(apply_fn, params, ones, getattr(apply_fn, "__name__", type(apply_fn).__name__))
     amounts = [pattern.amount(weights.kernels, share) for share in schedule(density, rounds)]
     kept, _ = in_rounds(apply_fn, params, weights.scored, ones, amounts, pattern)
     return weights.mask(kept)
@@ -99,7 +99,7 @@ def prune(problem: Problem, runner: Runner) -> Subnetwork:
     """
     network, source, size = in_double(problem.network.model), problem.source, problem.network.prompt.canvas_size
     inputs = jnp.ones((1, size, size, 3)), source.batch_stats
-    check_linear(network, source.weights, inputs, type(network.model).__name__)
+    check_exponentials(network, source.weights, inputs, type(network.model).__name__)
     amounts = [problem.pruned(density) for density in schedule(problem.density, problem.options.rounds)]
     kept, scores = in_rounds(network, source.weights, problem.scored, inputs, amounts, problem.pattern)
     runner.spend("prune", len(amounts))

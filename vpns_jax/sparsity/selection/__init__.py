@@ -42,7 +42,9 @@ PyTree = Any
 
 
 def kth_smallest(tree: PyTree, k: int | jax.Array) -> jax.Array:
-    """The k-th smallest element over all leaves of `tree`, bit-equal to `numpy.partition` on their concatenation.
+    """The k-th smallest element over all leaves of `tree`, equal to `numpy.partition` on their concatenation.
+
+    It is the same bit for bit, up to the sign of a zero and the bits of a NaN.
 
     Args:
       tree: any pytree of float32, bfloat16 or float16 arrays of any shapes, sharded or not.
