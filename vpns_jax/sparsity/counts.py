@@ -25,8 +25,8 @@ def check_counts(grain: Granularity, allocated: str, layers: Sequence[Layer], de
       density: share of groups kept, in (0, 1].
 
     Raises:
-      UserError: the density differs from N / M, or keeps fewer groups than there are layers under one threshold; or
-        N:M has an allocation that it cannot have.
+      UserError: the density differs from N / M, keeps fewer groups than there are layers under one threshold, or keeps
+        none of a layer that has its own; or N:M has an allocation that it cannot have.
     """
     if grain.n_of_m:
         n, m = grain.n_of_m
