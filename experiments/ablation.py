@@ -1,6 +1,6 @@
 """Ablations: runs the cells of a config once for each variant of a single choice.
 
-    python -m experiments.ablation --study=prompt_kind --config=configs/digits_sweep.py --workdir=runs/ablation --jobs=2
+    python -m experiments.ablation --study=prompt_kind --config=configs/digits.py --workdir=runs/ablation --jobs=2
 
 WORKDIR/STUDY.md and .csv hold accuracies and differences from the unchanged config, seed by seed. Studies of one config
 may share a folder, and then share the runs of the unchanged config. Run a study again to do what is missing.
@@ -32,11 +32,7 @@ STUDIES: dict[str, Callable[[Config], dict[str, Changes]]] = {
     "prompt_kind": lambda config: {
         kind: prompt(config, kind, config.prompt.pad_size) for kind in KINDS if kind != BLANK
     },
-    # Frames of 1/14 ... 7/14 of the canvas (the paper's 16 ... 112 px of 224), or squares of the same areas.
-    "prompt_size": lambda config: {
-        f"{width}px": prompt(config, config.prompt.kind, width)
-        for width in (max(1, round(part * config.prompt.canvas_size / 14)) for part in range(1, 8))
-    },
+    "prompt_size": lambda config: {f"{width}px": prompt(config, config.prompt.kind, width) for width in widths(config)},
     "parametrization": lambda _: {name: {"prompt.parametrization": name} for name in ("raw", "sigmoid", "tanh")},
     "stage": lambda _: {stage: {"prompt.stage": stage} for stage in ("both", "prune", "retrain")},
     "mapping": lambda _: {kind: {"mapping.kind": kind} for kind in ("frequency", "iterative", "random", "head")},
@@ -93,6 +89,21 @@ def prompt(config: Config, kind: str, width: int) -> Changes:
         return changes | {"data.image_size": side}
     # If the configured kind has its own image size, the other kinds get images as large as the canvas.
     return changes | ({"data.image_size": canvas} if config.make_prompt().image_size else {})
+
+
+def widths(config: Config) -> list[int]:
+    """Lists the widths of frames of 1/14 ... 7/14 of the canvas, the paper's 16 ... 112 px of 224.
+
+    Args:
+      config: the configuration. If its prompt is a square, all widths are listed, since a square of a frame's area fits.
+
+    Returns:
+      The widths in pixels that its kind of prompt allows.
+    """
+    canvas, kind = config.prompt.canvas_size, KINDS[config.prompt.kind]
+    most = kind.largest(canvas) if kind.size_name == "pad_size" else canvas
+    rounded = (max(1, round(part * canvas / 14)) for part in range(1, 8))
+    return [width for width in rounded if width <= most]
 
 
 def variants(study: str, config: Config) -> dict[str, Config]:

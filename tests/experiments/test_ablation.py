@@ -19,7 +19,8 @@ GAINS = {"raw": (0, 0), "sigmoid": (1, 3), "tanh": (-2, 2)}
 
 def parsed(made=quickstart, **changes):
     tree = made.get_config().to_dict()
-    tree["prompt"] |= changes.pop("prompt", {})
+    for group in ("prompt", "data"):
+        tree[group] |= changes.pop(group, {})
     return config.parse(tree | changes)
 
 
@@ -41,6 +42,17 @@ def test_the_papers_sizes():
     assert [variant.prompt.patch_size for variant in squares.values()] == [115, 156, 183, 202, 214, 221, 224]
     # The quickstart's 4 px is not one of them.
     assert next(iter(ablation.variants("prompt_size", parsed()))) == "configured"
+
+
+def test_sizes_that_do_not_fit_are_left_out():
+    def pads(kind, canvas_size):
+        made = parsed(prompt={"kind": kind, "canvas_size": canvas_size}, data={"image_size": canvas_size - 8})
+        return [variant.prompt.pad_size for variant in ablation.variants("prompt_size", made).values()]
+
+    # The quickstart's 4 px comes first. Around an image, half of the canvas is no frame.
+    assert pads("expand", 32) == [4, 2, 5, 7, 9, 11, 14]
+    # Half of 35 px is rounded up, to 18.
+    assert pads("pad", 35) == [4, 2, 5, 8, 10, 12, 15]
 
 
 def test_other_studies_vary_one_key():
