@@ -21,7 +21,10 @@ from vpns_jax import cli
 from vpns_jax.experiment.config import Config
 
 JOBS = flags.DEFINE_integer(
-    "jobs", 1, "The number of cells that run at a time, each on its share of the cores.", lower_bound=1
+    "jobs",
+    1,
+    "The number of cells that run at a time, each on its share of the cores (with --devices, on all cores).",
+    lower_bound=1,
 )
 DEVICES = flags.DEFINE_list("devices", [], "CUDA_VISIBLE_DEVICES of each worker, such as 0,1,2,3.")
 
@@ -58,7 +61,7 @@ def sweep(config: Config, folder: Path, line: str, *, jobs: int, devices: list[s
       The exit code: 0, or 1 if a cell failed.
 
     Raises:
-      UserError: the folder holds something else, or the inputs cannot be read.
+      UserError: the folder holds something else, the inputs or a result cannot be read, or the disk refuses.
     """
     from vpns_jax.experiment import inputs
     from vpns_jax.experiment.lock import locked
@@ -70,16 +73,19 @@ def sweep(config: Config, folder: Path, line: str, *, jobs: int, devices: list[s
     with locked(folder):
         # Refuses the folder of another sweep, or of one on other data, because finished runs are not checked again.
         axes = Workdir(folder, config, current).axes
-        code = _run_all(config, folder, line, jobs=jobs, devices=devices)
-        # The summary keeps the results of earlier calls, too.
+        # The record of tuning and the summary keep the results of earlier calls, too.
+        code = _run_all(config, axes[0], folder, line, jobs=jobs, devices=devices)
         gather({cell.name: folder / "runs" / cell.name for cell in grid(*axes)}, folder, line)
     if config.tuning.grids:
         sys.stdout.write(f"chosen on validation: {folder / 'tuning' / 'tuning.json'}\n")
     return code
 
 
-def _run_all(config: Config, folder: Path, line: str, *, jobs: int, devices: list[str]) -> int:
-    """Chooses hyper-parameters and runs the missing cells, in a locked folder. Returns the exit code."""
+def _run_all(config: Config, methods: list[str], folder: Path, line: str, *, jobs: int, devices: list[str]) -> int:
+    """Chooses hyper-parameters and runs the missing cells, in a locked folder. Returns the exit code.
+
+    The choices of all `methods` are recorded, those of this call and of earlier ones.
+    """
     from vpns_jax.experiment import run
 
     candidates = tuning.candidates(config)
@@ -88,7 +94,8 @@ def _run_all(config: Config, folder: Path, line: str, *, jobs: int, devices: lis
         for candidate in candidates
     }
     tuned = run_cells(tried, folder, jobs=jobs, devices=devices)
-    chosen = tuning.choose(config, folder / "tuning") if tried else {}
+    every = dataclasses.replace(config, methods=tuple(methods))
+    chosen = tuning.choose(every, folder / "tuning") if tried else {}
     not_chosen = {candidate.method for candidate in candidates} - chosen.keys()
     runs = {
         cell.name: (
@@ -183,6 +190,9 @@ def run_cells(
 
     Returns:
       The exit code: 0, or 1 if a cell failed.
+
+    Raises:
+      UserError: the disk refuses a traceback.
     """
     from vpns_jax.files import write_whole
 
@@ -217,7 +227,7 @@ def gather(homes: dict[str, Path], folder: Path, line: str) -> None:
       line: the command, for the summary.
 
     Raises:
-      UserError: a run's summary is damaged.
+      UserError: a run's summary is damaged, or the disk refuses.
     """
     from vpns_jax.analysis import figures, tables
     from vpns_jax.files import write_sealed

@@ -85,14 +85,14 @@ def choose(config: Config, folder: Path) -> dict[str, Values]:
     """Chooses the best candidate of each method, the first if several are equal, and writes FOLDER/tuning.json.
 
     Args:
-      config: the configuration.
+      config: the configuration. What is written covers its methods alone.
       folder: the folder of the candidates' runs, FOLDER/NAME.
 
     Returns:
       The values of each method. A method is left out if one of its candidates has no result.
 
     Raises:
-      UserError: a summary is damaged.
+      UserError: a summary is damaged, or the disk refuses.
     """
     from experiments import summaries
     from vpns_jax.analysis import comparison

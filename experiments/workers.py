@@ -32,14 +32,15 @@ def run_all(
     Args:
       jobs: values by name; they must be picklable.
       work: an importable function, which is called in another process.
-      workers: the number of processes, which share the machine's cores.
+      workers: the most processes, which share the machine's cores if there are no `devices`.
       devices: CUDA_VISIBLE_DEVICES of each worker; empty to leave it alone.
 
     Yields:
       The outcome of each job, as it ends.
     """
     waiting = list(jobs.items())
-    running = [_Worker(number, workers, devices, work) for number in range(min(workers, len(jobs)))]
+    workers = min(workers, len(jobs))
+    running = [_Worker(number, workers, devices, work) for number in range(workers)]
     try:
         while waiting or any(worker.job for worker in running):
             for number, worker in enumerate(running):

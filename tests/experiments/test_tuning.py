@@ -89,6 +89,29 @@ def test_a_sweep_runs_with_what_was_chosen(tmp_path, monkeypatch):
     assert [run for run in ran if run[0] == "runs"] == [("runs", f"vpns-s90-seed{seed}", 1e-3) for seed in (7, 9)]
 
 
+def test_what_earlier_calls_tried_stays_on_record(tmp_path, monkeypatch):
+    def pretend(runs, folder, *, jobs, devices):
+        for reduced, where, _ in runs.values():
+            (cell,) = experiment.cells(reduced)
+            where.mkdir(parents=True)
+            result = sample(cell.method, cell.density, cell.seed, 0.5 + reduced.retrain.weights.learning_rate, None)
+            (where / "summary.json").write_text(json.dumps({"name": "x", "command": "", "cells": [result]}))
+        return 0
+
+    monkeypatch.setattr(sweep, "run_cells", pretend)
+    for method in ("vpns", "hydra"):
+        sweep.sweep(parsed(RATES, methods=(method,), densities=(0.1,)), tmp_path / "sweep", "", jobs=1, devices=[])
+    written = json.loads((tmp_path / "sweep" / "tuning" / "tuning.json").read_text())
+    rate = "retrain.weights.learning_rate"
+    assert [(entry["method"], entry["values"][rate], entry["chosen"]) for entry in written["tried"]] == [
+        ("vpns", 0.01, False),
+        ("vpns", 0.03, True),
+        ("hydra", 0.01, False),
+        ("hydra", 0.03, True),
+    ]
+    assert written["chosen"] == {method: {rate: 0.03} for method in ("vpns", "hydra")}
+
+
 @pytest.mark.parametrize(
     ("grids", "message"),
     [

@@ -4,6 +4,8 @@ import os
 import time
 from pathlib import Path
 
+import pytest
+
 from experiments import workers
 
 
@@ -16,6 +18,9 @@ def work(job):
         os._exit(7)
     if what == "slow":
         time.sleep(0.3)
+    if what == "cores":
+        Path(folder, "cores").write_text(str(len(os.sched_getaffinity(0))))
+        return
     Path(folder, f"{what}-{os.getpid()}-{time.monotonic_ns()}").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
 
 
@@ -43,6 +48,12 @@ def test_processes_are_used_again_and_see_their_own_device(tmp_path):
     files = list(tmp_path.iterdir())
     assert len({path.name.split("-")[1] for path in files}) == 2
     assert {path.read_text() for path in files} == {"3", "5"}
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="processes cannot choose their cores here")
+def test_one_job_has_all_cores_however_many_workers_are_allowed(tmp_path):
+    assert outcomes({"0": (str(tmp_path), "cores")}) == {"0": None}
+    assert int((tmp_path / "cores").read_text()) == len(os.sched_getaffinity(0))
 
 
 def test_no_jobs():
