@@ -95,7 +95,7 @@ def widths(config: Config) -> list[int]:
     """Lists the widths of frames of 1/14 ... 7/14 of the canvas, the paper's 16 ... 112 px of 224.
 
     Args:
-      config: the configuration. If its prompt is a square, all widths are listed, since a square of a frame's area fits.
+      config: the configuration. If its prompt is a square, all widths are listed, as a square of a frame's area fits.
 
     Returns:
       The widths in pixels that its kind of prompt allows.

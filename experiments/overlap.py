@@ -55,11 +55,15 @@ def compare(folder: Path) -> list[Comparison]:
       The comparisons.
 
     Raises:
-      UserError: there is no summary, a mask is missing or does not agree with the summary, or no two masks have the
-        same density.
+      UserError: there is no summary, a mask is missing or does not agree with the summary, masks keep nothing or are of
+        different networks, or no two masks have the same density.
     """
     cells = summaries.read(folder / "summary.json")["cells"]
-    results = comparisons(_mask(folder, cell) for cell in cells if cell["density"] < 1)
+    masks = [_mask(folder, cell) for cell in cells if cell["density"] < 1]
+    try:
+        results = comparisons(masks)
+    except ValueError as error:
+        raise UserError(f"{folder / 'summary.json'}: {error}") from error
     if not results:
         raise UserError(f"{folder} holds no two masks of the same density to compare")
     return results
@@ -74,6 +78,8 @@ def _mask(folder: Path, cell: Mapping[str, Any]) -> Mask:
     paths = [home / "subnetworks" / f"{name}.safetensors" for home in homes]
     path = next((path for path in paths if path.exists()), paths[0])
     layers = {layer["path"]: layer for layer in cell.get("layers") or ()}
+    if not layers:
+        raise UserError(f"{folder / 'summary.json'} names no layers of {cell['cell']}, so its mask cannot be compared")
     # A mask may also name the vectors that end a channel; they are not counted.
     bits = {layer: packed for layer, packed in subnetworks.load_bits(path).items() if layer in layers}
     kept = {path: int(np.bitwise_count(packed).sum(dtype=np.int64)) for path, packed in bits.items()}

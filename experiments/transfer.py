@@ -159,7 +159,8 @@ def transfer(
       The exit code: 0, or 1 if a cell failed.
 
     Raises:
-      UserError: a cell cannot run, or the folder holds something else.
+      UserError: a cell cannot run, two masks would share a folder, the folder holds something else, or the disk
+        refuses.
     """
     from vpns_jax.experiment import inputs, run
     from vpns_jax.experiment.lock import locked
@@ -168,9 +169,14 @@ def transfer(
     read = inputs.of(config)
     check_folder(folder, config, read)
     runs: dict[str, sweep.Run] = {}
-    labels, references, checks = {}, {}, {"the target": config}
+    labels: dict[str, str] = {}
+    references, checks = {}, {"the target": config}
     for (label, density, seed), (retrained, source) in cells(config, masks).items():
         name = re.sub(r"[^\w.+-]", "_", f"{label}-s{100 * (1 - density):.6g}-seed{seed}")
+        if name in runs:
+            raise UserError(
+                f"--from: {label} and {labels[name]} would share the folder runs/{name}; rename one data set's folder"
+            )
         runs[name] = (retrained, folder / "runs" / name, line)
         # Otherwise a finished run under another mask would be taken for this one.
         if runs[name][1].exists():
@@ -187,13 +193,13 @@ def transfer(
     with locked(folder):
         Workdir(folder, config, read)
         code = sweep.run_cells(runs, folder, jobs=jobs, devices=devices, work=work)
-    results = [
-        cell | {"method": labels.get(name, cell["method"])}
-        for name, summary in sweep.finished({name: home for name, (_, home, _) in runs.items()}).items()
-        for cell in summary["cells"]
-    ]
-    if results:
-        paired.write(paired.paired_table(results, references, "the same method there"), folder, "transfer")
+        results = [
+            cell | {"method": labels.get(name, cell["method"])}
+            for name, summary in sweep.finished({name: home for name, (_, home, _) in runs.items()}).items()
+            for cell in summary["cells"]
+        ]
+        if results:
+            paired.write(paired.paired_table(results, references, "the same method there"), folder, "transfer")
     return code
 
 

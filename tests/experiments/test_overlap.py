@@ -69,3 +69,18 @@ def test_bad_folders_end_in_a_line(run, capsys):
         overlap.compare(run)
     assert overlap.main(["overlap", "--unheard=of"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [
+        ([], "names no layers of vpns-s50-seed7"),
+        ([{"path": "conv/kernel", "size": 9, "kept": 4}], "masks are compared of the same network"),
+    ],
+)
+def test_layers_that_cannot_be_compared_are_a_line(run, layers, words):
+    summary = json.loads((run / "summary.json").read_text())
+    summary["cells"][1]["layers"] = layers
+    (run / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(UserError, match=rf"summary\.json.* {words}"):
+        overlap.compare(run)

@@ -39,6 +39,15 @@ def test_differences_are_paired_by_seed():
     assert ("hydra", 0.1) not in differences
 
 
+def test_a_summary_written_by_hand_may_leave_out_what_a_cell_lacks(tmp_path):
+    written = {key: cell("hydra", 0.1, 7, 0.9, None)[key] for key in ("cell", "method", "density", "seed")}
+    written |= {"val": {"best": {"plain": 0.8}}, "test": {"best": {"plain": 0.7}}}
+    (tmp_path / "summary.json").write_text(json.dumps({"name": "mine", "cells": [written]}))
+    (read,) = summaries.read(tmp_path / "summary.json")["cells"]
+    assert comparison.headline(read) == 0.7
+    assert comparison.headline(read, split="val") == 0.8
+
+
 def test_one_seed_has_no_interval():
     (difference,) = comparison.differences({"cells": [cell("a", 0.1, 7, 0.5, None), cell("b", 0.1, 7, 0.6, None)]}, "a")
     assert (difference.mean, difference.low, difference.verdict) == (pytest.approx(0.1), None, "?")

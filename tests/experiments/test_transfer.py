@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from configs import digits
-from experiments import transfer, workers
+from experiments import paired, transfer, workers
 from tests.analysis.samples import cell as sample
 from tests.experiments import in_process
 from vpns_jax import models, prompting, sparsity
 from vpns_jax.deploy import subnetworks
 from vpns_jax.errors import UserError
-from vpns_jax.experiment import config, inputs
+from vpns_jax.experiment import config, inputs, lock
 from vpns_jax.experiment import run as experiment
 from vpns_jax.experiment.workdir import Workdir
 from vpns_jax.models import initializing
@@ -111,6 +111,34 @@ def test_each_is_compared_with_its_method_there(run, tmp_path, monkeypatch):
     run.parent.rename(other)
     with pytest.raises(UserError, match=r"its mask was .*seed7.safetensors.* holds something else"):
         go(named(other / "subnetworks", "vpns*"))
+
+
+def test_two_masks_that_would_share_a_folder_are_refused(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "run_all", in_process.run_all)
+    other = tmp_path / "other" / "subnetworks"
+    other.mkdir(parents=True)
+    (other / "vpns-s90-seed7.safetensors").touch()
+    (other.parent / "config.json").write_text(json.dumps({"data": {"name": "folder:/my_images"}}))
+    masks = named(run, "vpns-s90-seed7.safetensors", str(other / "vpns*"))
+    with pytest.raises(UserError, match=r"vpns from folder:/my_images .*vpns_from_folder__my_images-s90-seed7"):
+        transfer.transfer(parsed(), tmp_path / "out", "a", masks, jobs=1, devices=[], check=bool, work=pretend)
+
+
+def test_the_table_is_written_while_the_folder_is_locked(run, tmp_path, monkeypatch):
+    def write(table, folder, name):
+        with pytest.raises(UserError, match="is in use"), lock.locked(folder):
+            pass
+        written.append(name)
+
+    written = []
+    monkeypatch.setattr(paired, "write", write)
+    monkeypatch.setattr(workers, "run_all", in_process.run_all)
+    monkeypatch.setattr(inputs, "mask", lambda config: inputs.Input(config.transfer.mask, config.transfer.mask))
+    masks = named(run, "vpns*")
+    transfer.transfer(
+        parsed(densities=(0.1,)), tmp_path / "out", "a", masks, jobs=1, devices=[], check=bool, work=pretend
+    )
+    assert written == ["transfer"]
 
 
 def test_a_run_refuses_a_mask_of_another_network_or_density(tmp_path, monkeypatch):

@@ -52,7 +52,9 @@ def headline(cell: Mapping[str, Any], *, split: str = "test") -> float:
       The prompted accuracy; the plain one if the cell has no prompt.
     """
     best = cell[split]["best"]
-    return best["plain"] if best["prompted"] is None else best["prompted"]
+    # A summary that was written by hand may leave out what the cell lacks.
+    prompted: float | None = best.get("prompted")
+    return best["plain"] if prompted is None else prompted
 
 
 def differences(summary: Mapping[str, Any], reference: str) -> list[Difference]:
