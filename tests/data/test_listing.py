@@ -4,6 +4,7 @@ import inspect
 import os
 import sys
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -78,6 +79,26 @@ def test_loops_are_refused(tmp_path, target):
     (tmp_path / "cat" / "deep" / "loop").symlink_to(target if target != "deep" else tmp_path / "cat" / "deep")
     with pytest.raises(UserError, match="cat/deep/loop is a link to a folder that contains it; remove it"):
         listing.list_folder(tmp_path)
+
+
+@pytest.mark.parametrize("root", [".", "../cat", "../../images/cat"])
+def test_a_folder_may_be_named_by_dots(tmp_path, monkeypatch, root):
+    make(tmp_path, "images/cat/1.png", "images/cat/deep/2.png")
+    monkeypatch.chdir(tmp_path / "images" / "cat")
+    assert listing.find_images(Path(root)) == (("1.png", "deep/2.png"), ())
+
+
+def test_links_below_dots_are_told_from_folders(tmp_path, monkeypatch):
+    make(tmp_path, "a/1.png", "b/2.png")
+    (tmp_path / "c").symlink_to("a")
+    monkeypatch.chdir(tmp_path / "b")
+    assert listing.find_images(Path("..")) == (
+        ("a/1.png", "b/2.png"),
+        ("skipped 1 folders that links lead to again: c",),
+    )
+    (tmp_path / "b" / "back").symlink_to("..")
+    with pytest.raises(UserError, match=r"^\.\./b/back is a link to a folder that contains it"):
+        listing.find_images(Path(".."))
 
 
 def test_a_folder_is_read_once_in_a_class(tmp_path):

@@ -160,11 +160,12 @@ def _list_split(root: Path, folder: str, classes: Sequence[str], skipped: Skippe
 def _images(root: Path, folder: str, skipped: Skipped) -> Iterator[str]:
     """Images at any depth below root/folder, as paths below root; all other files are added to `skipped`."""
     seen: set[str] = set()
+    # Real paths, because a folder such as "." has no parents in its name. Paths in errors are as the user wrote them.
+    start = Path(os.path.realpath(root)) / folder
     # No recursion: folders may be nested deeper than Python's recursion limit.
-    waiting = [(folder, tuple(map(os.path.realpath, (root / folder).parents)))]
+    waiting = [(folder, os.path.realpath(start), tuple(map(os.path.realpath, start.parents)))]
     while waiting:
-        path, above = waiting.pop()
-        real = _real(root / path, above)
+        path, real, above = waiting.pop()
         if real in above:
             raise UserError(f"{printable(str(root / path))} is a link to a folder that contains it; remove it")
         if real in seen:
@@ -172,7 +173,9 @@ def _images(root: Path, folder: str, skipped: Skipped) -> Iterator[str]:
             continue
         seen.add(real)
         contents = _scan(root / path)
-        waiting += [(_join(path, name), (real, *above)) for name in reversed(contents.folders)]
+        for name in reversed(contents.folders):
+            inside = _join(path, name)
+            waiting.append((inside, _real(root / inside, real), (real, *above)))
         for reason, name in contents.other:
             # A broken link to an image is counted with the unreadable images.
             if reason == _BROKEN and _is_image(name):
@@ -186,11 +189,9 @@ def _images(root: Path, folder: str, skipped: Skipped) -> Iterator[str]:
                 skipped.append((_NO_IMAGE, _join(path, name)))
 
 
-def _real(path: Path, above: Sequence[str]) -> str:
-    """The path without links; `above` begins with the real path of its parent folder."""
-    if path.is_symlink():
-        return os.path.realpath(path)
-    return str(Path(above[0]) / path.name)
+def _real(path: Path, parent: str) -> str:
+    """The path without links; `parent` is the real path of its parent folder."""
+    return os.path.realpath(path) if path.is_symlink() else str(Path(parent) / path.name)
 
 
 def _scan(folder: Path) -> _Contents:
