@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import secrets
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ from vpns_jax.storage import refused
 SEAL = "sha256"
 # The most bytes of a name on common file systems, and of a path, with room for the files that are written below it.
 MOST_NAME, MOST_PATH = 255, 3500
+# Tells this process from one of another machine or container, which may have the same number.
+_PROCESS = secrets.token_hex(4)
 
 
 def cache_directory() -> Path:
@@ -107,8 +110,7 @@ def whole(path: str | Path) -> Iterator[IO[bytes]]:
       UserError: the disk refuses; the old file is unchanged.
     """
     path = Path(path)
-    # Each process has its own name for the unfinished file, so two processes can write the same file.
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    fresh = unfinished(path)
     try:
         with fresh.open("wb") as file:
             yield file
@@ -118,6 +120,11 @@ def whole(path: str | Path) -> Iterator[IO[bytes]]:
     finally:
         with contextlib.suppress(OSError):
             fresh.unlink(missing_ok=True)
+
+
+def unfinished(path: Path) -> Path:
+    """The file into which `whole` writes. Each process has its own, so that two processes can write the same file."""
+    return path.with_name(f"{path.name}.{os.getpid()}-{_PROCESS}.tmp")
 
 
 def write_whole(path: str | Path, content: str | bytes) -> None:

@@ -1,6 +1,5 @@
 """Every figure is a PNG of a readable size and shows its numbers, also for incomplete data."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from vpns_jax.analysis import figures
 from vpns_jax.analysis.density import DensityReport, Layer
 from vpns_jax.analysis.style import looks
 from vpns_jax.errors import UserError
+from vpns_jax.files import unfinished
 
 SIZE = 12
 SUPPORT = np.pad(np.zeros((SIZE - 4, SIZE - 4), bool), 2, constant_values=True)
@@ -38,7 +38,7 @@ def report(layers: int, *, collapsed: int | None = None) -> DensityReport:
 def test_a_full_disk_is_one_line_that_names_the_figure_and_leaves_the_old_one(tmp_path):
     path = figures.prompt_figure(DELTA, SUPPORT, tmp_path / "prompt.png")
     before = path.read_bytes()
-    (tmp_path / f"prompt.png.{os.getpid()}.tmp").symlink_to("/dev/full")
+    unfinished(path).symlink_to("/dev/full")
     with pytest.raises(UserError, match=r"prompt\.png cannot be written: No space left on device, .* MiB free there"):
         figures.prompt_figure(0 * DELTA, SUPPORT, path)
     assert path.read_bytes() == before

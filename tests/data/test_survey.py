@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.data.image_files import deep_color, encode, heic, noise, noted, photo
-from vpns_jax import data
+from vpns_jax import data, files
 from vpns_jax.data import prepare, survey
 from vpns_jax.data.decode import decode_image
 from vpns_jax.data.decoding import FULL_RANGE, DecodeOptions, Decoding
@@ -203,6 +203,16 @@ def test_a_damaged_memory_is_made_again(root, damage, monkeypatch):
     path.write_text(damage(text))
     assert sources(root).skipped == first.skipped == ("cat/bad.png: not an image of a known kind",)
     assert path.read_text() == text
+
+
+def test_a_memory_that_cannot_be_written_stops_nothing(root, monkeypatch):
+    monkeypatch.setattr(survey, "SETTLED_NS", -(10**9))
+    path = survey.index_path(root)
+    path.parent.mkdir(parents=True)
+    # Every write to /dev/full fails with "No space left on device".
+    files.unfinished(path).symlink_to("/dev/full")
+    assert len(sources(root).test) == 2
+    assert not path.exists()
 
 
 OPTIONS = {

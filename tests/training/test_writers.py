@@ -1,5 +1,6 @@
 """Logs survive a kill, and TensorBoard itself can read the events."""
 
+import importlib.util
 import json
 import os
 import sys
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from vpns_jax import files
 from vpns_jax.errors import UserError
-from vpns_jax.files import write_json
+from vpns_jax.files import unfinished, write_json
 from vpns_jax.storage import storage_errors
 from vpns_jax.training.writers import MetricLog, TensorBoard
 
@@ -190,11 +192,18 @@ def test_a_damaged_event_file_stops_no_run(tmp_path):
             other.unlink()
 
 
+def test_unfinished_files_of_two_containers_differ_though_their_process_numbers_do_not(tmp_path):
+    spec = importlib.util.spec_from_file_location("files_of_another_process", files.__file__)
+    other = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(other)
+    assert other.unfinished(tmp_path / "a.json") != unfinished(tmp_path / "a.json")
+
+
 def test_a_disk_that_refuses_is_one_line(tmp_path):
     """Every write to /dev/full fails with "No space left on device"."""
     path = tmp_path / "summary.json"
     write_json(path, {"a": 1})
-    (tmp_path / f"summary.json.{os.getpid()}.tmp").symlink_to("/dev/full")
+    unfinished(path).symlink_to("/dev/full")
     with pytest.raises(UserError, match=r"summary\.json cannot be written: No space left on device, .* MiB free there"):
         write_json(path, {"a": 2})
     assert json.loads(path.read_text()) == {"a": 1}

@@ -69,6 +69,9 @@ def survey(root: Path, paths: Sequence[str], *, max_megapixels: float, progress:
 
     Returns:
       Facts about all files by path, in the order of `paths`.
+
+    Raises:
+      UserError: $VPNS_JAX_CACHE is no valid path.
     """
     decoding = Decoding(exif=True, max_megapixels=max_megapixels)
     known = _read_index(root)
@@ -202,7 +205,17 @@ def _stamp(path: Path) -> tuple[str, int]:
 
 
 def index_path(root: Path) -> Path:
-    """The path of a folder's index, which keeps the facts about its files."""
+    """The path of a folder's index, which keeps the facts about its files.
+
+    Args:
+      root: the folder.
+
+    Returns:
+      The path; the file need not exist.
+
+    Raises:
+      UserError: $VPNS_JAX_CACHE is no valid path.
+    """
     return files.cache_directory() / "folders" / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.index"
 
 
@@ -229,5 +242,5 @@ def _write_index(root: Path, seen: dict[str, Seen]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_whole(path, digest(content).encode() + b"\n" + content)
-    except OSError as error:
+    except (OSError, UserError) as error:
         _LOG.info("cannot remember which images are readable: %s", error)
