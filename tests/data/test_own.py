@@ -43,6 +43,11 @@ def test_items_of_every_form(monkeypatch):
     assert np.array_equal(sources.test[0][0], np.repeat(GRAY[..., None], 3, axis=-1))
 
 
+def test_names_of_classes_are_made_printable(monkeypatch):
+    name = named(monkeypatch, train=[(GRAY, 0)], val=[(GRAY, 1)], test=[(GRAY, 2)], classes=["a\nb", 7, "é"])
+    assert data.open_sources(name).classes == (r"a\x0ab", "7", "é")
+
+
 def test_the_digest_covers_pixels_labels_and_names(monkeypatch):
     def digest(**changes):
         made = {"train": [(COLOR, 0), (GRAY, 1)], "test": [(GRAY, 0)], "classes": ("a", "b")} | changes
@@ -56,6 +61,8 @@ def test_the_digest_covers_pixels_labels_and_names(monkeypatch):
         digest(train=[(COLOR, 1), (GRAY, 1)]),
         digest(test=[(GRAY.T, 0)]),
         digest(classes=("a", "c")),
+        digest(classes=("ab", "c")),
+        digest(classes=("a", "bc")),
         digest(val=[(GRAY, 0)]),
     ]
     assert digest() == digests[0]
@@ -77,6 +84,10 @@ def test_the_digest_covers_pixels_labels_and_names(monkeypatch):
         ({"train": [GRAY[0]], "test": []}, "train, item 0: ValueError: too many values"),
         ({"train": [(GRAY, 2)], "test": [], "classes": ("a", "b")}, "has the label 2, and names 2 classes"),
         ({"train": [(GRAY, 0)], "val": [(GRAY, 0)], "test": []}, "has no test images"),
+        ({"train": [(GRAY, 0)], "test": [], "classes": None}, "has the classes None; they must be a list of names"),
+        ({"train": [(GRAY, 0)], "test": [], "classes": 10}, "has the classes 10; they must be a list of names"),
+        ({"train": [(GRAY, 0)], "test": [], "classes": "cat"}, "has the classes 'cat'; they must be a list of names"),
+        ({"train": [(GRAY, 0)], "test": [], "classes": {"a", "b"}}, "they must be a list of names"),
     ],
 )
 def test_what_does_not_fit_is_one_line(monkeypatch, made, message):

@@ -13,13 +13,14 @@ items are pairs (image, label), or mappings with the keys "image" and "label". A
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from vpns_jax import references
 from vpns_jax.data.source import Original
+from vpns_jax.data.text import printable
 from vpns_jax.errors import UserError, short, shorten
 
 _SPLITS = ("train", "val", "test")
@@ -41,7 +42,7 @@ def open_own(name: str) -> Original:
     made = _made(name)
     sources = {split: _Read.of(made[split], f"{name}, {split}") for split in _SPLITS if split in made}
     most = max((int(source.labels.max()) for source in sources.values() if len(source)), default=-1)
-    classes = tuple(map(str, made.get("classes", range(most + 1))))
+    classes = _names(name, made.get("classes", range(most + 1)))
     if most >= len(classes):
         raise UserError(f"data set {short(name)} has the label {most}, and names {len(classes)} classes: 0 to N - 1")
     color = max((source.channels for source in sources.values()), default=1)
@@ -69,7 +70,8 @@ def contents(name: str) -> tuple[bytes, ...]:
     original = open_own(name)
     splits = {"train": original.train, "val": original.val, "test": original.test}
     parts = [f"{split} {source.digest}" for split, source in splits.items() if isinstance(source, _Read)]
-    return tuple(part.encode() for part in (*original.classes, str(original.flip), *parts))
+    # Each part ends with a line end, which no name contains: otherwise "ab", "c" would look like "a", "bc".
+    return tuple(f"{part}\n".encode() for part in (*original.classes, str(original.flip), *parts))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -126,6 +128,13 @@ def _made(name: str) -> Mapping[str, Any]:
             "and perhaps val, classes and flip"
         )
     return made
+
+
+def _names(name: str, classes: Any) -> tuple[str, ...]:
+    """The names of the classes, on one line each. Sets have no order, and a string would fall apart into letters."""
+    if not isinstance(classes, Iterable) or isinstance(classes, str | bytes | Mapping | set | frozenset):
+        raise UserError(f"data set {short(name)} has the classes {short(classes)}; they must be a list of names")
+    return tuple(printable(str(each)) for each in classes)
 
 
 def _item(items: Any, index: int, where: str) -> tuple[np.ndarray, int]:
