@@ -124,6 +124,22 @@ def test_avif_is_no_heic():
     np.testing.assert_allclose(decode_image(data)[8, 8::16].astype(int), COLORS, atol=6)
 
 
+def test_sixteen_bit_gray_with_a_transparent_level_shows_white_there():
+    deep = Image.fromarray(np.array([[0, 0x1234, 0x8000, 0x8001]], np.uint16))
+    data = encode(deep, "PNG", transparency=0x8000)
+    np.testing.assert_array_equal(decode_image(data)[0, :, 0], [0, 0x12, 255, 128])
+
+
+def test_a_pillow_without_avif_reads_the_other_kinds(monkeypatch):
+    """Pillow before 11.3 does not know AVIF."""
+    Image.init()
+    monkeypatch.delitem(Image.OPEN, "AVIF")
+    data = encode(Image.fromarray(row(16)), "JPEG2000")
+    np.testing.assert_array_equal(decode_image(data), row(16))
+    with pytest.raises(decode.UnreadableImageError, match=r"^not an image of a known kind$"):
+        decode_image(b"nothing")
+
+
 def test_all_kinds_are_pillows():
     Image.init()
     assert set(decode.KINDS) <= set(Image.OPEN)

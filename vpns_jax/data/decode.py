@@ -140,9 +140,10 @@ def _open(data: bytes) -> ImageFile.ImageFile:
         return heic.open_heic(data)
     Image.init()
     for kind in KINDS:
-        factory, accept = Image.OPEN[kind]
+        # Pillow before 11.3 does not know AVIF.
+        factory, accept = Image.OPEN.get(kind, (None, None))
         # `accept` returns a string if Pillow was built without support for the kind.
-        if accept is not None and accept(data[:16]) is True:
+        if factory is not None and accept is not None and accept(data[:16]) is True:
             return factory(io.BytesIO(data), "")
     raise UnreadableImageError("not an image of a known kind" if data else "the file is empty")
 
@@ -196,8 +197,12 @@ def _to_eight_bits(image: Image.Image, grey_range: tuple[int, int]) -> tuple[Ima
         raise UnreadableImageError(f"pixels from {low} to {high}, of no known range")
     black, white = grey_range
     # 256 bins of equal width; for the full range, this is the upper byte.
-    bins = (np.arange(FULL_RANGE[1] + 1) - black) * 256 // (white - black + 1)
-    return Image.fromarray(np.clip(bins, 0, 255).astype(np.uint8)[levels]), (low, high)
+    bins = np.clip((np.arange(FULL_RANGE[1] + 1) - black) * 256 // (white - black + 1), 0, 255).astype(np.uint8)
+    # A PNG may have one level that is transparent, which shows white.
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        bins[transparent] = 255
+    return Image.fromarray(bins[levels]), (low, high)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
