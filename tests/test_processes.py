@@ -234,6 +234,8 @@ def test_launchers_tell_who_is_who_and_sigterm_ends_all(launch, tmp_path):
         ({"JAX_NUM_PROCESSES": "2"}, (None, None, None), "--coordinator and --process missing"),
         ({"JAX_NUM_PROCESSES": "two"}, (None, None, None), r"\$JAX_NUM_PROCESSES is 'two'; it must be a number"),
         ({}, ("host", 2, 0), "--coordinator is host; it must be HOST:PORT"),
+        ({}, ("9876", 2, 0), "--coordinator is 9876; it must be HOST:PORT"),
+        ({}, (":9876", 2, 0), "--coordinator is :9876; it must be HOST:PORT"),
         ({}, ("host:1", 2, 2), "--process is 2; it must lie in 0 ... 1"),
         ({}, ("host:1", 0, 0), "--processes is 0; it must be at least 1"),
         # Open MPI 5, without mpi4py.

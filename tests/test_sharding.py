@@ -196,7 +196,7 @@ def test_one_axis_takes_what_the_other_leaves(data, fsdp, expected):
     assert (mesh.shape["data"], mesh.shape["fsdp"]) == expected
 
 
-@pytest.mark.parametrize(("data", "fsdp"), [(-1, 3), (3, -1), (2, 2), (16, 1)])
+@pytest.mark.parametrize(("data", "fsdp"), [(-1, 3), (3, -1), (2, 2), (16, 1), (-1, -1), (0, -1), (-1, 0), (-2, -4)])
 def test_a_mesh_that_the_devices_do_not_fill_is_refused(data, fsdp):
     with pytest.raises(UserError, match=rf"config.mesh is data {data} x fsdp {fsdp}, .* or one of 1, 2, 4, 8"):
         sharding.make_mesh(48, jax.devices()[:8], data=data, fsdp=fsdp)

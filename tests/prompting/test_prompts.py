@@ -149,6 +149,8 @@ def test_clamp_gradients(clamp, expected):
         ("pad", {"pad_size": 3}, "pad_size is 3; prompt pad on a canvas of 4 px allows 1 ... 2"),
         ("pad", {"pad_size": 0}, "pad_size is 0; prompt pad on a canvas of 4 px allows 1 ... 2"),
         ("expand", {"pad_size": 2}, "pad_size is 2; prompt expand on a canvas of 4 px allows 1 ... 1"),
+        ("pad", {"canvas_size": 1, "pad_size": 1}, "a canvas of 1 px is too small for prompt pad"),
+        ("expand", {"canvas_size": 2, "pad_size": 1}, "a canvas of 2 px is too small for prompt expand"),
         ("corner", {"patch_size": 5}, "patch_size is 5; prompt corner on a canvas of 4 px allows 1 ... 4"),
         ("pad", {"clamp": "soft"}, "unknown prompt clamp 'soft'; known: hard, straight_through"),
         ("pad", {"parametrization": "exp"}, "unknown prompt parametrization 'exp'; known: raw, sigmoid, tanh"),

@@ -70,5 +70,9 @@ def test_too_small_a_budget_is_refused():
     parsed = config.parse(cells.tree(prune__epochs=6, retrain__epochs=1, budget="matched"))
     with pytest.raises(UserError, match=r"leaves hydra\+posthoc no epoch"):
         budget.epochs(parsed, "hydra+posthoc", 0.1)
+    # Two levels take two passes, and there is one.
+    parsed = config.parse(cells.tree(prune__epochs=1, retrain__epochs=8, budget="matched"))
+    with pytest.raises(UserError, match=r"leaves bip no epoch to prune; raise config\.prune\.epochs"):
+        budget.epochs(parsed, "bip", 0.1)
     with pytest.raises(UserError, match="unknown budget 'equal'; known: own, matched"):
         epochs("vpns", budget="equal")

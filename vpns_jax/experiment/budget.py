@@ -48,7 +48,7 @@ def epochs(config: Config, name: str, density: float) -> Epochs:
       The epochs of each stage.
 
     Raises:
-      UserError: the matched budget leaves a round of iterative pruning, or retraining, no epoch.
+      UserError: the matched budget leaves stage prune, a round of iterative pruning, or retraining no epoch.
     """
     chosen = method(name)
     return _matched(config, name, density) if config.budget == "matched" else _own(config, chosen, density)
@@ -108,6 +108,10 @@ def _matched(config: Config, name: str, density: float) -> Epochs:
                     f"density {density:g} and {rewind} to rewind to; raise config.prune.epochs or config.imp.drop"
                 )
             prune = rewind + rounds * round_
+        if not prune:
+            raise UserError(
+                f"config.budget is 'matched', which leaves {name} no epoch to prune; raise config.prune.epochs"
+            )
         left -= prune * own_per_iteration
     posthoc = left // 2 if chosen.posthoc else 0
     retrain = (left - posthoc) // _passes(config, chosen, "retrain")

@@ -68,7 +68,8 @@ def _check(given: dict[str, str | int | None], launcher: str | None) -> None:
             "--processes=N and --process=0 ... N-1"
         )
     coordinator, processes, process = given.values()
-    if coordinator is not None and not str(coordinator).rpartition(":")[2].isdigit():
+    host, _, port = str(coordinator).rpartition(":")
+    if coordinator is not None and not (host and port.isdigit()):
         raise UserError(f"--coordinator is {coordinator}; it must be HOST:PORT, of process 0")
     if isinstance(processes, int) and processes < 1:
         raise UserError(f"--processes is {processes}; it must be at least 1")

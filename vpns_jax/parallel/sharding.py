@@ -36,7 +36,8 @@ def make_mesh(batch_size: int, devices: list[jax.Device] | None = None, *, data:
       The mesh.
 
     Raises:
-      UserError: the product of both lengths is not the number of devices, or it does not divide the batch.
+      UserError: a length is neither -1 nor at least 1, both are -1, their product is not the number of devices, or it
+        does not divide the batch.
     """
     devices = jax.devices() if devices is None else devices
     shape = _shape(len(devices), data, fsdp)
@@ -62,15 +63,16 @@ def check_batch(name: str, batch_size: int, mesh: Mesh) -> None:
 
 def _shape(devices: int, data: int, fsdp: int) -> tuple[int, int]:
     known = fsdp if data == -1 else data
-    if data == -1 and devices % known == 0:
-        data = devices // known
-    elif fsdp == -1 and devices % known == 0:
-        fsdp = devices // known
-    if data * fsdp != devices:
+    if known >= 1 and devices % known == 0:
+        if data == -1:
+            data = devices // known
+        elif fsdp == -1:
+            fsdp = devices // known
+    if min(data, fsdp) < 1 or data * fsdp != devices:
         allowed = ", ".join(str(n) for n in range(1, devices + 1) if devices % n == 0)
         raise UserError(
             f"config.mesh is data {data} x fsdp {fsdp}, which is not the number of devices, {devices}; each allows -1 "
-            f"(all that the other leaves) or one of {allowed}"
+            f"(all that the other leaves, so not both) or one of {allowed}"
         )
     return data, fsdp
 

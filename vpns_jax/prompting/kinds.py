@@ -151,6 +151,8 @@ def create(
     if canvas_size < 1:
         raise UserError(f"canvas_size is {canvas_size}; it must be at least 1")
     size, largest = {"pad_size": pad_size, "patch_size": patch_size}.get(made.size_name, 0), made.largest(canvas_size)
+    if made.size_name and largest < 1:
+        raise UserError(f"a canvas of {canvas_size} px is too small for prompt {kind}")
     if made.size_name and not 1 <= size <= largest:
         raise UserError(
             f"{made.size_name} is {size}; prompt {kind} on a canvas of {canvas_size} px allows 1 ... {largest}"
