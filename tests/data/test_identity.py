@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.data.shades import build_cifar10
 from tests.data.test_folder import fill
-from vpns_jax import data
+from vpns_jax import data, files
 from vpns_jax.data import duplicates, registry, survey
 from vpns_jax.errors import UserError
 
@@ -157,6 +157,24 @@ def test_a_cached_source_network_is_not_taken_for_other_data_behind_a_link(tmp_p
     before = pretraining.cache_path(parsed)
     fill(tmp_path / "far" / "class3", 2, first=30)
     assert pretraining.cache_path(parsed) != before
+
+
+def test_a_source_network_of_a_folder_with_a_long_name_has_a_file(tmp_path):
+    from configs import quickstart
+    from vpns_jax.experiment import config, pretraining
+
+    tree = quickstart.get_config().to_dict()
+    for letter in ("x", "é"):
+        long = tmp_path / (letter * (250 // len(letter.encode())))
+        for k in range(2):
+            fill(long / f"class{k}", 2, first=10 * k)
+        tree["pretrain"]["data"] = f"folder:{long}"
+        path = pretraining.cache_path(config.parse(tree))
+        assert not path.exists()
+        assert path.name.count(letter) > 80
+        assert len(files.unfinished(path).name.encode()) <= 255
+    tree["pretrain"]["data"] = "digits"
+    assert pretraining.cache_path(config.parse(tree)).name.startswith("resnet10-digits-")
 
 
 def test_bundled_sets_are_told_by_what_they_are_made_from(monkeypatch):

@@ -1,5 +1,6 @@
 """The plan: what a config says of each cell, resolved once. Stages and pruners read it and never the config."""
 
+import collections
 import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -105,8 +106,8 @@ def check_names(config: Config) -> None:
     Raises:
       UserError: two densities are too close to tell apart.
     """
-    names = [cell.name for cell in cells(config)]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    counts = collections.Counter(cell.name for cell in cells(config))
+    twice = sorted(name for name, count in counts.items() if count > 1)
     if twice:
         raise UserError(f"config.densities are too close to tell apart: two cells would be called {twice[0]}")
 

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ PyTree = Any
 CELL = "source"
 # The name in rows and checkpoints: like stage 2 it learns weights.
 STAGE = "retrain"
+# The most bytes of the names of model and data in a file's name, which has room for a digest and endings, too.
+_MOST_SHOWN = 190
 
 
 def cache_path(config: Config) -> Path:
@@ -43,7 +46,7 @@ def cache_path(config: Config) -> Path:
       The path; its name contains a digest of everything that decides the network.
 
     Raises:
-      UserError: the source data cannot be read.
+      UserError: the source data cannot be read, or $VPNS_JAX_CACHE is no valid path.
     """
     recipe = {
         "model": [config.model.name, config.model.options],
@@ -61,7 +64,10 @@ def cache_path(config: Config) -> Path:
     name = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
     # Of a network of one's own, the function's name.
     model, source = config.model.name.rpartition(":")[2], Path(config.pretrain.data).name
-    return files.cache_directory() / "sources" / f"{model}-{source}-{name}.npz"
+    shown = os.fsencode(f"{model}-{source}")
+    if len(shown) > _MOST_SHOWN:
+        shown = shown[:_MOST_SHOWN].decode(errors="ignore").encode()
+    return files.cache_directory() / "sources" / f"{os.fsdecode(shown)}-{name}.npz"
 
 
 def normalization(config: Config, source: models.Pretrained | None = None) -> models.Normalization:
@@ -95,7 +101,7 @@ def cached(config: Config) -> bool:
       True if it is.
 
     Raises:
-      UserError: only some of several processes have it; raised in all of them.
+      UserError: see `cache_path`; or only some of several processes have it, which is raised in all of them.
     """
     path = cache_path(config)
     return processes.agree(
@@ -111,7 +117,7 @@ def check_cache(config: Config) -> None:
       config: a checked configuration.
 
     Raises:
-      UserError: it cannot.
+      UserError: it cannot, or see `cache_path`.
     """
     folder = cache_path(config).parent
     try:
@@ -175,10 +181,10 @@ def pretrain(
         fingerprint=fingerprint,
         keys={STAGE: train_key},
         recorder=recorder,
-        save_every=epochs,
+        save_every=config.checkpoint_every_epochs,
+        save_within=config.checkpoint_every_steps,
     )
-    with runner.open(STAGE, keep_best=True) as files:
-        state = runner.run(STAGE, stage, state, epochs, files)
+    state = runner.run(STAGE, stage, state, epochs)
     seen = evaluate(network, stage.subnetwork(state), test, batch_size=recipe.batch_size)
     return (
         {"params": state.learned["weights"], "batch_stats": state.batch_stats},
