@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vpns_jax.errors import UserError
+from vpns_jax.data import plan
 
 
 def epoch_order(key: jax.Array, epoch: int | jax.Array, n: int, batch_size: int) -> jax.Array:
@@ -22,8 +22,7 @@ def epoch_order(key: jax.Array, epoch: int | jax.Array, n: int, batch_size: int)
     Raises:
       UserError: a batch is empty or larger than the data set.
     """
-    if not 1 <= batch_size <= n:
-        raise UserError(f"batch_size is {batch_size}; a training split of {n} images allows 1 to {n}")
+    plan.check_batch(batch_size, n)
     order = jax.random.permutation(jax.random.fold_in(key, epoch), n)
     steps = n // batch_size
     return order[: steps * batch_size].reshape(steps, batch_size).astype(jnp.int32)
@@ -41,4 +40,4 @@ def padded_batches(n: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
     """
     steps = -(-n // batch_size)
     place = np.arange(steps * batch_size, dtype=np.int32).reshape(steps, batch_size)
-    return np.minimum(place, np.int32(n - 1)), (place < n).astype(np.float32)
+    return plan.padded(place, n)

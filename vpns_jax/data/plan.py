@@ -8,6 +8,36 @@ import numpy as np
 from vpns_jax.errors import UserError
 
 
+def check_batch(batch_size: int, images: int, *, key: str = "batch_size", name: str = "") -> None:
+    """Checks that a training split has a batch of images.
+
+    Args:
+      batch_size: images in a batch.
+      images: images in the split.
+      key: the config's key, for the error.
+      name: the data set's name, for the error; "" to name none.
+
+    Raises:
+      UserError: a batch would be empty, or larger than the split.
+    """
+    if not 1 <= batch_size <= images:
+        whose = f" of {name}" if name else ""
+        raise UserError(f"{key} is {batch_size}; a training split of {images} images{whose} allows 1 to {images}")
+
+
+def padded(place: np.ndarray, images: int) -> tuple[np.ndarray, np.ndarray]:
+    """Turns places in a split into images; places behind its end become the last image, with weight zero.
+
+    Args:
+      place: places from 0 on, integers of any shape.
+      images: images in the split.
+
+    Returns:
+      Indices of the same shape and dtype, and weights of that shape, float32, 0 for padding.
+    """
+    return np.minimum(place, place.dtype.type(images - 1)), (place < images).astype(np.float32)
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainPlan:
     """Endless batches. Each epoch is a new random permutation, whose remainder is left out.
@@ -29,10 +59,7 @@ class TrainPlan:
     processes: int = 1
 
     def __post_init__(self) -> None:
-        if not 1 <= self.batch_size <= self.images:
-            raise UserError(
-                f"batch_size is {self.batch_size}; a training split of {self.images} images allows 1 to {self.images}"
-            )
+        check_batch(self.batch_size, self.images)
         _check_share(self.batch_size, self.process, self.processes)
 
     @property
@@ -72,7 +99,7 @@ class EvalPlan:
     def indices(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """This process's images of batch `step`, int64 `[b / processes]`, and their weights, float32, 0 for padding."""
         place = _share(np.arange(step * self.batch_size, (step + 1) * self.batch_size), self.process, self.processes)
-        return np.minimum(place, self.images - 1), (place < self.images).astype(np.float32)
+        return padded(place, self.images)
 
 
 def _check_share(batch_size: int, process: int, processes: int) -> None:

@@ -9,8 +9,9 @@ from jax.sharding import Mesh
 
 from vpns_jax import data, models
 from vpns_jax.data import Sources
+from vpns_jax.data.plan import check_batch
 from vpns_jax.deploy import subnetworks
-from vpns_jax.errors import UserError
+from vpns_jax.errors import UserError, short
 from vpns_jax.experiment import pretraining, pruning
 from vpns_jax.experiment.config import Config
 from vpns_jax.models import initializing
@@ -63,7 +64,9 @@ def open_inputs(config: Config, mesh: Mesh) -> Opened:
         data.open_sources, data_dir=config.data.directory or None, options=config.data.decode_options()
     )
     target = opened(config.data.name, val_fraction=config.data.val_fraction)
-    _check_batch(config.data.name, config.data.batch_size, len(target.train))
+    check_batch(
+        config.data.batch_size, len(target.train), key="config.data.batch_size", name=short(config.data.name)[1:-1]
+    )
     source, accuracy, pretrain_data, classes, loaded = None, None, None, 0, None
     if config.model.weights != "pretrain":
         loaded = _load_pretrained(config, len(target.classes))
@@ -72,8 +75,9 @@ def open_inputs(config: Config, mesh: Mesh) -> Opened:
         source, accuracy = pretraining.load(pretraining.cache_path(config))
     else:
         pretrain_data = opened(config.pretrain.data)
-        _check_batch(config.pretrain.data, config.pretrain.batch_size, len(pretrain_data.train))
-        sharding.check_batch("config.pretrain.batch_size", config.pretrain.batch_size, mesh)
+        key, batch_size = "config.pretrain.batch_size", config.pretrain.batch_size
+        check_batch(batch_size, len(pretrain_data.train), key=key, name=short(config.pretrain.data)[1:-1])
+        sharding.check_batch(key, batch_size, mesh)
         pretraining.check_cache(config)
         classes = len(pretrain_data.classes)
     if source is not None:
@@ -107,14 +111,15 @@ def _load_pretrained(config: Config, classes: int) -> models.Pretrained:
 
 def _load_mask(config: Config, classes: int) -> PyTree:
     """The mask that the config names; it must fit the network with this many source classes."""
-    name, size = config.model.name, config.prompt.canvas_size
-    subnetwork = subnetworks.load(Path(config.transferred_mask), name, image_size=size, **config.model.options)
-    model = models.create(name, num_classes=classes, **config.model.options)
+    model_name, size = config.model.name, config.prompt.canvas_size
+    mask_path = config.transferred_mask
+    subnetwork = subnetworks.load(Path(mask_path), model_name, image_size=size, **config.model.options)
+    model = models.create(model_name, num_classes=classes, **config.model.options)
     variables = initializing.shapes(model, image_size=size)
-    weights, name = variables["params"], config.transferred_mask
+    weights = variables["params"]
     prunable, pattern = pruning.prunable(config, weights), pruning.pattern(config, model)
     for density in config.densities:
-        given_mask.check(subnetwork.mask, prunable, density, name=name, weights=weights, pattern=pattern)
+        given_mask.check(subnetwork.mask, prunable, density, name=mask_path, weights=weights, pattern=pattern)
     return subnetwork.mask
 
 
@@ -139,8 +144,3 @@ def _check_kernels(config: Config) -> None:
             f"config.data.image_size is {image_size} on a canvas of {canvas_size}: protocol reference runs plain "
             f"images at their own size, which {config.model.name} cannot; use protocol paper, or equal sizes"
         )
-
-
-def _check_batch(name: str, batch_size: int, images: int) -> None:
-    if batch_size > images:
-        raise UserError(f"batch_size is {batch_size}; the {images} training images of {name} allow at most that many")

@@ -100,7 +100,8 @@ def _mesh(config: Config) -> Mesh:
     check_names(config)
     for cell in cells(config):
         budget.epochs(config, cell.method, cell.density)
-    return sharding.make_mesh(config.data.batch_size, data=config.mesh.data, fsdp=config.mesh.fsdp)
+    batch_size, mesh = config.data.batch_size, config.mesh
+    return sharding.make_mesh(batch_size, data=mesh.data, fsdp=mesh.fsdp, key="config.data.batch_size")
 
 
 def _prepare(config: Config, opened: Opened, folder: Workdir, progress: Progress) -> Setup:

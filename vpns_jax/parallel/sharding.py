@@ -23,7 +23,14 @@ REPLICATED = PartitionSpec()
 LARGE = 2**15
 
 
-def make_mesh(batch_size: int, devices: list[jax.Device] | None = None, *, data: int = -1, fsdp: int = 1) -> Mesh:
+def make_mesh(
+    batch_size: int,
+    devices: list[jax.Device] | None = None,
+    *,
+    data: int = -1,
+    fsdp: int = 1,
+    key: str = "batch_size",
+) -> Mesh:
     """The mesh over some devices.
 
     Args:
@@ -31,6 +38,7 @@ def make_mesh(batch_size: int, devices: list[jax.Device] | None = None, *, data:
       devices: devices of any number of processes; None takes all devices.
       data: the length of axis "data"; -1 takes all devices that `fsdp` leaves.
       fsdp: the length of axis "fsdp"; -1 takes all devices that `data` leaves.
+      key: the config's key of the batch size, for the error.
 
     Returns:
       The mesh.
@@ -42,7 +50,7 @@ def make_mesh(batch_size: int, devices: list[jax.Device] | None = None, *, data:
     devices = jax.devices() if devices is None else devices
     shape = _shape(len(devices), data, fsdp)
     mesh = jax.make_mesh(shape, (DATA_AXIS, FSDP_AXIS), axis_types=(AxisType.Auto,) * 2, devices=devices)
-    check_batch("batch_size", batch_size, mesh)
+    check_batch(key, batch_size, mesh)
     return mesh
 
 
