@@ -57,7 +57,7 @@ def test_splits_are_told_in_any_case_and_form(tmp_path, train, val, test):
         (sets("seg_train", "seg_test", "seg_pred"), "seg_test, seg_train"),
         (["cars_train/1.png", "cars_test/1.png", "devkit/x.mat"], "cars_test, cars_train"),
         (["train2017/1.png", "val2017/1.png"], "train2017"),
-        (sets("fold1", "fold2", "fold3"), "fold1, fold2, 1 more, with the same folders in them (cat, dog)"),
+        (sets("fold1", "fold2", "fold3"), "fold1, fold2 and 1 more, with the same folders in them (cat, dog)"),
         (["a/cat/1.png", "a/dog/1.png", "b/cat/1.png"], "a, b, with the same folders in them (cat)"),
         # A class named train.
         (["train/1.png", "car/1.png", "plane/1.png"], "train, and beside it images in car, plane"),

@@ -49,9 +49,9 @@ def test_what_is_no_image_is_counted_and_named(tmp_path):
     listed = listing.list_folder(tmp_path)
     assert listed.files["train"] == (("cat/1.PNG", 0), ("dog/1.jpeg", 1))
     assert listed.skipped == (
-        "skipped 4 hidden and system files and folders: cat/.DS_Store, cat/._1.png, cat/desktop.ini, 1 more",
+        "skipped 4 hidden and system files and folders: cat/.DS_Store, cat/._1.png, cat/desktop.ini and 1 more",
         "skipped 1 pipes, sockets and devices: cat/pipe.png",
-        "skipped 5 files of other kinds (.raw 3, .txt 1, no suffix 1): cat/a.RAW, cat/b.raw, dog/c.raw, 2 more",
+        "skipped 5 files of other kinds (.raw 3, .txt 1, no suffix 1): cat/a.RAW, cat/b.raw, dog/c.raw and 2 more",
     )
 
 

@@ -4,7 +4,7 @@ import collections
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from vpns_jax.data.text import printable, short
+from vpns_jax.data.text import brief, printable
 
 
 class Member(NamedTuple):
@@ -52,7 +52,7 @@ def _line(groups: list[_Group], what: str, differs: Callable[[str, Member], obje
     pairs = []
     for (split, first), *others in groups[:3]:
         other = next(member for place, member in others if differs(place, member) != differs(split, first))
-        pairs.append(f"{short(printable(first.path))} = {short(printable(other.path))}")
+        pairs.append(f"{brief(printable(first.path))} = {brief(printable(other.path))}")
     if groups:
         more = f" and {len(groups) - 3} more" if len(groups) > 3 else ""
         yield f"{sum(map(len, groups))} files {what}: {', '.join(pairs)}{more}"

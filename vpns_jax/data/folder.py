@@ -20,7 +20,7 @@ from vpns_jax.data.decode import UnreadableImageError, decode_image
 from vpns_jax.data.decoding import DEFAULT, DecodeOptions, Decoding
 from vpns_jax.data.listing import Listing, list_folder
 from vpns_jax.data.source import Original, stratified_holdout
-from vpns_jax.data.text import printable, short
+from vpns_jax.data.text import brief, printable
 from vpns_jax.errors import UserError
 
 PREFIX = "folder:"
@@ -82,7 +82,7 @@ def check(name: str) -> Path:
     except (OSError, RuntimeError):
         pass
     where = name.removeprefix(PREFIX)
-    shown = printable(where) if len(where) < 200 else short(printable(where))
+    shown = printable(where) if len(where) < 200 else brief(printable(where))
     raise UserError(f"data set {PREFIX}{shown!r} is not a folder; write {PREFIX}/path/to/images")
 
 
@@ -190,7 +190,7 @@ def _check_sources(root: Path, sources: dict[str, FolderSource], listing: Listin
     where, skipped = printable(str(root)), "".join(f"; {line}" for line in listing.skipped)[:150]
     counts = np.bincount(sources["train"].labels, minlength=len(listing.classes))
     if (counts == 0).any():
-        bare = ", ".join(short(listing.classes[i]) for i in np.flatnonzero(counts == 0)[:5])
+        bare = ", ".join(brief(listing.classes[i]) for i in np.flatnonzero(counts == 0)[:5])
         raise UserError(f"classes without a readable image to train on in {where}: {bare}{skipped}")
     empty = [split for split, source in sources.items() if not len(source)]
     if empty:

@@ -21,7 +21,7 @@ from vpns_jax import files
 from vpns_jax.data import heic
 from vpns_jax.data.decode import UnreadableImageError, read_image
 from vpns_jax.data.decoding import Decoding
-from vpns_jax.data.text import printable, short
+from vpns_jax.data.text import brief, printable
 from vpns_jax.errors import UserError
 
 _LOG = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ def check_unreadable(root: Path, seen: dict[str, Seen]) -> dict[str, str]:
     limit = max(MAX_UNREADABLE, int(MAX_UNREADABLE_SHARE * len(seen)))
     if len(unreadable) > limit:
         reason, count = collections.Counter(unreadable.values()).most_common(1)[0]
-        example = next(short(printable(path)) for path, why in unreadable.items() if why == reason)
+        example = next(brief(printable(path)) for path, why in unreadable.items() if why == reason)
         where = printable(str(root))
         raise UserError(
             f"{len(unreadable)} of {len(seen)} files in {where} are unreadable, and at most {limit} are skipped "
@@ -162,7 +162,7 @@ def notes(seen: dict[str, Seen], decoding: Decoding) -> tuple[str, ...]:
         ),
     ):
         if paths:
-            shown = ", ".join(short(printable(path)) for path in paths[:3])
+            shown = ", ".join(brief(printable(path)) for path in paths[:3])
             lines.append(f"{len(paths)} of {readable} images {what}: {shown}{', ...' if len(paths) > 3 else ''}")
     return tuple(lines)
 

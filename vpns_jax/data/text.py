@@ -4,6 +4,8 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from vpns_jax.errors import several, shorten
+
 # Control characters, surrogates (in Python they stand for bytes that are not UTF-8), and line separators.
 _UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
 # A backslash that looks like one of our escapes.
@@ -41,15 +43,12 @@ def composed(name: str) -> str:
 
 def some(names: Sequence[str], count: int = 3) -> str:
     """The first `count` names, made printable and short, and the number of the others."""
-    shown = [short(printable(name)) for name in names[:count]]
-    more = [f"{len(names) - count} more"] if len(names) > count else []
-    return ", ".join(shown + more)
+    return several(map(printable, names), limit=count, width=_LENGTH)
 
 
-def short(name: str) -> str:
-    """The name; of a long name, the beginning and the end."""
-    half = _LENGTH // 2
-    return name if len(name) <= _LENGTH else f"{name[: half - 1]}…{name[-half:]}"
+def brief(name: str) -> str:
+    """The printable name; of a long name, the beginning and the end."""
+    return shorten(name, _LENGTH)
 
 
 def _escape(character: str) -> str:
