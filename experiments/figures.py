@@ -40,7 +40,7 @@ def draw(folder: Path) -> list[Path]:
       The paths of the figures.
 
     Raises:
-      UserError: the summary is missing or damaged.
+      UserError: the summary is missing or damaged, or the disk refuses.
     """
     summary = summaries.read(folder / "summary.json")
     paths = [sparsity_figure(summary, folder / "sparsity.png")]

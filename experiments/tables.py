@@ -72,7 +72,7 @@ def write_tables(summary: Mapping[str, Any], folder: Path, *, reference: str) ->
       reference: the method that the others are compared with.
 
     Raises:
-      UserError: the summary does not have that method.
+      UserError: the summary does not have that method, or the disk refuses.
     """
     check_name("reference method", reference, methods(summary))
     tables = {"accuracy": accuracy_table(summary), "differences": difference_table(summary, reference)}

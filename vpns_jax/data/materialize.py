@@ -40,6 +40,9 @@ def resident_bytes(sources: Sources, *, image_size: int) -> int:
 
     Returns:
       The number of bytes.
+
+    Raises:
+      UserError: the first image became unreadable.
     """
     c = sources.train[0][0].shape[-1]
     large = large_size(image_size)
@@ -56,6 +59,9 @@ def materialize(sources: Sources, *, image_size: int) -> Dataset:
 
     Returns:
       The data set in memory.
+
+    Raises:
+      UserError: an image became unreadable.
     """
     sizes = (image_size, large_size(image_size))
     train, large = decode(sources.train, sizes)
@@ -81,6 +87,9 @@ def decode(source: Source, sizes: tuple[int, ...]) -> tuple[np.ndarray, ...]:
 
     Returns:
       For each size, uint8 `[n, size, size, c]`.
+
+    Raises:
+      UserError: an image became unreadable.
     """
     n, c = len(source), source[0][0].shape[-1]
     arrays = tuple(np.empty((n, size, size, c), np.uint8) for size in sizes)

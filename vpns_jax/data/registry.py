@@ -135,15 +135,15 @@ def load(
         if the data set has its own validation split.
       seed: the seed of the validation split.
       data_dir: the folder of prepared data sets; None takes $TFDS_DATA_DIR, or ~/tensorflow_datasets.
-      options: how image files are decoded; bundled sets are arrays and do not use them.
+      options: how image files are decoded; bundled sets and those of functions are arrays and do not use them.
       budget_bytes: the most bytes that all arrays together may take.
 
     Returns:
       The data set.
 
     Raises:
-      UserError: the name is unknown, a package is missing, the data set is not prepared or does not fit the budget, or
-        the fraction is outside (0, 1).
+      UserError: the name is unknown, a package is missing, the data set is not prepared or does not fit the budget, a
+        file became unreadable, or a validation split is held out and the fraction is outside (0, 1).
     """
     sources = open_sources(name, val_fraction=val_fraction, seed=seed, data_dir=data_dir, options=options)
     needed = resident_bytes(sources, image_size=image_size)

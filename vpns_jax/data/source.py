@@ -102,14 +102,14 @@ def with_validation(original: Original, name: str, *, val_fraction: float, seed:
     Args:
       original: the data set.
       name: the data set's name.
-      val_fraction: share of each class of the training split to hold out, in (0, 1).
+      val_fraction: share of each class of the training split to hold out, in (0, 1); ignored if none is held out.
       seed: the seed of the validation split.
 
     Returns:
       The data set with three splits; the test split is unchanged.
 
     Raises:
-      UserError: a split has no images, or the fraction is outside (0, 1).
+      UserError: a split has no images, or a validation split is held out and the fraction is outside (0, 1).
     """
     train, val = original.train, original.val
     if val is None:

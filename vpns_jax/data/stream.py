@@ -50,6 +50,11 @@ class Stream(Iterator[T], Generic[T]):
         self._batches: Any = None
 
     def __next__(self) -> T:
+        """The next batch.
+
+        Raises:
+          UserError: an image became unreadable; the stream is closed.
+        """
         if self._next >= self._length:
             raise StopIteration
         if self._batches is None:

@@ -39,6 +39,9 @@ def report(config: Config, folder: Workdir, results: list[dict[str, Any]], about
 
     Returns:
       The summary.
+
+    Raises:
+      UserError: the disk refuses.
     """
     summary = {
         "name": config.name,
@@ -88,6 +91,9 @@ def draw_cell(
       examples: images, uint8 [b, h, w, c], and their labels, int32 [b].
       names: the names of the classes.
       rows: the cell's rows of metrics.jsonl.
+
+    Raises:
+      UserError: the disk refuses.
     """
     cell, confusion = result["cell"], classes.confusion_of(result)
     figures.curves_figure(rows, folder.figures / f"{cell}-curves.png")

@@ -131,7 +131,7 @@ class Workdir:
           current: the input.
 
         Raises:
-          UserError: the input changed since the run began.
+          UserError: the input changed since the run began, inputs.json is damaged, or the disk refuses.
         """
         if processes.is_primary():
             inputs.compare(_read_inputs(self.path), {name: current}, self.path)
@@ -146,6 +146,9 @@ class Workdir:
 
         Returns:
           The digests, by the names in `inputs`.
+
+        Raises:
+          UserError: inputs.json is damaged.
         """
         unused = set() if method_name and method(method_name).given else {inputs.MASK}
         if not method_name:
@@ -163,6 +166,9 @@ class Workdir:
 
         Returns:
           The digest.
+
+        Raises:
+          UserError: inputs.json is damaged.
         """
         keys = identity(self._config, [method_name] if method_name else [])
         return files.digest_json([keys, self.digests(method_name), cell])
@@ -173,6 +179,9 @@ class Workdir:
         Args:
           cell: the cell's name.
           result: the result; its key "method" names the method.
+
+        Raises:
+          UserError: inputs.json or a line of the log is damaged, or the disk refuses.
         """
         known = {"fingerprint": self.fingerprint(result["method"], cell), "rows": _digest_rows(self.log.rows(), cell)}
         files.write_sealed(self.cell(cell), {**result, _KNOWN: known})

@@ -1,6 +1,8 @@
 """Runs of several processes: how the processes find each other, and how they wait for each other.
 
-All processes run the same program together. Checkpoints are written by all; all other files by the first process only.
+All processes run the same program together. Checkpoints are written by all; all other files by the first process only,
+except what is remembered about data: the index of a folder, the labels and the checksums of a set that TFDS prepared.
+Each process that misses these writes them, whole or not at all, with the same content.
 """
 
 import os

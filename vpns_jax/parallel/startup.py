@@ -18,6 +18,9 @@ def prepare(*, fast_compile: bool = False) -> None:
 
     Args:
       fast_compile: whether programs for CPUs are optimized less; see `compile_fast`.
+
+    Raises:
+      UserError: $VPNS_JAX_CACHE is no valid path.
     """
     if fast_compile:
         compile_fast()
