@@ -25,6 +25,8 @@ from vpns_jax.errors import UserError
 from vpns_jax.experiment.config import Config
 
 _FROM = flags.DEFINE_list("from", [], "Networks of earlier runs: FOLDER/subnetworks/CELL.safetensors, also with *.")
+# The most bytes of a label in a folder's name.
+_MOST_LABEL = 170
 _CELL = re.compile(r"(?P<method>.+)-s(?P<sparsity>[\d.]+)-seed(?P<seed>\d+)\.safetensors")
 
 
@@ -172,7 +174,7 @@ def transfer(
     labels: dict[str, str] = {}
     references, checks = {}, {"the target": config}
     for (label, density, seed), (retrained, source) in cells(config, masks).items():
-        name = re.sub(r"[^\w.+-]", "_", f"{label}-s{100 * (1 - density):.6g}-seed{seed}")
+        name = _folder_name(label, density, seed)
         if name in runs:
             raise UserError(
                 f"--from: {label} and {labels[name]} would share the folder runs/{name}; rename one data set's folder"
@@ -201,6 +203,14 @@ def transfer(
         if results:
             paired.write(paired.paired_table(results, references, "the same method there"), folder, "transfer")
     return code
+
+
+def _folder_name(label: str, density: float, seed: int) -> str:
+    """The name of a cell's folder. A label may hold a path that is too long for it, which a digest then shortens."""
+    label, end = re.sub(r"[^\w.+-]", "_", label), f"-s{100 * (1 - density):.6g}-seed{seed}"
+    if len(label.encode()) > _MOST_LABEL:
+        label = f"{label.encode()[:_MOST_LABEL].decode(errors='ignore')}-{files.digest_json(label)[:16]}"
+    return f"{label}{end}"
 
 
 def _source(path: Path, config: Config) -> Source:

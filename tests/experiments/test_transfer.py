@@ -124,6 +124,18 @@ def test_two_masks_that_would_share_a_folder_are_refused(run, tmp_path, monkeypa
         transfer.transfer(parsed(), tmp_path / "out", "a", masks, jobs=1, devices=[], check=bool, work=pretend)
 
 
+@pytest.mark.parametrize("letter", ["a", "é"])
+def test_masks_from_a_long_path_have_a_folder(run, tmp_path, monkeypatch, letter):
+    monkeypatch.setattr(workers, "run_all", in_process.run_all)
+    monkeypatch.setattr(inputs, "mask", lambda config: inputs.Input(config.transfer.mask, config.transfer.mask))
+    (run.parent / "config.json").write_text(json.dumps({"data": {"name": f"folder:/{f'{letter * 60}/' * 5}"}}))
+    target, folder = parsed(densities=(0.1,)), tmp_path / "out"
+    masks = named(run, "vpns*")
+    assert transfer.transfer(target, folder, "a", masks, jobs=1, devices=[], check=bool, work=pretend) == 0
+    made = [path.name for path in (folder / "runs").iterdir() if letter * 60 in path.name]
+    assert sorted(name[-6:] for name in made) == ["-seed7", "-seed9"]
+
+
 def test_the_table_is_written_while_the_folder_is_locked(run, tmp_path, monkeypatch):
     def write(table, folder, name):
         with pytest.raises(UserError, match="is in use"), lock.locked(folder):
