@@ -9,6 +9,8 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 _SPAWN = multiprocessing.get_context("spawn")
+# Seconds in which a process without a job must have ended.
+_PATIENCE = 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +56,7 @@ def run_all(
             yield from (outcome for worker in busy if (outcome := worker.collect()))
     finally:
         for worker in running:
-            worker.process.kill()
-            worker.process.join()
+            worker.stop()
 
 
 class _Worker:
@@ -75,6 +76,14 @@ class _Worker:
     def start(self, name: str, value: Any) -> None:
         self.job = name
         self.pipe.send(value)
+
+    def stop(self) -> None:
+        """Ends the process. If it has no job, it ends by itself: a killed one cannot give back what it holds."""
+        self.pipe.close()
+        if self.job is None:
+            self.process.join(_PATIENCE)
+        self.process.kill()
+        self.process.join()
 
     def collect(self) -> Outcome | None:
         """The outcome of its job; None if the job has not ended."""

@@ -2,6 +2,7 @@
 
 import os
 import time
+from multiprocessing import util
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,9 @@ def work(job):
         os._exit(7)
     if what == "slow":
         time.sleep(0.3)
+    if what == "tidy":
+        util.Finalize(None, Path(folder, "tidied").touch, exitpriority=1)
+        return
     if what == "cores":
         Path(folder, "cores").write_text(str(len(os.sched_getaffinity(0))))
         return
@@ -54,6 +58,12 @@ def test_processes_are_used_again_and_see_their_own_device(tmp_path):
 def test_one_job_has_all_cores_however_many_workers_are_allowed(tmp_path):
     assert outcomes({"0": (str(tmp_path), "cores")}) == {"0": None}
     assert int((tmp_path / "cores").read_text()) == len(os.sched_getaffinity(0))
+
+
+def test_a_process_without_a_job_gives_back_what_it_holds(tmp_path):
+    """A killed one leaves semaphores behind, of which Python warns when the program ends."""
+    assert outcomes({"0": (str(tmp_path), "tidy")}) == {"0": None}
+    assert (tmp_path / "tidied").exists()
 
 
 def test_no_jobs():
