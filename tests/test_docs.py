@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from vpns_jax import sparsity, trees
+from vpns_jax import pruners, sparsity, trees
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -73,6 +73,13 @@ def test_each_call_that_replaces_one_of_jaxpruner(row, names):
         assert kept in (192 - int(192 * (1 - density)), 128 - int(128 * (1 - density)) + 64 - int(64 * (1 - density)))
     elif "with_largest" in code:
         assert jnp.isfinite(result(names["params"], names["batches"][0]))
+    elif isinstance(result, sparsity.Pattern):
+        # With the pattern of that row: 128 and 64 weights, of which a fifth are kept in each layer.
+        mask = trees.named_leaves(pruners.magnitude(names["params"], 0.2, pattern=result))
+        assert [int(mask[path].sum()) for path in ("a/kernel", "b/kernel")] == [128 - 102, 64 - 51]
+    else:
+        # Of 192 weights 153 are pruned.
+        assert result == pytest.approx(39 / 192)
 
 
 def test_every_published_behavior_has_a_row():

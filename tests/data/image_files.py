@@ -68,9 +68,9 @@ BROKEN = {
     "html": (b"<!DOCTYPE html><html>404</html>", "not an image"),
     "cut JPEG": (encode(noise(), "JPEG")[:-900], "truncated"),
     "cut PNG": (encode(noise(), "PNG")[:-900], "truncated|broken"),
-    "cut WebP": (encode(noise(), "WEBP")[:-900], "."),
-    "PNG of another checksum": (encode(noise(), "PNG").replace(b"IDAT", b"IDAT\0", 1), "."),
-    "only a header": (encode(noise(), "PNG")[:33], "."),
+    "cut WebP": (encode(noise(), "WEBP")[:-900], "could not create decoder"),
+    "PNG of another checksum": (encode(noise(), "PNG").replace(b"IDAT", b"IDAT\0", 1), "broken data stream"),
+    "only a header": (encode(noise(), "PNG")[:33], "requires a buffer"),
     "floats": (encode(Image.fromarray(np.full((2, 2), 0.5, np.float32)), "TIFF"), "floats"),
     "32 bits": (encode(Image.fromarray(np.full((2, 2), 1 << 20, np.int32)), "TIFF"), "no known range"),
 }

@@ -10,6 +10,7 @@ from tests.deploy import families
 from tests.training.tiny import same
 from vpns_jax import deploy, models, sparsity
 from vpns_jax.training.network import predict
+from vpns_jax.trees import flatten
 
 
 @pytest.fixture(autouse=True)
@@ -50,11 +51,11 @@ def test_a_network_that_lost_channels():
     amount = pattern.amount(kernels, 0.5)
     # In one program.
     mask = jax.jit(lambda kernels: pattern.mask(pattern.select(pattern.magnitude(kernels), amount), weights))(kernels)
-    assert {"bn1_1/scale", "bn1_1/bias", "fc1/bias"} <= families.flatten(mask).keys()
+    assert {"bn1_1/scale", "bn1_1/bias", "fc1/bias"} <= flatten(mask).keys()
     before = dataclasses.replace(dense, subnetwork=dataclasses.replace(dense.subnetwork, mask=mask))
     after = deploy.shrink(before)
     assert deploy.size_of(after).channels < deploy.size_of(before).channels
-    assert families.flatten(after.subnetwork.mask).keys() == families.flatten(mask).keys()
+    assert flatten(after.subnetwork.mask).keys() == flatten(mask).keys()
     expected = logits(before, prompted=True)
     np.testing.assert_allclose(logits(after, prompted=True), expected, rtol=0, atol=1e-5 * expected.std())
 
@@ -72,6 +73,10 @@ def test_sizes_by_hand():
 
 @pytest.mark.slow
 def test_rounded_widths():
-    shrunk = deploy.shrink(families.classifier("small_basic"), round_to=4)
-    widths = [leaf.shape[-1] for path, leaf in families.flatten(shrunk.subnetwork.weights).items() if "conv" in path]
-    assert all(width % 4 == 0 for width in widths)
+    before = families.classifier("small_basic")
+    widths, rounded = (
+        [leaf.shape[-1] for path, leaf in flatten(each.subnetwork.weights).items() if "conv" in path]
+        for each in (before, deploy.shrink(before, round_to=4))
+    )
+    assert all(width % 4 == 0 for width in rounded)
+    assert any(after < width for after, width in zip(rounded, widths, strict=True))

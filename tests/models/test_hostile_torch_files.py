@@ -78,20 +78,44 @@ def build(target: bytes, attribute: str, value: bytes) -> bytes:
     return target + pickle.NONE + slots + pickle.TUPLE2 + pickle.BUILD
 
 
-@pytest.mark.parametrize("name", ["os.system", "torch._utils._rebuild_tensor_v2", "collections.OrderedDict"])
-def test_a_pickle_cannot_change_what_it_is_given(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("by_slots", [True, False])
+@pytest.mark.parametrize(
+    ("name", "slots_reason", "dict_reason"),
+    [
+        ("os.system", "missing 1 required positional argument", "missing 1 required positional argument"),
+        ("torch._utils._rebuild_tensor_v2", "changes a function: refused", "no attribute '__dict__'"),
+        ("collections.OrderedDict", "immutable type", "does not support item assignment"),
+    ],
+)
+def test_a_pickle_cannot_change_what_it_is_given(
+    name: str, slots_reason: str, dict_reason: str, by_slots: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor through its `__dict__`. The weights behind the attempt would be read if it succeeded."""
+    given: list[Any] = []
+    find_class = unpickler.Unpickler.find_class
+
+    def watched(self: unpickler.Unpickler, *asked: str) -> Any:
+        given.append(find_class(self, *asked))
+        return given[-1]
+
+    monkeypatch.setattr(unpickler.Unpickler, "find_class", watched)
     module, _, attribute = name.rpartition(".")
     target = torch_files.dumps(Global(module, attribute))[2:-1]
-    opcodes = build(target, "__iter__", target)
-    torch_files.write_zip(tmp_path / "w.pth", b"\x80\x02" + opcodes + b".", {})
-    with pytest.raises(UserError):
+    if by_slots:
+        attempt, reason = build(target, "evil", target), slots_reason
+    else:
+        attempt, reason = target + torch_files.dumps({"evil": 1})[2:-1] + pickle.BUILD, dict_reason
+    pickled = b"\x80\x02" + attempt + pickle.POP + torch_files.dumps(lying())[2:]
+    torch_files.write_zip(tmp_path / "w.pth", pickled, {"0": TENSORS["w"].tobytes()})
+    with pytest.raises(UserError, match=reason):
         formats.read(tmp_path / "w.pth")
-    # Nor through its `__dict__`.
-    state = torch_files.dumps({"evil": 1})[2:-1]
-    torch_files.write_zip(tmp_path / "w.pth", b"\x80\x02" + target + state + pickle.BUILD + b".", {})
-    with pytest.raises(UserError):
-        formats.read(tmp_path / "w.pth")
-    assert not hasattr(unpickler.FUNCTIONS["torch._utils._rebuild_tensor_v2"], "evil")
+    assert given
+    assert not any(hasattr(each, "evil") for each in given)
+
+
+def test_placeholders_are_sealed() -> None:
+    with pytest.raises(ValueError, match="changes a class: refused"):
+        unpickler.Placeholder.asked = "os.system"
 
 
 @pytest.mark.parametrize(

@@ -182,9 +182,15 @@ def test_damaged_files(tmp_path):
     pack(finished.classifier(), path)
     content = path.read_bytes()
     refused(path, "says itself what it is", description=finished.description())
-    for damaged in (content[:100], content[:-1], b"", b"<html>", content[:-1] + bytes([content[-1] ^ 1])):
+    for damaged, words in (
+        (content[:100], "truncated or damaged?"),
+        (content[:-1], "truncated or damaged?"),
+        (b"", "truncated or damaged?"),
+        (b"<html>", "is a web page"),
+        (content[:-1] + bytes([content[-1] ^ 1]), "it does not match its checksum"),
+    ):
         path.write_bytes(damaged)
-        refused(path, "")
+        refused(path, words)
     for metadata in (None, {}, {"vpns_jax": "[]"}, {"vpns_jax": "{"}, {"vpns_jax": "[" * 10**5}, {"vpns_jax": "3"}):
         path.write_bytes(safetensors.numpy.save({"a": np.zeros(3)}, metadata))
         refused(path, "no packed network")
