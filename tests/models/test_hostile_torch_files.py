@@ -144,6 +144,26 @@ def test_a_million_unknown_names_are_too_many(tmp_path: Path) -> None:
         formats.read(tmp_path / "w.pth")
 
 
+def test_attributes_count_as_unknown_names(tmp_path: Path) -> None:
+    names = (str(i) for i in range(unpickler.MOST_NAMES + 1))
+    state = [Call(Global("builtins", "getattr"), (Global("evil", "Class"), name)) for name in names]
+    torch_files.write_zip(tmp_path / "w.pth", torch_files.dumps(state), {})
+    with pytest.raises(UserError, match=r"pickle asks for evil\.Class\.999;"):
+        formats.read(tmp_path / "w.pth")
+
+
+def test_long_names_of_attributes_are_cut(tmp_path: Path) -> None:
+    """Names that grow with each attribute would take more memory than the file."""
+    asked: Any = Global("evil", "Class")
+    for _ in range(20):
+        asked = Call(Global("builtins", "getattr"), (asked, "x" * 1000))
+    pickled = torch_files.dumps(lying() | {"args": Call(asked, ())})
+    torch_files.write_zip(tmp_path / "w.pth", pickled, {"0": TENSORS["w"].tobytes()})
+    name = formats.read_contents(tmp_path / "w.pth").others["args"]
+    assert name.startswith("evil.Class.xxx")
+    assert len(name) == unpickler.LONGEST_NAME
+
+
 def test_an_archive_that_would_unfold_is_refused(tmp_path: Path) -> None:
     zeros = np.zeros(10**6, np.float32)
     pickled = torch_files.dumps({"w": torch_files.tensor_call(zeros, "0", False)})

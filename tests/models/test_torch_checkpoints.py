@@ -2,15 +2,18 @@
 
 import argparse
 import collections
+import enum
+import http
 import pickle
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.models import torch_files
-from tests.models.weight_files import TENSORS, lying
+from tests.models.weight_files import TENSORS, Evil, lying
 from vpns_jax.errors import UserError
 from vpns_jax.models import formats
 
@@ -26,6 +29,18 @@ class Options(collections.OrderedDict):
     """A custom dict class."""
 
 
+class Outer:
+    """Protocol 2, that of `torch.save`, names what is in it by `getattr`."""
+
+    class Options:
+        """A class inside of a class."""
+
+    class Kind(enum.Enum):
+        """An enum inside of a class."""
+
+        ONE = 1
+
+
 BESIDE = {
     "namespace": argparse.Namespace(lr=0.1, sizes=[1, 2]),
     "numpy scalar": np.float64(3),
@@ -34,26 +49,40 @@ BESIDE = {
     "path": Path("/data"),
     "set": {1, 2},
     "deque": collections.deque([1, 2]),
-    "enum": zipfile.Path,
+    "class": zipfile.Path,
+    "enum": http.HTTPStatus.OK,
+    "class in a class": Outer.Options,
+    "object of a class in a class": Outer.Options(),
+    "enum in a class": Outer.Kind.ONE,
     "counter": collections.Counter("aab"),
     "paths as keys": {Path("/data"): 1},
 }
 
 
-@pytest.mark.parametrize("legacy", [False, True])
-@pytest.mark.parametrize("beside", BESIDE)
-def test_what_stands_beside_the_tensors_is_never_made(beside: str, legacy: bool, tmp_path: Path) -> None:
+def read_beside(value: Any, path: Path, *, legacy: bool) -> None:
+    """Reads the weights of a checkpoint which holds a value beside them."""
     state = {"w": torch_files.tensor_call(TENSORS["w"], "0", legacy)}
-    checkpoint = {"args": torch_files.Real(BESIDE[beside]), "epoch": 3, "model": state}
+    pickled = torch_files.dumps({"args": torch_files.Real(value), "epoch": 3, "model": state})
     data = TENSORS["w"].tobytes()
-    path = tmp_path / "checkpoint.pth.tar"
     if legacy:
-        torch_files.write_legacy(path, torch_files.dumps(checkpoint), {"0": (6, data)})
+        torch_files.write_legacy(path, pickled, {"0": (6, data)})
     else:
-        torch_files.write_zip(path, torch_files.dumps(checkpoint), {"0": data})
+        torch_files.write_zip(path, pickled, {"0": data})
     contents = formats.read_contents(path)
     np.testing.assert_array_equal(contents.tensors["w"], TENSORS["w"])
     assert contents.notes == ("took the weights under 'model'",)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("beside", BESIDE)
+def test_what_stands_beside_the_tensors_does_not_matter(beside: str, legacy: bool, tmp_path: Path) -> None:
+    read_beside(BESIDE[beside], tmp_path / "checkpoint.pth.tar", legacy=legacy)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_what_stands_beside_the_tensors_is_never_made(legacy: bool, tmp_path: Path) -> None:
+    read_beside(Evil(tmp_path / "proof"), tmp_path / "checkpoint.pth.tar", legacy=legacy)
+    assert not (tmp_path / "proof").exists()
 
 
 def test_no_tensor_among_the_tensors_is_passed_over_and_said(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ is a placeholder, too.
 
 import collections
 import dataclasses
+import functools
 import os
 import pickle
 import pickletools
@@ -32,6 +33,9 @@ DTYPES: dict[str, np.dtype] = {
 }
 # Each unknown name costs a class. Real checkpoints have a dozen.
 MOST_NAMES = 1000
+LONGEST_NAME = 200
+# As Python 3 and protocol 2 call it.
+GETATTR = ("builtins.getattr", "__builtin__.getattr")
 
 
 @dataclasses.dataclass
@@ -176,11 +180,25 @@ class Unpickler(pickle.Unpickler):
         asked = f"{module}.{name}"
         if asked in FUNCTIONS:
             return FUNCTIONS[asked]
+        if asked in GETATTR and not self._plain:
+            return _Function(functools.partial(self._attribute, asked))
         if module == "torch" and name in DTYPES:
             return name
-        if self._plain or len(self._placeholders) >= MOST_NAMES:
+        if self._plain:
             raise ValueError(refusal(asked))
+        return self._placeholder(asked)
+
+    def _attribute(self, asked: str, of: Any = None, name: Any = "", *_: Any) -> Any:
+        """Stands for an attribute of an unknown class: what protocol 2 writes for a class inside of a class."""
+        known = isinstance(of, type) and issubclass(of, Placeholder) and isinstance(name, str)
+        # The pickle holds a long name once, and may ask for it often.
+        return self._placeholder(f"{of.asked}.{name}"[:LONGEST_NAME]) if known else self._placeholder(asked)()
+
+    def _placeholder(self, asked: str) -> type[Placeholder]:
+        """The class that stands for an unknown name."""
         if asked not in self._placeholders:
+            if len(self._placeholders) >= MOST_NAMES:
+                raise ValueError(refusal(asked))
             body = {"__slots__": (), "asked": asked}
             self._placeholders[asked] = cast(type[Placeholder], _Sealed("Placeholder", (Placeholder,), body))
         return self._placeholders[asked]
