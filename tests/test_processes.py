@@ -258,6 +258,13 @@ def test_a_process_that_is_alone_joins_nothing(monkeypatch, environment):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     processes.join(None, None, None)
+    assert not jax.distributed.is_initialized()
+
+
+@pytest.mark.parametrize("environment", [{}, {"SLURM_STEP_NUM_TASKS": "4"}, {"OMPI_COMM_WORLD_SIZE": "4"}])
+def test_one_process_runs_alone_even_under_a_launcher_of_several(monkeypatch, environment):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
     processes.join(None, 1, None)
     assert not jax.distributed.is_initialized()
 

@@ -99,6 +99,17 @@ def test_bad_files_are_named_counted_and_skipped(tmp_path, caplog):
         data.open_sources(f"folder:{root}")
 
 
+def test_a_share_of_a_large_folder_may_be_unreadable(tmp_path, monkeypatch):
+    """1%, however few are allowed in a small folder."""
+    monkeypatch.setattr(survey, "MAX_UNREADABLE", 0)
+    seen = {f"{i}.png": survey.Seen("", "") for i in range(200)}
+    bad = {f"{i}.png": survey.Seen("", "", "the file is empty") for i in range(2)}
+    assert survey.check_unreadable(tmp_path, seen | bad) == dict.fromkeys(bad, "the file is empty")
+    bad["2.png"] = bad["1.png"]
+    with pytest.raises(UserError, match=r"3 of 200 files .* at most 2 are skipped \(0, or 1% if more\)"):
+        survey.check_unreadable(tmp_path, seen | bad)
+
+
 def count_decoded(monkeypatch) -> list[bytes]:
     """A list to which a survey adds the content of each file that it decodes."""
     tried, read = [], survey.read_image

@@ -33,9 +33,9 @@ def make_source(size: int = 16) -> ArraySource:
 SOURCE = make_source()
 
 
-def train(**options) -> data.Stream:
+def train(source: ArraySource = SOURCE, **options) -> data.Stream:
     defaults = {"image_size": 16, "batch_size": 4, "augmented": (False, True), "seed": 3}
-    return data.train_stream(SOURCE, **{**defaults, **options})
+    return data.train_stream(source, **{**defaults, **options})
 
 
 def shades(batch) -> list[list[int]]:
@@ -113,10 +113,18 @@ def test_resume_from_records_on_disk_with_workers(tmp_path):
                 np.testing.assert_array_equal(actual, wanted)
 
 
-def test_another_streams_state_is_refused():
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"batch_size": 5}, r"'batch_size': 4.*'batch_size': 5"),
+        ({"seed": 4}, r"'seed': 3.*'seed': 4"),
+        ({"source": ArraySource(SOURCE.images[:-1], SOURCE.labels[:-1])}, f"{N}.*{N - 1}"),
+    ],
+)
+def test_another_streams_state_is_refused(changed, message):
     state = train().get_state()
-    with pytest.raises(UserError, match=r"'batch_size': 4.*'batch_size': 5"):
-        train(batch_size=5).set_state(state)
+    with pytest.raises(UserError, match=message):
+        train(**changed).set_state(state)
 
 
 def test_processes_see_their_shares():

@@ -248,13 +248,16 @@ def test_train_mode_draws_dropout_and_moves_statistics() -> None:
     assert model.dropout == models.create("vgg16_bn").dropout
     images = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype(np.float32)
     variables = drawn(initializing.shapes(model, image_size=32))
+    before = variables["batch_stats"]["bn2_1"]
 
     @jax.jit
     def forward(key: jax.Array) -> Any:
         return model.apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": key})
 
     logits, updates = forward(jax.random.key(1))
-    assert updates["batch_stats"]["bn2_1"]["count"] == 1
+    after = updates["batch_stats"]["bn2_1"]
+    assert after["count"] == 1
+    assert not np.any(np.isclose(after["mean"], before["mean"], rtol=1e-3, atol=0))
     assert not np.array_equal(logits, forward(jax.random.key(2))[0])
 
 

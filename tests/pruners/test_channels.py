@@ -155,6 +155,7 @@ def test_a_cell_says_what_its_target_came_to(tmp_path):
         ),
         ({"target": "macs:0.5", "allocation": "erk"}, "found channel and erk"),
         ({"target": "macs:0.5", "methods": ("hydra_layerwise",)}, "hydra_layerwise has none"),
+        ({"target": "macs:0.5", "methods": ("transfer",), "transfer__mask": "a.safetensors"}, "transfer has none"),
     ],
 )
 def test_targets_that_cannot_be_are_refused(changes, message):

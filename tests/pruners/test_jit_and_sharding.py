@@ -32,6 +32,7 @@ PRUNERS = {
     "magnitude": lambda params, batches: pruners.magnitude(params, DENSITY),
     "random": lambda params, batches: pruners.random(params, DENSITY, KEY),
     "snip": lambda params, batches: pruners.snip(loss, params, batches, DENSITY),
+    "fisher": lambda params, batches: pruners.fisher(loss, params, batches, DENSITY),
     "grasp": lambda params, batches: pruners.grasp(loss, params, batches, DENSITY),
     "synflow": lambda params, batches: pruners.synflow(apply, params, batches[0][:1], DENSITY, rounds=5),
 }

@@ -274,7 +274,7 @@ def test_bad_configs(changes, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["snip", "grasp", "imp"])
+@pytest.mark.parametrize("name", ["snip", "fisher", "grasp", "imp"])
 def test_a_mask_found_with_a_mapping_keeps_it(name, tmp_path):
     """Head rows outside of the mapping get no gradient and are pruned, so a new mapping must not be estimated."""
     run = cells.cell(tmp_path, name, density=0.15)

@@ -164,28 +164,43 @@ def test_the_schedule_is_exponential_and_ends_at_the_target(density, rounds):
     np.testing.assert_allclose(np.diff(np.log([1.0, *left])), np.log(density) / rounds)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["vgg", "vit"])
-def test_flow_is_conserved_from_layer_to_layer(name):
-    """Flow is conserved also with biases, attention and layer normalization."""
+def totals(name, *, biases):
+    """The total flow of each layer of a network with random weights; its biases are those or zero."""
     model = MODELS[name]
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     rng = np.random.default_rng(0)
     weights = jax.tree.map(lambda x: rng.normal(0, 0.05, x.shape).astype(np.float32), variables["params"])
-    weights = jax.device_put(weights)
-    scores = flow(model, weights, everything(weights), canvas_size=32)
-    totals = {path: float(np.asarray(leaf).sum()) for path, leaf in trees.flatten(scores).items()}
-    assert all(total > 0 for total in totals.values())
-    if name == "vgg":
-        path = [totals[f"{layer}/kernel"] for layer in ("conv1_1", "conv2_1", "conv2_2", "fc1", "fc2", "head")]
-        # Biases add to the flow along the way.
-        assert all(after >= before * (1 - 1e-5) for before, after in itertools.pairwise(path))
-    else:
-        for i in range(2):
-            inside = {part: totals[f"block_{i}/attention/{part}/kernel"] for part in ("query", "key", "value", "out")}
-            # The biases of query, key and value have the rest.
-            assert max(inside.values()) == inside["out"]
-            assert min(inside.values()) > 0.2 * inside["out"]
+    if not biases:
+        weights = trees.unflatten({path: w * (not path.endswith("bias")) for path, w in trees.flatten(weights).items()})
+    scores = flow(model, jax.device_put(weights), everything(weights), canvas_size=32)
+    return {path: float(np.asarray(leaf).sum()) for path, leaf in trees.flatten(scores).items()}
+
+
+VGG = [f"{layer}/kernel" for layer in ("conv1_1", "conv2_1", "conv2_2", "fc1", "fc2", "head")]
+
+
+@pytest.mark.slow
+def test_flow_is_conserved_from_layer_to_layer_without_biases():
+    found = totals("vgg", biases=False)
+    np.testing.assert_allclose([found[path] for path in VGG], found["head/kernel"], rtol=1e-5)
+    found = totals("vit", biases=False)
+    assert all(total > 0 for total in found.values())
+    for i in range(2):
+        parts = [found[f"block_{i}/attention/{part}/kernel"] for part in ("query", "key", "value", "out")]
+        np.testing.assert_allclose(parts, parts[-1], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_biases_add_to_the_flow_along_the_way():
+    found = totals("vgg", biases=True)
+    assert all(found[after] >= found[before] * (1 - 1e-5) for before, after in itertools.pairwise(VGG))
+    found = totals("vit", biases=True)
+    assert all(total > 0 for total in found.values())
+    for i in range(2):
+        inside = {part: found[f"block_{i}/attention/{part}/kernel"] for part in ("query", "key", "value", "out")}
+        # The biases of query, key and value have the rest.
+        assert max(inside.values()) == inside["out"]
+        assert min(inside.values()) > 0.2 * inside["out"]
 
 
 def check_exponentials(model, weights, *, canvas_size):
