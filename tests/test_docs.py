@@ -1,21 +1,60 @@
-"""The code of the documents runs, line by line, and does what stands beside it."""
+"""The code of README.md, library.md, from_jaxpruner.md and of augmentation in data.md runs, and does what it says."""
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
 from vpns_jax import pruners, sparsity, trees
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
 
 
 def blocks(name):
     """The Python code of a document."""
     return re.findall(r"```python\n(.*?)```", (DOCS / name).read_text(), flags=re.S)
+
+
+def test_the_readme_prunes_any_model():
+    params = {"a": {"kernel": jax.random.normal(jax.random.key(0), (8, 16))}}
+
+    def loss_fn(params, batch):
+        return jnp.mean((batch @ params["a"]["kernel"] - 1) ** 2)
+
+    names = {"params": params, "loss_fn": loss_fn, "batches": [jnp.ones((2, 8))]}
+    exec(blocks(ROOT / "README.md")[0], names)
+    # Of 128 weights 115 are pruned.
+    assert int(names["mask"]["a"]["kernel"].sum()) == 13
+    updates, _ = names["tx"].update(params, names["tx"].init(params), params)
+    left = optax.apply_updates(params, updates)["a"]["kernel"]
+    assert int(jnp.count_nonzero(left)) == 13
+
+
+@pytest.mark.slow
+def test_the_readme_uses_a_network_and_a_prompt_alone():
+    names = {}
+    # A smaller network and smaller images, on which nothing but the time depends.
+    code = blocks(ROOT / "README.md")[1].replace("224", "32").replace("resnet18", "resnet10")
+    exec(code, names)
+    assert sparsity.density(names["mask"]) == pytest.approx(0.1, abs=1e-6)
+    assert names["logits"].shape == (1, 1000)
+    assert jnp.isfinite(names["logits"]).all()
+
+
+def test_the_page_on_data_augments():
+    """Its block on resizing. The others need data sets, or show what a user writes."""
+    [code] = [block for block in blocks("data.md") if "augment." in block]
+    large = np.full((2, 36, 36, 3), 51, np.uint8)
+    names = {"large": large, "key": jax.random.key(0), "dataset": SimpleNamespace(flip=True)}
+    exec(code, names)
+    np.testing.assert_array_equal(names["crops"], large[:, :32, :32])
+    np.testing.assert_allclose(names["y"], np.full((2, 64, 64, 3), 0.2), rtol=1e-6)
 
 
 @pytest.mark.slow
