@@ -49,7 +49,7 @@ def test_a_part_that_breaks_is_named_and_the_others_run(tmp_path):
 
 @pytest.mark.slow
 def test_a_part_that_takes_too_long_is_cut_off_and_keeps_its_rows(tmp_path):
-    running.run([part("hangs", seconds=3.0), part("ends")], tmp_path, minutes=0.2, tiny=False, head={})
+    running.run([part("hangs", seconds=3.0), part("ends")], tmp_path, minutes=2, tiny=False, head={})
     told = states(tmp_path)
     assert told["hangs"]["state"] == "cut off"
     assert told["hangs"]["reason"] == "it took more than 3 s"

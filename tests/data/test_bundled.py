@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import matplotlib
@@ -104,10 +103,8 @@ def test_a_missing_package_names_the_command(monkeypatch, name, package):
 
 
 @pytest.mark.slow
-def test_fonts_are_quick_to_render_and_the_same_each_time(originals):
-    start = time.process_time()
+def test_fonts_are_the_same_each_time(originals):
     again = fonts.fonts62()
-    assert time.process_time() - start < 5
     np.testing.assert_array_equal(again.train.images, originals["fonts62"].train.images)
 
 
