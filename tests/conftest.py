@@ -75,6 +75,23 @@ def drawn(monkeypatch):
 
 
 @pytest.fixture
+def small_families(monkeypatch):
+    """Registers small networks of every family, see `tests/deploy/families.py`."""
+    from tests.deploy import families
+
+    families.register(monkeypatch)
+
+
+@pytest.fixture
+def small_world(tmp_path, monkeypatch):
+    """Registers the tiny network so that it can be run and exported, see `tests/experiment/small.py`."""
+    from tests.experiment import small
+
+    with small.world(tmp_path, monkeypatch):
+        yield
+
+
+@pytest.fixture
 def searched_by_sorting(monkeypatch):
     """Selects by sorting, see `tests/sorting.py`."""
     sorting.replace_searches(monkeypatch)

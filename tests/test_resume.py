@@ -11,6 +11,7 @@ import main
 from tests import forks, sorting
 from tests.experiment import small
 from tests.pruners import cells
+from tests.training import tiny
 from vpns_jax.models import layouts, registry
 
 pytestmark = pytest.mark.slow
@@ -35,7 +36,7 @@ CONFIG = cells.tree(
 def program(config, workdir):
     """Runs main.py, which knows the tiny network here: tracing is most of what a start takes."""
     registry.ENTRIES["tiny"] = cells.ENTRY
-    layouts.LAYOUTS[cells.tiny.Tiny] = (layouts.resnet_torchvision,)
+    layouts.LAYOUTS[tiny.Tiny] = (layouts.resnet_torchvision,)
     sorting.replace_searches(pytest.MonkeyPatch())
     FigureCanvasAgg.print_png = small.save_blank
     return main.main(["main.py", f"--config={config}", f"--workdir={workdir}"])

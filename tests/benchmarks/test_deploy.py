@@ -9,10 +9,7 @@ from benchmarks import deploy, deploy_run
 from tests.deploy import families
 from vpns_jax.deploy import save, size_of
 
-
-@pytest.fixture(autouse=True)
-def _small(monkeypatch):
-    families.register(monkeypatch)
+pytestmark = pytest.mark.usefixtures("small_families")
 
 
 @pytest.mark.slow
@@ -60,7 +57,7 @@ def test_networks_that_differ_between_runtimes_are_not_timed():
 
 
 @pytest.mark.slow
-def test_the_networks_of_a_run_are_drawn_by_accuracy_and_latency(capsys, tmp_path, drawn):
+def test_the_networks_of_a_run_are_drawn_by_accuracy_and_latency(tmp_path, drawn):
     for density, test in ((0.3, {"plain": 0.5, "prompted": 0.75}), (0.2, {"plain": 0.5, "prompted": None})):
         origin = {"method": "vpns", "accuracy": {"test": test}}
         save(

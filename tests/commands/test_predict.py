@@ -10,18 +10,12 @@ import pytest
 from PIL import Image
 
 from tests.deploy import finished
-from tests.experiment import small
 from vpns_jax import commands, deploy
 from vpns_jax.commands.gathering import Gathered
 from vpns_jax.deploy import subnetworks
 
 COMMAND = "predict"
-
-
-@pytest.fixture(autouse=True)
-def _world(tmp_path, monkeypatch):
-    with small.world(tmp_path, monkeypatch):
-        yield
+pytestmark = pytest.mark.usefixtures("small_world")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from vpns_jax.data.decode import UnreadableImageError, decode_image, read_image
 from vpns_jax.data.decoding import Decoding
 
 
-def test_heic_has_the_same_limits_as_all_others(monkeypatch):
+def test_heic_has_the_same_limits_as_all_others():
     data = photo()
     with pytest.raises(UnreadableImageError, match=r"96 x 64 pixels are more than data\.max_megapixels = 0\.001"):
         decode_image(data, Decoding(max_megapixels=0.001))

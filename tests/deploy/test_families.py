@@ -17,10 +17,7 @@ from vpns_jax.deploy import verifying
 from vpns_jax.deploy.exports import onnx_model, packed
 from vpns_jax.trees import flatten
 
-
-@pytest.fixture(autouse=True)
-def _small(monkeypatch):
-    families.register(monkeypatch)
+pytestmark = pytest.mark.usefixtures("small_families")
 
 
 @functools.cache

@@ -11,18 +11,13 @@ import safetensors
 import safetensors.numpy
 
 from tests.deploy import finished
-from tests.experiment import small
 from tests.training.tiny import same
 from vpns_jax import deploy, files, models, prompting
 from vpns_jax.deploy import subnetworks
 from vpns_jax.errors import UserError
 from vpns_jax.prompting.kinds import KINDS
 
-
-@pytest.fixture(autouse=True)
-def _world(tmp_path, monkeypatch):
-    with small.world(tmp_path, monkeypatch):
-        yield
+pytestmark = pytest.mark.usefixtures("small_world")
 
 
 def refused(path, *words, **arguments):

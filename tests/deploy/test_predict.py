@@ -16,13 +16,7 @@ from vpns_jax.data.folder import open_folder
 from vpns_jax.deploy import Predictions
 from vpns_jax.errors import UserError
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def _world(tmp_path, monkeypatch):
-    with small.world(tmp_path, monkeypatch):
-        yield
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_world")]
 
 
 def by_hand(classifier, image, *, prompted):

@@ -12,10 +12,7 @@ from vpns_jax import deploy, models, sparsity
 from vpns_jax.training.network import predict
 from vpns_jax.trees import flatten
 
-
-@pytest.fixture(autouse=True)
-def _small(monkeypatch):
-    families.register(monkeypatch)
+pytestmark = pytest.mark.usefixtures("small_families")
 
 
 def logits(classifier, *, prompted):

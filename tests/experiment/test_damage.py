@@ -233,7 +233,6 @@ def test_a_second_run_in_the_same_folder_is_refused(tmp_path, data):
 HOLD = """
 import sys, time
 from pathlib import Path
-from vpns_jax.experiment import report
 from vpns_jax.experiment.lock import locked
 
 with locked(Path(sys.argv[1])):

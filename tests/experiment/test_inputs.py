@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import jax
 import pytest
 from PIL import Image
 
@@ -162,7 +163,7 @@ def test_another_source_network_is_refused(tmp_path, made):
     shutil.copytree(made / "half", tmp_path / "run")
     exported = (tmp_path / "run" / "subnetworks" / "source.safetensors").read_bytes()
     path = pretraining.cache_path(small.parsed(data))
-    pretraining.save(path, small.jax.device_get(tiny.variables(1)), 0.5)
+    pretraining.save(path, jax.device_get(tiny.variables(1)), 0.5)
     refused(tmp_path / "run", "its source network 'tiny' changed", data=data, methods=BOTH)
     assert (tmp_path / "run" / "subnetworks" / "source.safetensors").read_bytes() == exported
 

@@ -135,7 +135,7 @@ def test_a_loader_that_does_not_fit_is_one_line(name, words):
     refused(lambda: models.read_pretrained(f"tests.own.misfits:{name}", num_classes=5, image_size=8), *words)
 
 
-def test_other_mistakes_are_one_line(tmp_path, monkeypatch):
+def test_other_mistakes_are_one_line(tmp_path):
     refused(lambda: models.create("nowhere.at_all:make"), "nowhere.at_all:make", "cannot be imported")
     refused(lambda: models.create("no/such/file.py:make"), "no/such/file.py:make", "no such file")
     refused(lambda: models.create("resnet19"), "'resnet19'", "resnet18", "my_module:make_model")

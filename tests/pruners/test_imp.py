@@ -14,6 +14,7 @@ from tests.pruners import cells
 from tests.training import tiny
 from tests.training.test_runner import StoppedError, StoppingRecorder, streamed
 from vpns_jax import sparsity
+from vpns_jax.experiment import cell as experiment_cell
 from vpns_jax.pruners.methods import imp
 
 pytestmark = pytest.mark.slow
@@ -94,7 +95,7 @@ def test_rounds_start_at_the_start_and_drop_the_smallest_trained_weights(tmp_pat
     np.testing.assert_allclose([row["density"] for row in rows], 1 - np.asarray([0, 13, 24, 33, 40]) / N, rtol=1e-6)
 
 
-def test_rewinding_to_an_early_epoch(tmp_path, watched):
+def test_rewinding_to_an_early_epoch(tmp_path):
     run, again = (cells.cell(tmp_path, "imp", density=0.7, imp__epochs=2, imp__rewind_epochs=1) for _ in range(2))
     problem = run.problem()
     pruned = imp.prune(problem, run.runner)
@@ -115,8 +116,9 @@ def killed_and_resumed(folder, stops, train):
     changes = {"density": 0.6, "imp__epochs": 2, "checkpoint_every_epochs": 2, "checkpoint_every_steps": 2}
     changes |= {"train": train}
     for stop in stops:
-        run = cells.cell(folder, "imp", **changes)
-        run.recorder.__class__ = StoppingRecorder
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(experiment_cell, "Recorder", StoppingRecorder)
+            run = cells.cell(folder, "imp", **changes)
         run.recorder.stop_after = stop
         with pytest.raises(StoppedError):
             run.prune()

@@ -25,7 +25,7 @@ LENGTH = 12
 
 def sampling(*operands):
     """Interpolation that takes a sample of the smallest trees."""
-    with mock.patch.object(search, "_SAMPLE_FROM", 1):
+    with mock.patch.object(search, "SAMPLE_FROM", 1):
         return search.interpolation(*operands)
 
 

@@ -6,17 +6,12 @@ import numpy as np
 import pytest
 
 from tests.deploy import finished
-from tests.experiment import small
 from vpns_jax import deploy
 from vpns_jax.deploy import exports, verifying
 from vpns_jax.deploy.exports import Format, Option
 from vpns_jax.errors import UserError
 
-
-@pytest.fixture(autouse=True)
-def _world(tmp_path, monkeypatch):
-    with small.world(tmp_path, monkeypatch):
-        yield
+pytestmark = pytest.mark.usefixtures("small_world")
 
 
 def write(classifier, path, *, shift):

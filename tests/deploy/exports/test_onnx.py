@@ -21,10 +21,7 @@ from vpns_jax.models.vit import ViT
 from vpns_jax.training.network import predict
 from vpns_jax.trees import flatten, unflatten
 
-
-@pytest.fixture(autouse=True)
-def _small(monkeypatch):
-    families.register(monkeypatch)
+pytestmark = pytest.mark.usefixtures("small_families")
 
 
 def logits(classifier, prompted=True):

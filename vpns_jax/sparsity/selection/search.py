@@ -152,9 +152,9 @@ def bisection_by_rows(task: Task, arrays: list[jax.Array], k: jax.Array, start: 
 # bracket's middle these are seven pivots, too.
 _OFFSETS = (-2.4, -0.9, -0.3, 0.3, 0.9, 2.4)
 _AROUND_SAMPLE = (-24, -2, -0.6, 0, 0.6, 2, 24)
-# The sample takes every 64th slice. It is not worth its time for fewer elements than _SAMPLE_FROM.
+# The sample takes every 64th slice. It is not worth its time for fewer elements than SAMPLE_FROM.
 _STRIDE = 64
-_SAMPLE_FROM = 1 << 16
+SAMPLE_FROM = 1 << 16
 
 
 def interpolation(task: Task, arrays: list[jax.Array], k: jax.Array, start: Bracket) -> Bracket:
@@ -173,7 +173,7 @@ def interpolation(task: Task, arrays: list[jax.Array], k: jax.Array, start: Brac
     def going(bracket: Bracket) -> jax.Array:
         return (bracket.width > 1) & (task.exact | (bracket.under_high != k))
 
-    sampled = task.sampled and _size(arrays) >= _SAMPLE_FROM
+    sampled = task.sampled and _size(arrays) >= SAMPLE_FROM
     pivots = _from_sample(task, arrays, k, start) if sampled else _evenly(start, _PARTS)
     return _interpolate(task, arrays, k, start, pivots, going)
 
