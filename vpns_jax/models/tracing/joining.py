@@ -1,6 +1,7 @@
 """Elementwise operations on channels: what is added or multiplied belongs together."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from vpns_jax.models.tracing import own_parameters, places, pointwise
 from vpns_jax.models.tracing.scene import Labels, Scene, closed, groups, pairs, roots, state_of
 from vpns_jax.models.tracing.spaces import Companion, Spaces
-from vpns_jax.models.tracing.values import UNKNOWN, Label, State, Value
+from vpns_jax.models.tracing.values import KEEPS_ZERO, UNKNOWN, Label, State, Value
 
 
 def pointwise_value(scene: Scene, operands: Sequence[Value], shape: tuple[int, ...]) -> Value:
@@ -31,12 +32,7 @@ def pointwise_value(scene: Scene, operands: Sequence[Value], shape: tuple[int, .
         )
     if pointwise.copies(scene.name, scene.params):
         return operands[0]
-    sources: dict[tuple[str, int], np.ndarray | None] = {}
-    for operand in operands:
-        for source, where in operand.sources.items():
-            same = source not in sources or _equal(sources[source], where)
-            sources[source] = where if same and operand.shape == shape else None
-    if sources:
+    if sources := _sources(operands, shape):
         return Value(shape, sources=sources, sample=sample)
     constants = [operand.constant for operand in operands]
     if any(constant is None for constant in constants):
@@ -133,7 +129,8 @@ def _other(scene: Scene, operand: Value, group: Labels, space: int) -> np.ndarra
         for path in mixed:
             scene.spaces.use(path, "other", None)
             scene.spaces.fix(space, f"{path} has numbers for its channels that cannot be cut out ({scene})")
-        return UNKNOWN if mixed else operand.sample
+        # In the first entry, a sample's sign is as random as in the others, but the parameter's own one may be another.
+        return UNKNOWN if mixed else np.where(np.isnan(KEEPS_ZERO), operand.sample, np.nan)
     if operand.constant is not None and operand.constant.size == 1:
         return operand.sample
     if operand.constant is None or places.varied(operand.constant) & axes:
@@ -146,7 +143,7 @@ def _note(scene: Scene, operands: Sequence[Value]) -> None:
     axes = frozenset[int]().union(*(label.axes for operand in operands for label in operand.labels))
     for operand in operands:
         for (path, _), where in () if operand.data else operand.sources.items():
-            if where is not None and not places.varied(where) & axes:
+            if where is None or not places.varied(where) & axes:
                 scene.spaces.use(path, object(), None)
 
 
@@ -217,6 +214,25 @@ def _equal_axes(operands: Sequence[Value]) -> frozenset[int]:
             for where in places_of:
                 equal = equal - places.varied(where) if where is not None else frozenset()
     return equal
+
+
+def _sources(operands: Sequence[Value], shape: tuple[int, ...]) -> dict[tuple[str, int], np.ndarray | None]:
+    """The parameters of a result without data, and where they are in it."""
+    sources: dict[tuple[str, int], np.ndarray | None] = {}
+    # Cut out with a parameter, the code's own numbers would be others.
+    alone = not any(_differs(operand) for operand in operands if not operand.paths)
+    for operand in operands:
+        for source, where in operand.sources.items():
+            same = source not in sources or _equal(sources[source], where)
+            sources[source] = where if same and alone and operand.shape == shape else None
+    return sources
+
+
+def _differs(value: Value) -> bool:
+    """Whether the numbers of an array of constants are not known to be equal."""
+    if value.constant is None:
+        return math.prod(value.shape) > 1
+    return bool(places.varied(value.constant))
 
 
 def _filled(constant: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

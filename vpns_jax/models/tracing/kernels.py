@@ -3,7 +3,7 @@
 import numpy as np
 
 from vpns_jax.models.tracing import places
-from vpns_jax.models.tracing.scene import Scene, closed, lost, state_of
+from vpns_jax.models.tracing.scene import Scene, closed, lost, state_of, touch
 from vpns_jax.models.tracing.spaces import Reading
 from vpns_jax.models.tracing.values import Label, Open, State, Value
 
@@ -31,6 +31,7 @@ def convolution(scene: Scene, data: Value, kernel: Value, shape: tuple[int, ...]
     if not stands or not _in_order(kernel) or params["batch_group_count"] != 1:
         spaces.fix_all(data.labels, f"{scene} has no plain kernel [h, w, in, out]")
         return lost(scene, [data, kernel], shape)
+    touch(scene, data)
     reads = [label for label in data.labels if label.axes == {feature}]
     spaces.fix_all([label for label in data.labels if label not in reads], f"{scene} reads its channels as pixels")
     padded = any(n > 0 for pads in params["padding"] for n in pads) or any(n > 1 for n in params["lhs_dilation"])

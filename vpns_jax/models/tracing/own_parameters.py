@@ -9,8 +9,7 @@ from vpns_jax.models.tracing.spaces import Draft, Spaces
 from vpns_jax.models.tracing.values import Open, State, Value
 
 STATS = "batch_stats/"
-
-
+# Random numbers for each parameter, by its path; see `pointwise`.
 Samples = Mapping[str, np.ndarray]
 
 
@@ -42,7 +41,7 @@ def apply(spaces: Spaces, name: str, state: State, value: Value, *, first: bool,
     for path in value.paths:
         spaces.use(path, ("own", after.writer), draft.space)
     if not draft.bias and _is_bias(after, samples):
-        draft.bias = min(after.paths).removeprefix("params/")
+        draft.bias, draft.shift = min(after.paths).removeprefix("params/"), after.shift
     elif _is_norm(draft, after, samples):
         draft.endings.add(after.paths)
         return dataclasses.replace(state, open=None)
@@ -62,10 +61,18 @@ def close(spaces: Spaces, state: State) -> State:
     if state.open is None:
         return state
     draft = spaces.writers[state.open.writer]
-    draft.endings.add(state.open.paths)
+    paths = state.open.paths
+    draft.endings.add(paths)
     bias = {f"params/{draft.bias}"} if draft.bias else set()
-    if rest := state.open.paths - bias:
+    if rest := paths - bias:
         spaces.fix(draft.space, f"{min(rest)} is no bias and no part of a batch normalization with scale and bias")
+    elif paths and not _adds(state.open, draft.shift):
+        spaces.fix(draft.space, f"{min(paths)} is not just added to its channels once")
+    else:
+        return dataclasses.replace(state, open=None)
+    # Even if another use of the output makes them its bias or normalization.
+    for path in paths:
+        spaces.use(path, "other", None)
     return dataclasses.replace(state, open=None)
 
 
@@ -80,7 +87,12 @@ def _is_bias(after: Open, samples: Samples) -> bool:
     """Whether all that was done is to add one parameter."""
     if len(after.paths) != 1 or not (path := min(after.paths)).startswith("params/"):
         return False
-    return bool(np.all(after.factor == 1) and np.allclose(after.shift, samples[path], rtol=1e-12))
+    return _adds(after, samples[path])
+
+
+def _adds(after: Open, shift: np.ndarray) -> bool:
+    """Whether all that was done is to add something."""
+    return bool(np.all(after.factor == 1) and np.allclose(after.shift, shift, rtol=1e-12))
 
 
 def _is_norm(draft: Draft, after: Open, samples: Samples) -> bool:
@@ -94,10 +106,13 @@ def _is_norm(draft: Draft, after: Open, samples: Samples) -> bool:
     if rest != ({f"params/{draft.bias}"} if draft.bias else set()) or not after.paths.issuperset(paths):
         return False
     scale, bias, mean, var = (samples[path] for path in paths)
-    own = samples[f"params/{draft.bias}"] if draft.bias else 0.0
-    epsilon = np.square(scale / after.factor) - var
-    fits = np.allclose(epsilon, epsilon[0], atol=1e-9) and np.allclose(after.shift, (own - mean) * after.factor + bias)
+    differences = np.square(scale / after.factor) - var
+    epsilon = float(f"{differences[0]:.4g}")
+    fits = np.allclose(differences, differences[0], atol=1e-9)
+    fits &= np.allclose(after.shift, (draft.shift - mean) * after.factor + bias)
     fits &= np.array_equal(np.sign(after.factor), np.sign(scale))
+    # In another use of the output, it may add another one.
+    fits &= draft.norm != norm or draft.epsilon == epsilon
     if fits:
-        draft.norm, draft.epsilon = norm, float(f"{epsilon[0]:.4g}")
+        draft.norm, draft.epsilon = norm, epsilon
     return bool(fits)

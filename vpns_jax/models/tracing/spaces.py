@@ -22,6 +22,7 @@ class Draft:
       kernel: the path of its kernel.
       sample: the constants that it says.
       bias: the path of its bias; "" if it has none.
+      shift: a sample of that bias; zero if it has none.
       norm: that of its batch normalization; "" if it has none.
       epsilon: what that adds to the variance.
       endings: the parameters behind which its output is used; several sets if it is used before its normalization, too.
@@ -31,6 +32,7 @@ class Draft:
     kernel: str
     sample: np.ndarray
     bias: str = ""
+    shift: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(pointwise.SIZE))
     norm: str = ""
     epsilon: float | None = None
     endings: set[frozenset[str]] = dataclasses.field(default_factory=set)
@@ -106,7 +108,7 @@ class Spaces:
         self._first.append(self._first[-1] + size)
         self._parent.append(space)
         if size < 2:
-            self.fix(space, "it has a single output channel")
+            self.fix(space, "it has fewer than two output channels")
         return space
 
     def write(self, space: int, kernel: str) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from vpns_jax.models.tracing import places
-from vpns_jax.models.tracing.scene import Labels, Scene, closed, groups, lost, merged, pairs, state_of
+from vpns_jax.models.tracing.scene import Labels, Scene, closed, groups, lost, merged, pairs, state_of, touch
 from vpns_jax.models.tracing.values import FREE, ZERO, Label, Value, fixed_number
 
 
@@ -25,6 +25,8 @@ def concatenate(scene: Scene, operands: Sequence[Value], shape: tuple[int, ...])
     axis = scene.params["dimension"]
     if not any(operand.data for operand in operands):
         return _constants(operands, shape, axis)
+    for operand in operands:
+        touch(scene, operand)
     labels: list[Label] = []
     # Labels along the axis belong together, though they are on different places of it.
     behind = [[label for label in operand.labels if axis in label.axes] for operand in operands]
@@ -90,7 +92,8 @@ def pad(scene: Scene, value: Value, filler: Value, shape: tuple[int, ...]) -> Va
     """
     config = scene.params["padding_config"]
     if any(min(each) < 0 for each in config) or not value.data:
-        return lost(scene, [value], shape)
+        return lost(scene, [value, filler], shape)
+    touch(scene, filler)
     wide = frozenset(i for i, each in enumerate(config) if max(each) > 0)
     labels = []
     for label in value.labels:
