@@ -146,3 +146,31 @@ def test_a_factor_that_serves_elsewhere_is_not_cut(body):
     table = table_of(body)
     assert table["a"].fixed == f"params/scale {SEVERAL}"
     assert table["a"].vectors == ()
+
+
+def test_heads_may_be_projected_in_any_order():
+    def body(_, images):
+        x = tokens(images)
+        k, q, v = (dense(name, 16, x).reshape(*x.shape[:2], -1, 4) for name in "kqv")
+        weights = nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", q, k))
+        return jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(*x.shape[:2], -1).mean(1)
+
+    heads = table_of(body)["v"]
+    assert heads.width == 4
+    assert {writer.kernel for writer in heads.companions} == {"q/kernel", "k/kernel"}
+
+
+class Typed(nn.Module):
+    """A network whose number format is no field."""
+
+    dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        x = nn.relu(nn.Dense(4, name="hidden")(images.mean((1, 2))))
+        return nn.Dense(3, name="head")(x)
+
+
+def test_a_number_format_need_not_be_a_field():
+    hidden, _ = models.channels(Typed(), image_size=SIDE)
+    assert hidden.readers == (models.Reader("head/kernel"),)

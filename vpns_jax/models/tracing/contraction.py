@@ -167,9 +167,10 @@ def _grouped(scene: Scene, left: Value, right: Value, first: Label, second: Labe
         channels = first.channels
         for axis in left_axes:
             channels = np.take(channels, [0], axis=int(axis))
-        state = state_of(spaces, first, roots[0])
+        joined = spaces.root(roots[0])
+        state = state_of(spaces, first, joined)
         assert state is not None
-        return Label(channels, {spaces.root(roots[0]): state.unsure()}, width)
+        return Label(channels, {joined: state.unsure()}, width)
     spaces.fix_all([first, second], f"{scene} adds up its channels")
     return None
 

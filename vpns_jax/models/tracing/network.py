@@ -1,5 +1,6 @@
 """From a network to its channels."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -72,13 +73,13 @@ def traced(model: nn.Module, *, image_size: int) -> tuple[Channels, ...]:
     """
     widths = dict(getattr(model, "widths", ()))
     # Rounded constants would hide which function an activation is.
-    changes: dict[str, Any] = {"dtype": jnp.float32} if getattr(model, "dtype", None) is not None else {}
-    standard = model.clone(**(changes | ({"widths": ()} if widths else {})))
+    typed = "dtype" in {field.name for field in dataclasses.fields(model)} and getattr(model, "dtype", None) is not None
+    changes: dict[str, Any] = ({"dtype": jnp.float32} if typed else {}) | ({"widths": ()} if widths else {})
     call = call_arguments(model)
     images = (BATCH, image_size, image_size, 3)
     name = class_name(model)
     try:
-        shape = jax.ShapeDtypeStruct(images, jnp.float32)
+        standard, shape = model.clone(**changes), jax.ShapeDtypeStruct(images, jnp.float32)
         variables: Any = jax.eval_shape(functools.partial(standard.init, **call), jax.random.key(0), shape)
         channels = trace_channels(lambda v, x: standard.apply(v, x, **call), variables, images)
     except UserError:
