@@ -121,6 +121,14 @@ def test_chunks_of_the_batch_change_nothing(
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("size", "stride", "side"), [(3, 1, 12), (3, 2, 6), (2, 2, 7)])
+def test_no_images_give_no_images(size: int, stride: int, side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    x, kernel = jnp.zeros((0, 12, 12, 32)), jnp.zeros((size, size, 32, 32))
+    convolve = functools.partial(conv.conv2d, stride=stride, padding=size // 2)
+    assert jax.eval_shape(convolve, x, kernel).shape == (0, side, side, 32)
+
+
 def test_layers_of_one_shape_are_traced_once() -> None:
     x, kernel = jnp.zeros((1, 4, 4, 8)), jnp.zeros((3, 3, 8, 8))
 

@@ -72,6 +72,13 @@ def test_max_pool_hands_on_what_is_not_a_number() -> None:
     assert np.isnan(max_pool(x, window=2, stride=2)).all()
 
 
+@pytest.mark.parametrize("shape", [(0, 5, 5, 2), (2, 5, 5, 0)])
+def test_max_pool_of_nothing_is_nothing(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    pool = functools.partial(pooling.max_pool, window=2, stride=2)
+    assert jax.eval_shape(pool, np.zeros(shape, np.float32)).shape == (shape[0], 2, 2, shape[3])
+
+
 def test_averaging_matrix_by_hand() -> None:
     # 4 -> 3: cells [0, 2), [1, 3), [2, 4).
     half = [[0.5, 0.5, 0, 0], [0, 0.5, 0.5, 0], [0, 0, 0.5, 0.5]]

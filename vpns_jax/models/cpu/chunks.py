@@ -22,7 +22,7 @@ def in_chunks(function: Callable[[jax.Array], jax.Array], x: jax.Array, floats: 
     """
     batch, image = len(x), floats * x.dtype.itemsize
     # A batch that is split over devices would have to be gathered before it is cut.
-    if jax.device_count() > 1 or image > most:
+    if jax.device_count() > 1 or not batch or not image or image > most:
         return function(x)
     chunk = max(size for size in range(1, min(most // image, batch) + 1) if batch % size == 0)
     if chunk == batch:

@@ -31,10 +31,15 @@ def assumed(platform: str) -> Iterator[None]:
 
 
 def traced_for() -> str:
-    """The platform, such as "cpu", of the mesh in force (`jax.set_mesh`), or else of JAX's default device or backend.
+    """Finds the platform that a program is traced for.
+
+    It is that of the mesh in force (`jax.set_mesh`), or else that of JAX's default device or backend.
 
     `lax.platform_dependent` is no alternative: it decides later, when a program is lowered, so every trace would hold
     all ways to compute a convolution. That costs a second or two for each convolution of a network.
+
+    Returns:
+      The platform, such as "cpu"; within `assumed`, the one given there.
     """
     if platform := _assumed.get():
         return platform

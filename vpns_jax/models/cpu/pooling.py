@@ -1,6 +1,7 @@
 """Pooling with torch's window arithmetic."""
 
 import functools
+import math
 
 import flax.linen as nn
 import jax
@@ -22,13 +23,13 @@ def max_pool(x: jax.Array, *, window: int, stride: int, padding: int = 0) -> jax
     the first maximum of a window, in row-major order.
 
     Args:
-      x: `[b, h, w, c]`.
-      window: side of a window.
-      stride: step in both directions.
-      padding: width of the padding on each of the four sides.
+      x: `[b, h, w, c]`, of a floating dtype.
+      window: side of a window, > 0.
+      stride: step in both directions, > 0.
+      padding: width of the padding on each of the four sides, >= 0 and at most half of `window`.
 
     Returns:
-      `[b, h_out, w_out, c]` with `h_out = (h + 2 * padding - window) // stride + 1`.
+      `[b, h_out, w_out, c]` in `x`'s dtype, with `h_out = (h + 2 * padding - window) // stride + 1`.
     """
     if platforms.traced_for() != "cpu":
         pad = (padding, padding)
@@ -39,7 +40,7 @@ def max_pool(x: jax.Array, *, window: int, stride: int, padding: int = 0) -> jax
         rows = _pool_axis(x, 2, window, stride, padding)
         return _pool_axis(lax.optimization_barrier(rows), 1, window, stride, padding)
 
-    return in_chunks(pool, x, x[0].size, most=POOL_BYTES)
+    return in_chunks(pool, x, math.prod(x.shape[1:]), most=POOL_BYTES)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3, 4))
@@ -94,7 +95,15 @@ def adaptive_avg_pool(x: jax.Array, size: int) -> jax.Array:
 
 
 def averaging_matrix(n: int, size: int) -> np.ndarray:
-    """The `[size, n]` float32 matrix of adaptive average pooling; rows sum to one."""
+    """Makes the matrix of adaptive average pooling along one axis.
+
+    Args:
+      n: how many inputs lie along the axis, > 0.
+      size: how many outputs, > 0.
+
+    Returns:
+      float32 `[size, n]`; rows sum to one.
+    """
     matrix = np.zeros((size, n), np.float32)
     for i in range(size):
         start, end = i * n // size, -(-(i + 1) * n // size)

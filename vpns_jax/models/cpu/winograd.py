@@ -17,7 +17,14 @@ _TILE, _STEP = 4, 2
 
 
 def kernel_planes(kernel: jax.Array) -> list[list[jax.Array]]:
-    """G k G^T: the 4 x 4 matrices [c, o] of a kernel [3, 3, c, o]."""
+    """Transforms a kernel: G k G^T.
+
+    Args:
+      kernel: `[3, 3, c, o]`.
+
+    Returns:
+      Four rows of four matrices `[c, o]`.
+    """
     # The barriers here and below store the rows. Otherwise each of the 16 combinations would compute them again.
     rows = lax.optimization_barrier(_combine(_G, list(kernel)))
     return [_combine(_G, list(row)) for row in rows]
@@ -33,23 +40,31 @@ def convolve(x: jax.Array, planes: list[list[jax.Array]]) -> jax.Array:
     Returns:
       `[b, h - 2, w - 2, o]`.
     """
-    b, h, w, c = x.shape
+    (b, h, w, c), o = x.shape, planes[0][0].shape[-1]
     down, across = tiles(h - 2), tiles(w - 2)
     # Zeros up to the ends of the last tiles.
     x = jnp.pad(x, ((0, 0), (0, _STEP * down + 2 - h), (0, _STEP * across + 2 - w), (0, 0)))
     rows = lax.optimization_barrier(_combine(_B, [_every_other(x, i, down, axis=1) for i in range(_TILE)]))
     image_planes = [_combine(_B, [_every_other(row, j, across, axis=2) for j in range(_TILE)]) for row in rows]
+    size = b * down * across
     products = [
-        [(image.reshape(-1, c) @ kernel).reshape(b, down, across, -1) for image, kernel in zip(*pair, strict=True)]
+        [(image.reshape(size, c) @ kernel).reshape(b, down, across, o) for image, kernel in zip(*pair, strict=True)]
         for pair in zip(image_planes, planes, strict=True)
     ]
-    columns = [jnp.stack(_combine(_A, row), axis=3).reshape(b, down, _STEP * across, -1) for row in products]
-    y = jnp.stack(_combine(_A, columns), axis=2).reshape(b, _STEP * down, _STEP * across, -1)
+    columns = [jnp.stack(_combine(_A, row), axis=3).reshape(b, down, _STEP * across, o) for row in products]
+    y = jnp.stack(_combine(_A, columns), axis=2).reshape(b, _STEP * down, _STEP * across, o)
     return y[:, : h - 2, : w - 2]
 
 
 def tiles(length: int) -> int:
-    """How many tiles cover that many outputs."""
+    """Counts the tiles that cover outputs.
+
+    Args:
+      length: how many outputs lie along an axis.
+
+    Returns:
+      How many tiles lie along it.
+    """
     return -(-length // _STEP)
 
 
