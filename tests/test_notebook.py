@@ -2,17 +2,22 @@
 
 import base64
 import dataclasses
+import importlib.metadata
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
+import numpy as np
 import pytest
 from nbclient import NotebookClient
+from PIL import Image
 
-from vpns_jax import deploy
+from vpns_jax import data, deploy
 from vpns_jax.deploy.exports import FORMATS
 from vpns_jax.models.registry import ENTRIES
+from vpns_jax.parallel import startup
 
 ROOT = Path(__file__).parent.parent
 NAMES = ("own_images", "own_model", "vpns")
@@ -89,7 +94,7 @@ def test_own_images_from_a_folder_to_a_file(execute, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_the_experiment_of_the_other_notebook(execute):
-    printed, pictures = execute("vpns", DATA="digits", CHANGES=CHANGES)
+    printed, pictures = execute("vpns", DATA="digits", CHANGES=CHANGES | {"seeds": (9,), "densities": (0.3,)})
     assert pictures == 5
     assert "accuracy on 500 test images: " in printed
 
@@ -113,28 +118,39 @@ def test_all_install_in_the_same_way():
     assert all(other == first for other in others)
 
 
+# What pip has not installed yet, and whether it must run.
+MISSING = {"": False, "vpns_jax": True, "onnxruntime": True}
+
+
 @pytest.mark.parametrize("given", ["inside", "path", "address"])
-@pytest.mark.parametrize("installed", [True, False])
-def test_what_is_installed_is_the_clone(tmp_path, monkeypatch, given, installed):
+@pytest.mark.parametrize("missing", MISSING)
+def test_what_is_installed_is_the_clone(tmp_path, monkeypatch, given, missing):
     """From within a clone, from its path, and from a Git address; a second time changes nothing."""
     clone = tmp_path / "clone"
     (clone / "vpns_jax").mkdir(parents=True)
     (clone / "vpns_jax" / "__init__.py").touch()
     (clone / "notebooks").mkdir()
+    # What pip left on another machine, as in a clone on Drive.
+    (clone / "vpns_jax.egg-info").mkdir()
+    (clone / "vpns_jax.egg-info" / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: vpns_jax\nVersion: 0.1\n")
     git = ["git", "-C", str(clone), "-c", "user.name=a", "-c", "user.email=b"]
     for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "c"]):
         subprocess.run([*git, *words], check=True)
-    started, run = [], subprocess.run
+    started, run, find = [], subprocess.run, importlib.metadata.distributions
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(clone / "notebooks" if given == "inside" else tmp_path)
-    if not installed:
-        monkeypatch.setattr("importlib.metadata.distributions", lambda: iter(()))
+
+    def distributions(**options):
+        for package in find(**options):
+            if package.name != missing or Path(package.locate_file("")).is_relative_to(tmp_path):
+                yield package
 
     def keep(words, **options):
         started.append(words)
         return run(words, **options) if words[0] == "git" else None
 
+    monkeypatch.setattr(importlib.metadata, "distributions", distributions)
     monkeypatch.setattr(subprocess, "run", keep)
     value = {"inside": "", "path": str(clone), "address": f"file://{clone}"}[given]
     source = codes(read("own_images"))[0].source
@@ -147,4 +163,52 @@ def test_what_is_installed_is_the_clone(tmp_path, monkeypatch, given, installed)
     assert (place / "vpns_jax" / "__init__.py").exists()
     assert [words[1] for words in started if words[0] == "git"] == ["clone"] * (given == "address")
     pip = [sys.executable, "-m", "pip", "install", "-q", "-e", ".[bundled,deploy]"]
-    assert [words for words in started if words[0] != "git"] == ([] if installed else [pip] * 2)
+    assert [words for words in started if words[0] != "git"] == [pip] * 2 * MISSING[missing]
+
+
+def test_beside_a_clone_it_asks_for_the_place_of_one(tmp_path, monkeypatch):
+    """A clone's folder has the name of the package that lies in it."""
+    (tmp_path / "vpns_jax" / "vpns_jax").mkdir(parents=True)
+    (tmp_path / "vpns_jax" / "vpns_jax" / "__init__.py").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=r"lies in no clone of vpns_jax: set REPOSITORY$"):
+        exec(codes(read("own_images"))[0].source, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "checkpoint", "fast"), [("vpns", "", True), ("own_images", "", True), ("own_images", "a.pth", False)]
+)
+def test_programs_are_compiled_as_fast_as_the_config_says(monkeypatch, name, checkpoint, fast):
+    prepared = []
+    monkeypatch.setattr(startup, "prepare", lambda **options: prepared.append(options))
+    (source,) = [cell.source for cell in codes(read(name)) if "startup.prepare" in cell.source]
+    exec(source, {"CHECKPOINT": checkpoint})
+    assert prepared == [{"fast_compile": fast}]
+
+
+def test_no_part_of_the_digits_passes_for_all(tmp_path, monkeypatch):
+    """Nor are there more than all."""
+    pixels = np.zeros((12, 8, 8, 1), np.uint8)
+    split = SimpleNamespace(images=pixels, labels=np.repeat([0, 1], 6))
+    digits, load = SimpleNamespace(train=split, classes=("zero", "one")), data.load
+    monkeypatch.setattr(data, "load", lambda name, **options: digits if name == "mnist5k" else load(name, **options))
+    (source,) = [cell.source for cell in codes(read("own_images")) if "def write_digits" in cell.source]
+    settings = {"IMAGES": "", "WORKDIR": str(tmp_path / "run"), "SAMPLES": 100, "SIZE": 8, "Path": Path}
+    save, left = Image.Image.save, [7]
+
+    def interrupted(image, path):
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        save(image, path)
+
+    monkeypatch.setattr(Image.Image, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        exec(source, settings)
+    assert not (tmp_path / "run-images").exists()
+    exec(source, settings)
+    assert {path.name: len(list(path.iterdir())) for path in (tmp_path / "run-images").iterdir()} == {
+        "zero": 6,
+        "one": 6,
+    }
+    assert [path.name for path in tmp_path.iterdir()] == ["run-images"]
