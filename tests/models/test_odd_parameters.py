@@ -67,6 +67,15 @@ def test_one_constant_is_none_for_each_channel():
     assert table["a"].vectors == ("scale",)
 
 
+@pytest.mark.parametrize("collection", ["constants", "batch_stats"])
+def test_only_parameters_are_cut_with_channels(collection):
+    def body(module, images):
+        scale = module.variable(collection, "scale", jnp.ones, (8,)).value[None]
+        return nn.relu(dense("a", 8, flat(images))) * scale
+
+    assert table_of(body)["a"].fixed.startswith(f"{collection}/scale {CONSTANTS}")
+
+
 def twice(h, bias):
     return nn.relu(h + bias + bias)
 

@@ -162,7 +162,7 @@ def _parameter(scene: Scene, label: Label, value: Value, *, first: bool) -> list
                 spaces.use(path, ("factor", space), space)
             if scene.name != "mul" and not (scene.name == "div" and first):
                 spaces.fix(space, f"{named} is added to its channels ({scene})")
-            elif vectors is None:
+            elif vectors is None or not all(path.startswith("params/") for path in vectors):
                 spaces.fix(space, f"{named} has numbers for its channels that cannot be cut out ({scene})")
             else:
                 spaces.vectors.extend((path.removeprefix("params/"), space) for path in vectors)
