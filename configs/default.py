@@ -1,6 +1,8 @@
-"""All keys and their meanings: VPNs on CIFAR-10 with ResNet-18, as in the paper. Other configs start from this one.
+"""All keys and their meanings: VPNs on CIFAR-10 with ResNet-18, as in the paper.
 
-python main.py --config=configs/default.py --workdir=runs/default --config.densities="(0.2, 0.1)"
+    python main.py --config=configs/default.py --workdir=runs/default --config.densities="(0.2, 0.1)"
+
+Other configs start from this one.
 """
 
 from typing import Any

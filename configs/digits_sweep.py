@@ -1,4 +1,4 @@
-"""All pruners at six sparsities with five seeds and one budget, small enough for a laptop: from characters to digits.
+"""Ten pruners at six sparsities with five seeds and one budget, small enough for a laptop: from characters to digits.
 
     python -m experiments.sweep --config=configs/digits_sweep.py --workdir=runs/digits_sweep --jobs=2
 

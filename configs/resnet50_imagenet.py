@@ -1,7 +1,9 @@
-"""ResNet-50 on ImageNet. Its labels need no mapping, but the paper's protocol maps them all the same.
+"""ResNet-50 on ImageNet, at one density with one seed.
 
-python -m vpns_jax.data prepare imagenet   # once; says where the archives must be
-python main.py --config=configs/resnet50_imagenet.py
+    python -m vpns_jax.data prepare imagenet   # once; says where the archives must be
+    python main.py --config=configs/resnet50_imagenet.py
+
+Its labels need no mapping, but they are mapped nevertheless, as the paper's protocol says.
 """
 
 from ml_collections import ConfigDict
@@ -21,7 +23,7 @@ def get_config() -> ConfigDict:
     config.densities = (0.1,)
     config.seeds = (7,)
     config.checkpoint_every_epochs = 1
-    # The network was trained on these very classes, so the dense network gives the better label mapping.
+    # The network was trained on exactly these classes, so the dense network gives the better label mapping.
     config.mapping.network = "dense"
     # 12,811 images, which is enough.
     config.data.val_fraction = 0.01

@@ -3,14 +3,18 @@
     python -m vpns_jax.data prepare imagenet   # once; says where the archives must be
     python main.py --config=configs/vit_imagenet.py
 
-It differs from the paper's recipe in four points:
+It differs from the paper's recipe in these points:
 
-- The weights are trained by AdamW instead of SGD, with warm-up and a cosine schedule that is updated every step, as is
-  usual for transformers.
+- Weights and prompt are retrained by AdamW instead of SGD, with warm-up, as is usual for transformers. The weights get
+  another learning rate and weight decay for it; the prompt has no weight decay.
 - Scores and prompt have no weight decay while scores are learned, so only the loss changes them.
+- All cosine schedules are updated every step instead of every epoch.
+- The prompt's learning rate is 1e-3 in both stages, and its gradient also reaches pixels that are clipped.
 - The network computes in bfloat16.
 - It trains for fewer epochs, because one epoch of ImageNet has as many steps as dozens of epochs of the paper's other
   data sets.
+- As in configs/resnet50_imagenet.py, the dense network gives the label mapping, and 1% of the training images are kept
+  for validation.
 """
 
 from ml_collections import ConfigDict
