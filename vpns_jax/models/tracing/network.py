@@ -31,12 +31,18 @@ def trace_channels(
     """Finds the channels of any function of variables and images.
 
     Args:
-      function: maps variables and images to logits, without randomness.
-      variables: nested dict of arrays or shapes, with the collection "params" and perhaps "batch_stats".
-      images: the images' shape.
+      function: maps variables and images to logits, without randomness. It is only traced.
+      variables: nested dict of arrays or shapes, with the collection "params". The running statistics of batch
+        normalizations are in "batch_stats". Arrays of other collections are never cut: channels that have numbers
+        there are fixed.
+      images: the images' shape `[b, h, w, c]`, with b > 1, since an axis of size 1 is taken for no batch. They are
+        float32.
 
     Returns:
       The channels, in the order in which their first layers compute. Each kernel is listed once.
+
+    Raises:
+      Exception: whatever `function` raises for these variables and images.
     """
     leaves = trees.flatten(variables)
     with platforms.assumed("tpu"):

@@ -67,8 +67,6 @@ _FUNCTIONS: dict[str, Callable[..., np.ndarray]] = {
 COPIES = (
     "convert_element_type",
     "copy",
-    "copy_p",
-    "mesh_cast",
     "pvary",
     "reduce_precision",
     "reshard",

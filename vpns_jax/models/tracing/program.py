@@ -39,9 +39,8 @@ _MANY: dict[str, Callable[[Scene, Sequence[Value], tuple[int, ...]], Value]] = {
     "stack": stacking.stack,
 }
 # Operations that are programs themselves, with the parameter that holds it.
-_CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")
-_CALLING = ("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint", "custom_jvp_call",
-            "custom_vjp_call", "custom_vjp_call_jaxpr", "custom_lin")  # fmt: skip
+_CALLS = ("jaxpr", "call_jaxpr")
+_CALLING = ("jit", "closed_call", "remat2", "custom_jvp_call", "custom_vjp_call")
 
 
 class Program:

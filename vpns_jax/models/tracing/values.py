@@ -89,7 +89,13 @@ class Label:
 
 
 class Total(NamedTuple):
-    """Of sums: the array that was summed over, the axes, and which of its axes lies where; None for new ones."""
+    """What is known of an array of sums.
+
+    Attributes:
+      value: the array that was summed over.
+      axes: the axes of `value` that were summed over.
+      layout: for each axis of the sums, the axis of `value` that lies there; None for an axis that is new.
+    """
 
     value: Any
     axes: frozenset[int]
@@ -100,6 +106,9 @@ class Total(NamedTuple):
 
         Args:
           value: the array.
+
+        Returns:
+          The axes; none if the array is not the one that was summed over.
         """
         fits = value is self.value and len(self.layout) == len(value.shape)
         wanted = tuple(None if i in self.axes else i for i in range(len(value.shape)))
@@ -118,7 +127,7 @@ class Value:
       pure: the parameter whose elements it holds, all of them and unchanged; "" if there is none.
       sample: what an element without channels is.
       constant: the numbers of an array that depends on nothing, as in `places`; None if unknown.
-      total: of a sum, the array that was summed over.
+      total: of sums, what they are sums of; None of anything else.
       weights: axes along which all elements are shares that add up to one.
       equal: axes along which all elements of data are known to be equal.
     """
@@ -130,7 +139,7 @@ class Value:
     pure: str = ""
     sample: np.ndarray = dataclasses.field(default_factory=lambda: UNKNOWN)
     constant: np.ndarray | None = None
-    total: "Total | None" = None
+    total: Total | None = None
     weights: frozenset[int] = frozenset()
     equal: frozenset[int] = frozenset()
 
