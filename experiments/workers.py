@@ -55,6 +55,9 @@ def run_all(
             wait([part for worker in busy for part in (worker.pipe, worker.process.sentinel)])
             yield from (outcome for worker in busy if (outcome := worker.collect()))
     finally:
+        # All are told before the first is waited for.
+        for worker in running:
+            worker.close()
         for worker in running:
             worker.stop()
 
@@ -77,11 +80,15 @@ class _Worker:
         self.job = name
         self.pipe.send(value)
 
-    def stop(self) -> None:
-        """Ends the process. If it has no job, it ends by itself: a killed one cannot give back what it holds."""
+    def close(self) -> None:
+        """Kills the process if it has a job. Without one it will end by itself, and give back what it holds."""
         self.pipe.close()
-        if self.job is None:
-            self.process.join(_PATIENCE)
+        if self.job is not None:
+            self.process.kill()
+
+    def stop(self) -> None:
+        """Waits until the process has ended."""
+        self.process.join(_PATIENCE)
         self.process.kill()
         self.process.join()
 
