@@ -12,6 +12,7 @@ import pytest
 from tests import sorting
 from vpns_jax import models, sparsity
 from vpns_jax.errors import UserError
+from vpns_jax.models import wiring
 from vpns_jax.sparsity import SET, GradualMagnitude, Moves, Pattern, RigL
 from vpns_jax.sparsity.rules import Now
 
@@ -264,14 +265,32 @@ def test_set_starts_and_grows_groups_with_the_same_chance_whatever_their_size():
         assert sum(int(leaf["kernel"][0, 0].sum()) for leaf in mask.values()) == 52
 
 
-def test_channels_are_not_exchanged():
-    channels = (models.Channels((models.Writer("a/kernel", bias="a/bias"),), (models.Reader("b/kernel"),)),)
+def a_channels(activation, norm=""):
+    writer = models.Writer("a/kernel", bias="a/bias", norm=norm)
+    return (models.Channels((writer,), (models.Reader("b/kernel"),), activation=activation),)
+
+
+@pytest.mark.parametrize("rule", [RigL, SET])
+def test_channels_are_exchanged_only_if_they_learn_from_zero(rule):
     some = functools.partial(sparsity.prunable, exclude=["b"])
-    budget = sparsity.BudgetPattern(channels=channels, terms=(sparsity.Term("a/kernel", "", 1),))
-    for rule, pattern in itertools.product((RigL, SET), (sparsity.ChannelPattern(channels=channels), budget)):
+    for channels in (a_channels(wiring.relu), a_channels(wiring.keeps_zero), a_channels(wiring.gelu, norm="bn")):
+        pattern = sparsity.ChannelPattern(channels=channels)
         tx = sparsity.gradual(optax.sgd(0.1), 0.5, rule(MOVES), pattern=pattern, prunable=some)
-        with pytest.raises(UserError, match=f"{rule.__name__} cannot exchange whole channels: .* never learns"):
+        with pytest.raises(
+            UserError, match=f"{rule.__name__} cannot exchange the channels of a/kernel: .* no gradient"
+        ):
             tx.init(PARAMS)
+    pattern = sparsity.ChannelPattern(channels=a_channels(wiring.gelu))
+    state = sparsity.gradual(optax.sgd(0.1), 0.5, rule(MOVES), pattern=pattern, prunable=some).init(PARAMS)
+    assert int(sparsity.current_mask(state, PARAMS)["a"]["bias"].sum()) == 5
+
+
+def test_channels_of_different_cost_are_not_exchanged():
+    budget = sparsity.BudgetPattern(channels=a_channels(wiring.gelu), terms=(sparsity.Term("a/kernel", "", 1),))
+    some = functools.partial(sparsity.prunable, exclude=["b"])
+    tx = sparsity.gradual(optax.sgd(0.1), 0.5, RigL(MOVES), pattern=budget, prunable=some)
+    with pytest.raises(UserError, match="RigL exchanges equal numbers of channels, which differ in cost"):
+        tx.init(PARAMS)
 
 
 def test_a_first_mask_keeps_whole_groups():

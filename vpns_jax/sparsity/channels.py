@@ -56,6 +56,10 @@ class Channels(Protocol):
         """Layers whose outputs are useless without these channels."""
 
     @property
+    def activation(self) -> Callable[[Any], Any]:
+        """The function between writers and readers, of NumPy's arrays."""
+
+    @property
     def vectors(self) -> Sequence[str]:
         """Paths of parameters that scale the channels on their way."""
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from vpns_jax import trees
 from vpns_jax.errors import UserError, several
-from vpns_jax.sparsity.channels import ChannelPattern
+from vpns_jax.sparsity.budget import BudgetPattern
+from vpns_jax.sparsity.channels import ChannelPattern, Channels
 from vpns_jax.sparsity.given import pruned_by
 from vpns_jax.sparsity.pattern import Pattern
 from vpns_jax.sparsity.rules import Moves, Now, check_several_densities, stack
@@ -63,11 +64,10 @@ class SET:
         """
         name = type(self).__name__
         check_several_densities(pattern, name)
+        if isinstance(pattern, BudgetPattern):
+            raise UserError(f"{name} exchanges equal numbers of channels, which differ in cost: use a ChannelPattern")
         if isinstance(pattern, ChannelPattern):
-            raise UserError(
-                f"{name} cannot exchange whole channels: one that grows starts with its kernel, scale and bias at zero,"
-                " where ReLU and normalization have no gradient, and never learns; use GradualMagnitude, or a Pattern"
-            )
+            _check_growth(pattern, kernels, name)
         pruned = pattern.amount(kernels, density)
         groups = _groups(pattern, pattern.scored(kernels), pruned)
         shares = self.share / 2 * (1 + np.cos(math.pi * self.moves.progress))
@@ -154,6 +154,27 @@ def _groups(pattern: Pattern, scored: PyTree, pruned: PyTree) -> PyTree:
     """The number of groups, in all or in each layer: a tree like `pruned`."""
     numbers = [layer.groups for layer in pattern.ranking.layers(scored)]
     return tuple(numbers) if isinstance(pruned, tuple) else sum(numbers)
+
+
+def _check_growth(pattern: ChannelPattern, kernels: PyTree, name: str) -> None:
+    """Refuses channels that would never learn after they grow."""
+    prunable = trees.named_leaves(kernels).keys()
+    pruned = [each for each in pattern.channels if not each.fixed and each.writers[0].kernel in prunable]
+    if dead := [each.writers[0].kernel for each in pruned if not _learns_from_zero(each)]:
+        raise UserError(
+            f"{name} cannot exchange the channels of {several(dead)}: one that grows has its kernel, scale and bias at "
+            "zero, and gets no gradient through a normalization, a scale or ReLU; leave them out of prunable, or use "
+            "GradualMagnitude"
+        )
+
+
+def _learns_from_zero(channels: Channels) -> bool:
+    """Whether a kernel gets a gradient where it is zero, with all other parameters that end its channel."""
+    step = 1e-3
+    # From the left, where ReLU is flat: its gradient at zero is zero, too.
+    slope = (channels.activation(np.float64(0)) - channels.activation(np.float64(-step))) / step
+    # It is NaN if the activation is not known.
+    return not channels.vectors and not any(writer.norm for writer in channels.writers) and abs(float(slope)) > 0
 
 
 def _check_start(pattern: Pattern, kept: PyTree, pruned: PyTree, density: float) -> None:

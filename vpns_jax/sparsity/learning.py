@@ -27,8 +27,8 @@ def with_scores(
     The gradient passes straight through the mask, so scores of pruned weights learn, too. This is HYDRA and, with a
     prompt that is learned beside the scores, stage 1 of VPNs. Start from `first_scores`; after training, the mask is
     `topk_mask(scores, density)` or, with any pattern, `pattern.mask(kept, params)` with `kept = pattern.select(scores,
-    pattern.amount(prunable(params), density))`. Call this within the jitted step and give the
-    step the weights as an argument; otherwise they become constants of the program.
+    pattern.amount(prunable(params), density))`. Call this within the jitted step and give the step the weights as an
+    argument; otherwise they become constants of the program.
 
     Args:
       loss_fn: a function of the weights and of anything else, such as (params, prompt, batch).
