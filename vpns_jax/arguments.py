@@ -2,13 +2,21 @@
 
 import argparse
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from vpns_jax.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """`argparse.ArgumentParser`, made with `usage=`, which ends the line about a mistake."""
+    """`argparse.ArgumentParser` without abbreviations, made with `usage=`, which ends the line about a mistake."""
+
+    def __init__(self, **options: Any) -> None:
+        """Makes a parser.
+
+        Args:
+          **options: as for `argparse.ArgumentParser`.
+        """
+        super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         """Refuses a command line; `argparse` itself would end the program.

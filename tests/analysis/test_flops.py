@@ -124,7 +124,7 @@ def test_a_transposed_convolution_spreads_each_input():
     class Larger(nn.Module):
         @nn.compact
         def __call__(self, x):
-            return nn.ConvTranspose(5, (2, 2), (2, 2), name="up")(x)
+            return nn.ConvTranspose(5, (2, 2), (2, 2), name="up")(inputs=x)
 
     # 4 x 4 inputs of 3 channels, each of which 2 x 2 outputs of 5 channels read: 60 products an input.
     assert multiply_adds(kernels(Larger(), image_size=4), ())["dense"] == 16 * 60

@@ -51,7 +51,7 @@ def kernels(model: nn.Module, *, image_size: int) -> tuple[Kernel, ...]:
         if context.method_name == "__call__" and module.has_variable("params", "kernel"):
             path = renamed("/".join((*module.path, "kernel")))
             # A layer may be called several times.
-            positions[path] = positions.get(path, 0) + _positions(module, args[0], out)
+            positions[path] = positions.get(path, 0) + _positions(module, (*args, *kwargs.values()), out)
         return out
 
     # These are kept, and to trace the network alone takes half as long as to trace how it is initialized, too.
@@ -65,11 +65,11 @@ def kernels(model: nn.Module, *, image_size: int) -> tuple[Kernel, ...]:
     return tuple(Kernel(path, sizes[path], used) for path, used in positions.items())
 
 
-def _positions(module: nn.Module, inputs: jax.Array, outputs: jax.Array) -> int:
+def _positions(module: nn.Module, given: tuple[Any, ...], outputs: jax.Array) -> int:
     """How often a layer multiplies its whole kernel for one image."""
     if isinstance(module, nn.ConvTranspose):
         # Each input is spread over the outputs by the whole kernel.
-        return math.prod(inputs.shape[1:-1])
+        return math.prod(given[0].shape[1:-1])
     # Attention's projections have two axes of features, heads and what each head has.
     features = getattr(module, "features", 1)
     axes = len(features) if isinstance(features, tuple | list) else 1

@@ -5,7 +5,8 @@ import functools
 
 import numpy as np
 
-from vpns_jax.errors import UserError
+from vpns_jax.data.text import printable
+from vpns_jax.errors import UserError, shorten
 
 
 def check_batch(batch_size: int, images: int, *, key: str = "batch_size", name: str = "") -> None:
@@ -21,7 +22,7 @@ def check_batch(batch_size: int, images: int, *, key: str = "batch_size", name: 
       UserError: a batch would be empty, or larger than the split.
     """
     if not 1 <= batch_size <= images:
-        whose = f" of {name}" if name else ""
+        whose = f" of {shorten(printable(name), 80)}" if name else ""
         raise UserError(f"{key} is {batch_size}; a training split of {images} images{whose} allows 1 to {images}")
 
 

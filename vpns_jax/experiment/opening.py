@@ -11,7 +11,7 @@ from vpns_jax import data, models
 from vpns_jax.data import Sources
 from vpns_jax.data.plan import check_batch
 from vpns_jax.deploy import subnetworks
-from vpns_jax.errors import UserError, short
+from vpns_jax.errors import UserError
 from vpns_jax.experiment import pretraining, pruning
 from vpns_jax.experiment.config import Config
 from vpns_jax.models import initializing
@@ -64,9 +64,7 @@ def open_inputs(config: Config, mesh: Mesh) -> Opened:
         data.open_sources, data_dir=config.data.directory or None, options=config.data.decode_options()
     )
     target = opened(config.data.name, val_fraction=config.data.val_fraction)
-    check_batch(
-        config.data.batch_size, len(target.train), key="config.data.batch_size", name=short(config.data.name)[1:-1]
-    )
+    check_batch(config.data.batch_size, len(target.train), key="config.data.batch_size", name=config.data.name)
     source, accuracy, pretrain_data, classes, loaded = None, None, None, 0, None
     if config.model.weights != "pretrain":
         loaded = _load_pretrained(config, len(target.classes))
@@ -76,7 +74,7 @@ def open_inputs(config: Config, mesh: Mesh) -> Opened:
     else:
         pretrain_data = opened(config.pretrain.data)
         key, batch_size = "config.pretrain.batch_size", config.pretrain.batch_size
-        check_batch(batch_size, len(pretrain_data.train), key=key, name=short(config.pretrain.data)[1:-1])
+        check_batch(batch_size, len(pretrain_data.train), key=key, name=config.pretrain.data)
         sharding.check_batch(key, batch_size, mesh)
         pretraining.check_cache(config)
         classes = len(pretrain_data.classes)

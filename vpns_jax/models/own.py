@@ -38,9 +38,8 @@ class OwnModel:
       module: a Linen module. `module.apply(variables, images, train=...)` maps normalized images, float32 [b, h, w, 3],
         to logits [b, num_classes]. Variables are float32, in the collections `params` and, if it has running
         statistics, `batch_stats`. With `train=True` it may update those, and draw from the rng "dropout". What may be
-        pruned are the parameters called `kernel`, [..., in, out]. If it has a field `dtype`, kernels are cast
-        to it first.
-        If it has the fields `widths` and `num_classes`, it can be shrunk; see `models.widths`.
+        pruned are the parameters called `kernel`, [..., in, out]. If it has a field `dtype`, kernels are cast to it
+        first. If it has the fields `widths` and `num_classes`, it can be shrunk; see `models.widths`.
       head: the "/"-joined path of the last layer in `params`, with `kernel` [c, num_classes] and `bias` [num_classes].
         It is replaced where a new head is learned. In masks, reports and files it is called "head".
       load: reads the pretrained variables, as `module.init` gives them, with any number of classes; None if there are

@@ -66,6 +66,11 @@ class Problem:
         """Iterations of an epoch."""
         return iterations_of(self.train, self.prune.batch_size)
 
+    @property
+    def preparation(self) -> Preparation:
+        """How batches to score weights on are prepared: as for the first pass of stage prune."""
+        return preparations(self.prune.protocol, prompted=self.network.prompted)[0]
+
     def dense(self) -> Subnetwork:
         """Makes the source network with a mask that keeps everything, and with its label mapping.
 
@@ -216,11 +221,6 @@ class Problem:
 
     def _mask(self, kept: PyTree) -> PyTree:
         return self.pattern.mask(kept, self.source.weights)
-
-    @property
-    def preparation(self) -> Preparation:
-        """How batches to score weights on are prepared: as for the first pass of stage prune."""
-        return preparations(self.prune.protocol, prompted=self.network.prompted)[0]
 
     def batches(self, count: int) -> Iterator[tuple[Batch, jax.Array]]:
         """Draws training batches to score weights on; every call gives the same ones.

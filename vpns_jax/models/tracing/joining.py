@@ -129,7 +129,7 @@ def _other(scene: Scene, operand: Value, group: Labels, space: int) -> np.ndarra
         for path in mixed:
             scene.spaces.use(path, "other", None)
             scene.spaces.fix(space, f"{path} has numbers for its channels that cannot be cut out ({scene})")
-        # In the first entry, a sample's sign is as random as in the others, but the parameter's own one may be another.
+        # The first entry stands for a real zero, where the sign that the parameter really has decides: unknown.
         return UNKNOWN if mixed else np.where(np.isnan(KEEPS_ZERO), operand.sample, np.nan)
     if operand.constant is not None and operand.constant.size == 1:
         return operand.sample

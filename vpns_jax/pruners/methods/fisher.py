@@ -42,8 +42,8 @@ def fisher(
       The mask, a tree of bool like `params`, with None where nothing may be pruned.
 
     Raises:
-      UserError: an argument does not suit the others, or the scores are all equal or not finite (not
-        checked under `jax.jit`, or if nothing is pruned).
+      UserError: an argument does not suit the others, or the scores are all equal or not finite (not checked under
+        `jax.jit`, or if nothing is pruned).
     """
     weights = Weights.of(params, density, pattern, prunable)
     return weights.keep(scores(loss_fn, params, weights.scored, checked(loss_fn, params, batches, "fisher"), pattern))
