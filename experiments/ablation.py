@@ -163,8 +163,9 @@ def ablate(
       UserError: a variant cannot run, or the folder holds something else.
     """
     from vpns_jax.experiment import inputs, run
+    from vpns_jax.experiment.folder_checks import check_folder
     from vpns_jax.experiment.lock import locked
-    from vpns_jax.experiment.workdir import Workdir, check_folder
+    from vpns_jax.experiment.workdir import Workdir
 
     read = inputs.of(config)
     check_folder(folder, config, read)

@@ -64,9 +64,10 @@ def sweep(config: Config, folder: Path, line: str, *, jobs: int, devices: list[s
       UserError: the folder holds something else, the inputs or a result cannot be read, or the disk refuses.
     """
     from vpns_jax.experiment import inputs
+    from vpns_jax.experiment.folder_checks import check_folder
     from vpns_jax.experiment.lock import locked
     from vpns_jax.experiment.plan import grid
-    from vpns_jax.experiment.workdir import Workdir, check_folder
+    from vpns_jax.experiment.workdir import Workdir
 
     current = inputs.of(config)
     check_folder(folder, config, current)

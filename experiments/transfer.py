@@ -165,8 +165,9 @@ def transfer(
         refuses.
     """
     from vpns_jax.experiment import inputs, run
+    from vpns_jax.experiment.folder_checks import check_folder
     from vpns_jax.experiment.lock import locked
-    from vpns_jax.experiment.workdir import Workdir, check_folder
+    from vpns_jax.experiment.workdir import Workdir
 
     read = inputs.of(config)
     check_folder(folder, config, read)

@@ -19,11 +19,12 @@ from vpns_jax.errors import UserError
 from vpns_jax.experiment import budget, inputs, pretraining, report, timing
 from vpns_jax.experiment.cell import CellRun, Setup
 from vpns_jax.experiment.config import Config
+from vpns_jax.experiment.folder_checks import check_folder
 from vpns_jax.experiment.inputs import Input
 from vpns_jax.experiment.lock import locked
 from vpns_jax.experiment.opening import Opened, open_inputs
 from vpns_jax.experiment.plan import Cell, cells, check_names, grid
-from vpns_jax.experiment.workdir import Workdir, check_folder
+from vpns_jax.experiment.workdir import Workdir
 from vpns_jax.files import digest_arrays
 from vpns_jax.parallel import processes, sharding
 from vpns_jax.training.batches import Resident, Split, Streamed

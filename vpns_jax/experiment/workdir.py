@@ -1,4 +1,4 @@
-"""The folder of a run: its files, and the refusal to mix two configurations or two sets of inputs in it."""
+"""The folder of a run, and its files."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -9,9 +9,10 @@ from vpns_jax import files
 from vpns_jax.errors import UserError
 from vpns_jax.experiment import inputs
 from vpns_jax.experiment.config import Config
+from vpns_jax.experiment.folder_checks import check_folder, read_config, read_inputs
 from vpns_jax.experiment.identity import identity
 from vpns_jax.experiment.inputs import Input
-from vpns_jax.experiment.lock import LOCK, make_writable
+from vpns_jax.experiment.lock import make_writable
 from vpns_jax.parallel import processes
 from vpns_jax.pruners import method
 from vpns_jax.training.writers import MetricLog
@@ -134,7 +135,7 @@ class Workdir:
           UserError: the input changed since the run began, inputs.json is damaged, or the disk refuses.
         """
         if processes.is_primary():
-            inputs.compare(_read_inputs(self.path), {name: current}, self.path)
+            inputs.compare(read_inputs(self.path), {name: current}, self.path)
             self._write_inputs({name: current})
         processes.barrier("input known")
 
@@ -153,7 +154,7 @@ class Workdir:
         unused = set() if method_name and method(method_name).given else {inputs.MASK}
         if not method_name:
             unused.add(inputs.SOURCE)
-        return {name: known["digest"] for name, known in _read_inputs(self.path).items() if name not in unused}
+        return {name: known["digest"] for name, known in read_inputs(self.path).items() if name not in unused}
 
     def fingerprint(self, method_name: str, cell: str) -> str:
         """Computes a digest of everything that decides the numbers of a cell.
@@ -232,80 +233,11 @@ class Workdir:
         return self.path / "config.json"
 
     def _write_inputs(self, current: Mapping[str, Input]) -> None:
-        known = _read_inputs(self.path)
+        known = read_inputs(self.path)
         wanted = known | {name: dataclasses.asdict(read) for name, read in current.items()}
         if wanted != known or not (self.path / "inputs.json").exists():
             files.write_sealed(self.path / "inputs.json", wanted)
 
 
-def check_folder(path: Path, config: Config, current: Mapping[str, Input] | None = None) -> None:
-    """Checks, without writing anything, that a run may use a folder.
-
-    Args:
-      path: the folder, which need not exist.
-      config: a checked configuration.
-      current: the inputs of the run, from `inputs.of`; None if they are not known yet.
-
-    Raises:
-      UserError: the folder holds something else, or a run of another configuration or with other inputs.
-    """
-    if path.exists() and not path.is_dir():
-        raise UserError(f"--workdir {path} cannot be written: it is not a folder")
-    if (path / "config.json").exists():
-        if not (path / "inputs.json").exists():
-            raise UserError(
-                f"--workdir {path} has no inputs.json: it holds a run of an older version, or has lost that file, and "
-                "it is unknown whether data and weights are the same; choose another --workdir"
-            )
-        _check_same(path, config)
-        inputs.compare(_read_inputs(path), current or {}, path)
-    # Files that a kill leaves behind before there is a config.json are no reason to refuse the folder.
-    elif path.exists() and any(not _left_by_a_kill(entry) for entry in path.iterdir()):
-        raise UserError(f"--workdir {path} is neither empty nor a run's folder, with a config.json; choose another")
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Reads the configuration of the run in a folder.
-
-    Args:
-      path: the folder.
-
-    Returns:
-      It as JSON, without its checksum.
-
-    Raises:
-      UserError: the file is missing, damaged or edited.
-    """
-    return files.read_sealed(path / "config.json", "restore it, or choose another --workdir")
-
-
-def _left_by_a_kill(entry: Path) -> bool:
-    if entry.name in ("figures", "cells"):
-        return entry.is_dir() and not any(entry.iterdir())
-    return entry.name in (LOCK, ".writable", "inputs.json") or entry.suffix == ".tmp"
-
-
-def _check_same(path: Path, config: Config) -> None:
-    """Checks that the keys that decide numbers have the same values as in the run in `path`.
-
-    Raises:
-      UserError: a key differs, or config.json is damaged.
-    """
-    before = read_config(path)
-    there, here = (identity(keys, before["methods"]) for keys in (before, config.to_json()))
-    changed = sorted(key for key in here | there if here.get(key) != there.get(key))
-    if changed:
-        key = changed[0]
-        raise UserError(
-            f"--workdir {path} holds a run of another config: config.{key} is {there.get(key)!r} there and "
-            f"{here.get(key)!r} here ({len(changed)} keys differ); choose another --workdir"
-        )
-
-
 def _digest_rows(rows: list[dict[str, Any]], cell: str) -> str:
     return files.digest_json([row for row in rows if row["cell"] == cell])
-
-
-def _read_inputs(path: Path) -> dict[str, Any]:
-    known = path / "inputs.json"
-    return files.read_sealed(known, "restore it, or choose another --workdir") if known.exists() else {}
