@@ -164,7 +164,8 @@ def get_config() -> ConfigDict:
     # Epochs of learning the scores.
     config.prune.epochs = 30
     # Batch normalization while scores are learned: "update" (uses batch statistics and updates the running ones),
-    # "prompted" (only in prompted passes) or "frozen". Passes that do not update run as in evaluation, without dropout.
+    # "prompted" (only in passes that the protocol prompts) or "frozen". Passes that do not update run as in evaluation,
+    # without dropout.
     config.prune.batch_norm = "update"
     # The optimizer of the scores.
     config.prune.scores = adam(1e-4)

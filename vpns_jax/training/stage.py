@@ -40,8 +40,8 @@ class Recipe:
       epochs: the length of the schedules. (The runner decides how long the stage runs.)
       optimizers: the optimizer of each group; those of groups that the stage does not learn are not read.
       batch_norm: one of `BATCH_NORMS`, for passes that learn scores: "update" runs every pass in training mode (it uses
-        batch statistics, updates the running ones and applies dropout), "prompted" only the prompted passes, "frozen"
-        none. Passes that learn weights always run in training mode.
+        batch statistics, updates the running ones and applies dropout), "prompted" only the passes that the protocol
+        prompts, "frozen" none. Passes that learn weights always run in training mode.
     """
 
     protocol: str

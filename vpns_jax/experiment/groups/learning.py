@@ -95,8 +95,8 @@ class PruneConfig:
     batch_norm: str = option(
         "update",
         'Batch normalization while scores are learned: "update" (uses batch statistics and updates the running '
-        'ones), "prompted" (only in prompted passes) or "frozen". Passes that do not update run as in evaluation, '
-        "without dropout.",
+        'ones), "prompted" (only in passes that the protocol prompts) or "frozen". Passes that do not update run as in '
+        "evaluation, without dropout.",
         stage.BATCH_NORMS,
     )
     scores: Optimizer = option(adam(1e-4), "The optimizer of the scores.")
