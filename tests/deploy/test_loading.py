@@ -183,7 +183,8 @@ def test_a_header_that_lacks_a_checksum_is_damaged(tmp_path, key):
     task = tmp_path / "net.task.safetensors"
     with safetensors.safe_open(task, framework="np") as file:
         header = json.loads(file.metadata()["vpns_jax"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        names = file.keys()
+        tensors = {name: file.get_tensor(name) for name in names}
     del header[key], header["about"]
     metadata = {"vpns_jax": json.dumps(header | {"about": files.digest_json(header)})}
     task.write_bytes(safetensors.numpy.save(tensors, metadata))

@@ -71,6 +71,14 @@ def test_what_was_pruned_stays_so_where_a_score_is_nan():
     assert Pattern().select_further(scores, mask, 2)["w"].tolist() == [False, False, True, True]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_what_is_pruned_stays_so_where_kept_scores_are_zero(dtype):
+    scores = {"w": jnp.asarray([0.0, 3.0, 0.0, 2.0], dtype)}
+    kept = {"w": jnp.asarray([True, False, False, True])}
+    # The first weight is zero and kept, and comes before the third, which is zero and pruned.
+    assert Pattern().select_further(scores, kept, 2)["w"].tolist() == [True, False, False, True]
+
+
 @pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(

@@ -15,7 +15,8 @@ from vpns_jax.experiment.plan import Cell, network, plan
 from vpns_jax.experiment.workdir import Workdir
 from vpns_jax.parallel import processes, sharding
 from vpns_jax.pruners import Problem
-from vpns_jax.pruners.problem import FirstMapping, FrequencyMapping, NewHead, RandomMapping
+from vpns_jax.pruners.first_mapping import FrequencyMapping, NewHead, RandomMapping
+from vpns_jax.pruners.problem import FirstMapping
 from vpns_jax.training.batches import Split, iterations_of
 from vpns_jax.training.network import Network, Subnetwork
 from vpns_jax.training.recorder import Progress, Recorder

@@ -8,10 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from vpns_jax import sparsity
-from vpns_jax.prompting import label_mapping
 from vpns_jax.sparsity import Pattern
 from vpns_jax.training.batches import Batch, Split, iterations_of, sample
-from vpns_jax.training.evaluation import estimate_mapping
 from vpns_jax.training.network import Network, Subnetwork
 from vpns_jax.training.passes import Preparation, preparations
 from vpns_jax.training.runner import Runner
@@ -175,10 +173,9 @@ class Problem:
         Returns:
           The new mask.
         """
-        left = self.pattern.kept(mask)
-        kept = self.pattern.select_further(scores, left, self.pruned(density))
-        # Scores of what was pruned before may be large, but nothing was ranked against them.
-        scores = sparsity.remaining(scores, left)
+        # As in `Pattern.select_further`; ties are looked for among the scores that were ranked.
+        scores = sparsity.remaining(scores, self.pattern.kept(mask))
+        kept = self.pattern.select(scores, self.pruned(density))
         return self.chosen(scores, kept, runner) if density == self.density else self._mask(kept)
 
     def chosen(self, scores: PyTree, kept: PyTree, runner: Runner) -> PyTree:
@@ -241,7 +238,7 @@ class Problem:
 
 
 class FirstMapping(Protocol):
-    """How the first label mapping is made."""
+    """How the first label mapping is made; the ways are in `first_mapping.py`."""
 
     def of(self, problem: Problem, mask: PyTree) -> jax.Array:
         """Makes the mapping.
@@ -254,49 +251,3 @@ class FirstMapping(Protocol):
           The source class of each target class, int32 [t].
         """
         ...
-
-
-@dataclasses.dataclass(frozen=True)
-class FrequencyMapping:
-    """Assigns to each class the source class that the network predicts most often for its training images.
-
-    No source class is assigned twice.
-
-    Attributes:
-      sparse: whether the sparse network predicts, or the dense one.
-    """
-
-    sparse: bool
-
-    def of(self, problem: Problem, mask: PyTree) -> jax.Array:
-        """Estimates the mapping; see `FirstMapping.of` and `evaluation.estimate_mapping`."""
-        subnetwork = dataclasses.replace(problem.source, mask=mask) if self.sparse else problem.source
-        return estimate_mapping(problem.network, subnetwork, problem.train, batch_size=problem.prune.batch_size)
-
-
-@dataclasses.dataclass(frozen=True)
-class RandomMapping:
-    """Assigns random source classes, each at most once.
-
-    Attributes:
-      key: the random key.
-      source_classes: the number of source classes.
-    """
-
-    key: jax.Array
-    source_classes: int
-
-    def of(self, problem: Problem, mask: PyTree) -> jax.Array:
-        """Draws the mapping; see `FirstMapping.of` and `label_mapping.random`."""
-        del mask
-        return label_mapping.random(self.key, self.source_classes, problem.source.mapping.size)
-
-
-@dataclasses.dataclass(frozen=True)
-class NewHead:
-    """Assigns each class to itself, because a new head has the classes of the data, in order."""
-
-    def of(self, problem: Problem, mask: PyTree) -> jax.Array:
-        """Returns 0, 1, 2, ...; see `FirstMapping.of`."""
-        del mask
-        return jnp.arange(problem.source.mapping.size, dtype=jnp.int32)

@@ -162,7 +162,7 @@ def remaining(scores: PyTree, kept: PyTree) -> PyTree:
       kept: a tree of bool like `scores`.
 
     Returns:
-      A tree like `scores`: zero where something is pruned already, and above zero elsewhere.
+      A tree like `scores`, at least float32: zero where something is pruned already, and above zero elsewhere.
     """
     tiny = 2 * jnp.finfo(jnp.float32).tiny
     # Kept scores may be zero or no number, too.

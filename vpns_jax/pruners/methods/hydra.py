@@ -6,8 +6,9 @@ layer; with one global threshold it is VPNs without the prompt.
 
 import dataclasses
 
+from vpns_jax.pruners.first_mapping import NewHead
 from vpns_jax.pruners.method import Training
-from vpns_jax.pruners.problem import NewHead, Problem
+from vpns_jax.pruners.problem import Problem
 from vpns_jax.training.network import Subnetwork
 from vpns_jax.training.runner import Runner
 from vpns_jax.training.stage import learn_scores
